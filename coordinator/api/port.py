@@ -1,0 +1,54 @@
+"""What the API asks of the rest of the coordinator. What it only reads, it reads from the store and the broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from shared.model import language
+from shared.model.documents import Actor, Job, Schedule
+from shared.model.messages import StateChanged
+
+
+class Commands(Protocol):
+    """Commands. Each is stored on return, broker or no broker (engine spec, promise 1)."""
+
+    async def submit(
+        self, definition: language.Job, actor: Actor, *, key: str | None = None, body_hash: str | None = None
+    ) -> Job:
+        """Store a new job. With `key` (an Idempotency-Key) the same key and hash of the same actor answer the first
+        job; another hash raises `Conflict`. `NotAllowed` where a permission names nobody who exists."""
+
+    def preview(self, definition: language.Job, actor: Actor) -> Job:
+        """Return the job that `submit` would store, storing nothing."""
+
+    async def cancel(self, job: Job) -> None:
+        """Cancel; `NotAllowed` ("job is not running")."""
+
+    async def restart(self, job: Job) -> None:
+        """Go on from the task that failed; `NotAllowed` ("job is COMPLETED and can not be restarted")."""
+
+    async def delete(self, job: Job) -> None:
+        """Delete an ended job; `NotAllowed` while it runs."""
+
+    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+        """Return the job once it has ended, None after `timeout` seconds, or where it was deleted."""
+
+    async def drain(self, node_id: str, on: bool) -> None:
+        """Drain or resume a worker; `NotFound`, `NotAllowed` for a coordinator."""
+
+    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        """Store a schedule, active from now on."""
+
+    async def pause_schedule(self, schedule: Schedule) -> None:
+        """Pause; `NotAllowed` ("scheduled job is not active")."""
+
+    async def resume_schedule(self, schedule: Schedule) -> None:
+        """Resume; `NotAllowed` ("scheduled job is not paused")."""
+
+    async def delete_schedule(self, schedule: Schedule) -> None:
+        """Delete; jobs already made stay."""
+
+    def events(self) -> AsyncIterator[StateChanged]:
+        """State changes of jobs and tasks from now on, from whichever coordinator made them; slow readers lose the
+        oldest rather than hold others up. Closing the iterator unsubscribes."""

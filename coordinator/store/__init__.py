@@ -1,0 +1,1 @@
+"""The datastore: the port and its adapters."""

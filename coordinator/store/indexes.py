@@ -1,0 +1,53 @@
+"""The indexes that the engine's questions need, said once for every adapter."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.model.documents import Delivery, Document, Items, Job, LogPart, Schedule, Task, User
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index over fields (Python names; `-` before one that falls).
+
+    `unique` holds among documents in which all fields of `where` have these values and all `fields` are present;
+    a non-unique index with `where` may be partial in the same way."""
+
+    kind: type[Document]
+    fields: tuple[str, ...]
+    unique: bool = False
+    where: tuple[tuple[str, object], ...] = ()
+
+
+INDEXES: tuple[Index, ...] = (
+    Index(Job, ("-created_at", "-id")),
+    Index(Job, ("state", "-created_at")),
+    Index(Job, ("parent_id",)),
+    Index(Job, ("root_id", "state")),
+    Index(Job, ("delete_at",)),
+    Index(Job, ("ended_at",)),
+    Index(Task, ("job_id", "position", "created_at")),
+    Index(Task, ("job_id", "open")),
+    Index(Task, ("job_id", "var", "-completed_at")),
+    Index(Task, ("parent_id", "open")),
+    Index(Task, ("parent_id", "state")),
+    Index(Task, ("parent_id", "hold", "position")),
+    Index(Task, ("root_id", "hold", "position")),
+    Index(Task, ("state", "published_at")),
+    Index(Task, ("hold", "due_at")),
+    Index(Task, ("node_id", "state")),
+    Index(Task, ("queue", "state", "priority", "started_at")),
+    Index(Task, ("parent_id", "slot"), unique=True, where=(("open", True),)),
+    Index(Task, ("root_id", "window"), unique=True, where=(("open", True),)),
+    Index(Items, ("task_id", "first")),
+    Index(LogPart, ("task_id", "run", "number")),
+    Index(LogPart, ("job_id", "-created_at", "-number")),
+    Index(LogPart, ("task_id", "-created_at", "-number")),
+    Index(LogPart, ("created_at",)),
+    Index(Delivery, ("state", "due_at")),
+    Index(Delivery, ("job_id",)),
+    Index(Schedule, ("state", "next_at")),
+    Index(Schedule, ("-created_at", "-id")),
+    Index(User, ("username",), unique=True),
+)
+"""Every document with intents is besides indexed by when the first of them is due (`Store.overdue`)."""

@@ -1,0 +1,182 @@
+"""What the coordinator asks of a datastore. One contract suite runs over all adapters.
+
+All truth is in documents of `shared.model.documents`. A change is one compare-and-set on one document; there are no
+transactions over several. On return a write is durable (majority-acknowledged and journalled, or synced to disk)
+unless its method says otherwise. Every method raises `StoreUnavailable` while the datastore does not answer within
+its deadline; then a write may or may not have been made, and may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from shared.model.documents import Document, Intent, Job, LogPart, Micros, Task
+
+D = TypeVar("D", bound=Document)
+
+
+class In(msgspec.Struct, frozen=True):
+    """Matches any of `values`; None among them matches an absent field too."""
+
+    values: tuple[Any, ...]
+
+
+class Not(msgspec.Struct, frozen=True):
+    """Matches anything but `value`; `Not(None)` matches a field that is present."""
+
+    value: Any
+
+
+class Below(msgspec.Struct, frozen=True):
+    """Matches a present value less than `value`."""
+
+    value: Any
+
+
+class Above(msgspec.Struct, frozen=True):
+    """Matches a present value greater than `value`."""
+
+    value: Any
+
+
+class Has(msgspec.Struct, frozen=True):
+    """Matches a list that holds any of `values`, or a map that has any of them as a key."""
+
+    values: tuple[Any, ...]
+
+
+Where = Mapping[str, Any]
+"""Python field name → the value it must have (None: absent), or one of the matchers above. All must match.
+
+A dot reaches into a map or struct: `created_by.username`."""
+
+
+class Change(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
+    """One compare-and-set on one document: where it still matches, these fields get these values."""
+
+    kind: type[D]
+    id: str
+    where: Where = {}
+    set: Mapping[str, Any] = {}
+    """Field name (or `map_field.key`) → new value; None makes it absent."""
+    add_then: tuple[Intent, ...] = ()
+    """Intents to keep; one whose id is there already is left as it is."""
+    drop_then: tuple[str, ...] = ()
+    """Ids of intents that are done."""
+
+
+class Page(msgspec.Struct, Generic[D], frozen=True):
+    """A page of a listing. `capped`: there are more than `total`."""
+
+    items: list[D]
+    total: int
+    capped: bool = False
+
+
+class Viewer(msgspec.Struct, frozen=True):
+    """On whose behalf jobs are read: only those without permissions, or with one for this user or these roles."""
+
+    username: str
+    roles: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """A datastore."""
+
+    async def start(self) -> None:
+        """Connect, waiting for ever with growing delays while it is not there and saying so in the log; make or
+        migrate collections and indexes (safe when many start at once). `StoreMisconfigured` where waiting can't help."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and close."""
+
+    async def ping(self) -> None:
+        """Return if it answers within 2 s (and takes writes), else raise `StoreUnavailable`."""
+
+    def now(self) -> Micros:
+        """The store's clock: the server's, known to within tens of milliseconds and never running backwards; kept by the
+        adapter from a look at the server's clock every few seconds and the process's monotonic clock."""
+
+    async def get(self, kind: type[D], id: str) -> D | None:
+        """Return one document (the latest, also after a failover), or None."""
+
+    async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
+        """Return those of `ids` that exist, in the order of `ids`."""
+
+    async def insert(self, document: Document) -> bool:
+        """Store a new document. False where its id is taken: then nothing is changed. A unique index
+        (`coordinator.store.indexes`) that refuses it raises `SlotTaken`."""
+
+    async def insert_many(self, documents: Sequence[Document]) -> int:
+        """Store those whose id is new, leaving the others as they are; return how many were new. One bulk write;
+        not all-or-nothing: repeated, it makes the rest."""
+
+    async def change(self, change: Change[D]) -> D | None:
+        """Make one compare-and-set. Returns the document as it is after it, or None where nothing matched (or a
+        unique index refused it)."""
+
+    async def change_many(self, changes: Sequence[Change[Any]]) -> int:
+        """Make many compare-and-sets in bulk, each for itself; return how many matched."""
+
+    async def change_first(
+        self, kind: type[D], where: Where, order: Sequence[str], set: Mapping[str, Any], add_then: tuple[Intent, ...] = ()
+    ) -> D | None:
+        """Compare-and-set the first document of `order` that matches `where`; return it as it is after, or None where
+        none matches or a unique index refuses. Two callers never get the same one unless it matches again."""
+
+    async def delete(self, kind: type[Document], where: Where, limit: int | None = None) -> int:
+        """Delete what matches, at most `limit`; return how many."""
+
+    async def find(
+        self, kind: type[D], where: Where, order: Sequence[str] = (), limit: int | None = None, skip: int = 0,
+        without: Sequence[str] = (),
+    ) -> list[D]:
+        """Return what matches. `order`: field names, `-` before one that falls. `without`: fields that need not be
+        read (they must have a default). `where` and `order` should be served by an index of `coordinator.store.indexes`."""
+
+    async def count(self, kind: type[Document], where: Where, cap: int | None = None) -> int:
+        """Return how many match, counting no further than `cap`."""
+
+    async def group_count(self, kind: type[Document], where: Where, by: str) -> dict[str, int]:
+        """Return how many match, by the value of a field."""
+
+    async def overdue(self, kind: type[D], before: Micros, limit: int) -> list[D]:
+        """Return documents that hold an intent due before `before`, the longest overdue first."""
+
+    async def search_jobs(
+        self, *, terms: Sequence[str], tags_any: Sequence[Sequence[str]], state: str | None, viewer: Viewer | None,
+        skip: int, limit: int, cap: int,
+    ) -> Page[Job]:
+        """Return jobs, newest first, that have all of `terms` (whole words, any case, in name, description, tags or
+        state), for each list of `tags_any` at least one of its tags, and `state`. The total stops at `cap` where there
+        is a filter and may be an estimate where there is none. Costs about the same with a million jobs stored as with a thousand."""
+
+    async def append_log(self, parts: Sequence[LogPart]) -> None:
+        """Store parts; those that are there already are left as they are. One bulk write."""
+
+    async def log_page(
+        self, *, job_id: str | None, task_ids: Sequence[str] | None, terms: Sequence[str], skip: int, limit: int
+    ) -> Page[LogPart]:
+        """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any case)."""
+
+    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+        """Return `tasks.<var>`: for each var (of `names`, or all) the result of the COMPLETED task of the job that
+        completed latest with it."""
+
+    async def delete_job(self, job: Job) -> None:
+        """Delete a job, its tasks, items, log parts and deliveries; repeated, it deletes what is left."""
+
+    async def purge_logs(self, before: Micros, limit: int) -> int:
+        """Delete log parts made before `before`, at most `limit`; return how many."""
+
+
+class SlotTaken(Exception):
+    """A unique index refused a document: somebody else has that slot."""
+
+
+__all__ = [
+    "Above", "Below", "Change", "Has", "In", "Not", "Page", "SlotTaken", "Store", "Task", "Viewer", "Where",
+]

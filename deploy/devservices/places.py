@@ -1,0 +1,45 @@
+"""Where the services keep their files: all of it under `.services/` of the clone."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ROOT / ".services"
+LOOPBACK = "127.0.0.1"
+
+
+def folder(name: str) -> Path:
+    """The folder of one service, made when missing. Its data is gone after a stop."""
+    path = SERVICES / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def downloads() -> Path:
+    """The folder of what was fetched once and outlives a stop (`make clean` empties it)."""
+    return folder("downloads")
+
+
+def forget(name: str) -> None:
+    """Remove a service's folder and all its data."""
+    shutil.rmtree(SERVICES / name, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listening(host: str, port: int) -> bool:
+    """Whether something accepts connections there (waits one second at most)."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Delivery of messages: the port and its adapters."""

@@ -1,0 +1,299 @@
+"""The documents that a datastore keeps. Tolerant: unknown fields are ignored, so that versions can mix.
+
+Times are whole microseconds since 1970-01-01 UTC (`Micros`), by the store's clock: exact in every store, and in
+order as they are. What may hold a secret's value is listed in a type's `sealed` and rests encrypted where a key
+is configured.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from shared.model import language
+
+Micros = int
+"""Microseconds since 1970-01-01T00:00:00Z."""
+
+SECOND: Micros = 1_000_000
+
+
+class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What must still follow from a write that was made; kept in the written document until it is done.
+
+    `id` names it within its document, `do` is one of the follow-ups of `coordinator.engine`, `at` says when it is
+    due (so that the sweeper may tell a forgotten one), `args` is data for it.
+    """
+
+    id: str
+    do: str
+    at: Micros
+    args: dict[str, Any] = {}
+
+
+class Document(msgspec.Struct, kw_only=True, rename="camel"):
+    """Something stored under an `id`."""
+
+    collection: ClassVar[str]
+    sealed: ClassVar[tuple[str, ...]] = ()
+
+    id: str
+    then: list[Intent] = []
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a run used. `sampled` where the figures are not exact."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    sampled: bool = False
+
+
+class Actor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Who submitted a job."""
+
+    id: str
+    username: str
+    name: str = ""
+    created_at: Micros = 0
+    disabled: bool = False
+
+
+GUEST = Actor(id="00000000000000000000000000000001", username="guest", name="Guest")
+"""Who asks where no authentication is on."""
+
+
+class ScheduleRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Which schedule made a job."""
+
+    id: str
+    cron: str
+
+
+class Job(Document, kw_only=True, rename="camel"):
+    """A job and where it stands. `definition` is what was submitted, as it was submitted."""
+
+    collection = "jobs"
+    sealed = ("definition", "result")
+
+    definition: language.Job
+    name: str
+    description: str = ""
+    tags: list[str] = []
+    state: str = "PENDING"
+    root_id: str = ""
+    parent_id: str | None = None
+    detached_from: str | None = None
+    depth: int = 0
+    restarts: int = 0
+    parent_restarts: int = 0
+    position: int = 0
+    task_count: int = 0
+    progress: float = 0.0
+    created_by: Actor = GUEST
+    permissions: list[language.Permission] = []
+    schedule: ScheduleRef | None = None
+    body_hash: str | None = None
+    created_at: Micros = 0
+    started_at: Micros | None = None
+    completed_at: Micros | None = None
+    failed_at: Micros | None = None
+    ended_at: Micros | None = None
+    delete_at: Micros | None = None
+    result: str | None = None
+    error: str | None = None
+
+
+class Task(Document, kw_only=True, rename="camel"):
+    """One attempt at one task of a job; children of composites too."""
+
+    collection = "tasks"
+    sealed = ("evaluated", "scope", "result")
+
+    job_id: str
+    root_id: str
+    parent_id: str | None = None
+    path: str
+    """Where it stands in the job: `2`, `2/0`, `2/0/17`; the same for all attempts and restarts."""
+    position: int
+    kind: str
+    name: str
+    definition: language.Task
+    state: str = "CREATED"
+    open: bool = True
+    """Active, or its structural successor (next attempt, children, sub-job) is not yet inserted."""
+    hold: str | None = None
+    due_at: Micros | None = None
+    restarts: int = 0
+    attempt: int = 1
+    run: int = 0
+    lost: int = 0
+    lost_by: str | None = None
+    node_id: str | None = None
+    epoch: int | None = None
+    nonce: str | None = None
+    claim_beat: int = 0
+    seed: int = 0
+    evaluated_at: Micros | None = None
+    evaluated: language.Task | None = None
+    scope: dict[str, Any] = {}
+    """Loop variables of the enclosing `each`es: name → {"index": "0", "value": …}."""
+    queue: str | None = None
+    priority: int = 0
+    var: str | None = None
+    slot: int | None = None
+    window: int | None = None
+    size: int | None = None
+    expanded: bool = True
+    subjob_id: str | None = None
+    created_at: Micros = 0
+    published_at: Micros | None = None
+    scheduled_at: Micros | None = None
+    started_at: Micros | None = None
+    completed_at: Micros | None = None
+    failed_at: Micros | None = None
+    ended_at: Micros | None = None
+    progress: float = 0.0
+    result: str | None = None
+    error: str | None = None
+    exit_code: int | None = None
+    usage: Usage | None = None
+    log_parts: int | None = None
+
+
+class Items(Document, kw_only=True, rename="camel"):
+    """A part of the evaluated list of an `each`: items from `first` on."""
+
+    collection = "items"
+    sealed = ("values",)
+
+    task_id: str
+    job_id: str
+    first: int
+    values: list[Any]
+
+
+class LogPart(Document, kw_only=True, rename="camel"):
+    """Whole lines of a task's log, numbered from 1 within (task, run)."""
+
+    collection = "logs"
+
+    task_id: str
+    job_id: str
+    run: int
+    number: int
+    contents: str
+    created_at: Micros
+
+
+class Node(Document, kw_only=True, rename="camel"):
+    """A process of ours and the lease that its beats renew."""
+
+    collection = "nodes"
+
+    kind: str
+    name: str
+    hostname: str
+    version: str
+    started_at: Micros
+    last_heartbeat_at: Micros
+    beat: int = 0
+    cpu_percent: float = 0.0
+    task_count: int = 0
+    queue: str | None = None
+    queues: dict[str, int] = {}
+    port: int | None = None
+    status: str = "UP"
+    draining: bool = False
+    epoch: int = 1
+    lease_until: Micros = 0
+    closed: bool = False
+
+
+class Pulse(Document, kw_only=True, rename="camel"):
+    """How far each coordinator queue has been handled (engine spec, The pulse)."""
+
+    collection = "pulse"
+
+    stamps: dict[str, Micros] = {}
+    moved_at: Micros = 0
+    era_at: Micros = 0
+    rev: int = 0
+    forced: dict[str, Micros] = {}
+
+
+class Delivery(Document, kw_only=True, rename="camel"):
+    """A webhook's delivery, stored before it is tried."""
+
+    collection = "deliveries"
+    sealed = ("url", "headers", "secret")
+
+    job_id: str
+    url: str
+    headers: dict[str, str] = {}
+    secret: str = ""
+    body: str = ""
+    state: str = "PENDING"
+    attempts: int = 0
+    due_at: Micros = 0
+    created_at: Micros = 0
+    error: str | None = None
+
+
+class Schedule(Document, kw_only=True, rename="camel"):
+    """A job that is made at set times."""
+
+    collection = "schedules"
+    sealed = ("definition",)
+
+    definition: language.Job
+    name: str
+    description: str = ""
+    tags: list[str] = []
+    cron: str
+    timezone: str = "UTC"
+    catchup: str = ""
+    state: str = "ACTIVE"
+    created_at: Micros = 0
+    created_by: Actor = GUEST
+    permissions: list[language.Permission] = []
+    next_at: Micros | None = None
+    fired_at: Micros | None = None
+
+
+class User(Document, kw_only=True, rename="camel"):
+    """Somebody who may sign in. `password_hash` is argon2id's."""
+
+    collection = "users"
+
+    username: str
+    name: str = ""
+    password_hash: str = ""
+    roles: list[str] = []
+    created_at: Micros = 0
+    disabled: bool = False
+
+
+class Role(Document, kw_only=True, rename="camel"):
+    """A name that permissions may be given to."""
+
+    collection = "roles"
+
+    name: str
+    created_at: Micros = 0
+
+
+DOCUMENTS: tuple[type[Document], ...] = (
+    Job,
+    Task,
+    Items,
+    LogPart,
+    Node,
+    Pulse,
+    Delivery,
+    Schedule,
+    User,
+    Role,
+)

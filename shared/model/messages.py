@@ -1,0 +1,293 @@
+"""The messages between coordinators and workers (engine spec, Queues and The run of a task).
+
+Tolerant: unknown fields are ignored and new ones have defaults, so that versions can mix. A message is only a way
+to hear of something: the truth is in the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from shared.errors import Unreadable
+from shared.model import language
+from shared.model.documents import Micros, Usage
+
+# The coordinators' own queues. A task may not name one (job-format spec, `queue`).
+JOBS = "jobs"
+CLAIMS = "claims"
+COMPLETED = "completed"
+ERROR = "error"
+LOGS = "logs"
+PROGRESS = "progress"
+HEARTBEAT = "heartbeat"
+DEAD = "dead"
+DEFAULT = "default"
+
+COORDINATOR_QUEUES = frozenset({JOBS, CLAIMS, COMPLETED, ERROR, LOGS, PROGRESS, HEARTBEAT, DEAD})
+TRANSIENT_QUEUES = frozenset({CLAIMS, PROGRESS, HEARTBEAT})
+"""Not persistent, not confirmed, dropped after 15 s: the next message says the same again."""
+
+
+def node_queue(node_id: str) -> str:
+    """Return the name of a node's own queue."""
+    return f"x-{node_id}"
+
+
+class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, tag_field="kind"):
+    """Anything sent. `sealed` fields rest encrypted in a message's body where a key is configured."""
+
+    sealed: ClassVar[tuple[str, ...]] = ()
+
+
+# --- jobs: commands -----------------------------------------------------------------------------------------------
+
+
+class JobChanged(Message, tag="job"):
+    """API, timers → coordinators, on `jobs`: this job has intents: follow them."""
+
+    job_id: str
+
+
+# --- a task's queue -----------------------------------------------------------------------------------------------
+
+
+class TaskMessage(Message, tag="task"):
+    """Coordinator → a worker: run this if you are granted it. Every publish of a task is the same message."""
+
+    sealed = ("task", "secrets")
+
+    task_id: str
+    job_id: str
+    restarts: int = 0
+    attempt: int = 1
+    task: language.Task
+    secrets: list[str] = []
+    """Values to redact from the log, longest first."""
+
+
+# --- claims: worker → coordinators --------------------------------------------------------------------------------
+
+
+class Claim(Message, tag="claim"):
+    """May I run this? The same nonce is asked again until it is answered."""
+
+    task_id: str
+    nonce: str
+    node_id: str
+    beat: int
+    """Number of the node's last beat."""
+
+
+class WhoIsDead(Message, tag="whoIsDead"):
+    """Which of these nodes are dead? Asked before what they left behind is removed; answered by `DeadNodes`."""
+
+    node_id: str
+    nodes: list[str]
+
+
+# --- completed, error: worker → coordinators ----------------------------------------------------------------------
+
+
+class RunEnded(Message, tag="ended"):
+    """The end of a run. `ok` on `completed`, else on `error`. Applied only if (task, run, nonce) is the run that counts."""
+
+    sealed = ("result", "error")
+
+    task_id: str
+    job_id: str
+    run: int
+    nonce: str
+    node_id: str
+    ok: bool
+    result: str | None = None
+    error: str | None = None
+    exit_code: int | None = None
+    usage: Usage | None = None
+    log_parts: int = 0
+    """Number of parts of this run's log, the last one included."""
+    last_part: str | None = None
+    """Contents of the last part, number `log_parts`; None where the log was empty or is already all sent."""
+    ended_at: Micros = 0
+
+
+class HandedBack(Message, tag="handedBack"):
+    """The worker cannot go on with a run (drain, lost disk, an answer that came too late): it costs the task nothing."""
+
+    task_id: str
+    job_id: str
+    run: int
+    nonce: str
+    node_id: str
+    reason: str = ""
+    vanished: bool = False
+    """The container is gone, with nobody of ours having removed it: the run is lost and counts as a redelivery."""
+
+
+class Probe(Message, tag="probe"):
+    """Coordinator → coordinators, through each queue of the pulse. `sent_at` by the store's clock."""
+
+    queue: str
+    sent_at: Micros
+    sender: str
+
+
+# --- logs, progress -----------------------------------------------------------------------------------------------
+
+
+class LogWritten(Message, tag="log"):
+    """Parts of a run's log: consecutive numbers from `first` on. Already redacted."""
+
+    task_id: str
+    job_id: str
+    run: int
+    nonce: str = ""
+    first: int
+    parts: list[str]
+    created_at: Micros = 0
+
+
+class Progressed(Message, tag="progress"):
+    """A run's progress, 0 to 100."""
+
+    task_id: str
+    job_id: str
+    run: int
+    nonce: str = ""
+    progress: float
+
+
+# --- heartbeat ----------------------------------------------------------------------------------------------------
+
+
+class Held(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """A run as its worker sees it: `role` is `asked` (claimed, unanswered), `running`, or `ended` (not told stored)."""
+
+    task_id: str
+    nonce: str
+    role: str
+    run: int = 0
+    beat: int = 0
+    """The node's last beat when this nonce was first asked for."""
+
+
+class Beat(Message, tag="beat"):
+    """Every node, every 5 s and at once on every new connection. Workers list every nonce they know of."""
+
+    node_id: str
+    node_kind: str
+    number: int
+    name: str = ""
+    hostname: str = ""
+    version: str = ""
+    started_at: Micros = 0
+    cpu_percent: float = 0.0
+    queues: dict[str, int] = {}
+    port: int | None = None
+    status: str = "UP"
+    draining: bool = False
+    held: list[Held] = []
+    held_deliveries: list[str] = []
+    """Ids of tasks whose delivery the worker holds."""
+
+
+# --- x-<node>: coordinators → one worker --------------------------------------------------------------------------
+
+
+class Granted(Message, tag="granted"):
+    """Yes: this nonce is run number `run` of the task."""
+
+    task_id: str
+    nonce: str
+    run: int
+
+
+class Refused(Message, tag="refused"):
+    """No, and do not ask again: acknowledge the delivery and forget it."""
+
+    task_id: str
+    nonce: str
+    reason: str
+
+
+class BeatFirst(Message, tag="beatFirst"):
+    """Your node has no open lease that lasts: beat, then ask again."""
+
+    task_id: str
+    nonce: str
+
+
+class Stop(Message, tag="stop"):
+    """Stop these runs: they no longer count. Nothing need be reported of them."""
+
+    nonces: list[str]
+    reason: str = ""
+
+
+class EndStored(Message, tag="stored"):
+    """The ends of these runs are stored, or no longer count: forget them."""
+
+    nonces: list[str]
+
+
+class SendEnd(Message, tag="sendEnd"):
+    """You list these runs as ended and the store has no end: send it again."""
+
+    nonces: list[str]
+
+
+class DeadNodes(Message, tag="deadNodes"):
+    """Answer to `WhoIsDead`: of those asked for, these are dead."""
+
+    asked: list[str]
+    nodes: list[str]
+
+
+class Drain(Message, tag="drain"):
+    """Take nothing new (`on`), or do so again."""
+
+    on: bool
+
+
+# --- events (topic) -----------------------------------------------------------------------------------------------
+
+
+class StateChanged(Message, tag="event"):
+    """A job's or a task's state changed. `summary` is its summary as the API shows it, already redacted."""
+
+    type: str
+    job_id: str
+    task_id: str | None = None
+    state: str
+    at: Micros
+    summary: dict[str, Any] = {}
+
+
+class Listening(Message, tag="listening"):
+    """A coordinator has someone listening to events until `until`."""
+
+    until: Micros
+
+
+ToCoordinators = JobChanged | Claim | WhoIsDead | RunEnded | HandedBack | Probe | LogWritten | Progressed | Beat
+ToWorker = Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | DeadNodes | Drain
+Any_ = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
+
+M = TypeVar("M")
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Any_] = msgspec.json.Decoder(Any_)
+
+
+def encode(message: Message) -> bytes:
+    """Return the body of `message`, JSON in UTF-8."""
+    return _encoder.encode(message)
+
+
+def decode(body: bytes) -> Message:
+    """Return the message in `body`; `Unreadable` says why it is none."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(f"not a message of ours: {error}") from error

@@ -1,0 +1,1 @@
+"""The muscle: takes tasks, runs each in a container, reports."""
