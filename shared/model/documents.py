@@ -124,6 +124,8 @@ class Task(Document, kw_only=True, rename="camel"):
     state: str = "CREATED"
     open: bool = True
     """Active, or its structural successor (next attempt, children, sub-job) is not yet inserted."""
+    active: bool = True
+    """Not ended. Among active tasks the numbers of slots are unique (engine spec, Slots have numbers)."""
     hold: str | None = None
     due_at: Micros | None = None
     restarts: int = 0
@@ -143,9 +145,14 @@ class Task(Document, kw_only=True, rename="camel"):
     queue: str | None = None
     priority: int = 0
     var: str | None = None
+    slot_of: str | None = None
     slot: int | None = None
+    """Its number among the concurrent children of `slot_of`, an `each`."""
+    window_of: str | None = None
     window: int | None = None
+    """Its number in the window `window_of` of its root job."""
     size: int | None = None
+    list_digest: str | None = None
     expanded: bool = True
     subjob_id: str | None = None
     created_at: Micros = 0
@@ -210,6 +217,9 @@ class Node(Document, kw_only=True, rename="camel"):
     epoch: int = 1
     lease_until: Micros = 0
     closed: bool = False
+    """Whether the present epoch is over: its lease ran out."""
+    holding: list[str] = []
+    """Ids of tasks whose delivery it holds, by its last beat."""
 
 
 class Pulse(Document, kw_only=True, rename="camel"):
