@@ -1,16 +1,24 @@
-"""The `deploy/services` command: start, stop, status and env of the services that tests need."""
+"""The `deploy/services` command: start, stop, status, env, and run: a command among services.
+
+`run [SERVICE ...] -- COMMAND` starts what does not answer, runs the command with the addresses in
+its environment, stops what it started, and exits as the command did. Where a service can't be had,
+it goes on without it and says so; with CI=true it fails instead.
+"""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from devservices import docker_engine, mongodb, places, podman, rabbitmq, registry
-from devservices.processes import ServiceFailed
+from devservices.processes import ServiceError
 from devservices.service import Service
 
 SERVICES: dict[str, Service] = {
@@ -22,21 +30,36 @@ SERVICES: dict[str, Service] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 1 where a service can't be had."""
     parser = argparse.ArgumentParser(prog="deploy/services", description=__doc__)
-    parser.add_argument("action", choices=ACTIONS)
-    parser.add_argument(
-        "services",
-        nargs="*",
-        choices=[*SERVICES, []],
-        metavar="SERVICE",
-        help=f"of {', '.join(SERVICES)}; all where none is named",
-    )
+    parser.add_argument("action", choices=[*ACTIONS, "run"])
+    known = f"of {', '.join(SERVICES)}; all where none is named"
+    parser.add_argument("services", nargs="*", metavar="SERVICE", help=known)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what goes wrong")
-    chosen = parser.parse_args(arguments)
+    own, command = _at_dashes(sys.argv[1:] if arguments is None else list(arguments))
+    chosen = parser.parse_args(own)
+    if unknown := set(chosen.services) - set(SERVICES):
+        parser.error(f"unknown service {', '.join(sorted(unknown))}: it must be {known}")
     names = [name for name in SERVICES if name in chosen.services or not chosen.services]
-    return ACTIONS[chosen.action](names, print if not chosen.quiet else _nothing)
+    say = _nothing if chosen.quiet else print
+    if chosen.action != "run":
+        return ACTIONS[chosen.action](names, say)
+    if not command:
+        parser.error("run needs a command after --")
+    return run(names, say, command)
 
 
 Say = Callable[[str], None]
+
+
+def run(names: list[str], say: Say, command: list[str]) -> int:
+    """Run a command among the services; says nothing after it."""
+    there = {name for name in names if SERVICES[name].answers()}
+    try:
+        if start(names, say) and os.environ.get("CI"):
+            return 1
+        found = {k: v for name in names if SERVICES[name].answers() for k, v in _env(name)}
+        return _call(command, found)
+    finally:
+        stop([name for name in names if name not in there], _nothing)
 
 
 def start(names: list[str], say: Say) -> int:
@@ -48,9 +71,9 @@ def start(names: list[str], say: Say) -> int:
             found = service.answers()
             try:
                 service.start()
-            except ServiceFailed as fault:
+            except ServiceError as fault:
                 failed = 1
-                print(f"{name}: {fault}", file=sys.stderr)
+                print(f"{name}: can't be had: {fault}", file=sys.stderr)
                 continue
         say(f"{name}: {'was there' if found else 'started'}, {_place(service)}")
     return failed
@@ -83,9 +106,8 @@ def status(names: list[str], say: Say) -> int:
 def env(names: list[str], _say: Say) -> int:
     """Print the addresses of those that answer as lines that a shell can evaluate."""
     for name in names:
-        service = SERVICES[name]
-        if service.answers():
-            for variable, value in service.env().items():
+        if SERVICES[name].answers():
+            for variable, value in _env(name):
                 print(f"export {variable}={shlex.quote(value)}")
     return 0
 
@@ -100,6 +122,32 @@ ACTIONS: dict[str, Callable[[list[str], Say], int]] = {
 
 def _place(service: Service) -> str:
     return " ".join(service.env().values())
+
+
+def _env(name: str) -> Iterable[tuple[str, str]]:
+    return SERVICES[name].env().items()
+
+
+def _at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and the command after `--`."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _call(command: list[str], found: dict[str, str]) -> int:
+    """Run it in the foreground. Ctrl-C reaches it from the terminal: we wait for its own end."""
+    with subprocess.Popen(command, env={**os.environ, **found}) as process:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _frame: _pass_on(process, number))
+        code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _pass_on(process: subprocess.Popen[bytes], number: int) -> None:
+    if number == signal.SIGTERM:
+        process.send_signal(number)
 
 
 def _nothing(_text: str) -> None:

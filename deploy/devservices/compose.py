@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from devservices import docker_engine, packages, places
-from devservices.processes import ServiceFailed
+from devservices.processes import ServiceError
 
 FILE = places.ROOT / "deploy" / "docker-compose.yml"
 
@@ -21,13 +21,13 @@ def available() -> bool:
 def up(service: str, ports: dict[str, str]) -> None:
     """Start one service with its ports on the loopback and wait until it is healthy.
 
-    `ports` are the variables of the compose file. Raises ServiceFailed.
+    `ports` are the variables of the compose file. Raises ServiceError.
     """
     _kept(service).write_text(json.dumps(ports))
     done = _run(service, ports, "up", "--detach", "--wait", service)
     if done.returncode != 0:
         down(service)
-        raise ServiceFailed(f"{service} did not start by compose: {done.stderr.strip()}")
+        raise ServiceError(f"{service} did not start by compose: {done.stderr.strip()}")
 
 
 def down(service: str) -> None:
@@ -48,16 +48,17 @@ def _kept(service: str) -> Path:
 
 
 def _command() -> list[str] | None:
-    docker = packages.find("docker")
-    if docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
+    docker, alone = packages.find("docker"), packages.find("docker-compose")
+    if docker and _works(docker, "compose", "version"):
         return [docker, "compose"]
-    alone = packages.find("docker-compose")
     return [alone] if alone else None
 
 
-def _run(
-    service: str, ports: dict[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
+def _works(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _run(service: str, ports: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = _command() or ["docker", "compose"]
     return subprocess.run(
         [*command, "--project-name", f"haulier-test-{service}", "--file", str(FILE), *arguments],

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from devservices import packages, places
-from devservices.processes import ServiceFailed, await_answer, halt, launch, running
+from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "docker"
 SOCKET = Path("/var/run/docker.sock")
@@ -43,14 +43,20 @@ def env() -> dict[str, str]:
 
 
 def start() -> None:
-    """Have an engine that answers. Raises ServiceFailed where there can be none."""
+    """Have an engine that answers. Raises ServiceError where there can be none."""
     if answers():
         return
     if os.environ.get("DOCKER_HOST"):
-        raise ServiceFailed(f"no Docker engine answers at DOCKER_HOST={address()}")
-    packages.ensure({"dockerd": "docker.io", "docker": packages.first_known("docker-cli", "docker.io"), "iptables": "iptables"})
+        raise ServiceError(f"no Docker engine answers at DOCKER_HOST={address()}")
+    packages.ensure(
+        {
+            "dockerd": "docker.io",
+            "docker": packages.first_known("docker-cli", "docker.io"),
+            "iptables": "iptables",
+        }
+    )
     if os.geteuid() != 0:
-        raise ServiceFailed("no Docker engine answers; start it, or run as root")
+        raise ServiceError("no Docker engine answers; start it, or run as root")
     folder = places.folder(NAME)
     if not ours():
         _clear_leftovers()

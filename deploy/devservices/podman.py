@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from devservices import addresses, docker_engine, packages, places
-from devservices.processes import ServiceFailed, await_answer, halt, launch, running
+from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "podman"
 HOST = "HAULIER_TEST_PODMAN_HOST"
@@ -42,14 +42,14 @@ def ours() -> bool:
 
 
 def start() -> None:
-    """Have Podman's socket. Raises ServiceFailed where there can be none."""
+    """Have Podman's socket. Raises ServiceError where there can be none."""
     if answers():
         return
     if addresses.given(HOST):
-        raise ServiceFailed(f"no engine answers at {HOST}")
+        raise ServiceError(f"no engine answers at {HOST}")
     packages.ensure(PROGRAMS)
     if os.geteuid() != 0:
-        raise ServiceFailed("Podman's socket is started by root only")
+        raise ServiceError("Podman's socket is started by root only")
     stop()
     folder = places.folder(NAME)
     (folder / "containers.conf").write_text(

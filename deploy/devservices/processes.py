@@ -18,7 +18,7 @@ POLL = 0.1
 """Seconds between two looks at something that is awaited."""
 
 
-class ServiceFailed(Exception):
+class ServiceError(Exception):
     """A service that can't be had; the message says why and where its log is."""
 
 
@@ -72,7 +72,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 def await_answer(name: str, folder: Path, answers: Callable[[], bool], seconds: float = 90) -> None:
     """Wait until a launched service answers.
 
-    Raises ServiceFailed with the end of its log when it dies first or takes too long.
+    Raises ServiceError with the end of its log when it dies first or takes too long.
     """
 
     def settled() -> bool:
@@ -81,7 +81,7 @@ def await_answer(name: str, folder: Path, answers: Callable[[], bool], seconds: 
     with contextlib.suppress(TimeoutError):
         wait_until(settled, seconds)
     if not (running(folder) and answers()):
-        raise ServiceFailed(f"{name} did not come up; the end of its log:\n{_tail(folder / 'log')}")
+        raise ServiceError(f"{name} did not come up; the end of its log:\n{_tail(folder / 'log')}")
 
 
 def _tail(log: Path, lines: int = 15) -> str:

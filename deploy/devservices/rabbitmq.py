@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from devservices import addresses, compose, packages, places
 from devservices.places import LOOPBACK
-from devservices.processes import ServiceFailed, await_answer, halt, launch, running
+from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "rabbitmq"
 URL = "HAULIER_TEST_RABBITMQ_URL"
@@ -49,11 +49,11 @@ def ours() -> bool:
 
 
 def start() -> None:
-    """Have a RabbitMQ that answers. Raises ServiceFailed where there can be none."""
+    """Have a RabbitMQ that answers. Raises ServiceError where there can be none."""
     if answers():
         return
     if addresses.given(URL):
-        raise ServiceFailed(f"no RabbitMQ with its management API answers at {URL}")
+        raise ServiceError(f"no RabbitMQ with its management API answers at {URL}")
     if not packages.can_have(SERVER) and compose.available():
         _start_by_compose()
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from devservices import addresses, packages, places
 from devservices.places import LOOPBACK
-from devservices.processes import ServiceFailed, await_answer, halt, launch, running
+from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "registry"
 ADDRESS = "HAULIER_TEST_REGISTRY"
@@ -46,11 +46,11 @@ def ours() -> bool:
 
 
 def start() -> None:
-    """Have a registry that answers. Raises ServiceFailed where there can be none."""
+    """Have a registry that answers. Raises ServiceError where there can be none."""
     if answers():
         return
     if addresses.given(ADDRESS):
-        raise ServiceFailed(f"no private registry answers at {ADDRESS}")
+        raise ServiceError(f"no private registry answers at {ADDRESS}")
     packages.ensure({"docker-registry": "docker-registry", "htpasswd": "apache2-utils"})
     stop()
     folder, port = places.folder(NAME), places.free_port()
@@ -80,7 +80,9 @@ def _configure(folder: Path, port: int, password: str) -> None:
     (folder / "config.yml").write_text(
         "version: 0.1\n"
         "log: {level: warn, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, delete: {{enabled: true}}}}\n"
+        "storage:\n"
+        f"  filesystem: {{rootdirectory: {folder / 'data'}}}\n"
+        "  delete: {enabled: true}\n"
         f"http: {{addr: '{LOOPBACK}:{port}'}}\n"
         f"auth: {{htpasswd: {{realm: haulier, path: {folder / 'htpasswd'}}}}}\n"
     )

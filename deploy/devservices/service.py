@@ -20,7 +20,7 @@ class Service(Protocol):
         """Whether this clone started it and it still runs."""
 
     def start(self) -> None:
-        """Have it answering; use one that does already. Raises ServiceFailed."""
+        """Have it answering; use one that does already. Raises ServiceError."""
 
     def stop(self) -> None:
         """End ours and remove its data; leave everybody else's alone."""

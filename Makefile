@@ -1,0 +1,48 @@
+# Every target is one line into a script or a tool; CI runs the same ones.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test test-fast lint format bench docs chaos images services services-stop clean
+
+help: ## Say what each target does
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
+
+setup: ## Make .venv/ with everything in it, the haulier command too
+	@deploy/setup
+
+demo: setup ## Run a job on this machine, start to end
+	@deploy/demo
+
+run: setup ## Serve on this machine until Ctrl-C
+	@.venv/bin/haulier run standalone
+
+test: setup ## Start every service and run every test (ARGS='-k word' for some)
+	@deploy/services run -- .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
+
+test-fast: setup ## Run the unit tests: no services, under a minute
+	@.venv/bin/pytest tests/unit -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
+
+lint: setup ## Check style, types and which room imports which
+	@deploy/lint
+
+format: setup ## Put the code into shape
+	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
+
+bench: setup ## Measure beside the bare engine's and drivers' own speed
+	@deploy/services run docker rabbitmq mongodb -- .venv/bin/python -m bench $(ARGS)
+
+docs: setup ## Generate the reference pages from the code
+	@.venv/bin/python -m docs $(ARGS)
+
+chaos: setup ## Break things while jobs run and audit what became of them
+	@deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest tests/chaos $(ARGS)
+
+images: setup ## Have the container images that tests and examples name
+	@deploy/images
+
+services: setup ## Start the real services, to stay until services-stop
+	@deploy/services start
+
+services-stop: ## Stop them, leaving nothing
+	@deploy/services stop
+
+clean: ## Remove all that was made here
+	@deploy/clean
