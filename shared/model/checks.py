@@ -1,0 +1,236 @@
+"""Rules for single values: each maker gives a Rule that says what is wrong, or nothing."""
+
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from shared.durations import format_duration, parse_duration
+from shared.model.cron import cron_fault, timezone_fault
+from shared.model.fields import Rule
+from shared.model.quantities import parse_cpus, parse_memory
+from shared.model.queues import queue_fault
+from shared.model.suggestions import suggestion
+
+_IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TASK_PATHS: Final = "/tork"
+_TASK_WORKDIR: Final = "/tork/workdir"
+_LONGEST_FILE_NAME: Final = 255
+_GPU_KEYS: Final = frozenset({"count", "driver", "device", "capabilities", "options"})
+
+
+def has_template(text: str) -> bool:
+    """Whether a text may hold an expression, so that its value is known only once evaluated."""
+    return "{{" in text
+
+
+def between(low: int, high: int) -> Rule:
+    """A number from `low` to `high`, both counted in."""
+
+    def check(value: float) -> str | None:
+        return None if low <= value <= high else f"must be from {low} to {high}"
+
+    return Rule(check, {"minimum": low, "maximum": high})
+
+
+def at_least(low: int) -> Rule:
+    """A whole number from `low` up, that fits 63 bits."""
+
+    def check(value: int) -> str | None:
+        return None if low <= value < 2**63 else f"must be a whole number, at least {low}"
+
+    return Rule(check, {"minimum": low})
+
+
+def one_of(*allowed: str) -> Rule:
+    """One of the given words; the empty text passes as absent."""
+
+    def check(value: str) -> str | None:
+        if not value or value in allowed:
+            return None
+        choices = ", ".join(allowed[:-1]) + " or " + allowed[-1]
+        return f"must be {choices}{suggestion(value, allowed)}"
+
+    return Rule(check, {"enum": list(allowed)})
+
+
+def at_most_characters(limit: int) -> Rule:
+    """A text of at most `limit` characters; one with a template is measured once it is evaluated."""
+
+    def check(value: str) -> str | None:
+        return None if len(value) <= limit or has_template(value) else _too_long(value, limit)
+
+    return Rule(check, {})
+
+
+def _too_long(value: str, limit: int) -> str:
+    return f"must have at most {limit} characters, has {len(value)}"
+
+
+def _once_known(fault: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    def check(value: str) -> str | None:
+        return None if not value or has_template(value) else fault(value)
+
+    return check
+
+
+def duration(*, zero: bool = False, most: int | None = None) -> Rule:
+    """A Go duration, never negative, above zero unless `zero`, at most `most` nanoseconds."""
+
+    def check(value: str) -> str | None:
+        if not value:
+            return None
+        try:
+            length = parse_duration(value)
+        except ValueError as error:
+            return str(error)
+        if length < 0 or (length == 0 and not zero):
+            return "must not be negative" if zero else "must be more than 0s"
+        if most is not None and length > most:
+            return f"must be at most {format_duration(most)}"
+        return None
+
+    return Rule(check, {"examples": ["90s", "1h30m"]})
+
+
+def _parsed_by(parse: Callable[[str], int], examples: list[str]) -> Rule:
+    def check(value: str) -> str | None:
+        try:
+            if value:
+                parse(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return Rule(check, {"examples": examples})
+
+
+CPUS: Final = _parsed_by(parse_cpus, [".5", "2"])
+"""A number of CPUs as Docker takes it."""
+
+MEMORY: Final = _parsed_by(parse_memory, ["512m", "1.5g"])
+"""An amount of memory as Docker takes it."""
+
+
+def _gpus_fault(value: str) -> str | None:
+    if value == "all" or value.isdecimal():
+        return None
+    for part in re.findall(r'(?:[^,"]|"[^"]*")+', value):
+        key, equals, _ = part.strip('"').partition("=")
+        if key != "all" and not key.isdecimal() and not (equals and key in _GPU_KEYS):
+            return 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'
+    return None if value.strip(", ") else "must not be blank"
+
+
+GPUS: Final = Rule(lambda value: _gpus_fault(value) if value else None, {"examples": ["all"]})
+"""GPUs as Docker's `--gpus` takes them."""
+
+QUEUE: Final = Rule(_once_known(queue_fault), {})
+"""A queue a task may ask for."""
+
+
+def _absolute_path_fault(value: str) -> str | None:
+    return None if value.startswith("/") else "must be an absolute path"
+
+
+def _target_fault(value: str) -> str | None:
+    if not value.startswith("/"):
+        return "must be an absolute path"
+    path = "/" + posixpath.normpath(value).lstrip("/")
+    if path == "/":
+        return "must not be the root of the container"
+    inside = path == _TASK_PATHS or path.startswith(_TASK_PATHS + "/")
+    if inside and path != _TASK_WORKDIR and not path.startswith(_TASK_WORKDIR + "/"):
+        return "must not be /tork, where the task's own files are"
+    return None
+
+
+MOUNT_TARGET: Final = Rule(lambda value: _target_fault(value) if value else None, {})
+"""A place in the container that a mount may take."""
+
+PROBE_PATH: Final = Rule(
+    lambda value: "must begin with /" if value and not value.startswith("/") else None, {}
+)
+"""The path part of a URL."""
+
+
+def _file_name_fault(name: str) -> str | None:
+    if name.startswith("/"):
+        return "a file's name must not be absolute"
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return 'a file\'s name must not hold ".."'
+    if not parts or name.endswith(("/", "/.")):
+        return "a file's name must name a file, not a folder"
+    if any(len(part.encode()) > _LONGEST_FILE_NAME for part in parts):
+        return f"a part of a file's name takes at most {_LONGEST_FILE_NAME} bytes"
+    return None
+
+
+FILE_NAME: Final = Rule(_file_name_fault, {})
+"""A name under the working directory."""
+
+
+def _environment_name_fault(name: str) -> str | None:
+    return "a variable's name must not be empty or hold a =" if not name or "=" in name else None
+
+
+ENVIRONMENT_NAME: Final = Rule(_environment_name_fault, {})
+"""The name of an environment variable."""
+
+KEY: Final = Rule(lambda name: None if name else "the name must not be empty", {})
+"""A key of a map: any text but the empty one."""
+
+NOT_BLANK: Final = Rule(lambda text: None if text.strip() else "must not be blank", {})
+"""A text that says something, where it is given at all."""
+
+HEADER_NAME: Final = Rule(
+    lambda name: None if _HEADER_NAME.fullmatch(name) else "not a name for an HTTP header", {}
+)
+"""The name of an HTTP header (RFC 9110, 5.6.2)."""
+
+
+def _header_value_fault(value: str) -> str | None:
+    return "an HTTP header must be one line" if "\n" in value or "\r" in value else None
+
+
+HEADER_VALUE: Final = Rule(_header_value_fault, {})
+"""The value of an HTTP header."""
+
+
+def _url_fault(value: str) -> str | None:
+    scheme, colon, rest = value.partition("://")
+    if not colon or scheme.lower() not in ("http", "https"):
+        return "must be an http:// or https:// address"
+    if not re.match(r"[^/?#\s]", rest) or re.search(r"[\s\x00-\x1f]", rest):
+        return "is not a complete address"
+    return None
+
+
+URL: Final = Rule(_once_known(_url_fault), {})
+"""The address of a web server."""
+
+IDENTIFIER: Final = Rule(
+    lambda value: (
+        None
+        if not value or _IDENTIFIER.fullmatch(value)
+        else "must be a name: letters, digits and _, not beginning with a digit"
+    ),
+    {},
+)
+"""A name that expressions can use as a variable."""
+
+CRON: Final = Rule(lambda value: cron_fault(value) if value else None, {"examples": ["0 5 * * *"]})
+"""When a schedule fires."""
+
+TIMEZONE: Final = Rule(lambda value: timezone_fault(value) if value else None, {})
+"""An IANA time zone."""
+
+ABSOLUTE_PATH: Final = Rule(lambda value: _absolute_path_fault(value) if value else None, {})
+"""A path from the root."""
+
+
+def faults_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
+    """What each rule finds wrong with a value."""
+    return [message for rule in rules if (message := rule.check(value)) is not None]

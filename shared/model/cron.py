@@ -1,0 +1,112 @@
+"""What a schedule's `cron` may say, taken apart (the job language spec, Schedule).
+
+Firing times are computed where schedules are kept; here it is only said what the text means, so that
+a bad one is refused when it is submitted.
+"""
+
+import re
+import zoneinfo
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from cronsim import CronSim, CronSimError
+
+from shared.durations import SECOND, parse_duration
+
+_MACROS: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_ZONE: Final = re.compile(r"(?:CRON_TZ|TZ)=(\S+)\s+")
+_OPEN_STEP: Final = re.compile(r"([0-9A-Za-z]+)/([0-9]+)")
+_FIELDS: Final = 5
+_HIGHEST: Final = ("59", "23", "31", "12", "6")
+_LONGEST: Final = 1_000
+_ANY_TIME: Final = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+class Cron(NamedTuple):
+    """A schedule's text, understood: either `fields` or `every_seconds` is set."""
+
+    timezone: str | None
+    """The zone the text itself names by `CRON_TZ=` or `TZ=`."""
+    fields: str | None
+    """Five fields that cronsim takes, with macros and open steps (`0/5`) written out."""
+    every_seconds: int | None
+    """The period of `@every`, whole seconds, at least 1."""
+
+
+def parse_cron(text: str) -> Cron:
+    """Reads five fields, a macro (`@hourly`) or `@every 90s`, with or without a zone before it.
+
+    Raises ValueError with a message for the user.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError("too long for a schedule")
+    text = text.strip()
+    zone = _ZONE.match(text)
+    name = zone[1] if zone else None
+    if name is not None and (fault := timezone_fault(name)):
+        raise ValueError(fault)
+    rest = text[zone.end() :] if zone else text
+    if rest.startswith("@every"):
+        return Cron(name, None, _period(rest.removeprefix("@every").strip()))
+    return Cron(name, _five_fields(rest), None)
+
+
+def cron_fault(text: str) -> str | None:
+    """What is wrong with a schedule's text, or None."""
+    try:
+        parse_cron(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def timezone_fault(name: str) -> str | None:
+    """What is wrong with the name of a time zone, or None."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return f'"{name[:64]}" is not a time zone: write an IANA name like Europe/Berlin'
+    return None
+
+
+def _period(text: str) -> int:
+    period = parse_duration(text)
+    if period < SECOND:
+        raise ValueError("@every needs at least 1s")
+    return period // SECOND
+
+
+def _five_fields(text: str) -> str:
+    if text.startswith("@"):
+        if text not in _MACROS:
+            raise ValueError(f"unknown schedule; there are {', '.join(_MACROS)} and @every 90s")
+        return _MACROS[text]
+    fields = text.split()
+    if len(fields) != _FIELDS:
+        raise ValueError(
+            f"a schedule has five fields (minute hour day month weekday), this has {len(fields)}"
+        )
+    written = " ".join(_close_steps(f, top) for f, top in zip(fields, _HIGHEST, strict=True))
+    try:
+        next(CronSim(written, _ANY_TIME))
+    except CronSimError as error:
+        raise ValueError(f"not a schedule: {error}") from None
+    except StopIteration:
+        raise ValueError("this schedule never fires") from None
+    return written
+
+
+def _close_steps(field: str, highest: str) -> str:
+    """`0/5` as `0-59/5`."""
+    terms = field.replace("?", "*").split(",")
+    return ",".join(
+        _OPEN_STEP.sub(rf"\1-{highest}/\2", t) if _OPEN_STEP.fullmatch(t) else t for t in terms
+    )

@@ -1,0 +1,56 @@
+"""What is wrong with a user's document, all of it, each with its place."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from shared.errors import HaulierError
+
+Path = tuple[str | int, ...]
+"""Where in a document: names of fields and keys, and indices of lists."""
+
+_PLAIN_KEY: Final = re.compile(r"[\w-]{1,64}")
+_LONGEST_KEY: Final = 64
+
+
+def path_text(path: Path) -> str:
+    """A path as people read it: `tasks[2].env.PORT`, and `["…"]` for keys of odd characters."""
+    parts: list[str] = []
+    for step in path:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        elif _PLAIN_KEY.fullmatch(step):
+            parts.append(f".{step}" if parts else step)
+        else:
+            parts.append(f"[{quoted(step)}]")
+    return "".join(parts)
+
+
+def quoted(text: str) -> str:
+    """A text of the user's for a message: in quotes, escaped, cut where it is long."""
+    shown = text if len(text) <= _LONGEST_KEY else text[:_LONGEST_KEY] + "…"
+    safe = shown.encode("utf-8", "backslashreplace").decode()
+    return json.dumps(safe, ensure_ascii=False)
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing wrong: where (path; line and column from 1, where known) and what."""
+
+    path: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class InvalidDocument(HaulierError):
+    """A document that is not a job; `faults` are all that is wrong with it, at least one."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = list(faults)
