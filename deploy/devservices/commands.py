@@ -8,16 +8,15 @@ it goes on without it and says so; with CI=true it fails instead.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
-from devservices import docker_engine, mongodb, places, podman, rabbitmq, registry
+from devservices import docker_engine, mongodb, podman, rabbitmq, registry
+from devservices.places import one_at_a_time
 from devservices.processes import ServiceError
 from devservices.service import Service
 
@@ -67,7 +66,7 @@ def start(names: list[str], say: Say) -> int:
     failed = 0
     for name in names:
         service = SERVICES[name]
-        with _one_at_a_time():
+        with one_at_a_time():
             found = service.answers()
             try:
                 service.start()
@@ -83,7 +82,7 @@ def stop(names: list[str], say: Say) -> int:
     """Stop ours and remove their data."""
     for name in reversed(names):
         service = SERVICES[name]
-        with _one_at_a_time():
+        with one_at_a_time():
             running = service.ours()
             service.stop()
         say(f"{name}: {'stopped' if running else 'none of ours ran'}")
@@ -152,15 +151,6 @@ def _pass_on(process: subprocess.Popen[bytes], number: int) -> None:
 
 def _nothing(_text: str) -> None:
     """Say nothing."""
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Two commands at once would start a service twice."""
-    places.SERVICES.mkdir(exist_ok=True)
-    with (places.SERVICES / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ where that is free and every tool finds it without being told.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from devservices import packages, places
+from devservices import firewall, packages, places
 from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "docker"
 SOCKET = Path("/var/run/docker.sock")
 USUAL = f"unix://{SOCKET}"
+POLICY = "forward-policy.json"
+"""The file that keeps the firewall's policy of before."""
 
 
 def address() -> str:
@@ -60,6 +64,7 @@ def start() -> None:
     folder = places.folder(NAME)
     if not ours():
         _clear_leftovers()
+        (folder / POLICY).write_text(json.dumps(firewall.policy()))
         launch(folder, [packages.find("dockerd") or "dockerd", *_options(folder)], _environment())
     await_answer("dockerd", folder, answers)
 
@@ -72,7 +77,7 @@ def stop() -> None:
     if ours():
         _remove_containers()
         halt(folder)
-        _restore_network()
+        _restore_network(folder)
         _clear_leftovers()
     places.forget(NAME)
 
@@ -111,21 +116,12 @@ def _clear_leftovers() -> None:
     (places.SERVICES / NAME / "dockerd.pid").unlink(missing_ok=True)
 
 
-def _restore_network() -> None:
+def _restore_network(folder: Path) -> None:
     """Take back the bridge and the firewall rules that dockerd made and leaves behind."""
     _quiet("ip", "link", "delete", "docker0")
-    for save in ("iptables-save", "ip6tables-save"):
-        program, restore = packages.find(save), packages.find(save.replace("save", "restore"))
-        if program and restore:
-            rules = subprocess.run([program], capture_output=True, text=True, check=False).stdout
-            kept = [line for line in rules.splitlines() if not _of_docker(line)]
-            subprocess.run(
-                [restore], input="\n".join(kept) + "\n", capture_output=True, text=True, check=False
-            )
-
-
-def _of_docker(rule: str) -> bool:
-    return "DOCKER" in rule or "docker0" in rule
+    firewall.forget("DOCKER", "docker0")
+    with contextlib.suppress(OSError):
+        firewall.set_policy(json.loads((folder / POLICY).read_text()))
 
 
 def _quiet(*command: str) -> int:

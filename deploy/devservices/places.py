@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,3 +46,12 @@ def listening(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the clone's lock: two commands at once would start a service twice."""
+    SERVICES.mkdir(exist_ok=True)
+    with (SERVICES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

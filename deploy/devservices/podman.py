@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from devservices import addresses, docker_engine, packages, places
+from devservices import addresses, docker_engine, firewall, packages, places
 from devservices.processes import ServiceError, await_answer, halt, launch, running
 
 NAME = "podman"
@@ -54,6 +54,7 @@ def start() -> None:
     folder = places.folder(NAME)
     (folder / "containers.conf").write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{folder / "networks"}"\n'
     )
     socket = f"unix://{folder / 'sock'}"
     addresses.remember(folder, {HOST: socket})
@@ -71,6 +72,7 @@ def stop() -> None:
     halt(folder)
     if shutil.which("podman"):
         _run("system", "reset", "--force")
+        firewall.forget("NETAVARK")
     places.forget(NAME)
 
 
