@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.model.messages import COORDINATOR_QUEUES, TRANSIENT_QUEUES
+from shared.model.messages import COORDINATOR_QUEUES, DEFAULT, TRANSIENT_QUEUES
 
 TRANSIENT_TTL = 15.0
 """Seconds after which a message of a transient queue is dropped: the next one says it again."""
 
 MAX_PRIORITY = 9
+
+EVENTS = "events"
+"""The topic that events go through."""
+
+ALWAYS_THERE = tuple(sorted(COORDINATOR_QUEUES | {DEFAULT}))
+"""Queues that an adapter makes at its start, so that a quiet system shows them too."""
 
 
 class QueueKind(msgspec.Struct, frozen=True):
@@ -27,7 +33,8 @@ class QueueKind(msgspec.Struct, frozen=True):
 
 
 def kind_of(queue: str, *, node_expiry: float) -> QueueKind:
-    """Return what `queue` is. `node_expiry`: seconds that a node's own queue outlives its node (> lease + 10 s)."""
+    """Return what `queue` is. `node_expiry`: seconds that a node's own queue outlives its node (>
+    lease + 10 s)."""
     if queue in TRANSIENT_QUEUES:
         return QueueKind(False, False, TRANSIENT_TTL, None, True)
     if queue in COORDINATOR_QUEUES:

@@ -1,0 +1,96 @@
+"""A message on loan: what `Delivery` promises, whatever the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import Enum, auto
+
+REASON = "x-reason"
+"""Header of a message in `dead`: why nobody could handle it."""
+ORIGIN = "x-queue"
+"""Header of a message in `dead`: the queue it was taken from."""
+
+_LONGEST_REASON = 4_000
+"""Characters. A header must fit the broker's frame together with all others."""
+
+
+class _State(Enum):
+    OPEN = auto()
+    BURYING = auto()
+    SETTLED = auto()
+    LOST = auto()
+
+
+class Loan(ABC):
+    """Base of every adapter's `Delivery`: settled at most once, and never after it was lost."""
+
+    __slots__ = ("_lost_event", "_state", "body", "headers", "priority", "queue")
+
+    def __init__(self, queue: str, body: bytes, priority: int, headers: Mapping[str, str]) -> None:
+        self.queue = queue
+        self.body = body
+        self.priority = priority
+        self.headers = headers
+        self._state = _State.OPEN
+        self._lost_event: asyncio.Event | None = None
+
+    @property
+    def lost(self) -> bool:
+        """True once the broker has taken it back."""
+        return self._state is _State.LOST
+
+    @property
+    def open(self) -> bool:
+        """True while it is neither settled nor lost."""
+        return self._state is _State.OPEN
+
+    async def wait_lost(self) -> None:
+        """Return when `lost` becomes true."""
+        if self._lost_event is None:
+            self._lost_event = asyncio.Event()
+        if not self.lost:
+            await self._lost_event.wait()
+
+    def lose(self) -> None:
+        """Say that the broker has taken it back; nothing where it was settled before."""
+        if self._state in (_State.OPEN, _State.BURYING):
+            self._state = _State.LOST
+            if self._lost_event is not None:
+                self._lost_event.set()
+
+    async def ack(self) -> None:
+        """It is handled: forget it."""
+        if self.open:
+            self._state = _State.SETTLED
+            await self._acknowledge()
+
+    async def requeue(self) -> None:
+        """Give it back, to be delivered again to anyone."""
+        if self.open:
+            self._state = _State.SETTLED
+            await self._give_back()
+
+    async def bury(self, reason: str) -> None:
+        """Move it to `dead`. Raises `BrokerUnavailable`, and is still on loan, where that
+        failed."""
+        if not self.open:
+            return
+        self._state = _State.BURYING
+        note = {REASON: reason[:_LONGEST_REASON], ORIGIN: self.queue}
+        try:
+            await self._copy_to_dead({**self.headers, **note})
+        finally:
+            if self._state is _State.BURYING:
+                self._state = _State.OPEN
+        await self.ack()
+
+    @abstractmethod
+    async def _acknowledge(self) -> None: ...
+
+    @abstractmethod
+    async def _give_back(self) -> None: ...
+
+    @abstractmethod
+    async def _copy_to_dead(self, headers: Mapping[str, str]) -> None: ...

@@ -1,0 +1,311 @@
+"""The broker of a single process: what standalone runs on.
+
+It keeps everything that the port promises except that nothing outlives the process; the store has
+the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from shared.broker.crew import Crew
+from shared.broker.feed import EventFeed
+from shared.broker.memory_queue import Consumer, MemoryQueue, Message, Recallable
+from shared.broker.port import Delivery, Handler, QueueInfo
+from shared.broker.topology import ALWAYS_THERE, MAX_PRIORITY, QueueKind, kind_of
+from shared.errors import BrokerUnavailable
+from shared.model.messages import DEAD
+
+
+class MemoryBroker:
+    """A `Broker` inside this process.
+
+    `node_expiry`: seconds that a node's own queue stays without a consumer. `clock` gives monotonic
+    seconds.
+    """
+
+    def __init__(
+        self, *, node_expiry: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._node_expiry = node_expiry
+        self._clock = clock
+        self._queues: dict[str, MemoryQueue] = {}
+        self._kinds: dict[str, QueueKind] = {}
+        self._subscriptions: set[MemorySubscription] = set()
+        self._slots: set[MemorySlot] = set()
+        self._feeds: set[EventFeed] = set()
+        self._callbacks: list[Callable[[bool], None]] = []
+        self._running = False
+
+    async def start(self) -> None:
+        """Make the queues that are always there, and tell who asked to hear of a connection."""
+        self._running = True
+        for name in ALWAYS_THERE:
+            self._declared(name)
+        for callback in self._callbacks:
+            callback(True)
+
+    async def close(self) -> None:
+        """End all consumers and their handlers; deliveries on loan are lost to their holders."""
+        self._running = False
+        for subscription in tuple(self._subscriptions):
+            await subscription.abandon()
+            await subscription.crew.cancel()
+        for slot in tuple(self._slots):
+            await slot.close()
+        for feed in tuple(self._feeds):
+            await feed.close()
+        for queue in self._queues.values():
+            queue.discard()
+        self._queues.clear()
+        self._feeds.clear()
+
+    async def ping(self) -> None:
+        """Return while it runs."""
+        self._check_running()
+
+    async def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        priority: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put `body` into `queue`, or drop it where that is the queue of a node that is gone."""
+        self._check_running()
+        if not 0 <= priority <= MAX_PRIORITY:
+            raise ValueError(f"priority {priority} is not within 0 to {MAX_PRIORITY}")
+        found = self._queues.get(queue)
+        if found is None:
+            if not self._kind(queue).creatable:
+                return
+            found = self._declared(queue)
+        found.put(Message(body, priority, headers or {}, found.deadline()))
+
+    async def publish_event(self, body: bytes) -> None:
+        """Offer `body` to every present subscriber of events."""
+        for feed in self._feeds:
+            feed.offer(body)
+
+    async def subscribe_events(self, handler: Handler) -> MemoryEvents:
+        """Hear every event from now on, in order."""
+        self._check_running()
+        feed = EventFeed(handler)
+        self._feeds.add(feed)
+        return MemoryEvents(feed, self._feeds.discard)
+
+    async def subscribe(self, queue: str, handler: Handler, *, prefetch: int) -> MemorySubscription:
+        """Hand each delivery of `queue` to `handler`, up to `prefetch` unsettled ones at a time."""
+        self._check_running()
+        if prefetch < 1:
+            raise ValueError("a prefetch is at least 1")
+        subscription = MemorySubscription(self, queue, handler, prefetch)
+        self._subscriptions.add(subscription)
+        self._declared(queue).attach(subscription)
+        return subscription
+
+    async def slot(self, queue: str) -> MemorySlot:
+        """Open a slot on `queue`; it consumes from its first `take` on."""
+        self._check_running()
+        self._declared(queue)
+        slot = MemorySlot(self, queue)
+        self._slots.add(slot)
+        return slot
+
+    async def queues(self) -> list[QueueInfo]:
+        """Figures of all queues, by name."""
+        self._check_running()
+        return [self._queues[name].info() for name in sorted(self._queues)]
+
+    async def queue(self, name: str) -> QueueInfo | None:
+        """Figures of one queue, or None."""
+        self._check_running()
+        found = self._queues.get(name)
+        return None if found is None else found.info()
+
+    async def delete_queue(self, name: str) -> bool:
+        """Delete a queue and what is in it; its consumers, if any, have it declared again at
+        once."""
+        self._check_running()
+        gone = self._queues.pop(name, None)
+        if gone is None:
+            return False
+        consumers = gone.discard()
+        for consumer in consumers:
+            self._declared(name).attach(consumer)
+        return True
+
+    def on_connected(self, callback: Callable[[bool], None]) -> None:
+        """Call `callback(True)` once, in `start`."""
+        self._callbacks.append(callback)
+
+    def attach(self, consumer: Consumer) -> None:
+        """Begin, or go on, consuming."""
+        self._check_running()
+        self._declared(consumer.name).attach(consumer)
+
+    def detach(self, consumer: Consumer) -> None:
+        """Stop consuming; what is on loan stays so."""
+        if consumer.source is not None:
+            consumer.source.detach(consumer)
+
+    def forget(self, consumer: Consumer) -> None:
+        """Stop consuming for good."""
+        self.detach(consumer)
+        self._subscriptions.discard(consumer)
+        self._slots.discard(consumer)
+
+    def lend(self, queue: MemoryQueue, message: Message, consumer: Consumer) -> MemoryLoan:
+        """Return `message` of `queue` as a delivery to `consumer`."""
+        return MemoryLoan(self, queue, message, consumer)
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise BrokerUnavailable("the broker of this process is not running")
+
+    def _kind(self, name: str) -> QueueKind:
+        return kind_of(name, node_expiry=self._node_expiry)
+
+    def _declared(self, name: str) -> MemoryQueue:
+        found = self._queues.get(name)
+        if found is None:
+            found = MemoryQueue(name, self._kind(name), self._clock, self.lend, self._expire)
+            self._queues[name] = found
+        return found
+
+    def _expire(self, queue: MemoryQueue) -> None:
+        if self._queues.get(queue.name) is queue:
+            del self._queues[queue.name]
+
+
+class MemoryLoan(Recallable):
+    """A message of a queue in memory, on loan."""
+
+    __slots__ = ("_broker", "_consumer", "_message", "_source")
+
+    def __init__(
+        self, broker: MemoryBroker, source: MemoryQueue, message: Message, consumer: Consumer
+    ) -> None:
+        super().__init__(source.name, message.body, message.priority, message.headers)
+        self._broker = broker
+        self._source = source
+        self._message = message
+        self._consumer = consumer
+
+    def take_back(self) -> None:
+        """Lose it: it goes to the head of its queue, for anyone."""
+        if not self.lost:
+            self.lose()
+            self._end(requeue=True)
+
+    async def _acknowledge(self) -> None:
+        self._end(requeue=False)
+
+    async def _give_back(self) -> None:
+        self._end(requeue=True)
+
+    async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
+        await self._broker.publish(DEAD, self.body, headers=headers)
+
+    def _end(self, *, requeue: bool) -> None:
+        self._consumer.loans.discard(self)
+        self._source.settled(self._message, requeue=requeue)
+        self._consumer.settled()
+
+
+class MemorySubscription(Consumer):
+    """A `Subscription` on a queue in memory."""
+
+    def __init__(self, broker: MemoryBroker, name: str, handler: Handler, prefetch: int) -> None:
+        super().__init__(name)
+        self._broker = broker
+        self._prefetch = prefetch
+        self.crew = Crew(name, handler)
+
+    @property
+    def wants(self) -> bool:
+        """Whether it may hold one more."""
+        return len(self.loans) < self._prefetch
+
+    def accept(self, loan: Recallable) -> None:
+        """Start the handler."""
+        self.crew.start(loan)
+
+    async def close(self) -> None:
+        """Stop consuming, wait for handlers that run; what they leave unsettled goes back."""
+        self._broker.forget(self)
+        await self.crew.finish()
+
+    async def abandon(self) -> None:
+        """Give back at once all that is on loan."""
+        self._broker.forget(self)
+        self.take_back_all()
+
+
+class MemorySlot(Consumer):
+    """A `Slot` on a queue in memory: it is given a message only while someone waits in `take`."""
+
+    def __init__(self, broker: MemoryBroker, name: str) -> None:
+        super().__init__(name)
+        self._broker = broker
+        self._waiter: asyncio.Future[Recallable] | None = None
+
+    @property
+    def wants(self) -> bool:
+        """Whether somebody waits, and nothing is on loan."""
+        return self._waiter is not None and not self._waiter.done() and not self.loans
+
+    def accept(self, loan: Recallable) -> None:
+        """Hand it to who waits."""
+        assert self._waiter is not None
+        self._waiter.set_result(loan)
+
+    async def take(self) -> Delivery:
+        """Wait for the next delivery."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            self._broker.attach(self)
+            return await self._waiter
+        except asyncio.CancelledError:
+            self._undo(self._waiter)
+            raise
+        finally:
+            self._waiter = None
+
+    @staticmethod
+    def _undo(waiter: asyncio.Future[Recallable]) -> None:
+        """Give back what was handed over to a `take` that was cancelled in the same moment."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().take_back()
+
+    async def pause(self) -> None:
+        """Stop consuming; the next `take` goes on."""
+        self._broker.detach(self)
+
+    async def close(self) -> None:
+        """Stop consuming and give back what was not settled. Who waits in `take` is told
+        `BrokerUnavailable`."""
+        self._broker.forget(self)
+        self.take_back_all()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(BrokerUnavailable(f"the slot on {self.name!r} was closed"))
+
+
+class MemoryEvents:
+    """A `Subscription` to events."""
+
+    def __init__(self, feed: EventFeed, forget: Callable[[EventFeed], None]) -> None:
+        self._feed = feed
+        self._forget = forget
+
+    async def close(self) -> None:
+        """Hear no more."""
+        self._forget(self._feed)
+        await self._feed.close()
+
+    async def abandon(self) -> None:
+        """Hear no more."""
+        await self.close()
