@@ -1,5 +1,18 @@
 """Configuration: the typed tree of settings and where values come from (the configuration spec)."""
 
+from shared.config.faults import ConfigurationError, Fault
+from shared.config.load import Loaded, load
+from shared.config.sources import Override
 from shared.config.tree import AMQP_HEARTBEAT, Config
+from shared.config.values import parse_address
 
-__all__ = ["AMQP_HEARTBEAT", "Config"]
+__all__ = [
+    "AMQP_HEARTBEAT",
+    "Config",
+    "ConfigurationError",
+    "Fault",
+    "Loaded",
+    "Override",
+    "load",
+    "parse_address",
+]

@@ -30,11 +30,11 @@ LogFormat = Literal["pretty", "json"]
 
 
 def _says(description: str, kind: str | None = None, **more: Any) -> Meta:
-    """Describe a setting. `kind`: how it is written, where its type does not say."""
-    extra = {"secret": more.pop("secret", False)}
-    if kind is not None:
-        extra["kind"] = kind
-    return Meta(description=description, extra=extra, **more)
+    """Describe a setting. `kind`: how it is written, where its type does not say; `secret`: masked.
+
+    `least`, `above` and `most` bound a number, in the unit that it has inside.
+    """
+    return Meta(description=description, extra={"kind": kind, **more})
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,10 +93,10 @@ class Retention(Group, frozen=True):
 
     jobs: Annotated[
         float,
-        _says("An ended job, with its tasks, is deleted after this; 0: never", "duration", ge=0),
+        _says("An ended job, with its tasks, is deleted after this; 0: never", "duration", least=0),
     ] = 365 * DAY
     logs: Annotated[
-        float, _says("The log of an ended job is deleted after this; 0: never", "duration", ge=0)
+        float, _says("The log of an ended job is deleted after this; 0: never", "duration", least=0)
     ] = 7 * DAY
 
 
@@ -130,34 +130,37 @@ class EngineSettings(Group, frozen=True):
     """Times and bounds of the engine; the same for coordinators and workers."""
 
     beat: Annotated[
-        float, _says("Time between the beats of a node", "duration", ge=0.1, le=MINUTE)
+        float, _says("Time between the beats of a node", "duration", least=0.1, most=MINUTE)
     ] = 5.0
     lease: Annotated[
         float,
         _says(
             "Time a beat renews a node's lease by; at least 15s (3 heartbeats of AMQP) and 2 beats",
             "duration",
-            ge=1,
-            le=HOUR,
+            least=1,
+            most=HOUR,
         ),
     ] = 30.0
     sweep: Annotated[
-        float, _says("Time between two rounds of the sweeper", "duration", ge=0.1, le=MINUTE)
+        float, _says("Time between two rounds of the sweeper", "duration", least=0.1, most=MINUTE)
     ] = 5.0
     reconnect_cap: Annotated[
         float,
         _says(
             "Longest wait between two tries to reach a broker or datastore",
             "duration",
-            ge=0.1,
-            le=MINUTE,
+            least=0.1,
+            most=MINUTE,
         ),
     ] = 10.0
     redeliveries: Annotated[
-        int, _says("How often a task whose run was lost is run again", ge=0, le=1000)
+        int, _says("How often a task whose run was lost is run again", least=0, most=1000)
     ] = 5
     job_window: Annotated[
-        int, _says("Container tasks of one root job that are published at a time", ge=1, le=100_000)
+        int,
+        _says(
+            "Container tasks of one root job that are published at a time", least=1, most=100_000
+        ),
     ] = 1000
 
 
@@ -221,10 +224,10 @@ class RateLimit(Group, frozen=True):
 
     enabled: Annotated[bool, _says("Limit requests by client address")] = False
     rate: Annotated[
-        float, _says("Requests a second that one address may go on making", gt=0, le=1_000_000)
+        float, _says("Requests a second that one address may go on making", above=0, most=1_000_000)
     ] = 20.0
     burst: Annotated[
-        int, _says("Requests that one address may make at once", ge=1, le=1_000_000)
+        int, _says("Requests that one address may make at once", least=1, most=1_000_000)
     ] = 40
 
 
@@ -245,34 +248,38 @@ class Middleware(Group, frozen=True):
     basic_auth: BasicAuth = BasicAuth()
     key_auth: KeyAuth = KeyAuth()
     rate_limit: RateLimit = RateLimit()
-    body_limit: Annotated[int, _says("Largest body of a request", "size", ge=KIB, le=64 * MIB)] = (
-        500 * KIB
-    )
+    body_limit: Annotated[
+        int, _says("Largest body of a request", "size", least=KIB, most=64 * MIB)
+    ] = 500 * KIB
     request_log: RequestLog = RequestLog()
 
 
 class CoordinatorQueues(Group, frozen=True):
     """Messages of a coordinator queue that are handled side by side (`heartbeat`: always one)."""
 
-    jobs: Annotated[int, _says("Messages of jobs handled side by side", ge=1, le=10_000)] = 50
-    claims: Annotated[int, _says("Messages of claims handled side by side", ge=1, le=10_000)] = 100
-    completed: Annotated[
-        int, _says("Messages of completed handled side by side", ge=1, le=10_000)
+    jobs: Annotated[int, _says("Messages of jobs handled side by side", least=1, most=10_000)] = 50
+    claims: Annotated[
+        int, _says("Messages of claims handled side by side", least=1, most=10_000)
     ] = 100
-    error: Annotated[int, _says("Messages of error handled side by side", ge=1, le=10_000)] = 100
-    logs: Annotated[int, _says("Messages of logs handled side by side", ge=1, le=10_000)] = 200
+    completed: Annotated[
+        int, _says("Messages of completed handled side by side", least=1, most=10_000)
+    ] = 100
+    error: Annotated[int, _says("Messages of error handled side by side", least=1, most=10_000)] = (
+        100
+    )
+    logs: Annotated[int, _says("Messages of logs handled side by side", least=1, most=10_000)] = 200
     progress: Annotated[
-        int, _says("Messages of progress handled side by side", ge=1, le=10_000)
+        int, _says("Messages of progress handled side by side", least=1, most=10_000)
     ] = 100
 
 
 class Webhooks(Group, frozen=True):
     """Delivery of webhooks."""
 
-    attempts: Annotated[int, _says("How often a delivery is tried", ge=1, le=100)] = 5
-    timeout: Annotated[float, _says("How long one try may take", "duration", ge=0.1, le=MINUTE)] = (
-        10.0
-    )
+    attempts: Annotated[int, _says("How often a delivery is tried", least=1, most=100)] = 5
+    timeout: Annotated[
+        float, _says("How long one try may take", "duration", least=0.1, most=MINUTE)
+    ] = 10.0
 
 
 class CoordinatorSettings(Group, frozen=True):
@@ -298,10 +305,10 @@ class WorkerLimits(Group, frozen=True):
         str, _says("Memory of a task that sets none, as 512m or 2g; empty: no limit", "memory")
     ] = ""
     timeout: Annotated[
-        float, _says("Time of a task that sets none; 0: no limit", "duration", ge=0)
+        float, _says("Time of a task that sets none; 0: no limit", "duration", least=0)
     ] = 0.0
     output: Annotated[
-        int, _says("Largest output of a task; a larger one fails it", "size", ge=1, le=8 * MIB)
+        int, _says("Largest output of a task; a larger one fails it", "size", least=1, most=8 * MIB)
     ] = MIB
 
 
@@ -350,7 +357,7 @@ class WorkerSettings(Group, frozen=True):
         _says(
             "Logs kept on disk while the broker is slow or away; past that tasks are slowed",
             "size",
-            ge=MIB,
+            least=MIB,
         ),
     ] = 256 * MIB
 
@@ -376,21 +383,25 @@ class Docker(Group, frozen=True):
     cap_drop: Annotated[tuple[str, ...], _says("Capabilities to take away")] = ()
     pids_limit: Annotated[
         int,
-        _says("Processes of a container whose task sets no limit; 0: no limit", ge=0, le=4_194_304),
+        _says(
+            "Processes of a container whose task sets no limit; 0: no limit",
+            least=0,
+            most=4_194_304,
+        ),
     ] = 4096
     image_ttl: Annotated[
         float,
         _says(
             "Images pulled for tasks are removed when unused for this long; 0: never",
             "duration",
-            ge=0,
+            least=0,
         ),
     ] = 72 * HOUR
     warm_sandboxes: Annotated[
         bool, _says("Keep a network namespace ready for each slot: containers start faster")
     ] = True
     sandbox_uses: Annotated[
-        int, _says("Tasks after which such a namespace is replaced", ge=1, le=1_000_000)
+        int, _says("Tasks after which such a namespace is replaced", least=1, most=1_000_000)
     ] = 100
     parent_cgroup: Annotated[
         str,
@@ -406,11 +417,11 @@ class Shell(Group, frozen=True):
     ] = ("sh", "-c")
     uid: Annotated[
         int | None,
-        _says("User id that processes run as; empty: the worker's own", ge=0, le=2**32 - 2),
+        _says("User id that processes run as; empty: the worker's own", least=0, most=2**32 - 2),
     ] = None
     gid: Annotated[
         int | None,
-        _says("Group id that processes run as; empty: the worker's own", ge=0, le=2**32 - 2),
+        _says("Group id that processes run as; empty: the worker's own", least=0, most=2**32 - 2),
     ] = None
     ignore_image: Annotated[
         bool, _says("Run tasks that name an image too, on the host, without it")
@@ -426,7 +437,12 @@ class RuntimeSettings(Group, frozen=True):
     ] = "docker"
     stop_timeout: Annotated[
         float,
-        _says("Time between SIGTERM and SIGKILL when a task is stopped", "duration", ge=0, le=HOUR),
+        _says(
+            "Time between SIGTERM and SIGKILL when a task is stopped",
+            "duration",
+            least=0,
+            most=HOUR,
+        ),
     ] = 10.0
     docker: Docker = Docker()
     shell: Shell = Shell()

@@ -1,0 +1,80 @@
+"""What single values can't show: settings that must fit together (the engine spec)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from shared.config.tree import AMQP_HEARTBEAT, Config
+from shared.durations import SECOND, format_duration
+
+HEARTBEATS: Final = 3
+BEATS: Final = 2
+
+Problem = tuple[str, str]
+"""Path of the setting to blame, and what is wrong."""
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Yield what does not fit together in a configuration."""
+    yield from _times(config)
+    yield from _worker(config)
+    yield from _middleware(config)
+    if not config.runtime.shell.cmd:
+        yield "runtime.shell.cmd", "must name a command"
+    if config.encryption.old_keys and not config.encryption.key:
+        yield "encryption.old_keys", "need a present key too: set encryption.key"
+
+
+def role_problems(config: Config, role: str) -> Iterator[Problem]:
+    """Yield what keeps a `standalone`, `coordinator` or `worker` from working."""
+    if role != "standalone" and config.broker.type == "memory":
+        problem = (
+            f"a {role} of its own needs a broker that others reach too: set broker.type=rabbitmq, "
+            "or start all in one process: haulier run standalone"
+        )
+        yield "broker.type", problem
+
+
+def _times(config: Config) -> Iterator[Problem]:
+    engine = config.engine
+    needed = HEARTBEATS * AMQP_HEARTBEAT + BEATS * engine.beat
+    if engine.lease < needed:
+        problem = (
+            f"must be at least {_text(needed)}: {HEARTBEATS} heartbeats of AMQP "
+            f"({_text(AMQP_HEARTBEAT)} each) and {BEATS} beats "
+            f"(engine.beat = {_text(engine.beat)}), so that no live worker is taken for dead"
+        )
+        yield "engine.lease", problem
+
+
+def _worker(config: Config) -> Iterator[Problem]:
+    if config.worker.queues and not any(config.worker.queues.values()):
+        yield "worker.queues", "must have at least one slot in one queue"
+
+
+def _middleware(config: Config) -> Iterator[Problem]:
+    middleware = config.coordinator.middleware
+    if middleware.key_auth.enabled and not middleware.key_auth.key:
+        yield "coordinator.middleware.key_auth.key", "must be set where key_auth is enabled"
+    if middleware.key_auth.enabled and middleware.basic_auth.enabled:
+        yield (
+            "coordinator.middleware.key_auth.enabled",
+            "can't be on together with basic_auth.enabled: a request has one Authorization",
+        )
+    basic = middleware.basic_auth
+    if bool(basic.username) != bool(basic.password):
+        missing = "password" if basic.username else "username"
+        yield (
+            f"coordinator.middleware.basic_auth.{missing}",
+            "must be set too: a first user has both a username and a password",
+        )
+    if middleware.cors.credentials and "*" in middleware.cors.origins:
+        yield (
+            "coordinator.middleware.cors.origins",
+            "must name each origin where cors.credentials is on: browsers refuse * then",
+        )
+
+
+def _text(seconds: float) -> str:
+    return format_duration(round(seconds * SECOND))

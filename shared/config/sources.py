@@ -1,0 +1,232 @@
+"""What the file, the environment and the command line give, each read into the same plain form."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from shared.config.faults import Fault, bad_value, unknown_key
+from shared.config.settings import Setting, groups, settings
+from shared.config.values import check_slot_name, from_text, from_toml
+from shared.errors import HaulierError
+from shared.model.suggestions import suggestion
+
+FILE_NAME: Final = "haulier.toml"
+PREFIX: Final = "HAULIER_"
+LARGEST_FILE: Final = 1024 * 1024
+
+NOT_SETTINGS: Final = frozenset(
+    {
+        "HAULIER_CONFIG",
+        "HAULIER_SERVER",
+        "HAULIER_OUTPUT",
+        "HAULIER_PROGRESS",
+        "HAULIER_JOB_ID",
+        "HAULIER_TASK_ID",
+        "HAULIER_ATTEMPT",
+    }
+)
+"""Variables of ours that are no settings: the command's own, and what a task sees."""
+
+
+class Override(msgspec.Struct, frozen=True):
+    """A value from the command line. `path` may name a key of a map: `worker.queues.video`."""
+
+    flag: str
+    path: str
+    text: str
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A value that a source gives: to a setting, or to one key of a map."""
+
+    setting: Setting
+    key: str | None
+    value: Any
+    origin: str
+
+
+class Harvest(msgspec.Struct):
+    """What a source gave, and what was wrong with it."""
+
+    given: list[Given] = []
+    faults: list[Fault] = []
+    warnings: list[str] = []
+
+    def take(self, setting: Setting, key: str | None, raw: Any, origin: str) -> None:
+        """Read one raw value: a text, or one of TOML's where it comes from a file."""
+        path = setting.path if key is None else f"{setting.path}.{key}"
+        try:
+            if key is not None:
+                check_slot_name(key)
+            value = (
+                from_text(setting, raw.text) if isinstance(raw, Text) else from_toml(setting, raw)
+            )
+        except ValueError as error:
+            shown = raw.text if isinstance(raw, Text) else raw
+            self.faults.append(bad_value(setting, path, shown, origin, str(error)))
+        else:
+            self.given.append(Given(setting, key, value, origin))
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A raw value that is text: from a variable or a flag."""
+
+    text: str
+
+
+def find_file(chosen: str | None, environ: Mapping[str, str], cwd: Path, home: Path) -> Path | None:
+    """Return the file to read: the chosen one, HAULIER_CONFIG, or the first of the usual places.
+
+    A chosen one need not exist: reading it says so.
+    """
+    named = chosen or environ.get("HAULIER_CONFIG")
+    if named:
+        if named == "~" or named.startswith("~/"):
+            return home / named[2:]
+        return cwd / named
+    places = (cwd, home / ".config" / "haulier", Path("/etc/haulier"))
+    return next((place / FILE_NAME for place in places if _exists(place / FILE_NAME)), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A folder that may not be searched: what is in it can't be meant for us.
+        return False
+
+
+def read_file(path: Path) -> Harvest:
+    """Read a TOML file. A file that can't be read or is no TOML is a fault."""
+    harvest = Harvest()
+    try:
+        tree = _parse(path)
+    except HaulierError as error:
+        harvest.faults.append(Fault("", None, str(path), str(error)))
+        return harvest
+    for setting, key, raw in _walk(tree, "", str(path), harvest):
+        harvest.take(setting, key, raw, str(path))
+    return harvest
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise HaulierError("too large for a configuration: more than 1 MiB")
+        return tomllib.loads(data.decode())
+    except OSError as error:
+        raise HaulierError(f"can't be read: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise HaulierError(f"not UTF-8 (at byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise HaulierError(f"not TOML: {error}") from error
+    except (RecursionError, ValueError) as error:
+        raise HaulierError(f"not TOML that can be read: {error}") from error
+
+
+def _walk(
+    tree: dict[str, Any], prefix: str, origin: str, harvest: Harvest
+) -> Iterator[tuple[Setting, str | None, Any]]:
+    for name, value in tree.items():
+        path = prefix + name
+        setting = settings().get(path) if "." not in name else None
+        if setting is not None:
+            yield from _leaves(setting, value, origin, harvest)
+        elif path not in groups() or "." in name:
+            harvest.faults.append(unknown_key(path, value, origin))
+        elif isinstance(value, dict):
+            yield from _walk(value, path + ".", origin, harvest)
+        else:
+            harvest.faults.append(
+                Fault(path, None, origin, "is a group of settings, not one" + _hint_type(path))
+            )
+
+
+def _hint_type(path: str) -> str:
+    return f": did you mean {path}.type?" if f"{path}.type" in settings() else ""
+
+
+def _leaves(
+    setting: Setting, value: Any, origin: str, harvest: Harvest
+) -> Iterator[tuple[Setting, str | None, Any]]:
+    if not setting.is_map:
+        yield setting, None, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield setting, key, item
+    else:
+        problem = f"must be a table, like [{setting.path}] with a line default = 4"
+        harvest.faults.append(bad_value(setting, setting.path, value, origin, problem))
+
+
+def read_environment(environ: Mapping[str, str]) -> Harvest:
+    """Read the variables that begin with HAULIER_. One that is no setting only warns."""
+    harvest = Harvest()
+    known = {setting.variable: setting for setting in settings().values() if not setting.is_map}
+    maps = [setting for setting in settings().values() if setting.is_map]
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+            continue
+        target = _target_of_variable(name, known, maps)
+        if target is None:
+            harvest.warnings.append(_unknown_variable(name, known, maps))
+        else:
+            setting, key = target
+            harvest.take(setting, key, Text(environ[name]), f"environment {name}")
+    return harvest
+
+
+def _target_of_variable(
+    name: str, known: Mapping[str, Setting], maps: Sequence[Setting]
+) -> tuple[Setting, str | None] | None:
+    if name in known:
+        return known[name], None
+    for setting in maps:
+        key = name.removeprefix(setting.variable + "_")
+        if key and key != name:
+            return setting, key.lower()
+    return None
+
+
+def _unknown_variable(name: str, known: Mapping[str, Setting], maps: Sequence[Setting]) -> str:
+    for setting in maps:
+        if name.rstrip("_") == setting.variable:
+            return f"environment {name} is ignored: set {setting.variable}_<NAME>, one for each"
+    hint = suggestion(name, known).replace('"', "")
+    return f"environment {name} is no setting and is ignored{hint}"
+
+
+def read_flags(overrides: Sequence[Override]) -> Harvest:
+    """Read what the command line gives. A key that is no setting is a fault."""
+    harvest = Harvest()
+    for override in overrides:
+        origin = f"flag {override.flag}"
+        target = _target_of_path(override.path)
+        if target is not None:
+            harvest.take(*target, Text(override.text), origin)
+        elif override.path in settings():
+            problem = f"takes its keys one by one: {override.path}.NAME=VALUE"
+            harvest.faults.append(Fault(override.path, None, origin, problem))
+        elif override.path in groups():
+            problem = "is a group of settings, not one" + _hint_type(override.path)
+            harvest.faults.append(Fault(override.path, None, origin, problem))
+        else:
+            harvest.faults.append(unknown_key(override.path, override.text, origin))
+    return harvest
+
+
+def _target_of_path(path: str) -> tuple[Setting, str | None] | None:
+    setting = settings().get(path)
+    if setting is not None and not setting.is_map:
+        return setting, None
+    for candidate in settings().values():
+        if candidate.is_map and path.startswith(candidate.path + ".") and path != candidate.path:
+            return candidate, path.removeprefix(candidate.path + ".")
+    return None
