@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from devservices import docker_engine, mongodb, podman, rabbitmq, registry
+from devservices import docker_engine, mongodb, nodes, podman, rabbitmq, registry
 from devservices.places import one_at_a_time
 from devservices.processes import ServiceError
 from devservices.service import Service
@@ -80,6 +80,8 @@ def start(names: list[str], say: Say) -> int:
 
 def stop(names: list[str], say: Say) -> int:
     """Stop ours and remove their data."""
+    if set(names) == set(SERVICES):
+        nodes.end_all()
     for name in reversed(names):
         service = SERVICES[name]
         with one_at_a_time():

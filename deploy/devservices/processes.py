@@ -53,11 +53,20 @@ def halt(folder: Path, patience: float = 30) -> None:
     if pid is None:
         return
     os.kill(pid, signal.SIGTERM)
+    send_signal(folder, signal.SIGCONT)
     with contextlib.suppress(TimeoutError):
         wait_until(lambda: _pid(folder) is None, patience)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     wait_until(lambda: _pid(folder) is None, patience)
+
+
+def send_signal(folder: Path, number: signal.Signals) -> None:
+    """Signal the program launched in this folder, with all of its group; nothing where it ended."""
+    pid = _pid(folder)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

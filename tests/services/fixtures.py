@@ -10,8 +10,11 @@ import docker
 import pymongo
 import pytest
 
-from devservices import mongodb, podman, rabbitmq
+from devservices import mongodb, mongodb_node, podman, rabbitmq
 from devservices import registry as registry_service
+from devservices.mongodb_node import Node as MongoNode
+from devservices.nodes import node_folder
+from devservices.rabbitmq_node import Node as RabbitNode
 from tests.services.management import Management
 from tests.services.need import need
 
@@ -68,6 +71,17 @@ def rabbitmq_vhost(rabbitmq_url: str, rabbitmq_management_url: str) -> Iterator[
     management.delete_vhost(name)
 
 
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitNode]:
+    """A started RabbitMQ node for one test alone: to stop, kill, freeze and start again."""
+    need("rabbitmq")
+    rabbitmq.require()
+    with node_folder("rabbitmq") as folder:
+        node = RabbitNode(folder)
+        node.start()
+        yield node
+
+
 @pytest.fixture(scope="session")
 def mongodb_url() -> str:
     """The address of a real MongoDB replica set (one node), that names no database."""
@@ -81,6 +95,20 @@ def mongodb_database(mongodb_url: str) -> Iterator[Database]:
     yield Database(name, mongodb_url)
     with pymongo.MongoClient[dict[str, object]](mongodb_url) as client:
         client.drop_database(name)
+
+
+@pytest.fixture
+def own_mongodb() -> Iterator[MongoNode]:
+    """A started replica set of one node for one test alone: to stop, kill and start again.
+
+    Its address is `mongodb_node.url_of([node])`.
+    """
+    need("mongodb")
+    with node_folder("mongodb") as folder:
+        node = MongoNode(folder)
+        node.start()
+        mongodb_node.initiate([node])
+        yield node
 
 
 @pytest.fixture(scope="session")

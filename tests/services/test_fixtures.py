@@ -12,6 +12,9 @@ import pymongo
 import pytest
 from pymongo.write_concern import WriteConcern
 
+from devservices.mongodb_node import Node as MongoNode
+from devservices.mongodb_node import initiate, url_of
+from devservices.rabbitmq_node import Node as RabbitNode
 from tests.services.fixtures import Database, Registry, Vhost
 from tests.services.management import Management
 
@@ -48,6 +51,35 @@ def test_the_replica_set_takes_journalled_majority_writes_and_transactions(
         with client.start_session() as session, session.start_transaction():
             collection.update_one({"_id": 1}, {"$inc": {"n": 1}}, session=session)
         assert collection.find_one({"_id": 1}) == {"_id": 1, "n": 1}
+
+
+@pytest.mark.rabbitmq
+async def test_a_nodes_persistent_message_outlives_its_kill(own_rabbitmq: RabbitNode) -> None:
+    async with await aio_pika.connect(own_rabbitmq.url) as connection:
+        channel = await connection.channel(publisher_confirms=True)
+        await channel.declare_queue("q", durable=True)
+        kept = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(kept, "q")
+    own_rabbitmq.kill()
+    own_rabbitmq.start()
+    async with await aio_pika.connect(own_rabbitmq.url) as connection:
+        channel = await connection.channel()
+        message = await (await channel.declare_queue("q", durable=True)).get()
+        assert message is not None
+        assert message.body == b"kept"
+        await message.ack()
+
+
+@pytest.mark.mongodb
+def test_a_replica_set_takes_writes_again_after_its_kill(own_mongodb: MongoNode) -> None:
+    with pymongo.MongoClient[dict[str, object]](url_of([own_mongodb])) as client:
+        collection = client["kill"].get_collection("c", write_concern=WriteConcern("majority"))
+        collection.insert_one({"_id": 1})
+        own_mongodb.kill()
+        own_mongodb.start()
+        initiate([own_mongodb])
+        collection.insert_one({"_id": 2})
+        assert [entry["_id"] for entry in collection.find()] == [1, 2]
 
 
 @pytest.mark.docker
