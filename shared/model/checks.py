@@ -1,4 +1,7 @@
-"""Rules for single values: each maker gives a Rule that says what is wrong, or nothing."""
+"""Rules for single values: each says what is wrong, or nothing.
+
+They are rules for what a value finally is. A template is held to them only once it is evaluated.
+"""
 
 import posixpath
 import re
@@ -18,11 +21,6 @@ _TASK_PATHS: Final = "/tork"
 _TASK_WORKDIR: Final = "/tork/workdir"
 _LONGEST_FILE_NAME: Final = 255
 _GPU_KEYS: Final = frozenset({"count", "driver", "device", "capabilities", "options"})
-
-
-def has_template(text: str) -> bool:
-    """Whether a text may hold an expression, so that its value is known only once evaluated."""
-    return "{{" in text
 
 
 def between(low: int, high: int) -> Rule:
@@ -56,23 +54,19 @@ def one_of(*allowed: str) -> Rule:
 
 
 def at_most_characters(limit: int) -> Rule:
-    """A text of at most `limit` characters; one with a template is measured once it is evaluated."""
+    """A text of at most `limit` characters."""
 
     def check(value: str) -> str | None:
-        return None if len(value) <= limit or has_template(value) else _too_long(value, limit)
+        if len(value) <= limit:
+            return None
+        return f"must have at most {limit} characters, has {len(value)}"
 
     return Rule(check, {})
 
 
-def _too_long(value: str, limit: int) -> str:
-    return f"must have at most {limit} characters, has {len(value)}"
-
-
-def _once_known(fault: Callable[[str], str | None]) -> Callable[[str], str | None]:
-    def check(value: str) -> str | None:
-        return None if not value or has_template(value) else fault(value)
-
-    return check
+def _where_given(fault: Callable[[str], str | None]) -> Rule:
+    """A rule for texts that are absent when they are empty."""
+    return Rule(lambda value: fault(value) if value else None, {})
 
 
 def duration(*, zero: bool = False, most: int | None = None) -> Rule:
@@ -123,15 +117,11 @@ def _gpus_fault(value: str) -> str | None:
     return None if value.strip(", ") else "must not be blank"
 
 
-GPUS: Final = Rule(lambda value: _gpus_fault(value) if value else None, {"examples": ["all"]})
+GPUS: Final = _where_given(_gpus_fault)
 """GPUs as Docker's `--gpus` takes them."""
 
-QUEUE: Final = Rule(_once_known(queue_fault), {})
+QUEUE: Final = _where_given(queue_fault)
 """A queue a task may ask for."""
-
-
-def _absolute_path_fault(value: str) -> str | None:
-    return None if value.startswith("/") else "must be an absolute path"
 
 
 def _target_fault(value: str) -> str | None:
@@ -146,11 +136,11 @@ def _target_fault(value: str) -> str | None:
     return None
 
 
-MOUNT_TARGET: Final = Rule(lambda value: _target_fault(value) if value else None, {})
+MOUNT_TARGET: Final = _where_given(_target_fault)
 """A place in the container that a mount may take."""
 
-PROBE_PATH: Final = Rule(
-    lambda value: "must begin with /" if value and not value.startswith("/") else None, {}
+PROBE_PATH: Final = _where_given(
+    lambda value: None if value.startswith("/") else "must begin with /"
 )
 """The path part of a URL."""
 
@@ -208,27 +198,23 @@ def _url_fault(value: str) -> str | None:
     return None
 
 
-URL: Final = Rule(_once_known(_url_fault), {})
+URL: Final = _where_given(_url_fault)
 """The address of a web server."""
 
-IDENTIFIER: Final = Rule(
+IDENTIFIER: Final = _where_given(
     lambda value: (
         None
-        if not value or _IDENTIFIER.fullmatch(value)
+        if _IDENTIFIER.fullmatch(value)
         else "must be a name: letters, digits and _, not beginning with a digit"
-    ),
-    {},
+    )
 )
 """A name that expressions can use as a variable."""
 
-CRON: Final = Rule(lambda value: cron_fault(value) if value else None, {"examples": ["0 5 * * *"]})
+CRON: Final = _where_given(cron_fault)
 """When a schedule fires."""
 
-TIMEZONE: Final = Rule(lambda value: timezone_fault(value) if value else None, {})
+TIMEZONE: Final = _where_given(timezone_fault)
 """An IANA time zone."""
-
-ABSOLUTE_PATH: Final = Rule(lambda value: _absolute_path_fault(value) if value else None, {})
-"""A path from the root."""
 
 
 def faults_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:

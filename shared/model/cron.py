@@ -1,7 +1,7 @@
 """What a schedule's `cron` may say, taken apart (the job language spec, Schedule).
 
-Firing times are computed where schedules are kept; here it is only said what the text means, so that
-a bad one is refused when it is submitted.
+Firing times are computed where schedules are kept; here it is only said what the text means, so
+that a bad one is refused when it is submitted.
 """
 
 import re

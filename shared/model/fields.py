@@ -50,7 +50,7 @@ def about(
     role: Role | None = None,
     required: bool = False,
 ) -> msgspec.Meta:
-    """The annotation of a field or of a kind of text; what is left out is taken from the inner type."""
+    """The annotation of a field or of a kind of text; what it leaves out, the inner type says."""
     schema: dict[str, Any] = {"description": description} if description else {}
     for rule in rules:
         schema |= rule.schema

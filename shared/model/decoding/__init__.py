@@ -1,0 +1,96 @@
+"""A user's document, strictly read: `decode_job`."""
+
+from typing import Literal
+
+from shared.model.decoding.json_reader import read_json
+from shared.model.decoding.nodes import BrokenText, Entries, Lines, Node, Text
+from shared.model.decoding.places import locate
+from shared.model.decoding.report import Report, Stop
+from shared.model.decoding.scalars import is_null
+from shared.model.decoding.walker import SyntaxFault, Walker
+from shared.model.decoding.yaml_reader import read_yaml
+from shared.model.faults import Fault, InvalidDocument
+from shared.model.language import Job
+from shared.model.plans import plan_of
+from shared.model.rules import job_rules
+from shared.model.syntax import syntax_fault
+
+ContentType = Literal["yaml", "json"]
+
+_READERS = {"yaml": read_yaml, "json": read_json}
+_TEXT_ALLOWANCE = 1 << 20  # characters that aliases may repeat in however small a body
+_TEXT_FACTOR = 4
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def decode_job(
+    body: bytes,
+    content_type: ContentType,
+    *,
+    scheduled: bool = False,
+    syntax: SyntaxFault = syntax_fault,
+) -> Job:
+    """The job that a document describes, as it was written.
+
+    `scheduled`: the document must have a `schedule` (else it must have none). Raises
+    InvalidDocument with every fault of the document, each with its path, line and column. Time and
+    memory are linear in the body, whatever it holds.
+    """
+    text = _decoded(body)
+    try:
+        root = _READERS[content_type](text)
+    except BrokenText as error:
+        raise _refusal(text, str(error), error.offset) from None
+    if not isinstance(root, Entries):
+        raise _refusal(text, _not_a_job(root), root.offset)
+    report = Report()
+    job = _walk(
+        root, report, text, syntax, bare_is_text=content_type == "yaml", scheduled=scheduled
+    )
+    if job is None or report:
+        raise InvalidDocument(report.faults(text))
+    return job
+
+
+def _walk(
+    root: Entries,
+    report: Report,
+    text: str,
+    syntax: SyntaxFault,
+    *,
+    bare_is_text: bool,
+    scheduled: bool,
+) -> Job | None:
+    most_text = max(_TEXT_FACTOR * len(text), _TEXT_ALLOWANCE)
+    walker = Walker(report, syntax, bare_is_text=bare_is_text, most_text=most_text)
+    try:
+        job: Job = walker.struct(root, plan_of(Job))
+        for found in job_rules(job, scheduled=scheduled):
+            if not found.moot(report.faulty):
+                report.add(found.path, found.message, locate(root, found.path))
+    except Stop:
+        return None
+    return job
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode("utf-8", "replace")
+        message = f"not UTF-8: the byte 0x{body[error.start]:02x} belongs to no character"
+        raise _refusal(before, message, len(before)) from None
+
+
+def _not_a_job(root: Node) -> str:
+    if isinstance(root, Text) and root.bare and is_null(root.text):
+        return "the document is empty"
+    what = "text" if isinstance(root, Text) else "a list"
+    return f"expected a job (a map with a name and tasks), got {what}"
+
+
+def _refusal(text: str, message: str, offset: int | None) -> InvalidDocument:
+    if offset is None:
+        return InvalidDocument([Fault("", message)])
+    place = Lines(text).place(offset)
+    return InvalidDocument([Fault("", message, place.line, place.column)])

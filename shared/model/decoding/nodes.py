@@ -1,0 +1,90 @@
+"""What a text holds before it is known what is wanted of it: scalars as written, maps, lists.
+
+A node is small (a hostile body may hold a hundred thousand) and knows only its offset; line and
+column are computed for the few that have a fault.
+"""
+
+import bisect
+import re
+from typing import Final, NamedTuple
+
+MAX_NODES: Final = 100_000
+"""Values in one document, counted once each alias is written out."""
+
+MAX_DEPTH: Final = 100
+"""How deep a document nests; sixteen composites in one another need 65."""
+
+_LINE_END: Final = re.compile(r"\r\n?|\n")
+
+
+class Text:
+    """A scalar. `bare`: not in quotes, so its spelling may mean a number, a boolean or nothing."""
+
+    __slots__ = ("bare", "offset", "text")
+
+    def __init__(self, text: str, offset: int, *, bare: bool) -> None:
+        self.text = text
+        self.offset = offset
+        self.bare = bare
+
+
+class Items:
+    """A list. `complete` once its end was read: an alias to an incomplete one is a recursion."""
+
+    __slots__ = ("complete", "items", "offset")
+
+    def __init__(self, offset: int) -> None:
+        self.items: list[Node] = []
+        self.offset = offset
+        self.complete = False
+
+
+class Entries:
+    """A map, its entries in order, merges and duplicates still in it."""
+
+    __slots__ = ("complete", "offset", "pairs")
+
+    def __init__(self, offset: int) -> None:
+        self.pairs: list[tuple[Node, Node]] = []
+        self.offset = offset
+        self.complete = False
+
+
+class Bad:
+    """A value that cannot be had, and why: an unknown alias, a recursion, a forbidden tag."""
+
+    __slots__ = ("message", "offset")
+
+    def __init__(self, message: str, offset: int) -> None:
+        self.message = message
+        self.offset = offset
+
+
+Node = Text | Items | Entries | Bad
+
+
+class BrokenText(Exception):
+    """The text cannot be read on from `offset` (characters; None: nowhere in particular)."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class Place(NamedTuple):
+    """A line and a column, both from 1."""
+
+    line: int
+    column: int
+
+
+class Lines:
+    """Finds the place of an offset in a text."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
+
+    def place(self, offset: int) -> Place:
+        """The line and column of an offset in characters."""
+        line = bisect.bisect_right(self._starts, offset)
+        return Place(line, offset - self._starts[line - 1] + 1)

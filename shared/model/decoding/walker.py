@@ -1,0 +1,251 @@
+"""From nodes to the typed model: one walk, led by the types, that finds every fault."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from shared.model.checks import faults_of
+from shared.model.decoding import scalars
+from shared.model.decoding.entries import MERGE, Entry, own_entries
+from shared.model.decoding.nodes import MAX_DEPTH, MAX_NODES, Bad, Entries, Items, Node, Text
+from shared.model.decoding.report import Report
+from shared.model.faults import Path, quoted
+from shared.model.fields import Role
+from shared.model.plans import (
+    BooleanPlan,
+    FieldPlan,
+    ListPlan,
+    MapPlan,
+    NumberPlan,
+    Plan,
+    StructPlan,
+    TextPlan,
+    name_of,
+)
+from shared.model.suggestions import suggestion
+from shared.model.texts import has_template, text_fault
+
+SyntaxFault = Callable[[Role, str], str | None]
+"""What is wrong with the syntax of a template or expression, or None."""
+
+_ABSENT: Final = msgspec.UNSET
+
+
+class Walker:
+    """Makes the value that a plan wants out of a node; what it cannot make, it reports.
+
+    `bare_is_text`: a scalar without quotes is text where text is wanted (YAML, not JSON).
+    `most_text`: characters of all texts together, aliases written out.
+    """
+
+    def __init__(
+        self, report: Report, syntax: SyntaxFault, *, bare_is_text: bool, most_text: int
+    ) -> None:
+        self._report = report
+        self._syntax = syntax
+        self._bare_is_text = bare_is_text
+        self._text_left = most_text
+        self._nodes_left = MAX_NODES
+        self._path: list[str | int] = []
+        self._depth = 0
+        self._makers: dict[type, Callable[[Any, Any], Any]] = {
+            TextPlan: self._text,
+            NumberPlan: self._number,
+            BooleanPlan: self._boolean,
+            ListPlan: self._list,
+            MapPlan: self._map,
+            StructPlan: self.struct,
+        }
+
+    def value(self, node: Node, plan: Plan) -> Any:
+        """The value, or UNSET where the node means nothing or has a fault."""
+        self._spend(node)
+        if isinstance(node, Bad):
+            return self._lose(node.message, node)
+        if isinstance(plan, TextPlan):
+            return self._text(node, plan)
+        if isinstance(node, Text) and node.bare and scalars.is_null(node.text):
+            return _ABSENT
+        self._depth += 1
+        made = self._makers[type(plan)](node, plan)
+        self._depth -= 1
+        return made
+
+    def struct(self, node: Node, plan: StructPlan) -> Any:
+        """A Struct, always: what could not be made of it is left at its default."""
+        values: dict[str, Any] = {}
+        if not isinstance(node, Entries):
+            self._mismatch(node, plan)
+            return plan.cls()
+        for name, entry in self._entries(node).items():
+            self._path.append(name)
+            if (field := plan.fields.get(name)) is None:
+                self._unknown(name, entry.key, plan)
+            elif (made := self.value(entry.value, field.plan)) is not _ABSENT:
+                values[field.attribute] = made
+            self._path.pop()
+        self._require(plan, values, node)
+        return plan.cls(**values)
+
+    def _require(self, plan: StructPlan, values: dict[str, Any], node: Entries) -> None:
+        for name, field in plan.fields.items():
+            if field.required and _is_empty(values.get(field.attribute)):
+                self._path.append(name)
+                if not self._report.faulty(tuple(self._path)):
+                    self._fault(_required(field), node.offset)
+                self._path.pop()
+
+    def _unknown(self, name: str, key: Text, plan: StructPlan) -> None:
+        why: dict[str, str] = getattr(plan.cls, "REFUSED", {})
+        message = why.get(name) or f"unknown field{suggestion(name, plan.fields)}"
+        self._fault(message, key.offset)
+
+    def _list(self, node: Node, plan: ListPlan) -> Any:
+        if not isinstance(node, Items):
+            return self._mismatch(node, plan)
+        made = []
+        for index, item in enumerate(node.items):
+            self._path.append(index)
+            made.append(self._item(item, plan.item))
+            self._path.pop()
+        return made
+
+    def _item(self, node: Node, plan: Plan) -> Any:
+        made = self.value(node, plan)
+        if made is not _ABSENT:
+            return made
+        if not self._report.faulty(tuple(self._path)):
+            self._mismatch(node, plan)
+        return plan.cls() if isinstance(plan, StructPlan) else ""
+
+    def _map(self, node: Node, plan: MapPlan) -> Any:
+        if not isinstance(node, Entries):
+            return self._mismatch(node, plan)
+        made = {}
+        for name, entry in self._entries(node).items():
+            self._path.append(name)
+            self._check_text(name, plan.key, entry.key.offset)
+            if (value := self.value(entry.value, plan.value)) is not _ABSENT:
+                made[name] = value
+            self._path.pop()
+        return made
+
+    def _entries(self, node: Entries) -> dict[str, Entry]:
+        own, merges, flaws = own_entries(node)
+        for flaw in flaws:
+            self._fault(flaw.message, flaw.offset, flaw.name)
+        for source in merges:
+            self._spend(source)
+            if isinstance(source, Bad):
+                self._fault(source.message, source.offset, MERGE)
+            elif not isinstance(source, Entries):
+                self._fault("a merge takes a map or a list of maps", source.offset, MERGE)
+            else:
+                self._merge(own, source)
+        return own
+
+    def _merge(self, own: dict[str, Entry], source: Entries) -> None:
+        self._depth += 1
+        for name, entry in self._entries(source).items():
+            self._spend(entry.key)
+            own.setdefault(name, entry)
+        self._depth -= 1
+
+    def _text(self, node: Node, plan: TextPlan) -> Any:
+        if not isinstance(node, Text):
+            return self._mismatch(node, plan)
+        text = node.text
+        if node.bare and scalars.is_null(text):
+            text = ""
+        elif node.bare and not (self._bare_is_text or plan.loose):
+            return self._mismatch(node, plan)
+        self._spend_text(text, node)
+        self._check_text(text, plan, node.offset)
+        return text
+
+    def _check_text(self, text: str, plan: TextPlan, offset: int) -> None:
+        for message in self._text_faults(text, plan):
+            self._fault(message, offset)
+
+    def _text_faults(self, text: str, plan: TextPlan) -> list[str]:
+        if fault := text_fault(text):
+            return [fault]
+        if text and plan.role is not Role.PLAIN and (fault := self._syntax(plan.role, text)):
+            return [fault]
+        known = plan.role is Role.PLAIN or not has_template(text)
+        return faults_of(text, plan.rules) if known else []
+
+    def _number(self, node: Node, plan: NumberPlan) -> Any:
+        number = scalars.number(node.text) if isinstance(node, Text) and node.bare else None
+        if plan.whole and isinstance(number, float):
+            number = int(number) if number.is_integer() else None
+        if number is None:
+            return self._mismatch(node, plan)
+        for message in faults_of(number, plan.rules):
+            self._fault(message, node.offset)
+        return number
+
+    def _boolean(self, node: Node, plan: BooleanPlan) -> Any:
+        value = scalars.boolean(node.text) if isinstance(node, Text) and node.bare else None
+        return self._mismatch(node, plan) if value is None else value
+
+    def _mismatch(self, node: Node, plan: Plan) -> Any:
+        return self._lose(f"expected {name_of(plan)}, got {_what(node, plan)}", node)
+
+    def _lose(self, message: str, node: Node) -> Any:
+        self._report.lose(tuple(self._path), message, node.offset)
+        return _ABSENT
+
+    def _fault(self, message: str, offset: int, name: str | None = None) -> None:
+        path: Path = (*self._path, name) if name is not None else tuple(self._path)
+        self._report.add(path, message, offset)
+
+    def _spend(self, node: Node) -> None:
+        self._nodes_left -= 1
+        if self._nodes_left < 0:
+            message = f"too big: more than {MAX_NODES} values once its aliases are written out"
+            self._report.stop(tuple(self._path), message, node.offset)
+        if self._depth > MAX_DEPTH:
+            message = f"nested deeper than {MAX_DEPTH} levels once its aliases are written out"
+            self._report.stop(tuple(self._path), message, node.offset)
+
+    def _spend_text(self, text: str, node: Node) -> None:
+        self._text_left -= len(text)
+        if self._text_left < 0:
+            message = "too big: its aliases repeat too much text"
+            self._report.stop(tuple(self._path), message, node.offset)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _required(field: FieldPlan) -> str:
+    return "required, at least one" if isinstance(field.plan, ListPlan) else "required"
+
+
+def _what(node: Node, plan: Plan) -> str:
+    if isinstance(node, Items):
+        return "a list"
+    if isinstance(node, Entries):
+        return "a map"
+    assert isinstance(node, Text)
+    return _what_scalar(node, plan)
+
+
+def _what_scalar(node: Text, plan: Plan) -> str:
+    if isinstance(plan, TextPlan):
+        return f"{scalars.kind_of_bare(node.text)}: write it in quotes, {quoted(node.text)}"
+    if node.bare:
+        kind = scalars.kind_of_bare(node.text)
+        return kind if kind != "text" else f"the text {quoted(node.text)}"
+    if _would_do(node.text, plan):
+        return f"the text {quoted(node.text)}: write it without quotes"
+    return f"the text {quoted(node.text)}"
+
+
+def _would_do(text: str, plan: Plan) -> bool:
+    if isinstance(plan, BooleanPlan):
+        return scalars.boolean(text) is not None
+    return isinstance(plan, NumberPlan) and scalars.number(text) is not None

@@ -1,0 +1,141 @@
+"""YAML into nodes: only the first document, event by event, so that a hostile one stops early."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import yaml
+
+from shared.model.decoding.nodes import (
+    MAX_DEPTH,
+    MAX_NODES,
+    Bad,
+    BrokenText,
+    Entries,
+    Items,
+    Node,
+    Text,
+)
+from shared.model.faults import quoted
+
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_CORE: Final = "tag:yaml.org,2002:"
+_TEXT_TAGS: Final = frozenset({"!", _CORE + "str"})
+_BARE_TAGS: Final = frozenset(
+    _CORE + kind for kind in ("null", "bool", "int", "float", "timestamp", "merge")
+)
+
+
+def read_yaml(text: str) -> Node:
+    """The first document of a YAML text; BrokenText where it is not YAML, too big or too deep."""
+    loader = _Loader(text)
+    try:
+        return _Composer(loader).compose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context
+        raise BrokenText(f"not YAML: {problem}", mark.index if mark else None) from None
+    except yaml.reader.ReaderError as error:
+        offset = len(text.encode()[: error.position].decode("utf-8", "ignore"))
+        raise BrokenText(f"not YAML: {error.reason}", offset) from None
+    finally:
+        loader.dispose()
+
+
+class _Composer:
+    """Nodes out of a parser's events, on a stack of its own."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._open: list[Items | Entries] = []
+        self._keys: list[Node | None] = []
+        self._anchors: dict[str, Node] = {}
+        self._count = 0
+        self._root: Node | None = None
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.AliasEvent: self._alias,
+            yaml.SequenceStartEvent: self._start_list,
+            yaml.MappingStartEvent: self._start_map,
+            yaml.SequenceEndEvent: self._end,
+            yaml.MappingEndEvent: self._end,
+        }
+
+    def compose(self) -> Node:
+        while not isinstance(event := self._loader.get_event(), yaml.DocumentEndEvent):
+            if isinstance(event, yaml.StreamEndEvent):
+                break
+            if handler := self._handlers.get(type(event)):
+                handler(event)
+        return self._root or Text("", 0, bare=True)
+
+    def _add(self, node: Node) -> None:
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise BrokenText(f"too big: more than {MAX_NODES} values", node.offset)
+        if not self._open:
+            self._root = node
+            return
+        parent = self._open[-1]
+        if isinstance(parent, Items):
+            parent.items.append(node)
+        elif (key := self._keys[-1]) is None:
+            self._keys[-1] = node
+        else:
+            parent.pairs.append((key, node))
+            self._keys[-1] = None
+
+    def _scalar(self, event: Any) -> None:
+        offset = _offset(event)
+        node: Node
+        if event.tag is None:
+            node = Text(event.value, offset, bare=not event.style)
+        elif event.tag in _TEXT_TAGS or event.tag in _BARE_TAGS:
+            node = Text(event.value, offset, bare=event.tag in _BARE_TAGS)
+        else:
+            node = Bad(_tag_fault(event.tag), offset)
+        self._name(event, node)
+        self._add(node)
+
+    def _alias(self, event: Any) -> None:
+        offset = _offset(event)
+        node = self._anchors.get(event.anchor)
+        if node is None:
+            node = Bad(f"the alias *{event.anchor[:64]} names no anchor above it", offset)
+        elif isinstance(node, Items | Entries) and not node.complete:
+            node = Bad(f"the alias *{event.anchor[:64]} stands inside what it names", offset)
+        self._add(node)
+
+    def _start_list(self, event: Any) -> None:
+        self._start(event, Items(_offset(event)), _CORE + "seq")
+
+    def _start_map(self, event: Any) -> None:
+        self._start(event, Entries(_offset(event)), _CORE + "map")
+
+    def _start(self, event: Any, node: Items | Entries, tag: str) -> None:
+        if len(self._open) >= MAX_DEPTH:
+            raise BrokenText(f"nested deeper than {MAX_DEPTH} levels", node.offset)
+        if event.tag in (None, "!", tag):
+            self._name(event, node)
+            self._add(node)
+        else:  # read to its end, but for nobody
+            self._add(Bad(_tag_fault(event.tag), node.offset))
+        self._open.append(node)
+        self._keys.append(None)
+
+    def _end(self, _event: Any) -> None:
+        self._open.pop().complete = True
+        self._keys.pop()
+
+    def _name(self, event: Any, node: Node) -> None:
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+
+
+def _offset(event: Any) -> int:
+    return int(event.start_mark.index)
+
+
+def _tag_fault(tag: str) -> str:
+    written = tag.replace(_CORE, "!!", 1)
+    return f"the tag {quoted(written)} is not allowed: write plain text, numbers, lists and maps"

@@ -1,0 +1,62 @@
+"""Every field of the language, for the reference page and for tests that must miss none."""
+
+from typing import Final, NamedTuple
+
+from shared.model.fields import Role
+from shared.model.language import Job
+from shared.model.plans import (
+    BooleanPlan,
+    ListPlan,
+    MapPlan,
+    NumberPlan,
+    Plan,
+    StructPlan,
+    TextPlan,
+    plan_of,
+    structs,
+)
+
+
+class Field(NamedTuple):
+    """One field of one part of the language."""
+
+    owner: str
+    """The part, by its type's name: `Task`."""
+    name: str
+    """As it is written: `initialDelay`."""
+    type: str
+    """In the notation of the spec: `template`, `{string: string}`, `[task]`."""
+    required: bool
+    description: str
+
+    @property
+    def path(self) -> str:
+        """`Task.retry`: the name that a table or a test calls it by."""
+        return f"{self.owner}.{self.name}"
+
+
+def _type_name(plan: Plan) -> str:
+    if isinstance(plan, TextPlan):
+        return "string" if plan.role is Role.PLAIN else plan.role.value
+    if isinstance(plan, NumberPlan):
+        return "integer" if plan.whole else "number"
+    if isinstance(plan, BooleanPlan):
+        return "boolean"
+    if isinstance(plan, ListPlan):
+        return f"[{_type_name(plan.item)}]"
+    if isinstance(plan, MapPlan):
+        return f"{{string: {_type_name(plan.value)}}}"
+    return plan.cls.__name__
+
+
+def _fields(plan: StructPlan) -> list[Field]:
+    return [
+        Field(plan.cls.__name__, name, _type_name(field.plan), field.required, field.description)
+        for name, field in plan.fields.items()
+    ]
+
+
+FIELDS: Final[tuple[Field, ...]] = tuple(
+    field for plan in structs(plan_of(Job)) for field in _fields(plan)
+)
+"""Every field of the model, part by part, the job's own first."""
