@@ -1,0 +1,33 @@
+"""What all views have in common, and how a time is written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from shared.model.documents import SECOND, Micros
+
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""RFC 3339 in UTC, to the microsecond, with a Z."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Something shown. A field with a default is left out where it has it; a number has none."""
+
+
+def rfc3339(at: Micros | None) -> str:
+    """Return a time as it is shown, "" for None."""
+    if at is None:
+        return ""
+    seconds, micros = divmod(at, SECOND)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat()}.{micros:06d}Z"
+
+
+def plain(view: View) -> dict[str, Any]:
+    """Return a view as the plain map that its JSON is."""
+    shown = msgspec.to_builtins(view)
+    assert isinstance(shown, dict)
+    return shown

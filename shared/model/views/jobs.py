@@ -1,0 +1,182 @@
+"""What is shown of a job and of a scheduled job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from shared.model import language
+from shared.model.documents import Job, Schedule, ScheduleRef
+from shared.model.views.base import Time, View, rfc3339
+from shared.model.views.plant import ActorView, actor_view
+from shared.model.views.redacting import redacted, redactor_of
+from shared.model.views.tasks import TaskView
+from shared.redaction import REDACTED, Redactor
+
+
+class JobSummary(View, frozen=True, kw_only=True):
+    """A job in short."""
+
+    id: str
+    parent_id: str = ""
+    name: str
+    description: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    inputs: dict[str, str] = msgspec.field(default_factory=dict)
+    schedule: ScheduleRef | None = None
+    state: str
+    created_at: Time
+    started_at: Time = ""
+    completed_at: Time = ""
+    failed_at: Time = ""
+    delete_at: Time = ""
+    position: int
+    task_count: int
+    progress: float
+    result: str = ""
+    error: str = ""
+    created_by: ActorView
+
+
+class JobName(View, frozen=True, kw_only=True):
+    """What expressions know of a job."""
+
+    id: str
+    name: str
+
+
+class ContextView(View, frozen=True, kw_only=True):
+    """What expressions see: the job, inputs, names of secrets, and results of tasks by `var`."""
+
+    job: JobName
+    inputs: dict[str, str] = msgspec.field(default_factory=dict)
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    tasks: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class JobView(JobSummary, frozen=True, kw_only=True):
+    """All of a job: `tasks` as submitted, `execution` as it went."""
+
+    tasks: list[language.Task]
+    execution: list[TaskView]
+    execution_truncated: bool = False
+    context: ContextView
+    output: str = ""
+    defaults: language.Defaults | None = None
+    webhooks: list[language.Webhook] = msgspec.field(default_factory=list)
+    permissions: list[language.Permission] = msgspec.field(default_factory=list)
+    auto_delete: language.AutoDelete | None = None
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class ScheduleView(View, frozen=True, kw_only=True):
+    """A job that is made at set times; `state` is ACTIVE or PAUSED."""
+
+    id: str
+    name: str
+    description: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    cron: str
+    timezone: str
+    catchup: str = ""
+    state: str
+    created_at: Time
+    created_by: ActorView
+    next_at: Time = ""
+    inputs: dict[str, str] = msgspec.field(default_factory=dict)
+    tasks: list[language.Task]
+    output: str = ""
+    defaults: language.Defaults | None = None
+    webhooks: list[language.Webhook] = msgspec.field(default_factory=list)
+    permissions: list[language.Permission] = msgspec.field(default_factory=list)
+    auto_delete: language.AutoDelete | None = None
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def job_summary(job: Job, redactor: Redactor | None = None) -> JobSummary:
+    """Return a job in short, as lists, webhooks and events show it.
+
+    `redactor`: by default that of the job's own definition.
+    """
+    redactor = redactor or redactor_of(job.definition)
+    return JobSummary(
+        id=job.id,
+        parent_id=job.parent_id or "",
+        name=redactor.redact(job.name),
+        description=redactor.redact(job.description),
+        tags=[redactor.redact(tag) for tag in job.tags],
+        inputs=redactor.redact_map(job.definition.inputs),
+        schedule=job.schedule,
+        state=job.state,
+        created_at=rfc3339(job.created_at),
+        started_at=rfc3339(job.started_at),
+        completed_at=rfc3339(job.completed_at),
+        failed_at=rfc3339(job.failed_at),
+        delete_at=rfc3339(job.delete_at),
+        position=job.position,
+        task_count=job.task_count,
+        progress=job.progress,
+        result=redactor.redact(job.result or ""),
+        error=redactor.redact(job.error or ""),
+        created_by=actor_view(job.created_by),
+    )
+
+
+def job_view(
+    job: Job,
+    redactor: Redactor,
+    *,
+    execution: Sequence[TaskView] = (),
+    truncated: bool = False,
+    results: Mapping[str, str] | None = None,
+) -> JobView:
+    """Return all of a job; `results` are those of its tasks by `var`."""
+    summary = job_summary(job, redactor)
+    shown = redacted(job.definition, redactor)
+    secrets = dict.fromkeys(job.definition.secrets, REDACTED)
+    return JobView(
+        **msgspec.structs.asdict(summary),
+        tasks=shown.tasks,
+        execution=list(execution),
+        execution_truncated=truncated,
+        context=ContextView(
+            job=JobName(id=job.id, name=summary.name),
+            inputs=summary.inputs,
+            secrets=secrets,
+            tasks=redactor.redact_map(results or {}),
+        ),
+        output=shown.output,
+        defaults=shown.defaults,
+        webhooks=shown.webhooks,
+        permissions=shown.permissions,
+        auto_delete=shown.auto_delete,
+        secrets=secrets,
+    )
+
+
+def schedule_view(schedule: Schedule, redactor: Redactor | None = None) -> ScheduleView:
+    """Return all of a scheduled job. `redactor`: by default that of its own definition."""
+    redactor = redactor or redactor_of(schedule.definition)
+    shown = redacted(schedule.definition, redactor)
+    return ScheduleView(
+        id=schedule.id,
+        name=redactor.redact(schedule.name),
+        description=redactor.redact(schedule.description),
+        tags=[redactor.redact(tag) for tag in schedule.tags],
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        catchup=schedule.catchup,
+        state=schedule.state,
+        created_at=rfc3339(schedule.created_at),
+        created_by=actor_view(schedule.created_by),
+        next_at=rfc3339(schedule.next_at),
+        inputs=redactor.redact_map(shown.inputs),
+        tasks=shown.tasks,
+        output=shown.output,
+        defaults=shown.defaults,
+        webhooks=shown.webhooks,
+        permissions=shown.permissions,
+        auto_delete=shown.auto_delete,
+        secrets=dict.fromkeys(schedule.definition.secrets, REDACTED),
+    )

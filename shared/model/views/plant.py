@@ -1,0 +1,160 @@
+"""What is shown of nodes, logs, users and figures."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.model.documents import SECOND, Actor, LogPart, Micros, Node, Role, User
+from shared.model.views.base import Time, View, rfc3339
+
+MISSED_BEATS = 3
+"""A node that was not heard of for this many beats is OFFLINE."""
+
+
+class ActorView(View, frozen=True, kw_only=True):
+    """Who did something."""
+
+    id: str
+    username: str
+    name: str = ""
+    created_at: Time
+    disabled: bool
+
+
+class UserView(View, frozen=True, kw_only=True):
+    """Somebody who may sign in."""
+
+    id: str
+    username: str
+    name: str = ""
+    roles: list[str] = msgspec.field(default_factory=list)
+    created_at: Time
+    disabled: bool
+
+
+class RoleView(View, frozen=True, kw_only=True):
+    """A name that permissions may be given to."""
+
+    id: str
+    name: str
+    created_at: Time
+
+
+class LogPartView(View, frozen=True, kw_only=True):
+    """Whole lines of a task's log."""
+
+    id: str
+    number: int
+    task_id: str
+    contents: str
+    created_at: Time
+
+
+class NodeView(View, frozen=True, kw_only=True):
+    """A process of ours. `status`: UP, DOWN (its own check fails), OFFLINE or DRAINING."""
+
+    id: str
+    name: str
+    started_at: Time
+    cpu_percent: float
+    last_heartbeat_at: Time
+    queue: str = ""
+    queues: dict[str, int] = msgspec.field(default_factory=dict)
+    status: str
+    hostname: str
+    port: int | None = None
+    task_count: int
+    version: str
+
+
+class JobFigures(View, frozen=True, kw_only=True):
+    """Of jobs."""
+
+    running: int
+
+
+class TaskFigures(View, frozen=True, kw_only=True):
+    """Of tasks."""
+
+    running: int
+
+
+class NodeFigures(View, frozen=True, kw_only=True):
+    """Of nodes: how many are online, and their mean load."""
+
+    online: int
+    cpu_percent: float
+
+
+class MetricsView(View, frozen=True, kw_only=True):
+    """Figures of the whole system."""
+
+    jobs: JobFigures
+    tasks: TaskFigures
+    nodes: NodeFigures
+
+
+def actor_view(actor: Actor) -> ActorView:
+    """Return who submitted something."""
+    return ActorView(
+        id=actor.id,
+        username=actor.username,
+        name=actor.name,
+        created_at=rfc3339(actor.created_at),
+        disabled=actor.disabled,
+    )
+
+
+def user_view(user: User) -> UserView:
+    """Return a user, without the password's hash."""
+    return UserView(
+        id=user.id,
+        username=user.username,
+        name=user.name,
+        roles=user.roles,
+        created_at=rfc3339(user.created_at),
+        disabled=user.disabled,
+    )
+
+
+def role_view(role: Role) -> RoleView:
+    """Return a role."""
+    return RoleView(id=role.id, name=role.name, created_at=rfc3339(role.created_at))
+
+
+def log_part_view(part: LogPart) -> LogPartView:
+    """Return a part of a log; it was redacted in the worker."""
+    return LogPartView(
+        id=part.id,
+        number=part.number,
+        task_id=part.task_id,
+        contents=part.contents,
+        created_at=rfc3339(part.created_at),
+    )
+
+
+def node_status(node: Node, now: Micros, beat: float) -> str:
+    """Return how a node is at `now`; `beat`: seconds between two of its beats."""
+    if node.last_heartbeat_at < now - round(MISSED_BEATS * beat * SECOND):
+        return "OFFLINE"
+    if node.status == "DOWN":
+        return "DOWN"
+    return "DRAINING" if node.draining else "UP"
+
+
+def node_view(node: Node, now: Micros, beat: float) -> NodeView:
+    """Return a node as it is at `now`; `beat`: seconds between two of its beats."""
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        started_at=rfc3339(node.started_at),
+        cpu_percent=node.cpu_percent,
+        last_heartbeat_at=rfc3339(node.last_heartbeat_at),
+        queue=node.queue or "",
+        queues=node.queues,
+        status=node_status(node, now, beat),
+        hostname=node.hostname,
+        port=node.port,
+        task_count=node.task_count,
+        version=node.version,
+    )

@@ -1,0 +1,113 @@
+"""Redaction of what a user wrote or the engine made of it (the job language spec, `secrets`).
+
+Free text loses the values of secrets; ids, states, numbers and names of fields are never touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from shared.model import language
+from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_FREE: Final = frozenset(
+    {
+        *("name", "description", "tags", "image", "run", "cmd", "entrypoint", "files"),
+        *("url", "if_", "list", "output", "source", "username"),
+    }
+)
+"""Fields of free text: texts, lists and maps of it."""
+
+_BY_KEY: Final = frozenset({"env", "inputs", "opts", "headers"})
+"""Maps whose keys may say that a value is a secret."""
+
+_HIDDEN: Final = frozenset({"password", "secret"})
+
+_REFERENCE: Final = re.compile(r"\s*\{\{\s*(?:secrets|inputs|tasks|job)\.\w+\s*\}\}\s*")
+"""A template that only names a value, and so holds none: kept, so that a job can be sent again."""
+
+
+def redacted(node: S, redactor: Redactor) -> S:
+    """Return a part of a job's definition, or of an evaluated task, as it may be shown."""
+    changes = {}
+    for name in node.__struct_fields__:
+        value = getattr(node, name)
+        if value and not isinstance(value, int | float):
+            shown = _field(name, value, redactor)
+            if shown is not value:
+                changes[name] = shown
+    return msgspec.structs.replace(node, **changes) if changes else node
+
+
+def _field(name: str, value: Any, redactor: Redactor) -> Any:
+    if name in _HIDDEN:
+        return REDACTED
+    if name in _BY_KEY:
+        return _mapped(value, redactor)
+    if name == "secrets":
+        return {key: _unless_reference(text, REDACTED) for key, text in value.items()}
+    if name in _FREE:
+        return _free(value, redactor)
+    return _nested(value, redactor)
+
+
+def _mapped(values: Mapping[str, str], redactor: Redactor) -> dict[str, str]:
+    shown = redactor.redact_map(values)
+    return {key: _unless_reference(text, shown[key]) for key, text in values.items()}
+
+
+def _unless_reference(text: str, shown: str) -> str:
+    return text if _REFERENCE.fullmatch(text) else shown
+
+
+def _free(value: Any, redactor: Redactor) -> Any:
+    if isinstance(value, str):
+        return redactor.redact(value)
+    if isinstance(value, Mapping):
+        return {key: redactor.redact(text) for key, text in value.items()}
+    return [redactor.redact(text) for text in value]
+
+
+def _nested(value: Any, redactor: Redactor) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return redacted(value, redactor)
+    if isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
+        return [redacted(item, redactor) for item in value]
+    return value
+
+
+def secret_values(definition: language.Job) -> list[str]:
+    """Return all values that `definition` declares secret, longest first.
+
+    Those are its secrets, passwords of registries, keys of webhooks, and what its sub-jobs declare
+    as it stands (not what a template of theirs will give).
+    """
+    values = {*definition.secrets.values(), *_declared(definition)}
+    return sorted((value for value in values if value), key=len, reverse=True)
+
+
+def _declared(node: msgspec.Struct) -> Iterator[str]:
+    for name in node.__struct_fields__:
+        value = getattr(node, name)
+        if name in _HIDDEN and "{{" not in value:
+            yield value
+        elif name == "secrets":
+            yield from (text for text in value.values() if "{{" not in text)
+        elif isinstance(value, msgspec.Struct):
+            yield from _declared(value)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, msgspec.Struct):
+                    yield from _declared(item)
+
+
+def redactor_of(*definitions: language.Job, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
+    """Return the redactor of a job. Hand in its root job's definition too where it has another."""
+    values = {value for definition in definitions for value in secret_values(definition)}
+    return Redactor(values, key_patterns)

@@ -1,0 +1,237 @@
+"""What is shown of a task: its summary for webhooks and events, and the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.model import language
+from shared.model.documents import Task, Usage
+from shared.model.views.base import Time, View, rfc3339
+from shared.model.views.redacting import redacted
+from shared.redaction import Redactor
+
+
+class TaskSummary(View, frozen=True, kw_only=True):
+    """A task in short."""
+
+    id: str
+    job_id: str
+    parent_id: str = ""
+    position: int
+    name: str
+    description: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    state: str
+    progress: float
+    created_at: Time
+    scheduled_at: Time = ""
+    started_at: Time = ""
+    completed_at: Time = ""
+    failed_at: Time = ""
+    var: str = ""
+    result: str = ""
+    error: str = ""
+
+
+class RetryView(View, frozen=True, kw_only=True):
+    """Further attempts: how many may be made (`limit`), and which of them this is (`attempts`)."""
+
+    limit: int
+    attempts: int
+    initial_delay: str = ""
+    scaling_factor: int | float | None = None
+    jitter: int | float | None = None
+
+
+class ParallelView(View, frozen=True, kw_only=True):
+    """Tasks that run all at once, and how many of them are done."""
+
+    tasks: list[language.Task]
+    completions: int
+
+
+class EachView(View, frozen=True, kw_only=True):
+    """One child for each item; `size` once the list is known."""
+
+    list: str
+    var: str
+    task: language.Task | None = None
+    size: int | None = None
+    completions: int
+    concurrency: int
+
+
+class SubJobView(language.SubJob, frozen=True, kw_only=True):
+    """A sub-job as it was written, with the `id` of the job once that was made."""
+
+    id: str = ""
+
+
+class UsageView(View, frozen=True, kw_only=True):
+    """What a run used; `sampled`: the figures are not exact."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    sampled: bool
+
+
+class TaskView(TaskSummary, frozen=True, kw_only=True):
+    """All of a task. Evaluated where it has been, else as it was written."""
+
+    image: str = ""
+    run: str = ""
+    cmd: list[str] = msgspec.field(default_factory=list)
+    entrypoint: list[str] = msgspec.field(default_factory=list)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    queue: str = ""
+    node_id: str = ""
+    exit_code: int | None = None
+    usage: UsageView | None = None
+    log_incomplete: bool | None = None
+    if_: str = msgspec.field(default="", name="if")
+    priority: int
+    timeout: str = ""
+    limits: language.Limits | None = None
+    retry: RetryView | None = None
+    gpus: str = ""
+    workdir: str = ""
+    registry: language.Registry | None = None
+    mounts: list[language.Mount] = msgspec.field(default_factory=list)
+    networks: list[str] = msgspec.field(default_factory=list)
+    pre: list[language.SmallTask] = msgspec.field(default_factory=list)
+    post: list[language.SmallTask] = msgspec.field(default_factory=list)
+    sidecars: list[language.Sidecar] = msgspec.field(default_factory=list)
+    parallel: ParallelView | None = None
+    each: EachView | None = None
+    subjob: SubJobView | None = None
+
+
+def task_summary(task: Task, redactor: Redactor) -> TaskSummary:
+    """Return a task in short, as webhooks and events tell of it. `redactor`: that of its job."""
+    shown = task.evaluated or task.definition
+    return TaskSummary(
+        id=task.id,
+        job_id=task.job_id,
+        parent_id=task.parent_id or "",
+        position=task.position,
+        name=redactor.redact(shown.name or task.name),
+        description=redactor.redact(shown.description),
+        tags=[redactor.redact(tag) for tag in shown.tags],
+        state=task.state,
+        progress=task.progress,
+        created_at=rfc3339(task.created_at),
+        scheduled_at=rfc3339(task.scheduled_at),
+        started_at=rfc3339(task.started_at),
+        completed_at=rfc3339(task.completed_at),
+        failed_at=rfc3339(task.failed_at),
+        var=task.var or shown.var,
+        result=redactor.redact(task.result or ""),
+        error=redactor.redact(task.error or ""),
+    )
+
+
+def task_view(
+    task: Task, redactor: Redactor, *, completions: int = 0, stored_parts: int | None = None
+) -> TaskView:
+    """Return all of a task.
+
+    `completions`: how many children of a composite are done. `stored_parts`: how many parts of the
+    counted run's log are stored, None where that was not asked.
+    """
+    shown = redacted(task.evaluated or task.definition, redactor)
+    return TaskView(
+        **_summary_fields(task, redactor),
+        image=shown.image,
+        run=shown.run,
+        cmd=shown.cmd,
+        entrypoint=shown.entrypoint,
+        env=shown.env,
+        files=shown.files,
+        queue=_queue(task, shown),
+        node_id=task.node_id or "",
+        exit_code=task.exit_code,
+        usage=_usage(task.usage),
+        log_incomplete=_log_incomplete(task, stored_parts),
+        if_=shown.if_,
+        priority=task.priority,
+        timeout=shown.timeout,
+        limits=shown.limits,
+        retry=_retry(task, shown.retry),
+        gpus=shown.gpus,
+        workdir=shown.workdir,
+        registry=shown.registry,
+        mounts=shown.mounts,
+        networks=shown.networks,
+        pre=shown.pre,
+        post=shown.post,
+        sidecars=shown.sidecars,
+        parallel=_parallel(shown.parallel, completions),
+        each=_each(task, shown.each, completions),
+        subjob=_subjob(task, shown.subjob),
+    )
+
+
+def _summary_fields(task: Task, redactor: Redactor) -> dict[str, Any]:
+    return msgspec.structs.asdict(task_summary(task, redactor))
+
+
+def _queue(task: Task, shown: language.Task) -> str:
+    return (task.queue or shown.queue) if task.kind == "container" else ""
+
+
+def _usage(usage: Usage | None) -> UsageView | None:
+    if usage is None:
+        return None
+    return UsageView(
+        wall_seconds=usage.wall_seconds,
+        cpu_seconds=usage.cpu_seconds,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        sampled=usage.sampled,
+    )
+
+
+def _log_incomplete(task: Task, stored_parts: int | None) -> bool | None:
+    if task.log_parts is None or stored_parts is None:
+        return None
+    return stored_parts < task.log_parts
+
+
+def _retry(task: Task, retry: language.Retry | None) -> RetryView | None:
+    if retry is None:
+        return None
+    return RetryView(
+        limit=retry.limit or 0,
+        attempts=task.attempt - 1,
+        initial_delay=retry.initial_delay,
+        scaling_factor=retry.scaling_factor,
+        jitter=retry.jitter,
+    )
+
+
+def _parallel(parallel: language.Parallel | None, completions: int) -> ParallelView | None:
+    if parallel is None:
+        return None
+    return ParallelView(tasks=parallel.tasks, completions=completions)
+
+
+def _each(task: Task, each: language.Each | None, completions: int) -> EachView | None:
+    if each is None:
+        return None
+    return EachView(
+        list=each.list,
+        var=each.variable,
+        task=each.task,
+        size=task.size,
+        completions=completions,
+        concurrency=each.concurrency or 0,
+    )
+
+
+def _subjob(task: Task, subjob: language.SubJob | None) -> SubJobView | None:
+    if subjob is None:
+        return None
+    return SubJobView(id=task.subjob_id or "", **msgspec.structs.asdict(subjob))
