@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,8 +15,9 @@ FILE = places.ROOT / "deploy" / "docker-compose.yml"
 
 
 def available() -> bool:
-    """Whether an engine answers and a compose command is there."""
-    return _command() is not None and docker_engine.answers()
+    """Whether an engine answers and Docker's compose plugin is there."""
+    docker = packages.find("docker")
+    return docker is not None and _works(docker, "compose", "version") and docker_engine.answers()
 
 
 def up(service: str, ports: dict[str, str]) -> None:
@@ -47,21 +49,16 @@ def _kept(service: str) -> Path:
     return places.folder(service) / "compose.json"
 
 
-def _command() -> list[str] | None:
-    docker, alone = packages.find("docker"), packages.find("docker-compose")
-    if docker and _works(docker, "compose", "version"):
-        return [docker, "compose"]
-    return [alone] if alone else None
-
-
 def _works(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(service: str, ports: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = _command() or ["docker", "compose"]
+    docker = packages.find("docker") or "docker"
+    clone = hashlib.sha256(str(places.ROOT).encode()).hexdigest()[:8]
+    project = f"haulier-test-{service}-{clone}"
     return subprocess.run(
-        [*command, "--project-name", f"haulier-test-{service}", "--file", str(FILE), *arguments],
+        [docker, "compose", "--project-name", project, "--file", str(FILE), *arguments],
         env={**os.environ, **ports},
         capture_output=True,
         text=True,
