@@ -25,21 +25,24 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a run. Exactly one of these holds: `error` is None (it succeeded), it is a text (it failed), or `lost`."""
+    """The end of a run.
+
+    Exactly one of these holds: `error` is None (it succeeded), it is a text (it failed), or `lost`.
+    """
 
     error: str | None = None
     result: str | None = None
     exit_code: int | None = None
     usage: Usage | None = None
     lost: bool = False
-    """The container vanished and nobody of ours removed it, or the engine is gone for good: run it again elsewhere."""
+    """The container vanished and nobody of ours removed it, or the engine is gone: run it again."""
 
 
 class Sink(Protocol):
     """Where a run's output goes."""
 
     async def write(self, data: bytes) -> None:
-        """Take bytes of the log, as they come, cut anywhere. Waits where the log can't be taken as fast."""
+        """Take bytes of the log, cut anywhere. Waits where it can't be taken as fast."""
 
     async def progress(self, percent: float) -> None:
         """Take a new value of progress, 0 to 100."""
@@ -51,33 +54,49 @@ class Run(Protocol):
     async def run(self) -> Outcome:
         """Start it, wait for its end, and return that. Called once.
 
-        Never raises for a fault of the task's, of an image or of the engine: that is an `Outcome`. What was made
-        for it is removed by `remove`, so that the end can be reported first."""
+        Never raises for a fault of the task's, of an image or of the engine: that is an `Outcome`.
+        What was made for it is removed by `remove`, so that the end can be reported first.
+        """
 
     async def stop(self, reason: str) -> None:
-        """End it: SIGTERM, the stop timeout, SIGKILL, the whole tree. `run` then returns an Outcome whose error is
-        `reason`. May be called before, during and after `run`, and more than once; returns when it has ended."""
+        """End it: SIGTERM, the stop timeout, SIGKILL, the whole tree.
+
+        `run` then returns an Outcome whose error is `reason`. May be called before, during and
+        after `run`, and more than once; returns when it has ended.
+        """
 
     async def remove(self) -> None:
-        """Remove all that was made for it (containers, volumes, networks, folders). Called once, after `run` or
-        instead of it. Never raises: what could not be removed now is removed by `sweep`."""
+        """Remove all that was made for it (containers, volumes, networks, folders).
+
+        Called once, after `run` or instead of it. Never raises: what could not be removed now is
+        removed by `sweep`.
+        """
 
 
 class Runtime(Protocol):
     """A way of running tasks. Blocking work is kept off the event loop."""
 
     async def start(self) -> None:
-        """Find the engine and look at what it can do; `RuntimeUnavailable` says what is missing and what to do."""
+        """Find the engine and look at what it can do.
+
+        `RuntimeUnavailable` says what is missing and what to do.
+        """
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> Run:
-        """Make ready what can be made without starting anything of the task's (pull the image, create the container).
+        """Make ready what can be made without starting anything of the task's.
 
-        Never raises for a fault of the task's or an image's: the returned run then gives that error as its Outcome.
-        Cancelling it removes what it made. The task's own timeout counts from here (pull, pre, main, post together)."""
+        The image is pulled, the container created. Never raises for a fault of the task's or an
+        image's: the returned run then gives that error as its Outcome. Cancelling it removes what
+        it made. The task's own timeout counts from here (pull, pre, main and post together).
+        """
 
-    async def sweep(self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str) -> int:
-        """Remove what nodes left behind that `dead` says are dead, by the labels on it; never what is `mine` (a node
-        id) or not ours. Returns how many things were removed."""
+    async def sweep(
+        self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
+    ) -> int:
+        """Remove what nodes left behind that `dead` says are dead, by the labels on it.
+
+        Never what is `mine` (a node id) or not ours. Returns how many things were removed.
+        """
 
     async def ping(self) -> None:
         """Return if the engine answers; raise `RuntimeUnavailable` with the reason if not."""

@@ -1,0 +1,1 @@
+"""Tasks in containers, by any engine that speaks the API of Docker."""

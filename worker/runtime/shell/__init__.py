@@ -1,0 +1,5 @@
+"""Tasks as local processes."""
+
+from worker.runtime.shell.runtime import ShellRuntime
+
+__all__ = ["ShellRuntime"]

@@ -1,0 +1,149 @@
+"""One run of a task as local processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.config import Config
+from shared.errors import RuntimeUnavailable
+from shared.model.documents import Usage
+from shared.model.language import SmallTask
+from worker.runtime import exchange
+from worker.runtime.environment import check_texts, host_names, own_names
+from worker.runtime.faults import RunLostError, TaskError
+from worker.runtime.port import Assignment, Sink
+from worker.runtime.shell import refusals
+from worker.runtime.shell.keepers import Ending, Keepers, LocalOrder, LocalProcess
+from worker.runtime.shell.workdir import HostWorkdir
+from worker.runtime.stages import Exit, StagedRun, following
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, if the worker itself has no PATH."""
+
+
+class ShellRun(StagedRun):
+    """The port's Run as local processes; `folder` is its own, and not yet made."""
+
+    def __init__(
+        self, assignment: Assignment, sink: Sink, config: Config, keepers: Keepers, folder: Path
+    ) -> None:
+        super().__init__(
+            assignment,
+            sink,
+            timeout=config.worker.limits.timeout,
+            stop_timeout=config.runtime.stop_timeout,
+        )
+        self._shell = config.runtime.shell
+        self._hostenv = config.worker.hostenv
+        self._limit = config.worker.limits.output
+        self._keepers = keepers
+        self._folder = folder
+        self._tork = folder / "main"
+        self._workdir = HostWorkdir(assignment.task.workdir)
+        self._endings: list[Ending] = []
+
+    async def _prepare(self) -> None:
+        task = self.assignment.task
+        refusals.check(task, ignore_image=self._shell.ignore_image)
+        await asyncio.to_thread(self._make, self._tork, task, self._workdir)
+
+    async def _stage(self, index: int, small: SmallTask) -> Exit:
+        folder = self._folder / str(index)
+        workdir = HostWorkdir("")
+        await asyncio.to_thread(self._make, folder, small, workdir)
+        return await self._process(small, folder, workdir)
+
+    async def _main(self) -> Exit:
+        async with following(self._progress, self.sink):
+            return await self._process(self.assignment.task, self._tork, self._workdir)
+
+    async def _result(self) -> str:
+        try:
+            return await asyncio.to_thread(
+                exchange.read_output, self._tork / exchange.OUTPUT, self._limit
+            )
+        except OSError as error:
+            raise TaskError(f"the output cannot be read: {error.strerror}") from None
+
+    async def _settle(self) -> Usage | None:
+        if not self._endings:
+            return None
+        return Usage(
+            wall_seconds=sum(ending.wall for ending in self._endings),
+            cpu_seconds=sum(ending.cpu for ending in self._endings),
+            peak_memory_bytes=max(ending.memory for ending in self._endings),
+        )
+
+    async def remove(self) -> None:
+        """As the port says."""
+        await asyncio.to_thread(self._workdir.restore)
+        await asyncio.to_thread(exchange.remove, self._folder)
+
+    # --- inside ---
+
+    async def _process(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> Exit:
+        order = self._order(small, folder, workdir)
+        try:
+            process = await asyncio.to_thread(self._keepers.begin, order)
+        except RuntimeUnavailable as error:
+            raise RunLostError(str(error)) from None
+        return await self._attend(process)
+
+    async def _attend(self, process: LocalProcess) -> Exit:
+        try:
+            with self._running(process):
+                return await process.run(self.sink)
+        finally:
+            process.close()
+            if process.ending is not None:
+                self._endings.append(process.ending)
+
+    async def _progress(self) -> float | None:
+        return await asyncio.to_thread(exchange.read_progress, self._tork / exchange.PROGRESS)
+
+    def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
+        try:
+            exchange.make(folder, small.run)
+            workdir.make(folder / exchange.WORKDIR, small.files)
+        except OSError as error:
+            raise TaskError(f"cannot make {error.filename}: {error.strerror}") from None
+
+    def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
+        argv = _command(small, folder / exchange.SCRIPT, self._shell.cmd)
+        env = {
+            "PATH": os.environ.get("PATH", PATH),
+            "HOME": _home(self._shell.uid),
+            **host_names(self._hostenv),
+            **small.env,
+            "PWD": str(workdir.path),
+            **own_names(self.assignment, str(folder)),
+        }
+        check_texts(env, argv)
+        return LocalOrder(
+            argv=argv,
+            env=env,
+            cwd=str(workdir.path),
+            uid=self._shell.uid,
+            gid=self._shell.gid,
+        )
+
+
+def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
+    if not small.run:
+        return [*small.entrypoint, *small.cmd]
+    before = list(small.entrypoint) or list(shell)
+    # After -c comes a line of the shell's language, and the folder's name is not ours to choose.
+    path = shlex.quote(str(script)) if before[-1] == "-c" else str(script)
+    return [*before, *(small.cmd or [path])]
+
+
+def _home(uid: int | None) -> str:
+    try:
+        return pwd.getpwuid(os.geteuid() if uid is None else uid).pw_dir
+    except KeyError:
+        return "/"

@@ -1,0 +1,66 @@
+"""Tasks as local processes, without isolation: for a single trusted machine (the runtime spec)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+
+from shared.config import Config
+from shared.errors import RuntimeUnavailable
+from worker.runtime import folders
+from worker.runtime.port import Assignment, Sink
+from worker.runtime.shell.keepers import Keepers
+from worker.runtime.shell.run import ShellRun
+
+
+class ShellRuntime:
+    """The shell adapter of the Runtime port. `node_id` is the worker's own."""
+
+    def __init__(self, config: Config, node_id: str) -> None:
+        self._config = config
+        self._folders = folders.Folders(config.worker.data, node_id)
+        self._keepers = Keepers()
+
+    async def start(self) -> None:
+        """As the port says."""
+        program = self._config.runtime.shell.cmd[0]
+        if shutil.which(program) is None:
+            raise RuntimeUnavailable(
+                f"runtime.shell.cmd: there is no program {program!r} on this machine"
+            )
+        await asyncio.to_thread(self._folders.open)
+        await asyncio.to_thread(self._keepers.start)
+
+    async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
+        """As the port says."""
+        run = ShellRun(assignment, sink, self._config, self._keepers, self._folders.new())
+        try:
+            await run.prepare()
+        except BaseException:
+            await asyncio.shield(run.remove())
+            raise
+        return run
+
+    async def sweep(
+        self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
+    ) -> int:
+        """As the port says. Processes died with their worker; their folders are left."""
+        owners = await asyncio.to_thread(self._folders.owners)
+        gone = await dead(owners - {mine}) if owners - {mine} else ()
+        removed = 0
+        for node in set(gone) - {mine}:
+            removed += await asyncio.to_thread(partial(self._folders.remove_all, node))
+        return removed
+
+    async def ping(self) -> None:
+        """As the port says."""
+
+    async def close(self) -> None:
+        """As the port says."""
+        await asyncio.to_thread(self._keepers.close)
+        await asyncio.to_thread(self._folders.close)
+
+
+__all__ = ["ShellRuntime"]

@@ -1,0 +1,252 @@
+"""A run's course, the same in every runtime: pre, main, post; its timeout; how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shared.durations import SECOND, duration_seconds, format_duration
+from shared.model.documents import Usage
+from shared.model.language import SmallTask
+from worker.runtime.faults import RunLostError, RunStoppedError, TaskError
+from worker.runtime.port import Assignment, Outcome, Sink
+from worker.runtime.tail import Tail, failure
+
+ENDING = 5.0
+"""Seconds for the rest of a run whose processes have been ended: the last of the log."""
+
+PROGRESS_INTERVAL = 0.5
+"""Seconds between two looks at a task's progress file."""
+
+
+@dataclass
+class Exit:
+    """How a process or container ended."""
+
+    code: int
+    tail: Tail = field(default_factory=Tail)
+    out_of_memory: bool = False
+
+
+class Live(Protocol):
+    """Something that runs and can be ended."""
+
+    async def terminate(self, grace: float) -> None:
+        """End it: SIGTERM, `grace` seconds, SIGKILL; return when it has. May be called twice."""
+
+
+class StagedRun(ABC):
+    """The port's Run, over what a runtime does for each stage."""
+
+    def __init__(
+        self, assignment: Assignment, sink: Sink, *, timeout: float, stop_timeout: float
+    ) -> None:
+        """`timeout` in seconds from now, for a task that sets none; 0: no limit."""
+        self.assignment = assignment
+        self.sink = sink
+        self._stop_timeout = stop_timeout
+        self._fault: TaskError | RunLostError | None = None
+        try:
+            self._timeout = seconds_of(assignment.task.timeout) or timeout
+        except TaskError as fault:
+            self._timeout, self._fault = timeout, fault
+        now = asyncio.get_running_loop().time()
+        self._deadline = now + self._timeout if self._timeout else None
+        self._reason: str | None = None
+        self._exit_code: int | None = None
+        self._live: set[Live] = set()
+        self._work: asyncio.Task[str] | None = None
+        self._over = asyncio.Event()
+
+    # --- what a runtime does ---
+
+    @abstractmethod
+    async def _prepare(self) -> None:
+        """Make what can be made without starting anything. Raises TaskError, RunLostError."""
+
+    @abstractmethod
+    async def _stage(self, index: int, small: SmallTask) -> Exit:
+        """Run a pre or post task; `index` is unique in this run."""
+
+    @abstractmethod
+    async def _main(self) -> Exit:
+        """Run the main process or container, with all that belongs beside it."""
+
+    @abstractmethod
+    async def _result(self) -> str:
+        """Return the output of the main one. Raises TaskError."""
+
+    @abstractmethod
+    async def _settle(self) -> Usage | None:
+        """Give up what only a run that goes on needs, and return what was used."""
+
+    # --- the port ---
+
+    async def prepare(self) -> None:
+        """Make ready; a fault is kept for `run`."""
+        if self._fault is not None:
+            return
+        try:
+            async with asyncio.timeout_at(self._deadline) as limit:
+                await self._prepare()
+        except (TaskError, RunLostError) as fault:
+            self._fault = fault
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._fault = TaskError(self._timed_out())
+
+    async def run(self) -> Outcome:
+        """As the port says."""
+        try:
+            return await self._run()
+        finally:
+            self._over.set()
+
+    async def stop(self, reason: str) -> None:
+        """As the port says."""
+        if self._reason is None:
+            self._reason = reason
+        if self._work is not None:
+            await self._end(self._work)
+            await self._over.wait()
+
+    # --- inside ---
+
+    async def _run(self) -> Outcome:
+        if self._reason is not None or self._fault is not None:
+            return await self._outcome(self._fault or RunStoppedError())
+        self._work = asyncio.create_task(self._stages(), name=f"run {self.assignment.task_id}")
+        try:
+            await asyncio.wait({self._work}, timeout=self._left())
+            if not self._work.done():
+                self._reason = self._reason or self._timed_out()
+                await self._end(self._work)
+        except asyncio.CancelledError:
+            self._reason = self._reason or "cancelled"
+            await asyncio.shield(self._end(self._work))
+            raise
+        try:
+            return await self._outcome(None, self._work.result())
+        except (TaskError, RunLostError, RunStoppedError, asyncio.CancelledError) as fault:
+            return await self._outcome(fault)
+
+    async def _outcome(self, fault: BaseException | None, result: str | None = None) -> Outcome:
+        usage = await self._settle()
+        if isinstance(fault, TaskError) and fault.exit_code is not None:
+            self._exit_code = fault.exit_code
+        if self._reason is not None:
+            return Outcome(error=self._reason, exit_code=self._exit_code, usage=usage)
+        if isinstance(fault, RunLostError):
+            return Outcome(lost=True, usage=usage)
+        if fault is not None:
+            return Outcome(error=str(fault), exit_code=self._exit_code, usage=usage)
+        return Outcome(result=result, exit_code=self._exit_code, usage=usage)
+
+    async def _end(self, work: asyncio.Task[str]) -> None:
+        """End what runs; then what waits for something else."""
+        await self._terminate()
+        if self._live:
+            await asyncio.wait({work}, timeout=ENDING)
+        work.cancel()
+        await asyncio.wait({work})
+
+    async def _terminate(self) -> None:
+        await asyncio.gather(*(live.terminate(self._stop_timeout) for live in self._live))
+
+    async def _stages(self) -> str:
+        task = self.assignment.task
+        for index, small in enumerate(task.pre):
+            await self._small("pre", index, small)
+        ended = await self._main()
+        self._exit_code = ended.code
+        check(ended)
+        result = await self._result()
+        for index, small in enumerate(task.post, start=len(task.pre)):
+            await self._small("post", index, small)
+        return result
+
+    async def _small(self, when: str, index: int, small: SmallTask) -> None:
+        name = f"{when} task {small.name or index + 1!r}"
+        timeout = seconds_of(small.timeout) or None
+        work = asyncio.create_task(self._stage(index, small), name=f"{when} {index}")
+        try:
+            await asyncio.wait({work}, timeout=timeout)
+            if not work.done():
+                await self._terminate()
+                raise TaskError(f"{name}: timed out after {small.timeout}")
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+        try:
+            check(work.result())
+        except TaskError as fault:
+            raise TaskError(f"{name}: {fault}", fault.exit_code) from None
+
+    @contextlib.contextmanager
+    def _running(self, live: Live) -> Iterator[None]:
+        """Let `live` be ended by `stop` while the body runs. Raises RunStoppedError."""
+        if self._reason is not None:
+            raise RunStoppedError
+        self._live.add(live)
+        try:
+            yield
+        finally:
+            self._live.discard(live)
+
+    def _left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    def _timed_out(self) -> str:
+        return f"timed out after {format_duration(round(self._timeout * SECOND))}"
+
+
+@contextlib.asynccontextmanager
+async def following(
+    read: Callable[[], Awaitable[float | None]], sink: Sink, interval: float = PROGRESS_INTERVAL
+) -> AsyncIterator[None]:
+    """Pass on new values of progress while the body runs."""
+
+    async def follow() -> None:
+        last: float | None = None
+        while True:
+            await asyncio.sleep(interval)
+            value = await read()
+            if value is not None and value != last:
+                last = value
+                await sink.progress(value)
+
+    task = asyncio.create_task(follow(), name="progress")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a duration; 0 where there is none. Raises TaskError for what is no duration."""
+    try:
+        return duration_seconds(duration) if duration else 0.0
+    except ValueError as error:
+        raise TaskError(f"timeout: {error}") from None
+
+
+def check(ended: Exit) -> None:
+    """Raise TaskError, with the code and the last lines, unless the exit code is 0."""
+    if ended.code == 0:
+        return
+    what = f"exit code {ended.code}"
+    if ended.out_of_memory:
+        what += ": killed for lack of memory (see limits.memory)"
+    elif ended.code > 128 and ended.code - 128 in signal.valid_signals():
+        with contextlib.suppress(ValueError):
+            what += f" ({signal.Signals(ended.code - 128).name})"
+    raise TaskError(failure(what, ended.tail), ended.code)
