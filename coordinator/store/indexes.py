@@ -21,7 +21,7 @@ class Index(msgspec.Struct, frozen=True):
 
 INDEXES: tuple[Index, ...] = (
     Index(Job, ("-created_at", "-id")),
-    Index(Job, ("state", "-created_at")),
+    Index(Job, ("state", "-created_at", "-id")),
     Index(Job, ("parent_id",)),
     Index(Job, ("root_id", "state")),
     Index(Job, ("delete_at",)),
@@ -31,8 +31,8 @@ INDEXES: tuple[Index, ...] = (
     Index(Task, ("job_id", "var", "-completed_at")),
     Index(Task, ("parent_id", "open")),
     Index(Task, ("parent_id", "state")),
-    Index(Task, ("slot_of", "hold", "created_at", "position")),
-    Index(Task, ("window_of", "hold", "created_at", "position")),
+    Index(Task, ("slot_of", "hold", "index")),
+    Index(Task, ("window_of", "hold", "created_at", "index")),
     Index(Task, ("slot_of", "open")),
     Index(Task, ("window_of", "open")),
     Index(Task, ("state", "published_at")),
@@ -42,6 +42,7 @@ INDEXES: tuple[Index, ...] = (
     Index(Task, ("slot_of", "slot"), unique=True, where=(("active", True),)),
     Index(Task, ("window_of", "window"), unique=True, where=(("active", True),)),
     Index(Items, ("task_id", "first")),
+    Index(Items, ("job_id",)),
     Index(LogPart, ("task_id", "run", "number")),
     Index(LogPart, ("job_id", "-created_at", "-number")),
     Index(LogPart, ("task_id", "-created_at", "-number")),

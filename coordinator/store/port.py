@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from shared.errors import HaulierError
 from shared.model.documents import Document, Intent, Job, LogPart, Micros
 from shared.model.writes import Above, Below, Change, Has, In, Not, Where
 
@@ -128,6 +129,11 @@ class SlotTaken(Exception):
     """A unique index refused a document: somebody else has that slot."""
 
 
+class Unstorable(HaulierError):
+    """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where stores can see it,
+    text that is not Unicode. The message names the field; storing it again does not help."""
+
+
 __all__ = [
-    "Above", "Below", "Change", "Has", "In", "Not", "Page", "SlotTaken", "Store", "Viewer", "Where",
+    "Above", "Below", "Change", "Has", "In", "Not", "Page", "SlotTaken", "Store", "Unstorable", "Viewer", "Where",
 ]

@@ -1,0 +1,278 @@
+"""How a document rests: a plain map of what a datastore can hold, the same in every adapter.
+
+A field is **open** where its type is flat (a scalar, a list of scalars, a map from text to scalars, a
+struct of scalars, a list of such): a store sees into it, can match it and index it. Any other field,
+and every field of `sealed`, is **closed**: it rests as one MessagePack value, in which no store meddles.
+So names with dots and dollars, whole 64-bit numbers, NaN and bytes come back as they were. With a vault
+a sealed field that is not empty rests as text, `sealed:` and the vault's token of that MessagePack.
+
+What is None is absent. Keys of open maps are escaped (`%2E` for a dot), as MongoDB and JSON paths need.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+import msgspec.inspect as inspect
+
+from coordinator.store.port import Unstorable
+from shared.encryption import Vault, WrongKey
+from shared.errors import Unreadable
+from shared.model.documents import Document, Intent
+
+D = TypeVar("D", bound=Document)
+
+SEALED = "sealed:"
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
+"""The most that a document may hold in any store: MongoDB's limit, less room for what surrounds it."""
+MAX_INT = 2**63 - 1
+
+_SPECIAL_IN_KEY = re.compile(r"""[%.$"'\\\[\]\x00-\x1f]""")
+
+
+class Shape(enum.Enum):
+    """What a field's value is, as a store sees it."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    FLAG = "flag"
+    LIST = "list"
+    MAP = "map"
+    STRUCT = "struct"
+    CLOSED = "closed"
+    THEN = "then"
+
+
+_SCALARS: Mapping[type[inspect.Type], Shape] = {
+    inspect.StrType: Shape.TEXT,
+    inspect.IntType: Shape.INTEGER,
+    inspect.FloatType: Shape.NUMBER,
+    inspect.BoolType: Shape.FLAG,
+}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field of a document: its Python name, its name in a store, and how it rests."""
+
+    name: str
+    stored: str
+    shape: Shape
+    type: Any
+    sealed: bool = False
+    keys: Mapping[str, str] = {}
+    """Of a struct: the Python names of its fields → their names in a store."""
+
+
+@functools.cache
+def fields_of(kind: type[Document]) -> Mapping[str, Field]:
+    """Return the fields of a kind by their Python names."""
+    hints = typing.get_type_hints(kind)
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return {field.name: _field(kind, field, hints[field.name]) for field in described.fields}
+
+
+def _field(kind: type[Document], field: inspect.Field, hint: Any) -> Field:
+    sealed = field.name in kind.sealed
+    inner = _without_none(field.type)
+    shape = Shape.CLOSED if sealed else _shape(inner)
+    if field.name == "then":
+        shape = Shape.THEN
+    keys = _struct_keys(inner) if shape is Shape.STRUCT else {}
+    return Field(field.name, field.encode_name, shape, hint, sealed, keys)
+
+
+def _struct_keys(described: inspect.Type) -> dict[str, str]:
+    assert isinstance(described, inspect.StructType)
+    return {field.name: field.encode_name for field in described.fields}
+
+
+def _without_none(described: inspect.Type) -> inspect.Type:
+    if isinstance(described, inspect.Metadata):
+        return _without_none(described.type)
+    if isinstance(described, inspect.UnionType):
+        some = [each for each in described.types if not isinstance(each, inspect.NoneType)]
+        return _without_none(some[0]) if len(some) == 1 else described
+    return described
+
+
+def _shape(described: inspect.Type) -> Shape:
+    if _is_scalar(described):
+        return _SCALARS[type(described)]
+    if isinstance(described, inspect.ListType) and _is_flat(described.item_type):
+        return Shape.LIST
+    if isinstance(described, inspect.DictType) and _is_scalar(described.value_type):
+        return Shape.MAP
+    return Shape.STRUCT if _is_flat(described) else Shape.CLOSED
+
+
+def _is_scalar(described: inspect.Type) -> bool:
+    return type(_without_none(described)) in _SCALARS
+
+
+def _is_flat(described: inspect.Type) -> bool:
+    described = _without_none(described)
+    if isinstance(described, inspect.StructType):
+        return all(_is_scalar(field.type) for field in described.fields)
+    return _is_scalar(described)
+
+
+def stored_key(key: str) -> str:
+    """Return a map's key as it rests: without what a path in a store could take for its own."""
+    return _SPECIAL_IN_KEY.sub(lambda found: f"%{ord(found[0]):02X}", key) or "%"
+
+
+def key_of(stored: str) -> str:
+    """Return the key that rests as `stored`."""
+    return "" if stored == "%" else unquote(stored)
+
+
+class Codec:
+    """Turns documents into plain maps (Python field name → what rests) and back, with or without a vault."""
+
+    def __init__(self, vault: Vault | None = None) -> None:
+        self._vault = vault
+
+    def encode(self, document: Document) -> dict[str, Any]:
+        """Return all that is present. Raises `Unstorable`."""
+        stored: dict[str, Any] = {}
+        for name, field in fields_of(type(document)).items():
+            value = self.encode_value(field, getattr(document, name))
+            if value is not None:
+                stored[name] = value
+        if sum(map(_weight, stored.values())) > MAX_DOCUMENT_BYTES:
+            raise Unstorable(
+                f"{type(document).__name__} {document.id} is larger than {MAX_DOCUMENT_BYTES} bytes"
+            )
+        return stored
+
+    def decode(self, kind: type[D], stored: Mapping[str, Any]) -> D:
+        """Return the document. Raises `WrongKey`, or `Unreadable` where it is not a `kind`."""
+        fields = fields_of(kind)
+        try:
+            return kind(
+                **{
+                    name: self.decode_value(fields[name], value)
+                    for name, value in stored.items()
+                    if value is not None and name in fields
+                }
+            )
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise Unreadable(f"stored {kind.__name__} {stored.get('id')}: {error}") from error
+
+    def encode_value(self, field: Field, value: Any) -> Any:
+        """Return a field's value as it rests; None where it is absent. Raises `Unstorable`."""
+        if value is None:
+            return None
+        try:
+            return self._encode(field, value)
+        except (OverflowError, UnicodeEncodeError, TypeError) as error:
+            raise Unstorable(f"{field.name}: {error}") from None
+
+    def _encode(self, field: Field, value: Any) -> Any:
+        match field.shape:
+            case Shape.CLOSED:
+                return self._closed(field, value)
+            case Shape.THEN:
+                return [_stored_intent(intent) for intent in value] or None
+            case Shape.MAP:
+                return {stored_key(key): _scalar(item) for key, item in value.items()}
+            case Shape.LIST | Shape.STRUCT:
+                return _checked(msgspec.to_builtins(value))
+            case _:
+                return _scalar(value)
+
+    def _closed(self, field: Field, value: Any) -> bytes | str:
+        packed = msgspec.msgpack.encode(value)
+        if self._vault is None or not field.sealed or value in ("", [], {}):
+            return packed
+        return SEALED + self._vault.seal(packed)
+
+    def decode_value(self, field: Field, value: Any) -> Any:
+        """Return the value that rests as `value`. Raises `WrongKey`."""
+        match field.shape:
+            case Shape.CLOSED:
+                return _decoder(field.type).decode(self._opened(field, value))
+            case Shape.THEN:
+                return [_intent(stored) for stored in value]
+            case Shape.MAP:
+                return {key_of(key): item for key, item in value.items()}
+            case Shape.LIST | Shape.STRUCT:
+                return msgspec.convert(value, field.type, strict=False)
+            case Shape.FLAG:
+                return bool(value)
+            case Shape.NUMBER:
+                return float(value)
+            case _:
+                return value
+
+    def _opened(self, field: Field, value: bytes | str) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        if self._vault is None:
+            raise WrongKey(
+                f"the field {field.stored!r} is sealed and no encryption.key is configured"
+            )
+        return self._vault.open(value.removeprefix(SEALED))
+
+
+@functools.cache
+def _decoder(hint: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(hint)
+
+
+def _stored_intent(intent: Intent) -> dict[str, Any]:
+    stored: dict[str, Any] = {"id": intent.id, "do": intent.do, "at": intent.at}
+    if intent.args:
+        stored["args"] = msgspec.msgpack.encode(intent.args)
+    return stored
+
+
+def _intent(stored: Mapping[str, Any]) -> Intent:
+    args = msgspec.msgpack.decode(stored["args"]) if "args" in stored else {}
+    return Intent(id=stored["id"], do=stored["do"], at=stored["at"], args=args)
+
+
+def _scalar(value: Any) -> Any:
+    """Return what every store keeps exactly; refuse what one of them would change."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, int):
+        if not -MAX_INT - 1 <= value <= MAX_INT:
+            raise OverflowError(f"{value} does not fit in 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise OverflowError(f"{value} is not a finite number")
+    elif value is not None:
+        raise TypeError(f"{type(value).__name__} is not a scalar")
+    return value
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_checked(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _checked(item) for key, item in value.items()}
+    return _scalar(value)
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_weight, value))
+    if isinstance(value, dict):
+        return sum(map(_weight, value.values())) + sum(map(len, value))
+    return 8

@@ -1,0 +1,111 @@
+"""The words by which jobs are found: said once, so that every datastore finds the same.
+
+A word is a run of letters and digits, without regard to case; what surrounds words separates them and
+counts for nothing else, in a job and in a question alike. So no question has a syntax that could be broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from coordinator.store.port import Viewer
+from shared.model.documents import Job
+from shared.model.writes import In, Where
+
+MAX_WORDS = 5_000
+"""Different words of a job by which it can be found; of longer texts the first so many."""
+MAX_WORD = 64
+"""Characters that count of a word."""
+EVERYONE = "everyone"
+_WORD = re.compile(r"[^\W_]+")
+
+
+class Search(msgspec.Struct, frozen=True):
+    """What a job must have: all words, of each set of tags one, the state, one of the readers (None: any)."""
+
+    words: tuple[str, ...]
+    tags_any: tuple[tuple[str, ...], ...]
+    state: str | None
+    readers: tuple[str, ...] | None
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether it finds every job."""
+        return not self.words and not self.tags_any and self.state is None and self.readers is None
+
+
+def words_of(*texts: str) -> list[str]:
+    """Return the different words of `texts`, in their order."""
+    found: dict[str, None] = {}
+    for text in texts:
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        for match in _WORD.finditer(folded):
+            if len(found) == MAX_WORDS:
+                return list(found)
+            found[match[0][:MAX_WORD]] = None
+    return list(found)
+
+
+def job_words(job: Job) -> list[str]:
+    """Return the words by which a job is found, beside its state."""
+    return words_of(job.name, *job.tags, job.description)
+
+
+def job_readers(job: Job) -> list[str]:
+    """Return tokens of those who may see a job."""
+    if not job.permissions:
+        return [EVERYONE]
+    users = [token("user", each.user) for each in job.permissions if each.user]
+    return users + [token("role", each.role) for each in job.permissions if each.role]
+
+
+def understood(
+    terms: Sequence[str],
+    tags_any: Sequence[Sequence[str]],
+    state: str | None,
+    viewer: Viewer | None,
+) -> Search | None:
+    """Return what a question asks for, or None where no job could fit.
+
+    Terms without a letter or digit say nothing; if all are such, nothing is found."""
+    words = words_of(*terms)
+    if (terms and not words) or not all(tags_any):
+        return None
+    return Search(
+        words=tuple(words),
+        tags_any=tuple(tuple(tags) for tags in tags_any),
+        state=state,
+        readers=None if viewer is None else _readers(viewer),
+    )
+
+
+def _readers(viewer: Viewer) -> tuple[str, ...]:
+    roles = (token("role", role) for role in viewer.roles)
+    return (EVERYONE, token("user", viewer.username), *roles)
+
+
+def token(*parts: str) -> str:
+    """Return one word of letters and digits that stands for any texts, case and all."""
+    text = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+    return "x" + hashlib.blake2s(text, digest_size=12).hexdigest()
+
+
+def tag_tokens(tags: Iterable[str]) -> list[str]:
+    """Return the tokens of tags."""
+    return [token("tag", tag) for tag in tags]
+
+
+def log_owner(job_id: str | None, task_ids: Sequence[str] | None) -> Where:
+    """Return what matches the log parts of a job, or of tasks (of both, where both are given)."""
+    where: dict[str, Any] = {}
+    if job_id is not None:
+        where["job_id"] = job_id
+    if task_ids is not None:
+        where["task_id"] = In(tuple(task_ids))
+    return where

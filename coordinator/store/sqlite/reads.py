@@ -1,0 +1,154 @@
+"""What the reader threads do."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from coordinator.store.codec import fields_of
+from coordinator.store.search import Search, tag_tokens, words_of
+from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, quoted
+from coordinator.store.sqlite.schema import SEARCH
+from coordinator.store.sqlite.sql import Clause, listed, marks, names_of
+from shared.model.documents import Document, Job, Micros, Task
+
+Columns = tuple[Any, ...]
+
+ALL = -1
+"""LIMIT's word for no limit."""
+IDS_AT_ONCE = 500
+
+
+class Select(msgspec.Struct, frozen=True):
+    """Rows of a table."""
+
+    kind: type[Document]
+    names: Sequence[str]
+    where: Clause
+    order: str = ""
+    limit: int = ALL
+    skip: int = 0
+
+    def rows(self, connection: sqlite3.Connection) -> list[Columns]:
+        """Return them."""
+        statement = (
+            f"SELECT {listed(self.names)} FROM {quoted(self.kind.collection)} "
+            f"WHERE {self.where.sql}{self.order} LIMIT ? OFFSET ?"
+        )
+        values = (*self.where.values, self.limit, self.skip)
+        return connection.execute(statement, values).fetchall()
+
+
+def rows_by_id(
+    connection: sqlite3.Connection, kind: type[Document], ids: Sequence[str]
+) -> list[Columns]:
+    """Return rows by their ids, in any order."""
+    found: list[Columns] = []
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = tuple(ids[start : start + IDS_AT_ONCE])
+        where = Clause(f"id IN ({marks(len(some))})", some)
+        found += Select(kind, names_of(kind), where).rows(connection)
+    return found
+
+
+def counted(
+    connection: sqlite3.Connection, kind: type[Document], where: Clause, cap: int | None
+) -> int:
+    """Return how many rows match, counting no further than `cap`."""
+    (count,) = connection.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM {quoted(kind.collection)} WHERE {where.sql} LIMIT ?)",
+        (*where.values, ALL if cap is None else cap),
+    ).fetchone()
+    return int(count)
+
+
+def grouped(
+    connection: sqlite3.Connection, kind: type[Document], where: Clause, by: str
+) -> dict[str, int]:
+    """Return how many rows match by the value of a column."""
+    column = quoted(by)
+    found = connection.execute(
+        f"SELECT {column}, count(*) FROM {quoted(kind.collection)} "
+        f"WHERE {where.sql} AND {column} IS NOT NULL GROUP BY {column}",
+        where.values,
+    )
+    return {str(value): count for value, count in found}
+
+
+def overdue_rows(
+    connection: sqlite3.Connection, kind: type[Document], before: Micros, limit: int
+) -> list[Columns]:
+    """Return rows with an intent due before `before`, the longest overdue first."""
+    return Select(
+        kind, names_of(kind), Clause(f"{OVERDUE} < ?", (before,)), f" ORDER BY {OVERDUE}", limit
+    ).rows(connection)
+
+
+def var_values(
+    connection: sqlite3.Connection, job_id: str, names: Sequence[str] | None, restarts: int
+) -> dict[str, Any]:
+    """Return, by var, what rests as the result of the COMPLETED task that completed latest with it."""
+    statement = "SELECT var, result FROM tasks WHERE job_id = ? AND state = 'COMPLETED' AND restarts <= ? AND "
+    end = " ORDER BY var, completed_at DESC, attempt DESC, id DESC"
+    if names is None:
+        rows = connection.execute(
+            f"{statement} var IS NOT NULL{end}", (job_id, restarts)
+        ).fetchall()
+    else:
+        one = f"{statement} var = ?{end} LIMIT 1"
+        found = (connection.execute(one, (job_id, restarts, name)).fetchone() for name in names)
+        rows = [row for row in found if row is not None]
+    result = fields_of(Task)["result"]
+    latest: dict[str, Any] = {}
+    for var, value in rows:
+        latest.setdefault(var, from_column(result, value))
+    return latest
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Rows of a search, and how many there are of them up to a cap."""
+
+    rows: list[Columns]
+    total: int
+    capped: bool
+
+
+def found_jobs(
+    connection: sqlite3.Connection, search: Search, skip: int, limit: int, cap: int
+) -> Found:
+    """Return the rows of jobs that a search finds, newest first."""
+    if search.unfiltered:
+        page = f"SELECT {ROW} FROM jobs ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?"
+        keys = connection.execute(page, (limit, skip)).fetchall()
+        (total,) = connection.execute("SELECT value FROM meta WHERE key = 'jobs'").fetchone()
+        return Found(_by_row(connection, keys), int(total), capped=False)
+    question = _question(search)
+    page = f"SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
+    keys = connection.execute(page, (question, limit, skip)).fetchall()
+    counting = f"SELECT count(*) FROM (SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? LIMIT ?)"
+    (count,) = connection.execute(counting, (question, cap + 1)).fetchone()
+    return Found(_by_row(connection, keys), min(count, cap), capped=count > cap)
+
+
+def _by_row(connection: sqlite3.Connection, keys: Sequence[Columns]) -> list[Columns]:
+    statement = f"SELECT {listed(names_of(Job))} FROM jobs WHERE {ROW} = ?"
+    rows = (connection.execute(statement, key).fetchone() for key in keys)
+    return [row for row in rows if row is not None]
+
+
+def _question(search: Search) -> str:
+    """Return a search in FTS5's own language; all that comes from a user is a word or a token by now."""
+    parts = [f'{{_words state}} : "{word}"' for word in search.words]
+    parts += [f"_tags : ({_any(tag_tokens(tags))})" for tags in search.tags_any]
+    if search.state is not None:
+        parts += [f'state : "{word}"' for word in words_of(search.state)] or ['state : "-"']
+    if search.readers is not None:
+        parts.append(f"_readers : ({_any(search.readers)})")
+    return " AND ".join(parts)
+
+
+def _any(tokens: Sequence[str]) -> str:
+    return " OR ".join(f'"{token}"' for token in tokens)

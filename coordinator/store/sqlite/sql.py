@@ -1,0 +1,165 @@
+"""Questions and writes rendered as SQL. Values are always bound, names are always ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from coordinator.store.codec import Codec, Shape, fields_of, stored_key
+from coordinator.store.matching import (
+    Condition,
+    Target,
+    conditions_of,
+    orders_of,
+    targets_of,
+)
+from coordinator.store.sqlite.rows import quoted, to_column
+from shared.model.documents import Document
+from shared.model.writes import Above, Below, Has, In, Not, Where
+
+MANY = 200
+"""From so many values on they are bound as one."""
+
+
+class Clause(msgspec.Struct, frozen=True):
+    """A piece of SQL and what is bound in it."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+    @classmethod
+    def joined(cls, separator: str, clauses: Sequence[Clause]) -> Clause:
+        """Return clauses one after another."""
+        return cls(
+            separator.join(clause.sql for clause in clauses),
+            tuple(value for clause in clauses for value in clause.values),
+        )
+
+
+def names_of(kind: type[Document], without: Sequence[str] = ()) -> list[str]:
+    """Return the columns to read of a kind."""
+    return [name for name in fields_of(kind) if name not in without]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as SQL wants them."""
+    return ", ".join(quoted(name) for name in names)
+
+
+def marks(count: int) -> str:
+    """Return so many places for values."""
+    return ", ".join("?" * count)
+
+
+def where_clause(kind: type[Document], where: Where) -> Clause:
+    """Return the condition that all of `where` matches."""
+    conditions = conditions_of(kind, where)
+    if not conditions:
+        return Clause("1")
+    return Clause.joined(" AND ", [_condition(each) for each in conditions])
+
+
+def order_clause(kind: type[Document], order: Sequence[str]) -> str:
+    """Return an ORDER BY, or nothing."""
+    if not order:
+        return ""
+    terms = (
+        quoted(each.field.name) + (" DESC" if each.falling else "")
+        for each in orders_of(kind, order)
+    )
+    return " ORDER BY " + ", ".join(terms)
+
+
+def json_path(key: str) -> str:
+    """Return the path of a stored key in a JSON column (`stored_key` leaves nothing to quote)."""
+    return f'$."{key}"'
+
+
+def _place(target: Target) -> Clause:
+    column = quoted(target.field.name)
+    if target.key is None:
+        return Clause(column)
+    return Clause(f"json_extract({column}, ?)", (json_path(target.key),))
+
+
+def _condition(condition: Condition) -> Clause:
+    place, matcher = _place(condition.target), condition.matcher
+    match matcher:
+        case In():
+            return _in(place, matcher.values, flag=condition.target.field.shape is Shape.FLAG)
+        case Not(None):
+            return Clause(f"{place.sql} IS NOT NULL", place.values)
+        case Not():
+            return Clause(f"{place.sql} IS NOT ?", (*place.values, matcher.value))
+        case Below():
+            return Clause(f"{place.sql} < ?", (*place.values, matcher.value))
+        case Above():
+            return Clause(f"{place.sql} > ?", (*place.values, matcher.value))
+        case Has():
+            return _has(condition.target, matcher.values)
+
+
+def _in(place: Clause, values: Sequence[Any], *, flag: bool) -> Clause:
+    present = [value for value in values if value is not None]
+    parts: list[Clause] = []
+    if len(present) < len(values):
+        parts.append(Clause(f"{place.sql} IS NULL", place.values))
+    if flag:  # written out: only so does SQLite see that a partial index fits
+        parts += [Clause(f"{place.sql} = {int(value)}") for value in present]
+    elif len(present) == 1:
+        parts.append(Clause(f"{place.sql} = ?", (*place.values, present[0])))
+    elif present:
+        among = _among(present)
+        parts.append(Clause(f"{place.sql} IN ({among.sql})", place.values + among.values))
+    if not parts:
+        return Clause("0")
+    joined = Clause.joined(" OR ", parts)
+    return Clause(f"({joined.sql})", joined.values) if len(parts) > 1 else joined
+
+
+def _among(values: Sequence[Any]) -> Clause:
+    if len(values) < MANY:
+        return Clause(marks(len(values)), tuple(values))
+    return Clause("SELECT value FROM json_each(?)", (msgspec.json.encode(values).decode(),))
+
+
+def _has(target: Target, values: Sequence[Any]) -> Clause:
+    if not values:
+        return Clause("0")
+    is_map = target.field.shape is Shape.MAP
+    wanted = [stored_key(value) for value in values] if is_map else list(values)
+    among = _among(wanted)
+    part = "key" if is_map else "value"
+    column = quoted(target.field.name)
+    return Clause(
+        f"EXISTS (SELECT 1 FROM json_each({column}) AS each WHERE each.{part} IN ({among.sql}))",
+        among.values,
+    )
+
+
+def set_clauses(kind: type[Document], set: Mapping[str, Any], codec: Codec) -> list[Clause]:
+    """Return the assignments of a change. Raises `Unstorable`."""
+    clauses: list[Clause] = []
+    entries: dict[str, list[tuple[str, Any]]] = {}
+    for target, value in targets_of(kind, set):
+        if target.key is not None:
+            entries.setdefault(target.field.name, []).append((target.key, value))
+            continue
+        stored = to_column(target.field, codec.encode_value(target.field, value))
+        clauses.append(Clause(f"{quoted(target.field.name)} = ?", (stored,)))
+    return clauses + [_entries(name, pairs) for name, pairs in entries.items()]
+
+
+def _entries(name: str, pairs: Sequence[tuple[str, Any]]) -> Clause:
+    """Return the assignment of entries of a map: some set, some (None) taken out."""
+    clause = Clause(f"coalesce({quoted(name)}, '{{}}')")
+    for key, value in pairs:
+        path = json_path(key)
+        if value is None:
+            clause = Clause(f"json_remove({clause.sql}, ?)", (*clause.values, path))
+        else:
+            encoded = msgspec.json.encode(value).decode()
+            clause = Clause(f"json_set({clause.sql}, ?, json(?))", (*clause.values, path, encoded))
+    return Clause(f"{quoted(name)} = {clause.sql}", clause.values)

@@ -1,0 +1,308 @@
+"""The datastore in a SQLite file, for a single process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from coordinator.store.clock import FollowingClock, wall_clock
+from coordinator.store.codec import Codec, fields_of
+from coordinator.store.keycheck import checked
+from coordinator.store.matching import target_of
+from coordinator.store.port import Page, Viewer
+from coordinator.store.search import log_owner, understood
+from coordinator.store.sqlite import reads, writes
+from coordinator.store.sqlite.failures import translated_at_start
+from coordinator.store.sqlite.lock import FileLock
+from coordinator.store.sqlite.rows import Rows
+from coordinator.store.sqlite.schema import prepare
+from coordinator.store.sqlite.sql import Clause, names_of, order_clause, where_clause
+from coordinator.store.sqlite.threads import Readers, Writer, connected
+from coordinator.store.waiting import until_available
+from shared.encryption import Vault
+from shared.errors import StoreMisconfigured, StoreUnavailable
+from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task
+from shared.model.writes import Below, Change, Where
+
+D = TypeVar("D", bound=Document)
+
+PING_DEADLINE = 2.0
+"""Seconds."""
+AT_ONCE = 500
+"""Documents of a bulk that share an operation, so that a big one keeps nobody waiting."""
+LOG_CAP = 10_000
+"""How far matches of a log search are counted."""
+
+
+class SqliteStore:
+    """Keeps documents in the file `path`; its directory is made. See `coordinator.store.port.Store`."""
+
+    def __init__(self, path: str | Path, vault: Vault | None = None) -> None:
+        self._path = Path(path).expanduser().resolve()
+        self._codec = Codec(vault)
+        self._rows = Rows(self._codec)
+        self._changer = writes.Changer(self._codec)
+        self._vault = vault
+        self._lock = FileLock(self._path)
+        self._writer = Writer(self._path)
+        self._readers = Readers(self._path)
+        self._clock = FollowingClock(wall_clock)
+
+    async def start(self) -> None:
+        """Lock the file and make or move on its schema."""
+        await asyncio.to_thread(self._claim)
+        try:
+            await until_available(lambda: asyncio.to_thread(self._prepare))
+        except BaseException:
+            self._lock.release()
+            raise
+        self._writer.start()
+
+    def _claim(self) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.take()
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            self._lock.release()
+            raise StoreMisconfigured(
+                f"the datastore {self._path} can not be opened: {error}"
+            ) from error
+
+    def _prepare(self) -> None:
+        try:
+            connection = connected(self._path)
+            try:
+                prepare(connection)
+                self._check_key(connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise translated_at_start(error, self._path) from error
+
+    def _check_key(self, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'encryption'").fetchone()
+        connection.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('encryption', ?)",
+            (checked(self._vault, None if row is None else row[0]),),
+        )
+
+    async def close(self) -> None:
+        """Finish what was asked for, close the file, and let another process have it."""
+        await self._writer.close()
+        await self._readers.close()
+        self._lock.release()
+
+    async def ping(self) -> None:
+        """Return if the file takes writes within 2 s."""
+        try:
+            async with asyncio.timeout(PING_DEADLINE):
+                await self._writer.run(
+                    lambda connection: connection.execute(
+                        "INSERT OR REPLACE INTO meta VALUES ('ping', ?)", (wall_clock(),)
+                    )
+                )
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the datastore takes no write within {PING_DEADLINE:g} s"
+            ) from None
+        if not self._path.exists():
+            raise StoreUnavailable(f"the datastore's file {self._path} is gone")
+
+    def now(self) -> Micros:
+        """This machine's time, never running backwards."""
+        return self._clock.now()
+
+    async def get(self, kind: type[D], id: str) -> D | None:
+        """Return one document, or None."""
+        found = await self.get_many(kind, [id])
+        return found[0] if found else None
+
+    async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
+        """Return those of `ids` that exist, in the order of `ids`."""
+        wanted = list(dict.fromkeys(ids))
+        rows = await self._readers.run(
+            lambda connection: reads.rows_by_id(connection, kind, wanted)
+        )
+        found = {document.id: document for document in self._documents(kind, rows)}
+        return [found[id] for id in ids if id in found]
+
+    async def insert(self, document: Document) -> bool:
+        """Store a new document."""
+        kind, row = type(document), self._rows.to_row(document)
+        return await self._writer.run(lambda connection: writes.insert_row(connection, kind, row))
+
+    async def insert_many(self, documents: Sequence[Document]) -> int:
+        """Store those whose id is new."""
+        made = 0
+        for start in range(0, len(documents), AT_ONCE):
+            some = documents[start : start + AT_ONCE]
+            rows = [(type(document), self._rows.to_row(document)) for document in some]
+            made += await self._writer.run(partial(writes.insert_rows, rows=rows))
+        return made
+
+    async def change(self, change: Change[D]) -> D | None:
+        """Make one compare-and-set."""
+        return await self._changed(change.kind, self._changer.prepared(change))
+
+    async def change_many(self, changes: Sequence[Change[Any]]) -> int:
+        """Make many compare-and-sets."""
+        matched = 0
+        for start in range(0, len(changes), AT_ONCE):
+            some = [self._changer.prepared(each) for each in changes[start : start + AT_ONCE]]
+            matched += await self._writer.run(partial(writes.apply_all, changes=some))
+        return matched
+
+    async def change_first(
+        self,
+        kind: type[D],
+        where: Where,
+        order: Sequence[str],
+        set: Mapping[str, Any],
+        add_then: tuple[Intent, ...] = (),
+    ) -> D | None:
+        """Compare-and-set the first document of `order` that matches `where`."""
+        return await self._changed(
+            kind, self._changer.prepared_first(kind, where, order, set, add_then)
+        )
+
+    async def _changed(self, kind: type[D], prepared: writes.PreparedChange) -> D | None:
+        row = await self._writer.run(prepared.apply)
+        return None if row is None else self._rows.from_row(kind, names_of(kind), row)
+
+    async def delete(self, kind: type[Document], where: Where, limit: int | None = None) -> int:
+        """Delete what matches, at most `limit`."""
+        clause = where_clause(kind, where)
+        deleted = 0
+        while limit is None or deleted < limit:
+            some = AT_ONCE if limit is None else min(AT_ONCE, limit - deleted)
+            gone = await self._writer.run(
+                partial(writes.delete_rows, kind=kind, where=clause, limit=some)
+            )
+            deleted += gone
+            if gone < some:
+                break
+        return deleted
+
+    async def find(
+        self,
+        kind: type[D],
+        where: Where,
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        skip: int = 0,
+        without: Sequence[str] = (),
+    ) -> list[D]:
+        """Return what matches."""
+        names = names_of(kind, without)
+        select = reads.Select(
+            kind,
+            names,
+            where_clause(kind, where),
+            order_clause(kind, order),
+            reads.ALL if limit is None else limit,
+            skip,
+        )
+        return self._documents(kind, await self._readers.run(select.rows), names)
+
+    async def count(self, kind: type[Document], where: Where, cap: int | None = None) -> int:
+        """Return how many match, counting no further than `cap`."""
+        clause = where_clause(kind, where)
+        return await self._readers.run(
+            lambda connection: reads.counted(connection, kind, clause, cap)
+        )
+
+    async def group_count(self, kind: type[Document], where: Where, by: str) -> dict[str, int]:
+        """Return how many match, by the value of a field."""
+        clause, name = where_clause(kind, where), target_of(kind, by).field.name
+        return await self._readers.run(
+            lambda connection: reads.grouped(connection, kind, clause, name)
+        )
+
+    async def overdue(self, kind: type[D], before: Micros, limit: int) -> list[D]:
+        """Return documents that hold an intent due before `before`."""
+        rows = await self._readers.run(
+            lambda connection: reads.overdue_rows(connection, kind, before, limit)
+        )
+        return self._documents(kind, rows)
+
+    async def search_jobs(
+        self,
+        *,
+        terms: Sequence[str],
+        tags_any: Sequence[Sequence[str]],
+        state: str | None,
+        viewer: Viewer | None,
+        skip: int,
+        limit: int,
+        cap: int,
+    ) -> Page[Job]:
+        """Return jobs, newest first."""
+        search = understood(terms, tags_any, state, viewer)
+        if search is None:
+            return Page([], 0)
+        found = await self._readers.run(
+            lambda connection: reads.found_jobs(connection, search, skip, limit, cap)
+        )
+        return Page(self._documents(Job, found.rows), found.total, found.capped)
+
+    async def append_log(self, parts: Sequence[LogPart]) -> None:
+        """Store log parts."""
+        await self.insert_many(parts)
+
+    async def log_page(
+        self,
+        *,
+        job_id: str | None,
+        task_ids: Sequence[str] | None,
+        terms: Sequence[str],
+        skip: int,
+        limit: int,
+    ) -> Page[LogPart]:
+        """Return log parts, newest first."""
+        where = where_clause(LogPart, log_owner(job_id, task_ids))
+        cap = None
+        if terms:
+            holds = [Clause("holds(contents, ?)", (term.casefold(),)) for term in terms]
+            where, cap = Clause.joined(" AND ", [where, *holds]), LOG_CAP
+        order = order_clause(LogPart, ("-created_at", "-number"))
+        select = reads.Select(LogPart, names_of(LogPart), where, order, limit, skip)
+        rows = await self._readers.run(select.rows)
+        count = await self._readers.run(
+            lambda connection: reads.counted(connection, LogPart, where, cap and cap + 1)
+        )
+        total = count if cap is None else min(count, cap)
+        return Page(self._documents(LogPart, rows), total, count > total)
+
+    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+        """Return `tasks.<var>`."""
+        values = await self._readers.run(
+            lambda connection: reads.var_values(connection, job_id, names, restarts)
+        )
+        result = fields_of(Task)["result"]
+        return {
+            var: "" if value is None else self._codec.decode_value(result, value)
+            for var, value in values.items()
+        }
+
+    async def delete_job(self, job: Job) -> None:
+        """Delete a job and all that belongs to it; itself last, so that a repeat finds the rest."""
+        for kind in DOCUMENTS:
+            if "job_id" in fields_of(kind):
+                await self.delete(kind, {"job_id": job.id})
+        await self.delete(Job, {"id": job.id})
+
+    async def purge_logs(self, before: Micros, limit: int) -> int:
+        """Delete log parts made before `before`."""
+        return await self.delete(LogPart, {"created_at": Below(before)}, limit)
+
+    def _documents(
+        self, kind: type[D], rows: Sequence[reads.Columns], names: Sequence[str] | None = None
+    ) -> list[D]:
+        read = names_of(kind) if names is None else names
+        return [self._rows.from_row(kind, read, row) for row in rows]

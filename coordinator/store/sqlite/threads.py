@@ -1,0 +1,221 @@
+"""The threads on which SQLite works: one writes, a few read.
+
+The writer takes everything that waits, makes it one transaction, and lets those who wait go on only when the disk
+has it (group commit): a sync is shared by all who came while the one before was under way. In WAL mode readers
+never wait for it, and see all that was committed before they began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from coordinator.store.sqlite.failures import blames_statement, translated
+from shared.errors import StoreUnavailable
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+DEADLINE = 8.0
+"""Seconds until a caller no longer waits."""
+BATCH = 256
+"""Operations that share a transaction at most."""
+READERS = 3
+CACHED_STATEMENTS = 512
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Return a connection with the settings that all of ours have."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+    )
+    for setting in (
+        "busy_timeout = 5000",
+        "synchronous = FULL",
+        "temp_store = MEMORY",
+        "cache_size = -32000",
+        "journal_size_limit = 67108864",
+        "wal_autocheckpoint = 4000",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+    connection.create_function("holds", 2, _holds, deterministic=True)
+    return connection
+
+
+def _holds(text: str, folded: str) -> bool:
+    """Whether `text` has `folded` in it, in any case (SQLite's own LIKE folds ASCII only)."""
+    return folded in text.casefold()
+
+
+class _Write:
+    """An operation and who waits for it."""
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self.operation = operation
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def settle(self) -> None:
+        """Tell who waits, unless nobody does any more."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Writer:
+    """The one thread that writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="sqlite writer", daemon=True)
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to work; what was asked for before is done first."""
+        self._thread.start()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Return what `operation` gave, once its transaction is on the disk.
+
+        Its statements count all or not at all. Raises what it raised, or `StoreUnavailable`."""
+        if self._closed:
+            raise StoreUnavailable("the datastore is closed")
+        write = _Write(operation)
+        self._queue.put(write)
+        return await within_deadline(write.future)
+
+    async def close(self) -> None:
+        """Finish what was asked for, then end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while batch := self._taken():
+            try:
+                connection = connection or connected(self._path)
+                self._commit(connection, batch)
+            except sqlite3.Error as error:
+                _abandon(connection)
+                connection = None
+                self._fail(batch, error)
+            _settle(batch)
+        _abandon(connection)
+
+    def _taken(self) -> list[_Write]:
+        """Return all that waits (nothing: the end), waiting for the first."""
+        batch: list[_Write] = []
+        write = self._queue.get()
+        while write is not None:
+            batch.append(write)
+            if len(batch) == BATCH or self._queue.empty():
+                return batch
+            write = self._queue.get()
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        for write in batch:
+            connection.execute("SAVEPOINT one")
+            try:
+                write.result = write.operation(connection)
+            except Exception as error:
+                if not blames_statement(error):
+                    raise
+                write.error = self._known(error)
+                connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+        connection.execute("COMMIT")
+
+    def _fail(self, batch: list[_Write], error: sqlite3.Error) -> None:
+        for write in batch:
+            write.error = translated(error, self._path)
+
+    def _known(self, error: Exception) -> Exception:
+        return translated(error, self._path) if isinstance(error, sqlite3.Error) else error
+
+
+def _abandon(connection: sqlite3.Connection | None) -> None:
+    """Close a connection, rolling back what it had begun; the next batch begins with a fresh one."""
+    if connection is not None:
+        connection.close()
+
+
+def _settle(batch: list[_Write]) -> None:
+    """Wake who waits, one wake-up for each event loop."""
+    for loop in {write.loop for write in batch}:
+        writes = [write for write in batch if write.loop is loop]
+        try:
+            loop.call_soon_threadsafe(_settle_all, writes)
+        except RuntimeError:  # the loop was closed: nobody waits
+            continue
+
+
+def _settle_all(writes: list[_Write]) -> None:
+    for write in writes:
+        write.settle()
+
+
+class Readers:
+    """The threads that read, each on its own connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite reader")
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Return what `operation` gave. Raises what it raised, or `StoreUnavailable`."""
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, self._read, operation)
+        except RuntimeError:
+            raise StoreUnavailable("the datastore is closed") from None
+        return await within_deadline(future)
+
+    async def close(self) -> None:
+        """Let what is read be read, then end the threads."""
+        await asyncio.to_thread(self._pool.shutdown)
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+    def _read(self, operation: Operation[T]) -> T:
+        try:
+            return operation(self._connection())
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = connected(self._path)
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection
+
+
+async def within_deadline(future: asyncio.Future[T]) -> T:
+    """Return a future's result, or raise `StoreUnavailable` when the deadline has passed."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await future
+    except TimeoutError:
+        raise StoreUnavailable(f"the datastore did not answer within {DEADLINE:g} s") from None
