@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shared.config.tree import AMQP_HEARTBEAT, Config
-from shared.durations import SECOND, format_duration
+from shared.config.values import duration_text
 
 HEARTBEATS: Final = 3
 BEATS: Final = 2
@@ -41,9 +41,9 @@ def _times(config: Config) -> Iterator[Problem]:
     needed = HEARTBEATS * AMQP_HEARTBEAT + BEATS * engine.beat
     if engine.lease < needed:
         problem = (
-            f"must be at least {_text(needed)}: {HEARTBEATS} heartbeats of AMQP "
-            f"({_text(AMQP_HEARTBEAT)} each) and {BEATS} beats "
-            f"(engine.beat = {_text(engine.beat)}), so that no live worker is taken for dead"
+            f"must be at least {duration_text(needed)}: {HEARTBEATS} heartbeats of AMQP "
+            f"({duration_text(AMQP_HEARTBEAT)} each) and {BEATS} beats "
+            f"(engine.beat = {duration_text(engine.beat)}), else live workers are taken for dead"
         )
         yield "engine.lease", problem
 
@@ -57,11 +57,6 @@ def _middleware(config: Config) -> Iterator[Problem]:
     middleware = config.coordinator.middleware
     if middleware.key_auth.enabled and not middleware.key_auth.key:
         yield "coordinator.middleware.key_auth.key", "must be set where key_auth is enabled"
-    if middleware.key_auth.enabled and middleware.basic_auth.enabled:
-        yield (
-            "coordinator.middleware.key_auth.enabled",
-            "can't be on together with basic_auth.enabled: a request has one Authorization",
-        )
     basic = middleware.basic_auth
     if bool(basic.username) != bool(basic.password):
         missing = "password" if basic.username else "username"
@@ -74,7 +69,3 @@ def _middleware(config: Config) -> Iterator[Problem]:
             "coordinator.middleware.cors.origins",
             "must name each origin where cors.credentials is on: browsers refuse * then",
         )
-
-
-def _text(seconds: float) -> str:
-    return format_duration(round(seconds * SECOND))

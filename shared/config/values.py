@@ -63,7 +63,7 @@ def shown(setting: Setting, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if setting.kind == "duration":
-        return json.dumps(format_duration(round(value * SECOND)))
+        return json.dumps(duration_text(value))
     if setting.kind == "size":
         return json.dumps(size_text(value))
     if isinstance(value, int | float):
@@ -88,6 +88,13 @@ def allowed(setting: Setting) -> str:
     words |= {"bool": "`true` or `false`", "int": "whole number", "float": "number"}
     words |= {"address": "`host:port`", "cpus": "number of CPUs", "memory": "size"}
     return words.get(setting.kind, setting.kind.replace("-url", " URL").replace("-name", " name"))
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as people write them: `90s` is `1m30s`, and a whole hour `1h`."""
+    text = format_duration(round(seconds * SECOND))
+    text = text.removesuffix("0s") if text.endswith("m0s") else text
+    return text.removesuffix("0m") if text.endswith("h0m") else text
 
 
 def size_text(size: int) -> str:
@@ -217,7 +224,9 @@ def _text(setting: Setting, value: Any) -> str:
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError('must be a list of texts, like ["a", "b"]')
-    return tuple(value)
+    if not all(item.strip() for item in value):
+        raise ValueError("must hold no empty text")
+    return tuple(item.strip() for item in value)
 
 
 def _wanted(setting: Setting) -> str:

@@ -1,0 +1,75 @@
+"""How every process starts and ends: flags, configuration, logging, event loop, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+
+from shared.config.flags import Role, parse_flags
+from shared.config.load import load
+from shared.config.tree import Config
+from shared.errors import HaulierError
+from shared.telemetry import configure_logging
+
+CAN_NOT_START: Final = 2
+INTERRUPTED: Final = 130
+
+Run = Callable[[Config], Coroutine[Any, Any, int]]
+"""A process's whole life: returns its exit code once it has stopped in order."""
+
+
+def start(role: Role, argv: Sequence[str], program: str, find: Callable[[], Run]) -> int:
+    """Run a process of `role` by its command line until it ends; return its exit code.
+
+    `find` gives what to run once the configuration is known to be good, so that a wrong flag is
+    answered without loading all of the program. What keeps it from starting is said on stderr, in
+    a line for each fault and without a traceback: exit code 2.
+    """
+    flags = parse_flags(role, argv, program)
+    try:
+        loaded = load(flags.overrides, file=flags.file, role=role)
+        configure_logging(loaded.config.logging.level, loaded.config.logging.format)
+        log = structlog.get_logger("haulier.start")
+        for warning in loaded.warnings:
+            log.warning(warning)
+        log.debug("configuration read", file=str(loaded.file) if loaded.file else None)
+        return _run(find(), loaded.config)
+    except HaulierError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _OF_THE_USER:
+            raise
+        return _refuse(error.strerror or str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+_OF_THE_USER: Final = frozenset(
+    {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EROFS, errno.ENOSPC}
+)
+"""Faults of a machine that its user can put right: no traceback helps there."""
+
+
+def _run(run: Run, config: Config) -> int:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(run(config))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _refuse(message: str) -> int:
+    for line in message.splitlines():
+        print(f"haulier: {line}", file=sys.stderr)  # noqa: T201  (the log may not be set up yet)
+    return CAN_NOT_START
