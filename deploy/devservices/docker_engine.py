@@ -55,8 +55,10 @@ def start() -> None:
     packages.ensure(
         {
             "dockerd": "docker.io",
+            # The command is a package of its own since Debian 13.
             "docker": packages.first_known("docker-cli", "docker.io"),
             "iptables": "iptables",
+            "ip": "iproute2",
         }
     )
     if os.geteuid() != 0:
