@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,18 @@ def downloads() -> Path:
 
 
 def forget(name: str) -> None:
-    """Remove a service's folder and all its data."""
-    shutil.rmtree(SERVICES / name, ignore_errors=True)
+    """Remove a service's folder and all its data, unmounting what an engine mounted in it."""
+    path = SERVICES / name
+    for mounted in reversed(_mounts_under(path)):
+        subprocess.run(["umount", "--lazy", mounted], capture_output=True, check=False)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _mounts_under(path: Path) -> list[str]:
+    """Mount points there, outer ones first (proc(5), mountinfo: the fifth field)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4].replace("\\040", " ") for line in lines]
+    return [point for point in points if Path(point).is_relative_to(path)]
 
 
 def free_port() -> int:
