@@ -11,7 +11,14 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+import docker as docker_sdk
+from docker import DockerClient
+from docker.errors import DockerException
 
 from devservices import firewall, packages, places
 from devservices.processes import ServiceError, await_answer, halt, launch, running
@@ -23,17 +30,47 @@ POLICY = "forward-policy.json"
 """The file that keeps the firewall's policy of before."""
 
 
+@cache
 def address() -> str:
-    """The engine's address: what DOCKER_HOST says, else the usual socket."""
-    return os.environ.get("DOCKER_HOST") or USUAL
+    """The engine's address, as the docker command has it: DOCKER_HOST, a context, the usual one."""
+    docker = packages.find("docker")
+    if os.environ.get("DOCKER_HOST") or docker is None:
+        return os.environ.get("DOCKER_HOST") or USUAL
+    shown = subprocess.run(
+        [docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return shown or USUAL
+
+
+@contextmanager
+def client(host: str | None = None, seconds: float = 30) -> Iterator[DockerClient]:
+    """A client of the engine (DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count).
+
+    Raises ServiceError where nothing is at its address.
+    """
+    place = host or address()
+    try:
+        engine = docker_sdk.from_env(
+            timeout=int(seconds), environment={**os.environ, "DOCKER_HOST": place}
+        )
+    except DockerException as fault:
+        raise ServiceError(f"no Docker engine answers at {place}: {fault}") from fault
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def answers(host: str | None = None) -> bool:
     """Whether an engine answers there."""
-    docker = packages.find("docker")
-    if docker is None:
+    try:
+        with client(host) as engine:
+            return bool(engine.ping())
+    except (ServiceError, DockerException, OSError):
         return False
-    return _quiet(docker, "--host", host or address(), "version") == 0
 
 
 def ours() -> bool:
@@ -104,11 +141,9 @@ def _environment() -> dict[str, str]:
 
 
 def _remove_containers() -> None:
-    listed = subprocess.run(
-        ["docker", "--host", USUAL, "ps", "-aq"], capture_output=True, text=True, check=False
-    ).stdout.split()
-    if listed:
-        _quiet("docker", "--host", USUAL, "rm", "-fv", *listed)
+    with contextlib.suppress(ServiceError, DockerException, OSError), client(USUAL) as engine:
+        for container in engine.containers.list(all=True, ignore_removed=True):
+            container.remove(force=True, v=True)
 
 
 def _clear_leftovers() -> None:
@@ -120,16 +155,8 @@ def _clear_leftovers() -> None:
 
 def _restore_network(folder: Path) -> None:
     """Take back the bridge and the firewall rules that dockerd made and leaves behind."""
-    _quiet("ip", "link", "delete", "docker0")
+    if ip := packages.find("ip"):
+        subprocess.run([ip, "link", "delete", "docker0"], capture_output=True, check=False)
     firewall.forget("DOCKER", "docker0")
     with contextlib.suppress(OSError):
         firewall.set_policy(json.loads((folder / POLICY).read_text()))
-
-
-def _quiet(*command: str) -> int:
-    try:
-        return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30
-        ).returncode
-    except (OSError, subprocess.TimeoutExpired):
-        return -1

@@ -14,6 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from docker import DockerClient
+from docker.errors import DockerException, ImageNotFound
+
 from devservices import docker_engine, packages
 from devservices.image_tree import Tree
 from devservices.processes import ServiceError
@@ -54,33 +57,37 @@ def have(name: str) -> str:
 
     Raises ServiceError where there is no engine or no way to make one.
     """
-    if not docker_engine.answers():
-        raise ServiceError(f"no Docker engine answers at {docker_engine.address()}")
-    if _docker("image", "inspect", name).returncode == 0:
+    if ":" not in name.rpartition("/")[2]:
+        name += ":latest"
+    with docker_engine.client(seconds=PULL_SECONDS) as engine:
+        try:
+            engine.images.get(name)
+        except ImageNotFound:
+            return "pulled" if _pulled(engine, name) else _stand_in(engine, name)
+        except (DockerException, OSError) as fault:
+            raise ServiceError(f"no Docker engine answers: {fault}") from fault
         return "was there"
-    if _pulled(name):
-        return "pulled"
-    return _stand_in(name)
 
 
-def _pulled(name: str) -> bool:
+def _pulled(engine: DockerClient, name: str) -> bool:
     try:
-        return _docker("pull", "--quiet", name, timeout=PULL_SECONDS).returncode == 0
-    except subprocess.TimeoutExpired:
+        engine.images.pull(name)
+    except (DockerException, OSError):
         return False
+    return True
 
 
-def _stand_in(name: str) -> str:
+def _stand_in(engine: DockerClient, name: str) -> str:
     repository = name.rpartition("/")[2].partition(":")[0]
     if repository == "python":
-        _import(name, _debian_with_python(), "python3")
+        _import(engine, name, _debian_with_python(), "python3")
         return "could not be pulled; made of a minimal Debian with Python"
     tree = Tree()
     source = _fill(tree)
     if repository in WITH_BASH:
         tree.program("/bin/bash", packages.find("bash") or "/bin/bash")
         source += " and bash"
-    _import(name, tree.archive(), "sh")
+    _import(engine, name, tree.archive(), "sh")
     return f"could not be pulled; made of this machine's {source}"
 
 
@@ -133,24 +140,17 @@ def _release() -> str:
     return values.get("VERSION_CODENAME", "stable").strip('"')
 
 
-def _import(name: str, archive: bytes, command: str) -> None:
-    changes = (f'CMD ["{command}"]', f"ENV PATH={PATH}", "LABEL haulier.stand-in=true")
-    flags = [flag for change in changes for flag in ("--change", change)]
-    _checked(*_docker_command("import", *flags, "-", name), given=archive)
+def _import(engine: DockerClient, name: str, archive: bytes, command: str) -> None:
+    changes = [f'CMD ["{command}"]', f"ENV PATH={PATH}", "LABEL haulier.stand-in=true"]
+    repository, _, tag = name.rpartition(":")
+    try:
+        engine.api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
+    except (DockerException, OSError) as fault:
+        raise ServiceError(f"the engine took no image {name}: {fault}") from fault
 
 
-def _docker(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        _docker_command(*arguments), capture_output=True, check=False, timeout=timeout
-    )
-
-
-def _docker_command(*arguments: str) -> list[str]:
-    return [packages.find("docker") or "docker", "--host", docker_engine.address(), *arguments]
-
-
-def _checked(*command: str, given: bytes | None = None) -> bytes:
-    done = subprocess.run(command, input=given, capture_output=True, check=False)
+def _checked(*command: str) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         raise ServiceError(f"{command[0]} failed: {said[-2000:]}")
