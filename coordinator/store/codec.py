@@ -16,7 +16,7 @@ import functools
 import math
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -149,10 +149,7 @@ class Codec:
             value = self.encode_value(field, getattr(document, name))
             if value is not None:
                 stored[name] = value
-        if sum(map(_weight, stored.values())) > MAX_DOCUMENT_BYTES:
-            raise Unstorable(
-                f"{type(document).__name__} {document.id} is larger than {MAX_DOCUMENT_BYTES} bytes"
-            )
+        refuse_oversize(f"{type(document).__name__} {document.id}", stored.values())
         return stored
 
     def decode(self, kind: type[D], stored: Mapping[str, Any]) -> D:
@@ -264,6 +261,12 @@ def _checked(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _checked(item) for key, item in value.items()}
     return _scalar(value)
+
+
+def refuse_oversize(name: str, values: Iterable[Any]) -> None:
+    """Raise `Unstorable` where what rests is more than a document may hold."""
+    if sum(map(_weight, values)) > MAX_DOCUMENT_BYTES:
+        raise Unstorable(f"{name} is larger than {MAX_DOCUMENT_BYTES} bytes")
 
 
 def _weight(value: Any) -> int:

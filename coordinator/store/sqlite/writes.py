@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.store.codec import Codec, fields_of
+from coordinator.store.codec import Codec, fields_of, refuse_oversize
 from coordinator.store.port import SlotTaken
 from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, overdue_of, quoted, to_column
 from coordinator.store.sqlite.sql import (
@@ -144,9 +144,12 @@ class PreparedChange(msgspec.Struct, frozen=True):
         assigned = Clause.joined(", ", sets)
         statement = f"UPDATE {table} SET {assigned.sql} WHERE {ROW} = ? RETURNING {names}"
         try:
-            return _one(connection, statement, (*assigned.values, found[0]))
+            row = _one(connection, statement, (*assigned.values, found[0]))
         except sqlite3.IntegrityError:
             return None
+        assert row is not None
+        refuse_oversize(f"{self.kind.__name__} {row[0]}", row)
+        return row
 
     def _found(self, connection: sqlite3.Connection) -> Columns | None:
         statement = (

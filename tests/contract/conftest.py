@@ -1,0 +1,72 @@
+"""Datastores for the contract suite: an empty place in each, and stores opened on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.store.port import Store
+from coordinator.store.sqlite import SqliteStore
+from shared.encryption import Vault
+
+
+class StorePlace:
+    """Where a datastore's data lies; each `open` gives a started store on the same data."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        self.name = str(request.param)
+        self.path = folder / "haulier.db"
+        self.database: Any = None
+        if self.name == "mongodb":
+            self.database = request.getfixturevalue("mongodb_database")
+        self._stack = AsyncExitStack()
+
+    def new(self, vault: Vault | None = None) -> Store:
+        """Return a store that is not started."""
+        if self.name == "mongodb":
+            from coordinator.store.mongodb import MongoStore
+
+            return MongoStore(self.database.url, self.database.name, vault)
+        return SqliteStore(self.path, vault)
+
+    async def open(self, vault: Vault | None = None) -> Store:
+        """Return a started store; it is closed in the end, if not before."""
+        store = self.new(vault)
+        await store.start()
+        self._stack.push_async_callback(store.close)
+        return store
+
+    def raw(self) -> bytes:
+        """Return all bytes that rest there."""
+        if self.name == "mongodb":
+            return self._raw_mongodb()
+        files = self.path.parent.glob(self.path.name + "*")
+        return b"".join(file.read_bytes() for file in files)
+
+    def _raw_mongodb(self) -> bytes:
+        import bson
+        import pymongo
+
+        with pymongo.MongoClient[dict[str, Any]](self.database.url) as client:
+            database = client[self.database.name]
+            names = database.list_collection_names()
+            return b"".join(bson.encode(each) for name in names for each in database[name].find())
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=pytest.mark.mongodb)])
+async def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StorePlace]:
+    place = StorePlace(request, tmp_path)
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+async def store(store_place: StorePlace) -> Store:
+    return await store_place.open()

@@ -1,0 +1,239 @@
+"""What every datastore promises of searches, logs, results and whole jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.store.port import Store, Viewer
+from shared.model import language
+from shared.model.documents import Delivery, Items, Job, LogPart, Task
+from shared.model.writes import Change
+from tests.contract.documents import delivery, items, job, log_part, task
+
+
+async def found(store: Store, *terms: str, **question: Any) -> str:
+    asked: dict[str, Any] = {
+        "tags_any": [],
+        "state": None,
+        "viewer": None,
+        "skip": 0,
+        "limit": 100,
+        "cap": 1000,
+    }
+    page = await store.search_jobs(terms=terms, **(asked | question))
+    assert page.total == len(page.items)
+    assert not page.capped
+    return "".join(each.id for each in page.items)
+
+
+@pytest.fixture
+async def jobs(store: Store) -> Store:
+    await store.insert(job("a", name="Nightly Export", created_at=1, tags=["etl", "big data"]))
+    await store.insert(
+        job("b", name="export", description="of the Straße, déjà-vu", created_at=2, state="FAILED")
+    )
+    await store.insert(job("c", name="ПРИВЕТ мир", created_at=3, tags=["ETL", "x.y"]))
+    await store.insert(job("d", name="under_score AND or NOT", created_at=4, state="RUNNING"))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ((), "dcba"),
+        (("export",), "ba"),
+        (("EXPORT",), "ba"),
+        (("nightly", "export"), "a"),
+        (("export", "nothing"), ""),
+        (("exp",), ""),
+        (("exports",), ""),
+        (("STRASSE",), "b"),
+        (("straße",), "b"),
+        (("déjà",), "b"),
+        (("de\u0301ja\u0300-vu",), "b"),
+        (("deja",), ""),
+        (("привет",), "c"),
+        (("failed",), "b"),
+        (("running", "score"), "d"),
+        (("pending", "export"), "a"),
+        (("etl",), "ca"),
+        (("data",), "a"),
+        (("under_score",), "d"),
+        (("AND",), "d"),
+        (("NOT",), "d"),
+        (("export", "AND"), ""),
+        (('"export"',), "ba"),
+        (("export*",), "ba"),
+        (("exp*",), ""),
+        (("*",), ""),
+        (('"',), ""),
+        (("$",), ""),
+        (("-export",), "ba"),
+        (("export", "&"), "ba"),
+        (("export OR nightly",), ""),
+        (("name:export",), ""),
+        (("{$where", "1}"), ""),
+        (("a" * 10_000,), ""),
+        (("\ud800",), ""),
+        (("\x00",), ""),
+        (("export\x00",), "ba"),
+    ],
+)
+async def test_terms(jobs: Store, terms: tuple[str, ...], expected: str) -> None:
+    assert await found(jobs, *terms) == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({"tags_any": [["etl"]]}, "a"),
+        ({"tags_any": [["etl", "ETL"]]}, "ca"),
+        ({"tags_any": [["etl"], ["big data"]]}, "a"),
+        ({"tags_any": [["etl"], ["ETL"]]}, ""),
+        ({"tags_any": [["x.y"]]}, "c"),
+        ({"tags_any": [['"', "*", "$x", ""]]}, ""),
+        ({"tags_any": [[]]}, ""),
+        ({"state": "FAILED"}, "b"),
+        ({"state": "PENDING", "tags_any": [["etl"]]}, "a"),
+        ({"state": "NO SUCH"}, ""),
+        ({"state": ""}, ""),
+        ({"state": '"'}, ""),
+    ],
+)
+async def test_filters(jobs: Store, question: dict[str, Any], expected: str) -> None:
+    assert await found(jobs, **question) == expected
+
+
+async def test_a_search_follows_the_state(jobs: Store) -> None:
+    await jobs.change(Change(kind=Job, id="d", set={"state": "COMPLETED"}))
+    assert await found(jobs, "running") == ""
+    assert await found(jobs, "completed") == "d"
+    assert await found(jobs, state="COMPLETED") == "d"
+    await jobs.delete(Job, {"id": "d"})
+    assert await found(jobs, "completed") == ""
+    assert await found(jobs) == "cba"
+
+
+async def test_pages_are_newest_first_with_a_capped_total(store: Store) -> None:
+    await store.insert_many([job(f"{n:03}", created_at=n // 3, tags=["t"]) for n in range(60)])
+    seen: list[str] = []
+    for skip in range(0, 60, 7):
+        page = await store.search_jobs(
+            terms=[], tags_any=[["t"]], state=None, viewer=None, skip=skip, limit=7, cap=50
+        )
+        assert (page.total, page.capped) == (50, True)
+        assert [each.created_at for each in page.items] == sorted(
+            (each.created_at for each in page.items), reverse=True
+        )
+        seen += [each.id for each in page.items]
+    assert sorted(seen) == [f"{n:03}" for n in range(60)]
+    whole = await store.search_jobs(
+        terms=[], tags_any=[], state=None, viewer=None, skip=0, limit=5, cap=50
+    )
+    assert (whole.total, whole.capped) == (60, False)
+    exact = await store.search_jobs(
+        terms=["t"], tags_any=[], state=None, viewer=None, skip=0, limit=5, cap=60
+    )
+    assert (exact.total, exact.capped) == (60, False)
+
+
+async def test_many_jobs_of_one_moment(store: Store) -> None:
+    made = [job(f"{n:05}", created_at=7, tags=["t"]) for n in range(2500)]
+    assert await store.insert_many(made) == 2500
+    await store.insert(job("later", created_at=8))
+    page = await store.search_jobs(
+        terms=["job"], tags_any=[], state=None, viewer=None, skip=0, limit=3000, cap=9999
+    )
+    assert len({each.id for each in page.items}) == page.total == 2501
+
+
+async def test_viewers_see_what_they_may(store: Store) -> None:
+    who = {
+        "a": [],
+        "b": [language.Permission(user="alice")],
+        "c": [language.Permission(role="ops"), language.Permission(user="bob")],
+        "d": [language.Permission(role="alice")],
+    }
+    for number, (id, permissions) in enumerate(who.items()):
+        await store.insert(job(id, permissions=permissions, created_at=number))
+    assert await found(store, viewer=Viewer("alice")) == "ba"
+    assert await found(store, viewer=Viewer("bob", ("dev",))) == "ca"
+    assert await found(store, viewer=Viewer("carl", ("dev", "ops"))) == "ca"
+    assert await found(store, viewer=Viewer("")) == "a"
+    assert await found(store, "job", viewer=Viewer("alice")) == "ba"
+    assert await found(store) == "dcba"
+
+
+async def log(store: Store, **question: Any) -> str:
+    asked: dict[str, Any] = {"job_id": None, "task_ids": None, "terms": [], "skip": 0, "limit": 100}
+    page = await store.log_page(**(asked | question))
+    assert page.total == len(page.items)
+    return " ".join(f"{each.task_id}{each.number}" for each in page.items)
+
+
+async def test_log_pages(store: Store) -> None:
+    parts = [log_part("t", n, contents=f"Line {n} of $x.*\n", created_at=n) for n in (1, 2, 3)]
+    parts += [log_part("u", 1, contents="ÄRGER (x\n", created_at=2, job_id="k")]
+    await store.append_log(parts)
+    await store.append_log([log_part("t", 3, contents="changed"), log_part("t", 4)])
+    assert await log(store, job_id="j") == "t4 t3 t2 t1"
+    assert await log(store, task_ids=["t", "u"]) in ("t4 t3 t2 u1 t1", "t4 t3 u1 t2 t1")
+    assert await log(store, task_ids=[]) == ""
+    assert await log(store, job_id="j", terms=["LINE"]) == "t3 t2 t1"
+    assert await log(store, job_id="j", terms=["line", "2"]) == "t2"
+    assert await log(store, job_id="j", terms=["$X.*"]) == "t3 t2 t1"
+    assert await log(store, job_id="j", terms=[".*"]) == "t3 t2 t1"
+    assert await log(store, job_id="j", terms=["("]) == ""
+    assert await log(store, task_ids=["u"], terms=["ärger", "(x"]) == "u1"
+    page = await store.log_page(job_id="j", task_ids=None, terms=[], skip=1, limit=2)
+    assert ([each.number for each in page.items], page.total) == ([3, 2], 4)
+
+
+async def test_purge_logs(store: Store) -> None:
+    await store.append_log([log_part("t", n, created_at=n) for n in range(1, 11)])
+    assert await store.purge_logs(6, 3) == 3
+    assert await store.purge_logs(6, 10) == 2
+    assert await store.purge_logs(6, 10) == 0
+    assert await log(store, task_ids=["t"]) == "t10 t9 t8 t7 t6"
+
+
+async def test_vars_are_of_the_latest_that_completed(store: Store) -> None:
+    def ended(id: str, var: str, at: int, result: str | None, **fields: Any) -> Task:
+        state = fields.pop("state", "COMPLETED")
+        return task(id, var=var, completed_at=at, result=result, state=state, **fields)
+
+    await store.insert_many(
+        [
+            ended("1", "a", 1, "old"),
+            ended("2", "a", 2, "new"),
+            ended("3", "a", 3, "failed", state="FAILED"),
+            ended("4", "a", 4, "later restart", restarts=1),
+            ended("5", "b.$x", 1, "dotted"),
+            ended("6", "empty", 1, None),
+            ended("7", "a", 9, "of another job", job_id="other"),
+            task("8", state="COMPLETED", result="no var"),
+        ]
+    )
+    everything = {"a": "new", "b.$x": "dotted", "empty": ""}
+    assert await store.vars("j", None, 0) == everything
+    assert await store.vars("j", None, 1) == everything | {"a": "later restart"}
+    assert await store.vars("j", ["a", "none"], 0) == {"a": "new"}
+    assert await store.vars("j", [], 0) == {}
+
+
+async def test_a_job_is_deleted_whole(store: Store) -> None:
+    doomed, kept = job("j"), job("k")
+    await store.insert_many([doomed, kept])
+    await store.insert_many([task(f"{owner}{n}", owner) for owner in "jk" for n in range(1100)])
+    await store.append_log(
+        [log_part(f"{owner}0", n, job_id=owner) for owner in "jk" for n in (1, 2)]
+    )
+    for owner in "jk":
+        await store.insert_many([items(owner, [], owner), delivery(owner, owner)])
+    await store.delete_job(doomed)
+    await store.delete_job(doomed)
+    for kind, left in ((Job, 1), (Task, 1100), (LogPart, 2), (Items, 1), (Delivery, 1)):
+        assert await store.count(kind, {}) == left
+    assert await found(store) == "k"
