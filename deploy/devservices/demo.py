@@ -1,0 +1,111 @@
+"""The `deploy/demo` command: one job on a Haulier of its own, from the first line to the last.
+
+Everything is on a free port and in a temporary folder, and is gone afterwards. The exit code is 0
+where the job completed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from devservices import docker_engine, images
+from devservices.places import ROOT, free_port
+from devservices.processes import ServiceError, wait_until
+
+HAULIER = ROOT / ".venv" / "bin" / "haulier"
+JOB = ROOT / "examples" / "hello.yaml"
+IMAGE = "alpine:3.18.3"
+"""The image of that job's tasks."""
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+
+def main() -> int:
+    """Serve, submit, follow, stop."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="haulier-demo-") as folder:
+            return _demo(Path(folder))
+    except ServiceError as fault:
+        print(f"demo: {fault}", file=sys.stderr)
+        return 1
+
+
+def _demo(folder: Path) -> int:
+    runtime = _runtime()
+    address = f"localhost:{free_port()}"
+    env = {
+        **os.environ,
+        "HAULIER_SERVER": f"http://{address}",
+        "HAULIER_DATASTORE_SQLITE_PATH": str(folder / "haulier.db"),
+        "HAULIER_WORKER_DATA": str(folder / "worker"),
+        "HAULIER_WORKER_ADDRESS": f"localhost:{free_port()}",
+    }
+    _say(f"serving on http://{address}")
+    with _serving(address, runtime, env, folder / "server.log"):
+        _say(f"submitting {JOB.relative_to(ROOT)}")
+        return subprocess.run([HAULIER, "submit", JOB, "--follow"], env=env, check=False).returncode
+
+
+def _runtime() -> list[str]:
+    """The arguments that choose what tasks run in: containers, where an engine answers."""
+    if docker_engine.answers():
+        _say("a Docker engine answers: tasks run in containers")
+        _say(f"image {IMAGE}: {images.have(IMAGE)}")
+        return []
+    _say("no Docker engine answers: tasks run as local processes, without isolation")
+    return ["--runtime", "shell", "--ignore-image"]
+
+
+@contextmanager
+def _serving(address: str, runtime: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
+    """Haulier up and healthy; ended in order on the way out."""
+    command = [HAULIER, "run", "standalone", "--address", address, *runtime]
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _await_health(server, f"http://{address}/health", log)
+        yield
+    finally:
+        _end(server)
+
+
+def _await_health(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def settled() -> bool:
+        return server.poll() is not None or _healthy(url)
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(settled, START_SECONDS)
+    if server.poll() is not None or not _healthy(url):
+        raise ServiceError(f"haulier did not start:\n{log.read_text(errors='replace')}")
+
+
+def _healthy(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _say(text: str) -> None:
+    print(f"demo: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
