@@ -13,7 +13,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from devservices import docker_engine, mongodb, nodes, podman, rabbitmq, registry
 from devservices.places import one_at_a_time
@@ -139,16 +140,22 @@ def _at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _call(command: list[str], found: dict[str, str]) -> int:
     """Run it in the foreground. Ctrl-C reaches it from the terminal: we wait for its own end."""
-    with subprocess.Popen(command, env={**os.environ, **found}) as process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _frame: _pass_on(process, number))
+    with (
+        subprocess.Popen(command, env={**os.environ, **found}) as process,
+        _handling(signal.SIGINT, lambda: None),
+        _handling(signal.SIGTERM, process.terminate),
+    ):
         code = process.wait()
     return code if code >= 0 else 128 - code
 
 
-def _pass_on(process: subprocess.Popen[bytes], number: int) -> None:
-    if number == signal.SIGTERM:
-        process.send_signal(number)
+@contextmanager
+def _handling(number: signal.Signals, act: Callable[[], None]) -> Iterator[None]:
+    before = signal.signal(number, lambda *_: act())
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _nothing(_text: str) -> None:

@@ -1,4 +1,4 @@
-"""The `deploy/demo` command: one job on a Haulier of its own, from the first line to the last.
+"""The `deploy/demo [FILE]` command: one job on a Haulier of its own, from first line to last.
 
 Everything is on a free port and in a temporary folder, and is gone afterwards. The exit code is 0
 where the job completed.
@@ -6,13 +6,15 @@ where the job completed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,17 +31,21 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve, submit, follow, stop."""
+    parser = argparse.ArgumentParser(prog="deploy/demo", description=__doc__)
+    parser.add_argument("job", nargs="?", type=Path, default=JOB, help="a job file; %(default)s")
+    job: Path = parser.parse_args(arguments).job
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with tempfile.TemporaryDirectory(prefix="haulier-demo-") as folder:
-            return _demo(Path(folder))
+            return _demo(job, Path(folder))
     except ServiceError as fault:
         print(f"demo: {fault}", file=sys.stderr)
         return 1
 
 
-def _demo(folder: Path) -> int:
+def _demo(job: Path, folder: Path) -> int:
     runtime = _runtime()
     address = f"localhost:{free_port()}"
     env = {
@@ -51,8 +57,8 @@ def _demo(folder: Path) -> int:
     }
     _say(f"serving on http://{address}")
     with _serving(address, runtime, env, folder / "server.log"):
-        _say(f"submitting {JOB.relative_to(ROOT)}")
-        return subprocess.run([HAULIER, "submit", JOB, "--follow"], env=env, check=False).returncode
+        _say(f"submitting {job}")
+        return subprocess.run([HAULIER, "submit", job, "--follow"], env=env, check=False).returncode
 
 
 def _runtime() -> list[str]:
@@ -68,7 +74,7 @@ def _runtime() -> list[str]:
 @contextmanager
 def _serving(address: str, runtime: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
     """Haulier up and healthy; ended in order on the way out."""
-    command = [HAULIER, "run", "standalone", "--address", address, *runtime]
+    command = [str(HAULIER), "run", "standalone", "--address", address, *runtime]
     with log.open("wb") as output:
         server = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
