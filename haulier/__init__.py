@@ -1,3 +1,8 @@
-"""The face of Haulier: its client and its command."""
+"""Haulier for Python: an asynchronous client of its REST API, and the `haulier` command."""
+
+from haulier.client import Client
+from haulier.errors import ApiError, HaulierError, UnreachableError
+
+__all__ = ["ApiError", "Client", "HaulierError", "UnreachableError", "__version__"]
 
 __version__ = "0.1.0"

@@ -1,0 +1,339 @@
+"""The asynchronous client of Haulier's REST API.
+
+    async with Client("http://localhost:8000") as client:
+        job = await client.submit(Path("job.yaml"))
+        async for part in client.follow_job_log(job.id):
+            print(part.contents, end="")
+        print((await client.wait(job.id)).result)
+
+Every method may raise `ApiError` (the server refuses: status and message), `UnreachableError`
+(nobody answers at the address) and, where the answer makes no sense, `HaulierError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from haulier.errors import ApiError
+from haulier.results import (
+    Event,
+    Health,
+    Job,
+    JobSummary,
+    LogPart,
+    Metrics,
+    Node,
+    Page,
+    Queue,
+    Role,
+    ScheduledJob,
+    Task,
+    User,
+)
+from haulier.transport import Params, Transport
+from shared.errors import HaulierError
+
+DEFAULT_SERVER: Final = "http://localhost:8000"
+YAML: Final = "text/yaml"
+JSON: Final = "application/json"
+
+Document = str | bytes | Path | Mapping[str, Any]
+"""A job: YAML (or JSON) as text, a file of it (`.json` is JSON), or plain data."""
+
+T = TypeVar("T")
+
+_POLL_FIRST: Final = 0.1
+_POLL_LONGEST: Final = 2.0
+_UNAVAILABLE: Final = frozenset({503})
+
+
+class Client(Transport):
+    """A client of one server.
+
+    `server` may hold a user and a password (`http://ann:secret@host:8000`); `key` is for servers
+    that ask for one. `timeout`: seconds that an answer may take. `patience`: seconds that a stream
+    which was cut is tried to be taken up again.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        key: str | None = None,
+        timeout: float = 60.0,
+        patience: float = 60.0,
+    ) -> None:
+        super().__init__(server, key=key, timeout=timeout, patience=patience)
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        document: Document,
+        *,
+        content_type: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobSummary:
+        """Submit a job; return it as stored. The same `idempotency_key` makes no second job."""
+        body, kind = _body_of(document)
+        headers = {"Content-Type": content_type or kind}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        answer = await self.request("POST", "/jobs", body=body, headers=headers)
+        return _read(answer, JobSummary)
+
+    async def check(self, document: Document, *, content_type: str | None = None) -> JobSummary:
+        """Have the server validate a job without storing it; return what it would store."""
+        body, kind = _body_of(document)
+        answer = await self.request(
+            "POST",
+            "/jobs",
+            params={"dryRun": True},
+            body=body,
+            headers={"Content-Type": content_type or kind},
+        )
+        return _read(answer, JobSummary)
+
+    async def jobs(
+        self,
+        q: str | None = None,
+        *,
+        state: str | None = None,
+        tag: str | None = None,
+        page: int | None = None,
+        size: int | None = None,
+    ) -> Page[JobSummary]:
+        """Return a page of jobs, newest first. `q` searches, and may hold `tag:x`, `tags:a,b`."""
+        params: Params = {"q": q, "state": state, "tag": tag, "page": page, "size": size}
+        return _read(await self.request("GET", "/jobs", params=params), Page[JobSummary])
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job whole, with its execution."""
+        return _read(await self.request("GET", f"/jobs/{_name(job_id)}"), Job)
+
+    async def job_tasks(
+        self, job_id: str, *, page: int | None = None, size: int | None = None
+    ) -> Page[Task]:
+        """Return a page of a job's execution, in its order."""
+        path = f"/jobs/{_name(job_id)}/tasks"
+        params: Params = {"page": page, "size": size}
+        return _read(await self.request("GET", path, params=params), Page[Task])
+
+    async def cancel(self, job_id: str) -> None:
+        """Cancel a job: on return that is stored, and its containers are about to go."""
+        await self.request("PUT", f"/jobs/{_name(job_id)}/cancel")
+
+    async def restart(self, job_id: str) -> None:
+        """Let a failed or cancelled job go on from the task where it ended."""
+        await self.request("PUT", f"/jobs/{_name(job_id)}/restart")
+
+    async def delete(self, job_id: str) -> None:
+        """Delete an ended job, its tasks and logs."""
+        await self.request("DELETE", f"/jobs/{_name(job_id)}")
+
+    async def wait(self, job_id: str) -> Job:
+        """Return the job once it has ended, good or bad."""
+        pause = _POLL_FIRST
+        while not (job := await self.job(job_id)).ended:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _POLL_LONGEST)
+        return job
+
+    async def task(self, task_id: str) -> Task:
+        """Return one attempt at a task."""
+        return _read(await self.request("GET", f"/tasks/{_name(task_id)}"), Task)
+
+    # --- logs -----------------------------------------------------------------------------------
+
+    async def job_log(
+        self,
+        job_id: str,
+        *,
+        q: str | None = None,
+        page: int | None = None,
+        size: int | None = None,
+    ) -> Page[LogPart]:
+        """Return a page of a job's log, newest part first."""
+        return await self._log(f"/jobs/{_name(job_id)}/log", q, page, size)
+
+    async def task_log(
+        self,
+        task_id: str,
+        *,
+        q: str | None = None,
+        page: int | None = None,
+        size: int | None = None,
+    ) -> Page[LogPart]:
+        """Return a page of a task's log, newest part first."""
+        return await self._log(f"/tasks/{_name(task_id)}/log", q, page, size)
+
+    async def _log(
+        self, path: str, q: str | None, page: int | None, size: int | None
+    ) -> Page[LogPart]:
+        params: Params = {"q": q, "page": page, "size": size}
+        return _read(await self.request("GET", path, params=params), Page[LogPart])
+
+    def follow_job_log(self, job_id: str) -> AsyncGenerator[LogPart]:
+        """Yield all of a job's log so far, then live, until the job ends; each line once.
+
+        A connection that is cut is taken up again where it was.
+        """
+        return self._follow(f"/jobs/{_name(job_id)}/log/stream")
+
+    def follow_task_log(self, task_id: str) -> AsyncGenerator[LogPart]:
+        """Yield all of a task's log so far, then live, until the task ends; each line once."""
+        return self._follow(f"/tasks/{_name(task_id)}/log/stream")
+
+    async def _follow(self, path: str) -> AsyncGenerator[LogPart]:
+        async with aclosing(self.stream(path)) as events:
+            async for event in events:
+                if event.name == "end":
+                    return
+                yield _read(event.data.encode(), LogPart)
+
+    def download_log(self, job_id: str) -> AsyncGenerator[bytes]:
+        """Yield the whole log of a job as text in UTF-8, as it comes."""
+        return self.chunks(f"/jobs/{_name(job_id)}/log/download")
+
+    async def events(
+        self,
+        *,
+        job: str | None = None,
+        type: str | None = None,  # noqa: A002  (the API's word)
+    ) -> AsyncGenerator[Event]:
+        """Yield state changes of jobs and tasks as they happen, for ever."""
+        async with aclosing(self.stream("/events", {"job": job, "type": type})) as events:
+            async for event in events:
+                yield Event(type=event.name, data=_read(event.data.encode(), Any))
+
+    # --- the cluster ----------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """Return how the server is. `DOWN` is an answer, not an error."""
+        answer = await self.request("GET", "/health", accept_status=_UNAVAILABLE)
+        return _read(answer, Health)
+
+    async def nodes(self) -> list[Node]:
+        """Return the nodes that were heard of lately."""
+        return _read(await self.request("GET", "/nodes"), list[Node])
+
+    async def drain(self, node_id: str) -> None:
+        """Let a worker take nothing new."""
+        await self.request("PUT", f"/nodes/{_name(node_id)}/drain")
+
+    async def resume(self, node_id: str) -> None:
+        """Let a drained worker take tasks again."""
+        await self.request("PUT", f"/nodes/{_name(node_id)}/resume")
+
+    async def queues(self) -> list[Queue]:
+        """Return the figures of all queues."""
+        return _read(await self.request("GET", "/queues"), list[Queue])
+
+    async def queue(self, name: str) -> Queue:
+        """Return the figures of one queue."""
+        return _read(await self.request("GET", f"/queues/{_name(name)}"), Queue)
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a task queue."""
+        await self.request("DELETE", f"/queues/{_name(name)}")
+
+    async def metrics(self) -> Metrics:
+        """Return the cluster in four numbers."""
+        return _read(await self.request("GET", "/metrics"), Metrics)
+
+    # --- scheduled jobs -------------------------------------------------------------------------
+
+    async def schedule(
+        self, document: Document, *, content_type: str | None = None
+    ) -> ScheduledJob:
+        """Store a job that has a `schedule`; it is active at once."""
+        body, kind = _body_of(document)
+        headers = {"Content-Type": content_type or kind}
+        answer = await self.request("POST", "/scheduled-jobs", body=body, headers=headers)
+        return _read(answer, ScheduledJob)
+
+    async def scheduled_jobs(
+        self, *, page: int | None = None, size: int | None = None
+    ) -> Page[ScheduledJob]:
+        """Return a page of scheduled jobs."""
+        params: Params = {"page": page, "size": size}
+        answer = await self.request("GET", "/scheduled-jobs", params=params)
+        return _read(answer, Page[ScheduledJob])
+
+    async def scheduled_job(self, schedule_id: str) -> ScheduledJob:
+        """Return one scheduled job."""
+        answer = await self.request("GET", f"/scheduled-jobs/{_name(schedule_id)}")
+        return _read(answer, ScheduledJob)
+
+    async def pause_scheduled_job(self, schedule_id: str) -> None:
+        """Let a scheduled job make no jobs for now."""
+        await self.request("PUT", f"/scheduled-jobs/{_name(schedule_id)}/pause")
+
+    async def resume_scheduled_job(self, schedule_id: str) -> None:
+        """Let a paused scheduled job go on."""
+        await self.request("PUT", f"/scheduled-jobs/{_name(schedule_id)}/resume")
+
+    async def delete_scheduled_job(self, schedule_id: str) -> None:
+        """Delete a scheduled job; the jobs it has made stay."""
+        await self.request("DELETE", f"/scheduled-jobs/{_name(schedule_id)}")
+
+    # --- users ----------------------------------------------------------------------------------
+
+    async def users(self) -> list[User]:
+        """Return all users."""
+        return _read(await self.request("GET", "/users"), list[User])
+
+    async def add_user(self, username: str, password: str, name: str = "") -> User:
+        """Add a user who may sign in."""
+        person = {"username": username, "password": password, "name": name}
+        return _read(await self._post("/users", person), User)
+
+    async def roles(self) -> list[Role]:
+        """Return all roles."""
+        return _read(await self.request("GET", "/roles"), list[Role])
+
+    async def add_role(self, name: str) -> Role:
+        """Add a role that permissions may name."""
+        return _read(await self._post("/roles", {"name": name}), Role)
+
+    async def grant_role(self, username: str, role: str) -> None:
+        """Give a user a role."""
+        await self.request("PUT", f"/users/{_name(username)}/roles/{_name(role)}")
+
+    async def revoke_role(self, username: str, role: str) -> None:
+        """Take a role from a user."""
+        await self.request("DELETE", f"/users/{_name(username)}/roles/{_name(role)}")
+
+    async def _post(self, path: str, data: Mapping[str, Any]) -> bytes:
+        body = msgspec.json.encode(data)
+        return await self.request("POST", path, body=body, headers={"Content-Type": JSON})
+
+
+def _name(text: str) -> str:
+    if text in ("", ".", ".."):
+        raise ApiError(404, f"there is nothing named {text!r}")
+    return quote(text, safe="")
+
+
+def _body_of(document: Document) -> tuple[bytes, str]:
+    if isinstance(document, Path):
+        return document.read_bytes(), JSON if document.suffix == ".json" else YAML
+    if isinstance(document, Mapping):
+        return json.dumps(document).encode(), JSON
+    return document.encode() if isinstance(document, str) else document, YAML
+
+
+def _read(answer: bytes, kind: type[T] | Any) -> T:
+    try:
+        result: T = msgspec.json.decode(answer, type=kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HaulierError(f"the server's answer makes no sense: {error}: is it Haulier?") from None
+    return result

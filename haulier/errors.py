@@ -1,0 +1,25 @@
+"""What can go wrong when a server is asked."""
+
+from __future__ import annotations
+
+from shared.errors import HaulierError
+
+__all__ = ["ApiError", "HaulierError", "UnreachableError"]
+
+
+class UnreachableError(HaulierError):
+    """The server at `server` can't be reached, or does not answer in time."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(f"can't reach {server}: {reason}")
+        self.server = server
+        self.reason = reason
+
+
+class ApiError(HaulierError):
+    """The server refused: `status` is HTTP's, `message` what the server said."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message

@@ -1,0 +1,219 @@
+"""Requests to one server, with its refusals and absences told as errors of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from haulier.errors import ApiError, UnreachableError
+from haulier.sse import EventReader, ServerEvent
+from shared.errors import HaulierError
+
+CONNECT_TIMEOUT: Final = 10.0
+QUIET_TIMEOUT: Final = 60.0
+"""Seconds without a byte after which a stream is taken up anew."""
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 5.0
+LARGEST_MESSAGE: Final = 16_384
+
+Params = Mapping[str, str | int | bool | None]
+
+
+class Transport:
+    """A connection pool to one server. Use it as an asynchronous context."""
+
+    def __init__(self, server: str, *, key: str | None, timeout: float, patience: float) -> None:
+        self.server, auth = _server_of(server)
+        self._auth = auth
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout = timeout
+        self._patience = patience
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers={"Accept": "application/json", **self._headers}, auth=self._auth
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept_status: frozenset[int] = frozenset(),
+    ) -> bytes:
+        """Return the answer's body. Any status but 2xx and `accept_status` is an `ApiError`."""
+        timeout = aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT)
+        async with self._asked(method, path, timeout, params, body, headers) as response:
+            answer = await response.read()
+            if response.status not in accept_status:
+                _check_status(response, answer)
+            return answer
+
+    async def chunks(self, path: str) -> AsyncGenerator[bytes]:
+        """Yield the body of a long answer as it comes."""
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=QUIET_TIMEOUT)
+        headers = {"Accept": "text/plain"}
+        async with self._asked("GET", path, timeout, None, None, headers) as response:
+            if response.status != 200:
+                _check_status(response, await response.content.read(LARGEST_MESSAGE))
+            async for chunk in response.content.iter_any():
+                yield chunk
+
+    async def stream(self, path: str, params: Params | None = None) -> AsyncGenerator[ServerEvent]:
+        """Yield the events of a stream for ever, taking it up again where it was cut.
+
+        Raises `UnreachableError` where that does not succeed within the patience, `ApiError` where
+        the server refuses. The caller stops when the event comes that ends it.
+        """
+        reader = EventReader()
+        pauses = _Pauses(self._patience)
+        while True:
+            try:
+                async with aclosing(self._stream_once(path, params, reader)) as events:
+                    async for event in events:
+                        pauses.reset()
+                        yield event
+                await pauses.wait(None, reader.retry)
+            except UnreachableError as error:
+                await pauses.wait(error, reader.retry)
+            except ApiError as error:
+                if error.status not in (429, 502, 503, 504):
+                    raise
+                await pauses.wait(error, reader.retry)
+            reader = EventReader(reader.last_id)
+
+    async def _stream_once(
+        self, path: str, params: Params | None, reader: EventReader
+    ) -> AsyncGenerator[ServerEvent]:
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=QUIET_TIMEOUT)
+        headers = {"Accept": "text/event-stream"}
+        if reader.last_id:
+            headers["Last-Event-ID"] = reader.last_id
+        async with self._asked("GET", path, timeout, params, None, headers) as response:
+            if response.status != 200:
+                _check_status(response, await response.content.read(LARGEST_MESSAGE))
+            if response.content_type != "text/event-stream":
+                raise HaulierError(f"{self.server}{path} is no stream of events: is it Haulier?")
+            async for chunk in response.content.iter_any():
+                for event in reader.feed(chunk):
+                    yield event
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        timeout: aiohttp.ClientTimeout,
+        params: Params | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        assert self._session is not None, "use the client as an asynchronous context"
+        url = URL(self.server + path, encoded=True).update_query(_query(params))
+        try:
+            async with self._session.request(
+                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                yield response
+        except TimeoutError as error:
+            raise UnreachableError(self.server, "no answer in time") from error
+        except aiohttp.ClientConnectorError as error:
+            raise UnreachableError(self.server, _reason(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(self.server, f"the connection failed: {reason}") from error
+
+
+class _Pauses:
+    """Growing waits between tries, until nothing was heard for `patience` seconds."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: something was heard."""
+        self._next = FIRST_PAUSE
+        self._deadline = asyncio.get_running_loop().time() + self._patience
+
+    async def wait(self, error: HaulierError | None, asked: float | None) -> None:
+        """Wait before the next try, as long as the server asked; raise `error` when too late."""
+        now = asyncio.get_running_loop().time()
+        if error is not None and now >= self._deadline:
+            raise error
+        await asyncio.sleep(min(max(self._next, asked or 0.0), LONGEST_PAUSE))
+        self._next = min(self._next * 2, LONGEST_PAUSE)
+
+
+def _server_of(text: str) -> tuple[str, aiohttp.BasicAuth | None]:
+    """Return the address without a slash at the end, and the user and password that it holds."""
+    address = text.strip() if "://" in text else f"http://{text.strip()}"
+    try:
+        url, parts = URL(address), urlsplit(address)
+    except ValueError:
+        url, parts = URL(), urlsplit("")
+    if url.scheme not in ("http", "https") or not url.host or parts.query or parts.fragment:
+        raise HaulierError(f"not a server's address: {text!r}: write it like http://localhost:8000")
+    auth = aiohttp.BasicAuth(url.user, url.password or "", "utf-8") if url.user else None
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", "")), auth
+
+
+def _query(params: Params | None) -> dict[str, str]:
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in given.items()
+    }
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "no such host"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return f"no secure connection: {error.os_error}"
+    if isinstance(error.os_error, ConnectionRefusedError):
+        return "connection refused (is it running there?)"
+    return error.os_error.strerror or str(error.os_error)
+
+
+def _check_status(response: aiohttp.ClientResponse, body: bytes) -> None:
+    status = response.status
+    if status < 300:
+        return
+    if status < 400:
+        where = response.headers.get("Location", "elsewhere")
+        raise ApiError(status, f"the server sends us to {where}: use that address")
+    raise ApiError(status, _message_in(body) or f"the server answered {status} {response.reason}")
+
+
+def _message_in(body: bytes) -> str:
+    try:
+        answer: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    message = answer.get("message") if isinstance(answer, dict) else None
+    return message if isinstance(message, str) else ""
