@@ -1,4 +1,4 @@
-"""Where the folders of runs are: in the worker's data folder, by node, so that they can be swept."""
+"""Where the folders of runs are: in the worker's data folder, by node, to be swept by it."""
 
 from __future__ import annotations
 

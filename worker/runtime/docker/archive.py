@@ -1,0 +1,78 @@
+"""Files into and out of a container by archives: the engine need not see the worker's."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from docker import APIClient
+from docker.errors import NotFound
+
+from worker.runtime import exchange
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file (or a folder, where `contents` is None) and its path in the container."""
+
+    path: str
+    contents: bytes | None
+    mode: int
+
+
+def put(api: APIClient, container_id: str, entries: Iterable[Entry]) -> None:
+    """Put files into a created container; folders above them are made. Raises APIError."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for entry in entries:
+            info = tarfile.TarInfo(entry.path.lstrip("/"))
+            info.mode = entry.mode
+            if entry.contents is None:
+                info.type = tarfile.DIRTYPE
+                tar.addfile(info)
+            else:
+                info.size = len(entry.contents)
+                tar.addfile(info, io.BytesIO(entry.contents))
+    api.put_archive(container_id, "/", buffer.getvalue())
+
+
+def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes | None:
+    """Return a plain file of a container's; None where there is none.
+
+    Raises TaskError past `limit` bytes, and for what is no plain file: nothing more of it is read.
+    """
+    try:
+        chunks, _ = api.get_archive(container_id, path)
+    except NotFound:
+        return None
+    with tarfile.open(fileobj=_Reader(iter(chunks)), mode="r|") as tar:
+        info = tar.next()
+        if info is None:
+            return None
+        if not info.isreg():
+            raise exchange.output_not_plain()
+        if info.size > limit:
+            raise exchange.output_too_large(limit)
+        file = tar.extractfile(info)
+        return file.read() if file else None
+
+
+class _Reader(io.RawIOBase):
+    """Chunks of bytes as a file that can be read once."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        part = self._rest[: len(buffer)]
+        self._rest = self._rest[len(part) :]
+        buffer[: len(part)] = part
+        return len(part)

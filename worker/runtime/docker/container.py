@@ -1,0 +1,170 @@
+"""One container of a run, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from docker.errors import APIError, NotFound
+
+from shared.errors import RuntimeUnavailable
+from worker.runtime.docker.engine import Engine, EngineGoneError, explain
+from worker.runtime.docker.stream import Stream
+from worker.runtime.faults import RunLostError, RunStoppedError, TaskError
+from worker.runtime.port import Sink
+from worker.runtime.stages import Exit
+from worker.runtime.tail import Tail
+
+_KILLED = 30.0
+"""Seconds after SIGKILL until a container is given up as one that the engine can't end."""
+_WAIT = 300
+_VANISHING = ("removing", "dead")
+
+
+class StartError(TaskError):
+    """The engine could not start the container."""
+
+
+class Container:
+    """A created container. Nobody else of ours starts or kills it."""
+
+    def __init__(self, engine: Engine, container_id: str) -> None:
+        self._engine = engine
+        self.id = container_id
+        self.state: dict[str, Any] = {}
+        self._refused = False
+        self._started: asyncio.Event | None = None
+        self._over = asyncio.Event()
+        self._stopped = False
+
+    async def run(self, sink: Sink) -> Exit:
+        """Start it, pass on what it prints, and return its end. Called once.
+
+        Raises StartError, RunLostError, RunStoppedError, and what the sink raises.
+        """
+        stream = await self._attach()
+        try:
+            await self.start()
+            tail = await _pass_on(stream, sink)
+            return await self._end(tail)
+        finally:
+            stream.close()
+            self._over.set()
+
+    async def start(self) -> None:
+        """Start it. Raises StartError, RunStoppedError."""
+        if self._refused:
+            raise RunStoppedError
+        self._started = asyncio.Event()
+        try:
+            await self._engine.call(self._engine.api.start, self.id)
+        except NotFound as error:
+            if "No such container" in explain(error):
+                raise RunLostError("the container vanished") from None
+            raise StartError(_start_fault(error)) from None
+        except APIError as error:
+            raise StartError(_start_fault(error)) from None
+        finally:
+            self._started.set()
+
+    async def terminate(self, grace: float) -> None:
+        """As `Live` says."""
+        self._stopped = True
+        if self._started is None:
+            self._refused = True
+            return
+        await self._started.wait()
+        for name, patience in (("SIGTERM", grace), ("SIGKILL", _KILLED)):
+            if self._over.is_set():
+                return
+            with contextlib.suppress(APIError, EngineGoneError):  # it has ended
+                await self._engine.call(self._engine.api.kill, self.id, name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), patience)
+
+    async def _attach(self) -> Stream:
+        attach = self._engine.api.attach_socket
+        try:
+            attached = await self._engine.call(
+                attach, self.id, {"stdout": 1, "stderr": 1, "stream": 1}
+            )
+        except NotFound:
+            raise RunLostError("the container vanished") from None
+        return Stream(self._engine, attached)
+
+    async def _end(self, tail: Tail) -> Exit:
+        try:
+            with _vanished():
+                code = await self._wait()
+                inspect = self._engine.api.inspect_container
+                self.state = (await self._engine.call(inspect, self.id))["State"]
+        except EngineGoneError:
+            await self._engine.back()
+            raise
+        if self.state.get("Status") in _VANISHING and not self._stopped:
+            raise RunLostError("the container is being removed by somebody else")
+        if code != 0 and not self._stopped:
+            await self._engine_lives()
+        return Exit(code, tail, out_of_memory=bool(self.state.get("OOMKilled")))
+
+    async def _wait(self) -> int:
+        while True:
+            try:
+                answer = await self._engine.watch(self._engine.api.wait, self.id, timeout=_WAIT)
+            except EngineGoneError as error:
+                if "timed out" not in str(error).lower():
+                    raise
+            else:
+                return int(answer["StatusCode"])
+
+    async def _engine_lives(self) -> None:
+        """An engine that shuts down ends all containers; that is no failure of the task's."""
+        try:
+            await self._engine.ping()
+        except RuntimeUnavailable:
+            await self._engine.back()
+            raise RunLostError("the engine was stopped") from None
+
+    def seconds(self) -> float:
+        """How long it ran, by the engine's clock; 0 where that is not known."""
+        try:
+            began, ended = (_time(self.state[name]) for name in ("StartedAt", "FinishedAt"))
+        except (KeyError, ValueError):
+            return 0.0
+        return max(0.0, (ended - began).total_seconds())
+
+
+async def _pass_on(stream: Stream, sink: Sink) -> Tail:
+    tail = Tail()
+    async for data in stream.chunks():
+        tail.add(data)
+        await sink.write(data)
+    return tail
+
+
+@contextlib.contextmanager
+def _vanished() -> Iterator[None]:
+    try:
+        yield
+    except NotFound:
+        raise RunLostError("the container vanished") from None
+    except APIError as error:
+        if error.status_code == 409:  # its removal is in progress
+            raise RunLostError(explain(error)) from None
+        raise
+
+
+def _start_fault(error: APIError) -> str:
+    return f"the container cannot be started: {explain(error)}"
+
+
+def _time(text: str) -> datetime:
+    """Return the time that RFC 3339 text with nanoseconds says."""
+    head, _, fraction = text.partition(".")
+    digits = "".join(c for c in fraction if c.isdigit())[:6] if fraction else "0"
+    zone = "+00:00" if text.endswith("Z") else text[-6:]
+    head = head.removesuffix("Z") if not fraction else head
+    return datetime.fromisoformat(f"{head}.{digits:0<6}{zone}")

@@ -1,0 +1,161 @@
+"""The connection to an engine: Docker's blocking SDK, on threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError, DockerException
+from docker.utils import version_lt
+
+from shared.errors import RuntimeUnavailable
+from worker.runtime.docker.address import Address, find
+from worker.runtime.faults import RunLostError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEAST_API = "1.41"
+REQUEST_TIMEOUT = 120
+"""Seconds for one request that does not wait for a task."""
+THREADS = 512
+"""At most; a thread is made when all others are busy: one or two for each running task."""
+PATIENCE = 45.0
+"""Seconds that an engine may be away (a restart of it) before its runs are given up."""
+
+WAYS_ON = (
+    "Start Docker (or set runtime.docker.host), or run the scripts as local processes "
+    "without isolation: --runtime shell --ignore-image"
+)
+
+
+class EngineGoneError(RunLostError):
+    """The engine does not answer."""
+
+
+class Engine:
+    """One engine's API. `call` keeps its blocking off the event loop."""
+
+    def __init__(self, configured: str, docker_config: str) -> None:
+        """`configured`: the address in the settings; `docker_config`: the file of credentials."""
+        self._configured = configured
+        self.docker_config = docker_config or None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self.address = Address("", "")
+        self.info: dict[str, Any] = {}
+        self._api: APIClient | None = None
+
+    @property
+    def api(self) -> APIClient:
+        """The SDK's client; connected."""
+        assert self._api is not None
+        return self._api
+
+    async def connect(self) -> None:
+        """Find the engine. Raises RuntimeUnavailable that says where it was looked for."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
+
+    def _connect(self) -> None:
+        self.address = find(self._configured, os.environ)
+        try:
+            self._api = APIClient(
+                base_url=self.address.host,
+                tls=self.address.tls,
+                timeout=REQUEST_TIMEOUT,
+                max_pool_size=64,
+                use_ssh_client=self.address.host.startswith("ssh://"),
+            )
+            self.info = self._api.info()
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise RuntimeUnavailable(self._silent(error)) from None
+        if self.address.socket:
+            self._api.trust_env = False  # a proxy is never in the way of a socket
+        if version_lt(self._api.api_version, LEAST_API):
+            raise RuntimeUnavailable(
+                f"the engine at {self.address.host} speaks version {self._api.api_version} of "
+                f"Docker's API; {LEAST_API} (Docker 20.10) or later is needed"
+            )
+
+    def _silent(self, error: Exception) -> str:
+        reason = str(error).rsplit("server API version: ", 1)[-1]
+        where = f"{self.address.host} ({self.address.origin})"
+        return f"no Docker engine answers at {where}: {reason}. {WAYS_ON}"
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something short with the engine. Cancelled, it is done first: nothing is half made.
+
+        Raises EngineGoneError where the engine does not answer, and what `function` raises.
+        """
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, partial(_translated, function, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work})
+            raise
+
+    async def watch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something that lasts; cancelled, the thread goes on until it ends by itself."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, partial(_translated, function, *args, **kwargs)
+        )
+
+    async def ping(self) -> None:
+        """Return if it answers on a new connection. Raises RuntimeUnavailable."""
+        try:
+            await self.call(self._ping)
+        except (EngineGoneError, DockerException) as error:
+            raise RuntimeUnavailable(self._silent(error)) from None
+
+    def _ping(self) -> None:
+        if self.address.socket:  # one that is shutting down still answers on old connections
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(5)
+                try:
+                    probe.connect(str(self.address.socket))
+                except OSError as error:
+                    raise EngineGoneError(str(error)) from None
+        self.api.ping()
+
+    async def back(self) -> bool:
+        """Wait until it answers again; False if it does not for long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        while loop.time() < until:
+            try:
+                await self.ping()
+            except RuntimeUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._api is not None:
+            self._api.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _translated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return function(*args, **kwargs)
+    except APIError:
+        raise
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise EngineGoneError(f"the engine does not answer: {error}") from error
+
+
+def explain(error: APIError) -> str:
+    """Return the engine's own words, in one line."""
+    words = str(error.explanation or error)
+    return " ".join(words.split())

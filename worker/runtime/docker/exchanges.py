@@ -1,0 +1,139 @@
+"""Two ways for files into and out of a container: a folder of the host's, or archives."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.model.language import SmallTask
+from worker.runtime import exchange
+from worker.runtime.docker import archive
+from worker.runtime.docker.archive import Entry
+from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.mounts import TORK
+from worker.runtime.docker.spec import workdir
+from worker.runtime.faults import TaskError
+
+OUTPUT = f"{TORK}/{exchange.OUTPUT}"
+PROGRESS = f"{TORK}/{exchange.PROGRESS}"
+
+
+class Exchange(Protocol):
+    """Files in, output and progress out, of one container."""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """Make what has to be there at the creation, and add it to the request's body."""
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """Put in what can only be put in after the creation."""
+
+    async def output(self, limit: int) -> str:
+        """Return the output of the ended container. Raises TaskError."""
+
+    async def progress(self) -> float | None:
+        """Return the progress that the running container has written."""
+
+
+class FolderExchange:
+    """A folder of the host's, bound to `/tork`: nothing is copied."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._container_id = ""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """As promised above."""
+        await asyncio.to_thread(self._make, small)
+        body["HostConfig"]["Mounts"].append(
+            {"Type": "bind", "Source": str(self._folder), "Target": TORK}
+        )
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """As promised above."""
+        self._container_id = container_id
+        if small.files and not _in_tork(workdir):
+            await self._engine.call(
+                archive.put, self._engine.api, container_id, _files(small, workdir)
+            )
+
+    async def output(self, limit: int) -> str:
+        """As promised above."""
+        try:
+            return await asyncio.to_thread(
+                exchange.read_output, self._folder / exchange.OUTPUT, limit
+            )
+        except PermissionError:  # the file of another user, where the worker is not root
+            get = archive.get_plain
+            data = await self._engine.call(get, self._engine.api, self._container_id, OUTPUT, limit)
+            return exchange.decoded_output(data or b"", limit)
+        except OSError as error:
+            raise TaskError(f"the output cannot be read: {error.strerror}") from None
+
+    async def progress(self) -> float | None:
+        """As promised above."""
+        return await asyncio.to_thread(exchange.read_progress, self._folder / exchange.PROGRESS)
+
+    def _make(self, small: SmallTask) -> None:
+        directory = workdir(small)
+        try:
+            exchange.make(self._folder, small.run)
+            if _in_tork(directory):
+                inside = self._folder / directory.removeprefix(TORK).lstrip("/")
+                exchange.write_files(inside, small.files)
+        except OSError as error:
+            raise TaskError(f"cannot make {error.filename}: {error.strerror}") from None
+
+
+class ArchiveExchange:
+    """Archives copied in and out, through the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._container_id = ""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """As promised above."""
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """As promised above."""
+        self._container_id = container_id
+        entries = [
+            Entry(TORK, None, 0o777),
+            Entry(OUTPUT, b"", 0o666),
+            Entry(PROGRESS, b"", 0o666),
+        ]
+        if small.run:
+            entries.append(Entry(f"{TORK}/{exchange.SCRIPT}", exchange.encoded(small.run), 0o555))
+        if _in_tork(workdir) and workdir != TORK:
+            entries.append(Entry(workdir, None, 0o777))
+        entries += _files(small, workdir)
+        await self._engine.call(archive.put, self._engine.api, container_id, entries)
+
+    async def output(self, limit: int) -> str:
+        """As promised above."""
+        data = await self._get(OUTPUT, limit)
+        return exchange.decoded_output(data or b"", limit)
+
+    async def progress(self) -> float | None:
+        """As promised above."""
+        try:
+            return exchange.parse_progress(await self._get(PROGRESS, 64) or b"")
+        except Exception:
+            return None
+
+    async def _get(self, path: str, limit: int) -> bytes | None:
+        get = archive.get_plain
+        return await self._engine.call(get, self._engine.api, self._container_id, path, limit)
+
+
+def _in_tork(workdir: str) -> bool:
+    return workdir == TORK or workdir.startswith(f"{TORK}/")
+
+
+def _files(small: SmallTask, workdir: str) -> list[Entry]:
+    return [
+        Entry(f"{workdir}/{exchange.safe_name(name)}", exchange.encoded(contents), 0o444)
+        for name, contents in small.files.items()
+    ]

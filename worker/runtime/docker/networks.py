@@ -1,0 +1,71 @@
+"""The networks that a task's containers are joined to."""
+
+from __future__ import annotations
+
+from docker.errors import APIError, NotFound
+
+from shared.model.language import Task
+from worker.runtime.docker import labels
+from worker.runtime.docker.engine import Engine, explain
+from worker.runtime.docker.spec import Network
+from worker.runtime.faults import TaskError
+
+DEFAULT = "bridge"
+_ALONE = ("host", "none")
+
+
+def check(task: Task, *, host_allowed: bool) -> None:
+    """Refuse networks that a task may not join. Pure; raises TaskError."""
+    for index, name in enumerate(task.networks):
+        where = f"networks[{index}]"
+        if ":" in name:
+            raise TaskError(f"{where}: {name!r} is not the name of a network")
+        if name == "host" and not host_allowed:
+            raise TaskError(
+                f"{where}: the host's network is not allowed by this worker "
+                "(runtime.docker.host_network)"
+            )
+        if name in _ALONE and (len(set(task.networks)) > 1 or task.sidecars):
+            raise TaskError(f"{where}: {name!r} goes with no other network, nor with sidecars")
+
+
+async def look_up(task: Task, engine: Engine) -> None:
+    """Refuse networks that are not there, or are another task's. Raises TaskError."""
+    for name in task.networks:
+        try:
+            found = await engine.call(engine.api.inspect_network, name)
+        except NotFound:
+            raise TaskError(f"network {name!r} does not exist on this worker's engine") from None
+        except APIError as error:
+            raise TaskError(f"network {name!r}: {explain(error)}") from None
+        if labels.NODE in (found.get("Labels") or {}):
+            raise TaskError(f"network {name!r} belongs to another task")
+
+
+def joined(networks: list[str], name: str, private: str = "") -> Network:
+    """Return how a container named `name` joins `networks`, and the run's `private` one first."""
+    names = list(dict.fromkeys([*([private] if private else []), *networks]))
+    if not names:
+        return Network(DEFAULT)
+    alias = labels.slug(name)
+    aliases = (alias,) if alias else ()
+    first, *more = names
+    endpoints = {first: {"Aliases": list(aliases)}} if aliases and has_aliases(first) else {}
+    return Network(first, endpoints, tuple(more), aliases)
+
+
+def has_aliases(network: str) -> bool:
+    """Whether containers can answer to names of their own on a network."""
+    return network not in (DEFAULT, "default", *_ALONE)
+
+
+async def join_more(engine: Engine, container_id: str, network: Network) -> None:
+    """Join a created container to the rest of its networks. Raises TaskError."""
+    for name in network.more:
+        aliases = list(network.aliases) if has_aliases(name) else None
+        try:
+            await engine.call(
+                engine.api.connect_container_to_network, container_id, name, aliases=aliases
+            )
+        except APIError as error:
+            raise TaskError(f"network {name!r}: {explain(error)}") from None

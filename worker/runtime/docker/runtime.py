@@ -1,0 +1,91 @@
+"""Tasks in containers: the Docker adapter of the Runtime port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+
+from shared.config import Config
+from worker.runtime.docker import probe
+from worker.runtime.docker.binds import BindRules
+from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.images import Images
+from worker.runtime.docker.run import DockerRun
+from worker.runtime.docker.services import Services
+from worker.runtime.docker.sweep import sweep
+from worker.runtime.docker.usage import cgroups
+from worker.runtime.docker.used import UsedImages
+from worker.runtime.folders import Folders
+from worker.runtime.port import Assignment, Sink
+
+
+class DockerRuntime:
+    """Runs tasks in containers of an engine that speaks Docker's API. `node_id`: the worker's."""
+
+    def __init__(self, config: Config, node_id: str) -> None:
+        settings = config.runtime.docker
+        engine = Engine(settings.host, settings.config)
+        folders = Folders(config.worker.data, node_id)
+        used = UsedImages(folders.top.parent / "images")
+        bind = config.mounts.bind
+        self._services = Services(
+            node_id=node_id,
+            engine=engine,
+            settings=settings,
+            worker=config.worker,
+            stop_timeout=config.runtime.stop_timeout,
+            folders=folders,
+            images=Images(engine, used),
+            used=used,
+            bind_rules=BindRules(bind.allowed, bind.sources, None, folders.top, False),
+        )
+
+    async def start(self) -> None:
+        """As the port says."""
+        services = self._services
+        await services.engine.connect()
+        await asyncio.to_thread(services.folders.open)
+        services.shares_files = await probe.shares_files(services.engine, services.folders)
+        rules = services.bind_rules
+        services.bind_rules = BindRules(
+            allowed=rules.allowed,
+            sources=rules.sources,
+            engine_socket=services.engine.address.socket,
+            private=rules.private,
+            same_machine=services.shares_files,
+        )
+        info = services.engine.info
+        if services.shares_files:
+            services.cgroups = cgroups(
+                str(info.get("CgroupVersion", "1")),
+                str(info.get("CgroupDriver", "")),
+                services.settings.parent_cgroup or f"haulier/{services.node_id}",
+            )
+
+    async def prepare(self, assignment: Assignment, sink: Sink) -> DockerRun:
+        """As the port says."""
+        run = DockerRun(assignment, sink, self._services)
+        try:
+            await run.prepare()
+        except BaseException:
+            await asyncio.shield(run.remove())
+            raise
+        return run
+
+    async def sweep(
+        self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
+    ) -> int:
+        """As the port says; prunes images that nobody uses, too."""
+        removed = await sweep(self._services, dead, mine)
+        if self._services.settings.image_ttl:
+            removed += await self._services.images.prune(self._services.settings.image_ttl)
+        return removed
+
+    async def ping(self) -> None:
+        """As the port says."""
+        await self._services.engine.ping()
+
+    async def close(self) -> None:
+        """As the port says."""
+        await asyncio.to_thread(self._services.folders.close)
+        await self._services.engine.close()

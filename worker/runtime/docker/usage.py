@@ -1,0 +1,101 @@
+"""What a run used: read, after its end, from a parent cgroup of its own.
+
+The containers of a run are children of that cgroup. They are gone when the run has ended, but what
+they used is counted in it too, exactly, however short they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+NANO = 1e9
+MICRO = 1e6
+
+
+@dataclass(frozen=True)
+class Used:
+    """CPU time in seconds, memory at its highest in bytes."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class Cgroups(ABC):
+    """A parent cgroup for each run; by name, below one of the worker's."""
+
+    def __init__(self, parent: str) -> None:
+        self.parent = parent.strip("/")
+
+    def name(self, run: str) -> str:
+        """Return what the engine is told as a container's parent."""
+        return f"/{self.parent}/{run}"
+
+    @abstractmethod
+    def read(self, run: str) -> Used | None:
+        """Return what a run used; None where there is nothing to be read."""
+
+    @abstractmethod
+    def folders(self, run: str) -> list[Path]:
+        """Return the folders of a run's cgroup."""
+
+    def remove(self, run: str) -> None:
+        """Remove a run's cgroup."""
+        for folder in self.folders(run):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+class CgroupsV1(Cgroups):
+    """One hierarchy for each controller."""
+
+    def read(self, run: str) -> Used | None:
+        """As promised above."""
+        try:
+            cpu = int(self._file("cpuacct", run, "cpuacct.usage").read_text())
+            memory = int(self._file("memory", run, "memory.max_usage_in_bytes").read_text())
+        except (OSError, ValueError):
+            return None
+        return Used(cpu / NANO, memory)
+
+    def folders(self, run: str) -> list[Path]:
+        """As promised above."""
+        return [
+            hierarchy / self.parent / run
+            for hierarchy in ROOT.iterdir()
+            if not hierarchy.is_symlink() and hierarchy.is_dir()
+        ]
+
+    def _file(self, controller: str, run: str, name: str) -> Path:
+        return ROOT / controller / self.parent / run / name
+
+
+class CgroupsV2(Cgroups):
+    """One hierarchy for all."""
+
+    def read(self, run: str) -> Used | None:
+        """As promised above."""
+        folder = ROOT / self.parent / run
+        try:
+            lines = (folder / "cpu.stat").read_text().split()
+            cpu = int(lines[lines.index("usage_usec") + 1])
+            memory = int((folder / "memory.peak").read_text())
+        except (OSError, ValueError, IndexError):
+            return None
+        return Used(cpu / MICRO, memory)
+
+    def folders(self, run: str) -> list[Path]:
+        """As promised above."""
+        return [ROOT / self.parent / run]
+
+
+def cgroups(version: str, driver: str, parent: str) -> Cgroups | None:
+    """Return the cgroups of the engine's kind; None where a parent cannot be given by its path."""
+    if driver != "cgroupfs":
+        return None
+    if version == "2":
+        return CgroupsV2(parent) if (ROOT / "cgroup.controllers").exists() else None
+    return CgroupsV1(parent) if (ROOT / "memory").is_dir() else None
