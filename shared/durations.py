@@ -81,9 +81,14 @@ def _sum_of_parts(text: str, rest: str) -> int:
 
 
 def _fraction(digits: str, unit: int) -> int:
-    # As Go does it, in floating point: so that 0.1s and the like come out the same there and here.
-    digits = digits[:18]
-    return int(float(int(digits)) * (float(unit) / 10.0 ** len(digits)))
+    # As Go does it, in floating point over the digits that fit 63 bits: so that 0.1s and the like
+    # come out the same there and here.
+    value, scale = 0, 1.0
+    for digit in digits:
+        if value > _LARGEST // 10 or value * 10 + int(digit) > _LARGEST + 1:
+            break
+        value, scale = value * 10 + int(digit), scale * 10
+    return int(float(value) * (float(unit) / scale))
 
 
 def _hint(text: str) -> str:

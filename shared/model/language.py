@@ -10,7 +10,7 @@ document goes through `decode_job`, which is strict.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
@@ -299,6 +299,12 @@ class Job(JobBody, frozen=True):
 
 class SubJob(JobBody, frozen=True):
     """A job of its own whose end is its parent task's."""
+
+    REFUSED: ClassVar = {
+        "permissions": "a sub-job has the permissions of its parent",
+        "schedule": "only on POST /scheduled-jobs",
+    }
+    """Fields that one might look for here, and why there are none."""
 
     name: Annotated[Template, about("Name, for people.", required=True)] = ""
     inputs: Annotated[dict[Key, Template], about("Values, as inputs.* in its expressions.")] = {}

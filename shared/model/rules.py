@@ -39,15 +39,15 @@ _STARTERS: Final = ("run", "cmd", "entrypoint", "image")
 
 
 class Found(NamedTuple):
-    """A broken rule. Moot where a fault was found at one of `unless` (without any: at `path`)."""
+    """A broken rule. Moot where no value could be had at one of `unless` (if none: at `path`)."""
 
     path: Path
     message: str
     unless: tuple[Path, ...] = ()
 
-    def moot(self, faulty: Callable[[Path], bool]) -> bool:
+    def moot(self, lost: Callable[[Path], bool]) -> bool:
         """Whether it only follows from a fault that is reported anyway."""
-        return any(map(faulty, self.unless or (self.path,)))
+        return any(map(lost, self.unless or (self.path,)))
 
 
 class _Scope(NamedTuple):
@@ -88,7 +88,8 @@ def _body(body: JobBody, path: Path, depth: int) -> Iterator[Found]:
 
 def _permission(permission: Permission, path: Path) -> Iterator[Found]:
     if bool(permission.user) == bool(permission.role):
-        yield Found(path, "needs exactly one of user and role")
+        both = ((*path, "user"), (*path, "role"))
+        yield Found(path, "needs exactly one of user and role", both)
 
 
 def _task(task: Task, path: Path, scope: _Scope) -> Iterator[Found]:

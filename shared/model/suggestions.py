@@ -12,5 +12,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     if len(word) > _LONGEST:
         return ""
     spellings = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.7)
     return f', did you mean "{spellings[near[0]]}"?' if near else ""

@@ -37,6 +37,8 @@ def decode_job(
     memory are linear in the body, whatever it holds.
     """
     text = _decoded(body)
+    if not text or text.isspace():
+        raise _refusal(text, "the document is empty", 0)
     try:
         root = _READERS[content_type](text)
     except BrokenText as error:
@@ -66,7 +68,7 @@ def _walk(
     try:
         job: Job = walker.struct(root, plan_of(Job))
         for found in job_rules(job, scheduled=scheduled):
-            if not found.moot(report.faulty):
+            if not found.moot(report.lost):
                 report.add(found.path, found.message, locate(root, found.path))
     except Stop:
         return None

@@ -6,10 +6,11 @@ from typing import Final, NoReturn
 
 from shared.model.decoding.nodes import MAX_DEPTH, MAX_NODES, BrokenText, Entries, Items, Node, Text
 
+# Possessive (`*+`): a long text without an end must not be gone over again and again.
 _TOKEN: Final = re.compile(
     r"""[ \t\n\r]*(?:
         (?P<mark>[{}\[\],:])
-      | (?P<text>"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*")
+      | (?P<text>"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+")
       | (?P<bare>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)
       | (?P<end>\Z)
     )""",
@@ -112,7 +113,7 @@ class _Reader:
             space = _SPACE.match(self._text, self._next)
             self._offset = space.end() if space else self._next
             self._kind, self._ahead = "", self._text[self._offset]
-            self._fail("a value")
+            self._fail("text that ends, on its own line" if self._ahead == '"' else "a value")
         self._kind = match.lastgroup or ""
         self._ahead = match[self._kind]
         self._offset = match.start(self._kind)

@@ -18,7 +18,6 @@ class Report:
 
     def __init__(self) -> None:
         self._found: list[tuple[Path, str, int | None]] = []
-        self._paths: set[Path] = set()
         self._lost: set[Path] = set()
 
     def lose(self, path: Path, message: str, offset: int | None) -> None:
@@ -29,7 +28,6 @@ class Report:
     def add(self, path: Path, message: str, offset: int | None) -> None:
         """One fault; Stop once there are too many."""
         self._found.append((path, message, offset))
-        self._paths.update(path[:length] for length in range(1, len(path) + 1))
         if len(self._found) >= MAX_FAULTS:
             self.stop(path, f"and more: only the first {MAX_FAULTS} faults are listed", offset)
 
@@ -38,11 +36,10 @@ class Report:
         self._found.append((path, message, offset))
         raise Stop
 
-    def faulty(self, path: Path) -> bool:
-        """Whether a fault was found at this path or under it, or nothing is known of it."""
-        return path in self._paths or any(
-            path[:length] in self._lost for length in range(len(path) if self._lost else 0)
-        )
+    def lost(self, path: Path) -> bool:
+        """Whether there is no value at this path because of a fault there or above it."""
+        lengths = range(len(path) + 1) if self._lost else ()
+        return any(path[:length] in self._lost for length in lengths)
 
     def __bool__(self) -> bool:
         return bool(self._found)

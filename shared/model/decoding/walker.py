@@ -92,7 +92,7 @@ class Walker:
         for name, field in plan.fields.items():
             if field.required and _is_empty(values.get(field.attribute)):
                 self._path.append(name)
-                if not self._report.faulty(tuple(self._path)):
+                if not self._report.lost(tuple(self._path)):
                     self._fault(_required(field), node.offset)
                 self._path.pop()
 
@@ -115,7 +115,7 @@ class Walker:
         made = self.value(node, plan)
         if made is not _ABSENT:
             return made
-        if not self._report.faulty(tuple(self._path)):
+        if not self._report.lost(tuple(self._path)):
             self._mismatch(node, plan)
         return plan.cls() if isinstance(plan, StructPlan) else ""
 

@@ -1,0 +1,123 @@
+"""Any text whatever is a job, or is refused with faults that can be shown."""
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.model.decoding import ContentType, decode_job
+from shared.model.defaulting import apply_defaults
+from shared.model.evaluated import validate_evaluated
+from shared.model.faults import InvalidDocument
+from shared.model.language import Job
+from shared.model.reference import FIELDS
+from shared.model.rendering import render_task
+from tests.unit.model.test_language import WHOLE
+
+CASES = settings(max_examples=400, deadline=1_000)
+
+NAMES = st.sampled_from(sorted({field.name for field in FIELDS}))
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["1h", ".5", "512m", "volume", "/a", "{{ inputs.a }}", "{{", "default", "x"]),
+)
+VALUES: st.SearchStrategy[object] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=30,
+)
+DOCUMENTS = st.fixed_dictionaries(
+    {"name": SCALARS, "tasks": st.lists(st.dictionaries(NAMES, VALUES, max_size=6), max_size=3)},
+    optional={name: VALUES for name in ("inputs", "secrets", "defaults", "webhooks", "output")},
+)
+YAML_PIECES = st.lists(
+    st.sampled_from(
+        [
+            "name: ",
+            "tasks:",
+            "\n",
+            "\n ",
+            "\n  ",
+            "- ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            ": ",
+            "a",
+            "'",
+            '"',
+        ]
+        + [
+            "&a ",
+            "*a",
+            "<<: ",
+            "<<: *a",
+            "!!str ",
+            "!x ",
+            "|\n",
+            ">-\n",
+            "? ",
+            "---\n",
+            "...\n",
+            "#",
+        ]
+        + ["\t", "\r", "\0", "é", "\ufeff", "\u2028", "~", "null", "1", "{{ ", " }}", "run: ", "%"]
+    ),
+    max_size=40,
+).map("".join)
+
+
+def check(body: bytes, content_type: ContentType) -> Job | None:
+    """The job, gone through all that is done with one; None where it was refused properly."""
+    try:
+        job = decode_job(body, content_type)
+    except InvalidDocument as error:
+        assert error.faults
+        assert str(error).encode()
+        assert all(fault.message for fault in error.faults)
+        assert all((fault.line or 1) >= 1 and (fault.column or 1) >= 1 for fault in error.faults)
+        return None
+    assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job
+    for task in job.tasks:
+        whole = apply_defaults(task, job.defaults)
+        assert isinstance(validate_evaluated(render_task(whole, lambda text: text[:3])), list)
+    return job
+
+
+@CASES
+@given(st.binary(max_size=200))
+def test_any_bytes(body: bytes) -> None:
+    check(body, "yaml")
+    check(body, "json")
+
+
+@CASES
+@given(YAML_PIECES)
+def test_any_pieces_of_yaml(text: str) -> None:
+    check(text.encode(), "yaml")
+
+
+@CASES
+@given(DOCUMENTS)
+def test_any_document_by_both_ways(document: dict[str, object]) -> None:
+    import json
+
+    body = json.dumps(document).encode()
+    check(body, "json")
+    check(body, "yaml")
+
+
+@CASES
+@given(st.data())
+def test_any_change_to_a_good_document(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(WHOLE)))
+    cut = data.draw(st.integers(0, 10))
+    put = data.draw(
+        st.text(max_size=5) | st.sampled_from(["\n", ": ", "- ", "*a", "&a ", "'", "{{"])
+    )
+    check((WHOLE[:at] + put + WHOLE[at + cut :]).encode(), "yaml")

@@ -1,0 +1,53 @@
+import json
+
+from shared.model.reference import FIELDS
+from shared.model.schema import job_schema
+from tests.unit.model.test_language import WHOLE
+
+SCHEMA = job_schema()
+
+
+def test_it_is_json() -> None:
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+
+
+def test_every_field_is_in_it_with_its_meaning() -> None:
+    for field in FIELDS:
+        part = SCHEMA["$defs"][field.owner]
+        assert part["properties"][field.name]["description"] == field.description
+        assert (field.name in part["required"]) is field.required
+        assert part["additionalProperties"] is False
+
+
+def test_every_field_is_described_once() -> None:
+    assert all(field.description for field in FIELDS)
+    assert len({field.path for field in FIELDS}) == len(FIELDS) > 100
+    assert {"Job.autoDelete", "Retry.initialDelay", "Task.if", "Each.list"} <= {
+        field.path for field in FIELDS
+    }
+
+
+def test_types_are_named_as_the_reference_names_them() -> None:
+    types = {field.path: field.type for field in FIELDS}
+    assert types["Task.env"] == "{string: template}"
+    assert types["Task.cmd"] == "[template]"
+    assert types["Task.pre"] == "[SmallTask]"
+    assert types["Task.if"] == "expression"
+    assert types["Task.priority"] == "integer"
+    assert types["Retry.jitter"] == "number"
+    assert types["SubJob.detached"] == "boolean"
+    assert types["Job.tasks"] == "[Task]"
+
+
+def test_limits_are_in_it() -> None:
+    priority = SCHEMA["$defs"]["Task"]["properties"]["priority"]["anyOf"][0]
+    assert priority == {"type": "integer", "minimum": 0, "maximum": 9}
+    assert SCHEMA["$defs"]["Mount"]["properties"]["type"]["enum"] == ["volume", "bind", "tmpfs"]
+    assert SCHEMA["$defs"]["Job"]["properties"]["tasks"]["minItems"] == 1
+
+
+def test_each_field_of_the_language_is_in_the_whole_example() -> None:
+    """So that what holds for the example holds for every field."""
+    for field in FIELDS:
+        assert f"{field.name}:" in WHOLE or "chedule" in field.path, field.path

@@ -1,0 +1,117 @@
+import pytest
+
+from tests.unit.model.reading import faults_of, job_of, messages_of
+
+
+def test_a_job() -> None:
+    job = job_of(
+        r"""{"name": "hello \ud83d\ude00", "tasks": [{"name": "say", "image": "ubuntu:mantic",
+        "run": "echo -n hello world\n", "priority": 3, "retry": null, "env": {}}]}""",
+        "json",
+    )
+    assert job.name == "hello 😀"
+    assert job.tasks[0].run == "echo -n hello world\n"
+    assert job.tasks[0].priority == 3
+    assert job.tasks[0].retry is None
+
+
+def test_inputs_of_other_types_are_kept_as_they_are_written() -> None:
+    job = job_of(
+        '{"name": "j", "tasks": [{"name": "t", "run": "x"}], '
+        '"inputs": {"a": 1.10, "b": true, "c": null, '
+        '"d": 12345678901234567890, "e": 1E2, "f": "x"}}',
+        "json",
+    )
+    assert job.inputs == {
+        "a": "1.10",
+        "b": "true",
+        "c": "",
+        "d": "12345678901234567890",
+        "e": "1E2",
+        "f": "x",
+    }
+
+
+@pytest.mark.parametrize("value", ["[1]", "{}", '{"a": 1}'])
+def test_inputs_are_scalars(value: str) -> None:
+    text = f'{{"name": "j", "inputs": {{"a": {value}}}, "tasks": [{{"name": "t", "run": "x"}}]}}'
+    assert [fault.path for fault in faults_of(text, "json")] == ["inputs.a"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("5", 'expected text, got the number 5: write it in quotes, "5"'),
+        ("true", 'expected text, got the boolean true: write it in quotes, "true"'),
+        ("[]", "expected text, got a list"),
+    ],
+)
+def test_text_is_text(value: str, said: str) -> None:
+    text = f'{{"name": "j", "tasks": [{{"name": "t", "run": {value}}}]}}'
+    assert messages_of(text, "json") == [f"tasks[0].run: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the document is empty"),
+        ("null", "the document is empty"),
+        ("[]", "expected a job (a map with a name and tasks), got a list"),
+        ('"x"', "expected a job (a map with a name and tasks), got text"),
+        ("{", "not JSON: expected a key in double quotes, got the end"),
+        ('{"a":1,}', 'not JSON: expected a key in double quotes, got "}"'),
+        ('{"a" 1}', 'not JSON: expected a ":", got "1"'),
+        ('{"a":[1 2]}', 'not JSON: expected a "," or "]", got "2"'),
+        ('{"a":01}', 'not JSON: expected a "," or "}", got "1"'),
+        ('{"a":NaN}', 'not JSON: expected a value, got "N"'),
+        ('{"a":-Infinity}', 'not JSON: expected a value, got "-"'),
+        ("{'a':1}", 'not JSON: expected a value, got "\'"'),
+        ('{"a":1} {}', 'not JSON: expected the end of the document, got "{"'),
+        ('{"a":"b\nc"}', 'not JSON: expected text that ends, on its own line, got "\\""'),
+        ('{"a":"b', 'not JSON: expected text that ends, on its own line, got "\\""'),
+        ('{"a":]}', 'not JSON: expected a value, got "]"'),
+    ],
+)
+def test_what_is_no_json(text: str, said: str) -> None:
+    assert messages_of(text, "json") == [said]
+
+
+def test_bad_escapes() -> None:
+    (said,) = messages_of(r'{"a": "\x41"}', "json")
+    assert said.startswith("not JSON: ")
+
+
+def test_a_duplicate_key() -> None:
+    text = '{"name": "j",\n "name": "k", "tasks": [{"name": "t", "run": "x"}]}'
+    (fault,) = faults_of(text, "json")
+    assert (str(fault), fault.line, fault.column) == ("name: duplicate key", 2, 2)
+
+
+def test_a_merge_key_is_a_key() -> None:
+    job = job_of('{"name":"j","tasks":[{"name":"t","run":"x","env":{"<<":"a"}}]}', "json")
+    assert job.tasks[0].env == {"<<": "a"}
+
+
+def test_half_a_surrogate_pair() -> None:
+    text = r'{"name": "\ud800", "tasks": [{"name": "t", "run": "x", "env": {"\udfff": "y"}}]}'
+    said = "holds half of a surrogate pair, which is no character"
+    assert messages_of(text, "json") == [
+        f"name: {said}",
+        f'tasks[0].env["\\\\udfff"]: {said}',
+    ]
+
+
+def test_whole_numbers_and_huge_ones() -> None:
+    text = (
+        '{"name": "j", "tasks": '
+        '[{"name": "t", "run": "x", "priority": %s, "limits": {"pids": %s}}]}'
+    )
+    assert job_of(text % ("9", "5.0"), "json").tasks[0].priority == 9
+    assert [fault.path for fault in faults_of(text % ("9" * 50, "9" * 50_000), "json")] == [
+        "tasks[0].priority",
+        "tasks[0].limits.pids",
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_it() -> None:
+    assert job_of('\ufeff{"name": "j", "tasks": [{"name": "t", "run": "x"}]}', "json").name == "j"

@@ -1,0 +1,99 @@
+"""What is written reads back as it was written."""
+
+import msgspec
+import pytest
+
+from shared.model.language import Each, Job, Parallel, SubJob, Task, kind_of
+from tests.unit.model.reading import job_of
+
+WHOLE = """\
+name: whole
+description: every field once
+tags: [a, b]
+tasks:
+  - name: '{{ inputs.name }}'
+    description: d
+    tags: [c]
+    image: 'alpine:{{ inputs.version }}'
+    run: |
+      echo {{ not a template }}
+    cmd: [a, '{{ inputs.a }}']
+    entrypoint: [sh, -c]
+    env: {A: '{{ inputs.a }}', B: '', C: '8080'}
+    files: {a/b: contents}
+    workdir: /w
+    var: out
+    if: '{{ inputs.a == "b" }}'
+    queue: fast
+    priority: 0
+    timeout: 1h30m
+    retry: {limit: 2, initialDelay: 2s, scalingFactor: 1.5, jitter: 0.5}
+    limits: {cpus: '.5', memory: 512m, pids: 100}
+    gpus: all
+    registry: {username: u, password: p}
+    mounts:
+      - {type: volume, target: /v, opts: {size: 1g}}
+      - {type: bind, source: /s, target: /b}
+    networks: [n]
+    pre: [{run: x, timeout: 5s}]
+    post: [{image: i}]
+    sidecars: [{name: s, image: i, probe: {path: /, port: 80, timeout: 5s}}]
+  - name: p
+    parallel: {tasks: [{run: x}]}
+  - name: e
+    each: {list: '[1]', var: it, concurrency: 0, task: {run: x}}
+  - name: s
+    subjob:
+      name: s
+      tasks: [{run: x}]
+      inputs: {a: '{{ inputs.a }}'}
+      secrets: {b: '{{ secrets.b }}'}
+      output: o
+      detached: true
+      autoDelete: {after: 5h}
+      webhooks: [{url: 'http://a'}]
+inputs: {a: b, name: n, version: '3'}
+secrets: {b: c}
+output: '{{ tasks.out }}'
+defaults: {retry: {limit: 1}, limits: {pids: 5}, timeout: 5m, queue: q, priority: 3}
+autoDelete: {after: 24h}
+webhooks: [{url: 'http://a', event: task.Progress, headers: {H: v}, if: 'true', secret: s}]
+permissions: [{user: u}, {role: r}]
+wait: {timeout: 1m}
+"""
+
+
+def test_a_job_reads_back_as_it_was_submitted() -> None:
+    import yaml
+
+    assert msgspec.to_builtins(job_of(WHOLE)) == yaml.safe_load(WHOLE)
+
+
+def test_a_job_can_be_submitted_again() -> None:
+    job = job_of(WHOLE)
+    written = msgspec.json.encode(job)
+    assert job_of(written.decode(), "json") == job
+    assert msgspec.json.decode(written, type=Job) == job
+
+
+def test_a_stored_job_of_another_version_is_read() -> None:
+    stored = b'{"name": "j", "colour": "red", "tasks": [{"name": "t", "shape": {"round": true}}]}'
+    assert msgspec.json.decode(stored, type=Job) == Job(name="j", tasks=[Task(name="t")])
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        (Task(run="x"), "container"),
+        (Task(parallel=Parallel()), "parallel"),
+        (Task(each=Each()), "each"),
+        (Task(subjob=SubJob()), "subjob"),
+    ],
+)
+def test_kinds(task: Task, kind: str) -> None:
+    assert kind_of(task) == kind
+
+
+def test_the_loop_variable() -> None:
+    assert Each().variable == "item"
+    assert Each(var="row").variable == "row"

@@ -1,0 +1,481 @@
+"""Every rule of the language, by a document that breaks it and one that just keeps it."""
+
+import pytest
+
+from shared.model.queues import COORDINATOR_QUEUES
+from tests.unit.model.reading import job_of, messages_of, task_faults, task_of
+
+RUN = "run: x"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "run: x",
+        "cmd: [x]",
+        "entrypoint: [x]",
+        "image: postgres",
+        f"{RUN}, priority: 0",
+        f"{RUN}, priority: 9",
+        f"{RUN}, timeout: 1ns",
+        f"{RUN}, timeout: 1.5h",
+        f"{RUN}, retry: {{limit: 1, initialDelay: 0s}}",
+        f"{RUN}, retry: {{limit: 10, initialDelay: 5m, scalingFactor: 10, jitter: 1}}",
+        f"{RUN}, retry: {{}}",
+        f"{RUN}, limits: {{cpus: 1.5, memory: 512m, pids: 10}}",
+        f"{RUN}, limits: {{pids: -1}}",
+        f"{RUN}, gpus: all",
+        f"{RUN}, gpus: 2",
+        f"{RUN}, gpus: 'device=0,1'",
+        f"""{RUN}, gpus: 'count=2,driver=nvidia,"capabilities=utility,compute"'""",
+        f"{RUN}, workdir: {'a' * 256}",
+        f"{RUN}, var: {'a' * 64}",
+        f"{RUN}, var: '{{{{ {'a' * 64} }}}}'",
+        f"{RUN}, queue: {'q' * 128}",
+        f"{RUN}, queue: 'high priority é'",
+        f"{RUN}, queue: '{{{{ inputs.queue }}}}'",
+        f"{RUN}, files: {{a: x, b/c.txt: y, ..c: z, d..: w}}",
+        f"{RUN}, registry: {{username: u, password: p}}",
+        f"{RUN}, networks: [a]",
+        f"{RUN}, mounts: [{{type: volume, target: /a}}, {{type: tmpfs, target: /b}}]",
+        f"{RUN}, mounts: [{{type: bind, source: /a, target: /a, opts: {{ro: true}}}}]",
+        f"{RUN}, mounts: [{{type: volume, target: /tork/workdir/data}}]",
+        f"{RUN}, mounts: [{{type: tmpfs, target: /torks}}]",
+        f"{RUN}, pre: [{{run: x}}], post: [{{image: a}}]",
+        f"{RUN}, sidecars: [{{image: a, probe: {{path: /up, port: 80, timeout: 1m}}}}]",
+        f"{RUN}, sidecars: [{{image: a, probe: {{}}}}]",
+        "parallel: {tasks: [{run: x}]}",
+        "parallel: {tasks: [{run: x}]}, image: '', env: {}, retry: {}, limits: ~, pre: []",
+        "each: {list: '[1]', task: {run: x}}",
+        "each: {list: '{{ [1] }}', var: elément_1, concurrency: 99999, task: {run: x}}",
+        "each: {list: '[1]', concurrency: 0, task: {run: x}}",
+        "subjob: {name: s, tasks: [{run: x}], detached: true}",
+    ],
+)
+def test_what_is_allowed(fields: str) -> None:
+    assert task_of(fields)["name"] == "t"
+
+
+DURATION = "is not a duration: write a number and a unit, like 90s, 1h30m or 250ms"
+QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "said"),
+    [
+        ("description: d", "", "nothing to do: give it run, cmd, entrypoint or image"),
+        (f"{RUN}, priority: 10", ".priority", "must be from 0 to 9"),
+        (f"{RUN}, priority: -1", ".priority", "must be from 0 to 9"),
+        (f"{RUN}, timeout: 5", ".timeout", f'"5" {DURATION}'),
+        (f"{RUN}, timeout: 0s", ".timeout", "must be more than 0s"),
+        (f"{RUN}, timeout: -5s", ".timeout", "must be more than 0s"),
+        (f"{RUN}, retry: {{limit: 0}}", ".retry.limit", "must be from 1 to 10"),
+        (f"{RUN}, retry: {{limit: 11}}", ".retry.limit", "must be from 1 to 10"),
+        (
+            f"{RUN}, retry: {{jitter: .5}}",
+            ".retry.limit",
+            "required, here or in the job's defaults",
+        ),
+        (
+            f"{RUN}, retry: {{limit: 1, initialDelay: 301s}}",
+            ".retry.initialDelay",
+            "must be at most 5m0s",
+        ),
+        (
+            f"{RUN}, retry: {{limit: 1, initialDelay: -1s}}",
+            ".retry.initialDelay",
+            "must not be negative",
+        ),
+        (
+            f"{RUN}, retry: {{limit: 1, scalingFactor: 11}}",
+            ".retry.scalingFactor",
+            "must be from 1 to 10",
+        ),
+        (f"{RUN}, retry: {{limit: 1, jitter: 1.1}}", ".retry.jitter", "must be from 0 to 1"),
+        (
+            f"{RUN}, limits: {{cpus: lots}}",
+            ".limits.cpus",
+            '"lots" is not a number of CPUs: write it like ".5" or "2"',
+        ),
+        (
+            f"{RUN}, limits: {{memory: lots}}",
+            ".limits.memory",
+            '"lots" is not an amount of memory: write it like "512m" or "1.5g"',
+        ),
+        (f"{RUN}, limits: {{pids: -2}}", ".limits.pids", "must be a whole number, at least -1"),
+        (f"{RUN}, gpus: some", ".gpus", 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'),
+        (f"{RUN}, workdir: {'a' * 257}", ".workdir", "must have at most 256 characters, has 257"),
+        (f"{RUN}, var: {'a' * 65}", ".var", "must have at most 64 characters, has 65"),
+        (f"{RUN}, queue: {'q' * 129}", ".queue", QUEUE_NAME),
+        (f'{RUN}, queue: "a\\tb"', ".queue", QUEUE_NAME),
+        (f"{RUN}, queue: {'😀' * 64}", ".queue", "a queue's name takes at most 255 bytes"),
+        (
+            f"{RUN}, queue: x-1",
+            ".queue",
+            'names that begin with "x-" are kept for the workers\' own queues',
+        ),
+        (f"{RUN}, queue: amq.x", ".queue", 'names that begin with "amq." are kept by the broker'),
+        (
+            f"{RUN}, env: {{A=B: x}}",
+            '.env["A=B"]',
+            "a variable's name must not be empty or hold a =",
+        ),
+        (f"{RUN}, env: {{'': x}}", '.env[""]', "a variable's name must not be empty or hold a ="),
+        (f"{RUN}, files: {{/a: x}}", '.files["/a"]', "a file's name must not be absolute"),
+        (f"{RUN}, files: {{a/../b: x}}", '.files["a/../b"]', 'a file\'s name must not hold ".."'),
+        (f"{RUN}, files: {{..: x}}", '.files[".."]', 'a file\'s name must not hold ".."'),
+        (f"{RUN}, files: {{'': x}}", '.files[""]', "a file's name must name a file, not a folder"),
+        (
+            f"{RUN}, files: {{a/: x}}",
+            '.files["a/"]',
+            "a file's name must name a file, not a folder",
+        ),
+        (
+            f"{RUN}, files: {{./.: x}}",
+            '.files["./."]',
+            "a file's name must name a file, not a folder",
+        ),
+        (f"{RUN}, files: {{a: x, ./a: x}}", '.files["./a"]', "the same file as a"),
+        (
+            f"{RUN}, files: {{a: x, a/b: x}}",
+            '.files["a/b"]',
+            "one of its folders is a file here too",
+        ),
+        (f"{RUN}, networks: [' ']", ".networks[0]", "must not be blank"),
+        (f"{RUN}, mounts: [{{target: /a}}]", ".mounts[0].type", "required"),
+        (
+            f"{RUN}, mounts: [{{type: Volume, target: /a}}]",
+            ".mounts[0].type",
+            'must be volume, bind or tmpfs, did you mean "volume"?',
+        ),
+        (f"{RUN}, mounts: [{{type: volume}}]", ".mounts[0].target", "required"),
+        (
+            f"{RUN}, mounts: [{{type: tmpfs, target: a}}]",
+            ".mounts[0].target",
+            "must be an absolute path",
+        ),
+        (
+            f"{RUN}, mounts: [{{type: volume, source: s, target: /a}}]",
+            ".mounts[0].source",
+            "a volume mount has no source",
+        ),
+        (
+            f"{RUN}, mounts: [{{type: bind, target: /a}}]",
+            ".mounts[0].source",
+            "required for a bind mount",
+        ),
+        (
+            f"{RUN}, mounts: [{{type: bind, source: a, target: /a}}]",
+            ".mounts[0].source",
+            "must be an absolute path of the host",
+        ),
+        (
+            f"{RUN}, mounts: [{{type: tmpfs, target: /a}}, {{type: tmpfs, target: /b/../a/}}]",
+            ".mounts[1].target",
+            "another mount has the same target",
+        ),
+        (
+            f"{RUN}, pre: [{{name: p}}]",
+            ".pre[0]",
+            "nothing to do: give it run, cmd, entrypoint or image",
+        ),
+        (f"{RUN}, post: [{{run: x, mounts: []}}]", ".post[0].mounts", "unknown field"),
+        (f"{RUN}, pre: [{{run: x, probe: {{}}}}]", ".pre[0].probe", "unknown field"),
+        (
+            f"{RUN}, sidecars: [{{image: a, probe: {{port: 70000}}}}]",
+            ".sidecars[0].probe.port",
+            "must be from 1 to 65535",
+        ),
+        (
+            f"{RUN}, sidecars: [{{image: a, probe: {{path: up}}}}]",
+            ".sidecars[0].probe.path",
+            "must begin with /",
+        ),
+        ("parallel: {}", ".parallel.tasks", "required, at least one"),
+        ("parallel: {tasks: []}", ".parallel.tasks", "required, at least one"),
+        ("each: {task: {run: x}}", ".each.list", "required"),
+        ("each: {list: '[1]'}", ".each.task", "required"),
+        (
+            "each: {list: '[1]', concurrency: 100000, task: {run: x}}",
+            ".each.concurrency",
+            "must be from 0 to 99999",
+        ),
+        (
+            "each: {list: '[1]', var: 1a, task: {run: x}}",
+            ".each.var",
+            "must be a name: letters, digits and _, not beginning with a digit",
+        ),
+        ("subjob: {tasks: [{run: x}]}", ".subjob.name", "required"),
+        ("subjob: {name: s}", ".subjob.tasks", "required, at least one"),
+        (
+            "subjob: {name: s, permissions: [{user: a}], tasks: [{run: x}]}",
+            ".subjob.permissions",
+            "a sub-job has the permissions of its parent",
+        ),
+        (
+            "subjob: {name: s, schedule: {cron: '@daily'}, tasks: [{run: x}]}",
+            ".subjob.schedule",
+            "only on POST /scheduled-jobs",
+        ),
+        (
+            "parallel: {tasks: [{run: x}]}, each: {list: '[1]', task: {run: x}}",
+            ".each",
+            "a task can be one of parallel, each and subjob, and this has parallel too",
+        ),
+        (
+            "each: {list: '[1]', task: {run: x}}, subjob: {name: s, tasks: [{run: x}]}",
+            ".subjob",
+            "a task can be one of parallel, each and subjob, and this has each too",
+        ),
+        (f"{RUN}, pre: [{{run: x, timeout: soon}}]", ".pre[0].timeout", f'"soon" {DURATION}'),
+    ],
+)
+def test_what_is_not(fields: str, path: str, said: str) -> None:
+    assert task_faults(fields) == [f"tasks[0]{path}: {said}"]
+
+
+@pytest.mark.parametrize(
+    "target", ["/tork", "/tork/", "//tork", "/a/../tork", "/tork/stdout", "/tork/entrypoint"]
+)
+def test_no_mount_over_the_tasks_own_files(target: str) -> None:
+    assert task_faults(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
+        "tasks[0].mounts[0].target: must not be /tork, where the task's own files are"
+    ]
+
+
+@pytest.mark.parametrize("target", ["/", "//", "/.", "/a/.."])
+def test_no_mount_over_the_root(target: str) -> None:
+    assert task_faults(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
+        "tasks[0].mounts[0].target: must not be the root of the container"
+    ]
+
+
+@pytest.mark.parametrize("queue", sorted(COORDINATOR_QUEUES))
+def test_no_queue_of_the_engines_own(queue: str) -> None:
+    assert task_faults(f"{RUN}, queue: {queue}") == [
+        f'tasks[0].queue: "{queue}" is a queue of the engine\'s own'
+    ]
+
+
+def test_the_engines_own_queues_are_all_known() -> None:
+    from shared.model import messages
+
+    assert messages.COORDINATOR_QUEUES <= COORDINATOR_QUEUES
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "image: a",
+        "cmd: [a]",
+        "entrypoint: [a]",
+        "run: a",
+        "env: {A: b}",
+        "queue: q",
+        "pre: [{run: x}]",
+        "post: [{run: x}]",
+        "mounts: [{type: tmpfs, target: /a}]",
+        "retry: {limit: 1}",
+        "limits: {cpus: 1}",
+        "timeout: 1s",
+    ],
+)
+@pytest.mark.parametrize(
+    "composite",
+    [
+        "parallel: {tasks: [{run: x}]}",
+        "each: {list: '[1]', task: {run: x}}",
+        "subjob: {name: s, tasks: [{run: x}]}",
+    ],
+)
+def test_a_composite_is_no_container(field: str, composite: str) -> None:
+    name, kind = field.partition(":")[0], composite.partition(":")[0]
+    assert task_faults(f"{field}, {composite}") == [f"tasks[0].{name}: not allowed beside {kind}"]
+
+
+def test_a_composite_may_have_the_rest() -> None:
+    fields = "description: d, tags: [a], var: v, if: 'true', priority: 1"
+    assert task_of(f"{fields}, parallel: {{tasks: [{{run: x}}]}}")["var"] == "v"
+
+
+def nested(depth: int) -> str:
+    inner = "run: x"
+    for level in range(depth):
+        inner = (
+            f"parallel: {{tasks: [{{{inner}}}]}}",
+            f"each: {{list: '[1]', task: {{{inner}}}}}",
+            f"subjob: {{name: s, tasks: [{{{inner}}}]}}",
+        )[level % 3]
+    return inner
+
+
+def test_composites_nest_sixteen_deep() -> None:
+    assert task_of(nested(16))["name"] == "t"
+
+
+@pytest.mark.parametrize("depth", [17, 20])
+def test_composites_nest_no_deeper(depth: int) -> None:
+    said = task_faults(nested(depth))
+    assert len(said) == depth - 16
+    assert all(message.endswith(": nested more than 16 deep") for message in said)
+
+
+def test_names_are_required_at_the_top_only() -> None:
+    assert messages_of("{name: ' ', tasks: [{run: x}, {name: '', run: x}]}") == [
+        "name: required",
+        "tasks[0].name: required",
+        "tasks[1].name: required",
+    ]
+    inner = "{run: x, pre: [{run: x}], post: [{run: x}], sidecars: [{image: a}]}"
+    assert task_of(f"each: {{list: '[1]', task: {{parallel: {{tasks: [{inner}]}}}}}}")
+    assert task_of("subjob: {name: s, tasks: [{run: x}]}")
+
+
+@pytest.mark.parametrize("tasks", ["", "tasks: ,", "tasks: [],", "tasks: ~,"])
+def test_a_job_has_tasks(tasks: str) -> None:
+    assert messages_of(f"{{{tasks} name: j}}") == ["tasks: required, at least one"]
+
+
+EVENTS = "job.StateChange, job.Progress, task.StateChange or task.Progress"
+JOB = "name: j, tasks: [{name: t, run: x}]"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("permissions: [{user: a, role: b}]", "permissions[0]: needs exactly one of user and role"),
+        ("permissions: [{}]", "permissions[0]: needs exactly one of user and role"),
+        ("permissions: [{user: ''}]", "permissions[0]: needs exactly one of user and role"),
+        ("permissions: [{user: [a]}]", "permissions[0].user: expected text, got a list"),
+        ("autoDelete: {}", "autoDelete.after: required"),
+        ("autoDelete: {after: later}", f'autoDelete.after: "later" {DURATION}'),
+        ("autoDelete: 5h", 'autoDelete: expected a map, got the text "5h"'),
+        ("wait: {}", "wait.timeout: required"),
+        ("wait: {timeout: 0s}", "wait.timeout: must be more than 0s"),
+        ("schedule: {cron: '@daily'}", "schedule: only on POST /scheduled-jobs"),
+        ("webhooks: [{}]", "webhooks[0].url: required"),
+        ("webhooks: [{url: here}]", "webhooks[0].url: must be an http:// or https:// address"),
+        ("webhooks: [{url: 'http://'}]", "webhooks[0].url: is not a complete address"),
+        ("webhooks: [{url: 'http://a b'}]", "webhooks[0].url: is not a complete address"),
+        (
+            "webhooks: [{url: 'http://a', event: job.statechange}]",
+            f'webhooks[0].event: must be {EVENTS}, did you mean "job.StateChange"?',
+        ),
+        (
+            "webhooks: [{url: 'http://a', headers: {A B: c}}]",
+            'webhooks[0].headers["A B"]: not a name for an HTTP header',
+        ),
+        (
+            'webhooks: [{url: "http://a", headers: {A: "b\\r\\nC: d"}}]',
+            "webhooks[0].headers.A: an HTTP header must be one line",
+        ),
+        ("defaults: {queue: jobs}", 'defaults.queue: "jobs" is a queue of the engine\'s own'),
+        ("defaults: {priority: 10}", "defaults.priority: must be from 0 to 9"),
+        ("defaults: {timeout: 1}", f'defaults.timeout: "1" {DURATION}'),
+        ("defaults: {retry: {limit: 11}}", "defaults.retry.limit: must be from 1 to 10"),
+        ("defaults: {image: a}", "defaults.image: unknown field"),
+        ("inputs: {a: [1]}", "inputs.a: expected text, got a list"),
+        ("inputs: {'': a}", 'inputs[""]: the name must not be empty'),
+        ("tags: a", 'tags: expected a list, got the text "a"'),
+        ("tags: [[a]]", "tags[0]: expected text, got a list"),
+        ("nmae: j", 'nmae: unknown field, did you mean "name"?'),
+        ("Tasks: []", 'Tasks: unknown field, did you mean "tasks"?'),
+    ],
+)
+def test_a_jobs_own_rules(fields: str, said: str) -> None:
+    assert messages_of(f"{{{JOB}, {fields}}}") == [said]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "permissions: [{user: a}, {role: b}]",
+        "autoDelete: {after: 0s}",
+        "wait: {timeout: 5m}",
+        "webhooks: [{url: 'https://a.b/c?d', event: task.Progress, secret: s, if: 'true'}]",
+        "webhooks: [{url: '{{ inputs.hook }}', headers: {A: '{{ secrets.token }}'}}]",
+        "inputs: {a: b}, secrets: {c: d}, output: done",
+        "defaults: {retry: {jitter: 1}, limits: {pids: 5}, timeout: 1h, queue: q, priority: 1}",
+    ],
+)
+def test_what_a_job_may_have(fields: str) -> None:
+    assert job_of(f"{{{JOB}, {fields}}}").name == "j"
+
+
+def test_a_retry_may_take_its_limit_from_the_defaults() -> None:
+    task = "tasks: [{name: t, parallel: {tasks: [{run: x, retry: {jitter: 1}}]}}]"
+    assert job_of(f"{{name: j, defaults: {{retry: {{limit: 2}}}}, {task}}}")
+    assert messages_of(f"{{name: j, {task}}}") == [
+        "tasks[0].parallel.tasks[0].retry.limit: required, here or in the job's defaults"
+    ]
+
+
+def test_a_sub_job_has_only_its_own_defaults() -> None:
+    inner = "tasks: [{run: x, retry: {jitter: 1}}]"
+    defaults = "defaults: {retry: {limit: 2}}"
+    taken = f"{{name: j, tasks: [{{name: t, subjob: {{name: s, {defaults}, {inner}}}}}]}}"
+    refused = f"{{name: j, {defaults}, tasks: [{{name: t, subjob: {{name: s, {inner}}}}}]}}"
+    assert job_of(taken)
+    assert messages_of(refused) == [
+        "tasks[0].subjob.tasks[0].retry.limit: required, here or in the job's defaults"
+    ]
+
+
+def test_a_schedule() -> None:
+    schedule = "{cron: '0 5 * * *', timezone: %s, catchup: %s}"
+    text = "{name: j, tasks: [{name: t, run: x}], schedule: " + schedule + "}"
+    job = job_of(text % ("Europe/Berlin", "last"), scheduled=True)
+    assert job.schedule is not None
+    assert job.schedule.timezone == "Europe/Berlin"
+    assert messages_of(text % ("Mars", "all"), scheduled=True) == [
+        'schedule.timezone: "Mars" is not a time zone: write an IANA name like Europe/Berlin',
+        "schedule.catchup: must be none or last",
+    ]
+
+
+def test_a_scheduled_job_has_a_schedule() -> None:
+    assert messages_of(f"{{{JOB}}}", scheduled=True) == ["schedule: required for a scheduled job"]
+    assert messages_of(f"{{{JOB}, schedule: {{}}}}", scheduled=True) == ["schedule.cron: required"]
+    assert messages_of(f"{{{JOB}, schedule: {{cron: '* *'}}}}", scheduled=True) == [
+        "schedule.cron: a schedule has five fields (minute hour day month weekday), this has 2"
+    ]
+
+
+def test_every_fault_at_once_in_the_order_of_the_document() -> None:
+    assert messages_of(
+        """
+        nam: j
+        tasks:
+          - name: one
+            retry: {limt: 2, jitter: 7}
+            imge: alpine
+          - 3
+          - name: three
+            run: [x]
+            timeout: soon
+            env: {A: b, A: c}
+            each: {concurrency: many}
+        wait: {}
+        schedule: {cron: never}
+        """
+    ) == [
+        'nam: unknown field, did you mean "name"?',
+        "name: required",
+        "tasks[0]: nothing to do: give it run, cmd, entrypoint or image",
+        "tasks[0].retry.limit: required, here or in the job's defaults",
+        'tasks[0].retry.limt: unknown field, did you mean "limit"?',
+        "tasks[0].retry.jitter: must be from 0 to 1",
+        'tasks[0].imge: unknown field, did you mean "image"?',
+        "tasks[1]: expected a map, got the number 3",
+        "tasks[2].run: expected text, got a list",
+        f'tasks[2].timeout: "soon" {DURATION}',
+        "tasks[2].timeout: not allowed beside each",
+        "tasks[2].env: not allowed beside each",
+        "tasks[2].env.A: duplicate key",
+        "tasks[2].each.list: required",
+        "tasks[2].each.task: required",
+        'tasks[2].each.concurrency: expected a whole number, got the text "many"',
+        "wait.timeout: required",
+        "schedule: only on POST /scheduled-jobs",
+        "schedule.cron: a schedule has five fields (minute hour day month weekday), this has 1",
+    ]
