@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 _POLL_FIRST: Final = 0.1
 _POLL_LONGEST: Final = 2.0
-_UNAVAILABLE: Final = frozenset({503})
+UNAVAILABLE: Final = frozenset({503})
 
 
 class Client(Transport):
@@ -87,7 +87,9 @@ class Client(Transport):
         headers = {"Content-Type": content_type or kind}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
-        answer = await self.request("POST", "/jobs", body=body, headers=headers)
+        # A job that asks to be waited for is answered when it has ended.
+        limited = b"wait" not in body
+        answer = await self.request("POST", "/jobs", body=body, headers=headers, limited=limited)
         return _read(answer, JobSummary)
 
     async def check(self, document: Document, *, content_type: str | None = None) -> JobSummary:
@@ -117,27 +119,27 @@ class Client(Transport):
 
     async def job(self, job_id: str) -> Job:
         """Return a job whole, with its execution."""
-        return _read(await self.request("GET", f"/jobs/{_name(job_id)}"), Job)
+        return _read(await self.request("GET", f"/jobs/{path_name(job_id)}"), Job)
 
     async def job_tasks(
         self, job_id: str, *, page: int | None = None, size: int | None = None
     ) -> Page[Task]:
         """Return a page of a job's execution, in its order."""
-        path = f"/jobs/{_name(job_id)}/tasks"
+        path = f"/jobs/{path_name(job_id)}/tasks"
         params: Params = {"page": page, "size": size}
         return _read(await self.request("GET", path, params=params), Page[Task])
 
     async def cancel(self, job_id: str) -> None:
         """Cancel a job: on return that is stored, and its containers are about to go."""
-        await self.request("PUT", f"/jobs/{_name(job_id)}/cancel")
+        await self.request("PUT", f"/jobs/{path_name(job_id)}/cancel")
 
     async def restart(self, job_id: str) -> None:
         """Let a failed or cancelled job go on from the task where it ended."""
-        await self.request("PUT", f"/jobs/{_name(job_id)}/restart")
+        await self.request("PUT", f"/jobs/{path_name(job_id)}/restart")
 
     async def delete(self, job_id: str) -> None:
         """Delete an ended job, its tasks and logs."""
-        await self.request("DELETE", f"/jobs/{_name(job_id)}")
+        await self.request("DELETE", f"/jobs/{path_name(job_id)}")
 
     async def wait(self, job_id: str) -> Job:
         """Return the job once it has ended, good or bad."""
@@ -149,7 +151,7 @@ class Client(Transport):
 
     async def task(self, task_id: str) -> Task:
         """Return one attempt at a task."""
-        return _read(await self.request("GET", f"/tasks/{_name(task_id)}"), Task)
+        return _read(await self.request("GET", f"/tasks/{path_name(task_id)}"), Task)
 
     # --- logs -----------------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Client(Transport):
         size: int | None = None,
     ) -> Page[LogPart]:
         """Return a page of a job's log, newest part first."""
-        return await self._log(f"/jobs/{_name(job_id)}/log", q, page, size)
+        return await self._log(f"/jobs/{path_name(job_id)}/log", q, page, size)
 
     async def task_log(
         self,
@@ -173,7 +175,7 @@ class Client(Transport):
         size: int | None = None,
     ) -> Page[LogPart]:
         """Return a page of a task's log, newest part first."""
-        return await self._log(f"/tasks/{_name(task_id)}/log", q, page, size)
+        return await self._log(f"/tasks/{path_name(task_id)}/log", q, page, size)
 
     async def _log(
         self, path: str, q: str | None, page: int | None, size: int | None
@@ -186,11 +188,11 @@ class Client(Transport):
 
         A connection that is cut is taken up again where it was.
         """
-        return self._follow(f"/jobs/{_name(job_id)}/log/stream")
+        return self._follow(f"/jobs/{path_name(job_id)}/log/stream")
 
     def follow_task_log(self, task_id: str) -> AsyncGenerator[LogPart]:
         """Yield all of a task's log so far, then live, until the task ends; each line once."""
-        return self._follow(f"/tasks/{_name(task_id)}/log/stream")
+        return self._follow(f"/tasks/{path_name(task_id)}/log/stream")
 
     async def _follow(self, path: str) -> AsyncGenerator[LogPart]:
         async with aclosing(self.stream(path)) as events:
@@ -201,13 +203,13 @@ class Client(Transport):
 
     def download_log(self, job_id: str) -> AsyncGenerator[bytes]:
         """Yield the whole log of a job as text in UTF-8, as it comes."""
-        return self.chunks(f"/jobs/{_name(job_id)}/log/download")
+        return self.chunks(f"/jobs/{path_name(job_id)}/log/download")
 
     async def events(
         self,
         *,
         job: str | None = None,
-        type: str | None = None,  # noqa: A002  (the API's word)
+        type: str | None = None,
     ) -> AsyncGenerator[Event]:
         """Yield state changes of jobs and tasks as they happen, for ever."""
         async with aclosing(self.stream("/events", {"job": job, "type": type})) as events:
@@ -218,7 +220,7 @@ class Client(Transport):
 
     async def health(self) -> Health:
         """Return how the server is. `DOWN` is an answer, not an error."""
-        answer = await self.request("GET", "/health", accept_status=_UNAVAILABLE)
+        answer = await self.request("GET", "/health", accept_status=UNAVAILABLE)
         return _read(answer, Health)
 
     async def nodes(self) -> list[Node]:
@@ -227,11 +229,11 @@ class Client(Transport):
 
     async def drain(self, node_id: str) -> None:
         """Let a worker take nothing new."""
-        await self.request("PUT", f"/nodes/{_name(node_id)}/drain")
+        await self.request("PUT", f"/nodes/{path_name(node_id)}/drain")
 
     async def resume(self, node_id: str) -> None:
         """Let a drained worker take tasks again."""
-        await self.request("PUT", f"/nodes/{_name(node_id)}/resume")
+        await self.request("PUT", f"/nodes/{path_name(node_id)}/resume")
 
     async def queues(self) -> list[Queue]:
         """Return the figures of all queues."""
@@ -239,11 +241,11 @@ class Client(Transport):
 
     async def queue(self, name: str) -> Queue:
         """Return the figures of one queue."""
-        return _read(await self.request("GET", f"/queues/{_name(name)}"), Queue)
+        return _read(await self.request("GET", f"/queues/{path_name(name)}"), Queue)
 
     async def delete_queue(self, name: str) -> None:
         """Delete a task queue."""
-        await self.request("DELETE", f"/queues/{_name(name)}")
+        await self.request("DELETE", f"/queues/{path_name(name)}")
 
     async def metrics(self) -> Metrics:
         """Return the cluster in four numbers."""
@@ -270,20 +272,20 @@ class Client(Transport):
 
     async def scheduled_job(self, schedule_id: str) -> ScheduledJob:
         """Return one scheduled job."""
-        answer = await self.request("GET", f"/scheduled-jobs/{_name(schedule_id)}")
+        answer = await self.request("GET", f"/scheduled-jobs/{path_name(schedule_id)}")
         return _read(answer, ScheduledJob)
 
     async def pause_scheduled_job(self, schedule_id: str) -> None:
         """Let a scheduled job make no jobs for now."""
-        await self.request("PUT", f"/scheduled-jobs/{_name(schedule_id)}/pause")
+        await self.request("PUT", f"/scheduled-jobs/{path_name(schedule_id)}/pause")
 
     async def resume_scheduled_job(self, schedule_id: str) -> None:
         """Let a paused scheduled job go on."""
-        await self.request("PUT", f"/scheduled-jobs/{_name(schedule_id)}/resume")
+        await self.request("PUT", f"/scheduled-jobs/{path_name(schedule_id)}/resume")
 
     async def delete_scheduled_job(self, schedule_id: str) -> None:
         """Delete a scheduled job; the jobs it has made stay."""
-        await self.request("DELETE", f"/scheduled-jobs/{_name(schedule_id)}")
+        await self.request("DELETE", f"/scheduled-jobs/{path_name(schedule_id)}")
 
     # --- users ----------------------------------------------------------------------------------
 
@@ -306,18 +308,19 @@ class Client(Transport):
 
     async def grant_role(self, username: str, role: str) -> None:
         """Give a user a role."""
-        await self.request("PUT", f"/users/{_name(username)}/roles/{_name(role)}")
+        await self.request("PUT", f"/users/{path_name(username)}/roles/{path_name(role)}")
 
     async def revoke_role(self, username: str, role: str) -> None:
         """Take a role from a user."""
-        await self.request("DELETE", f"/users/{_name(username)}/roles/{_name(role)}")
+        await self.request("DELETE", f"/users/{path_name(username)}/roles/{path_name(role)}")
 
     async def _post(self, path: str, data: Mapping[str, Any]) -> bytes:
         body = msgspec.json.encode(data)
         return await self.request("POST", path, body=body, headers={"Content-Type": JSON})
 
 
-def _name(text: str) -> str:
+def path_name(text: str) -> str:
+    """Return an id or name as it stands in a path of the API."""
     if text in ("", ".", ".."):
         raise ApiError(404, f"there is nothing named {text!r}")
     return quote(text, safe="")

@@ -63,9 +63,14 @@ class Transport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept_status: frozenset[int] = frozenset(),
+        limited: bool = True,
     ) -> bytes:
-        """Return the answer's body. Any status but 2xx and `accept_status` is an `ApiError`."""
-        timeout = aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT)
+        """Return the answer's body. Any status but 2xx and `accept_status` is an `ApiError`.
+
+        `limited`: whether the answer must come within the client's timeout.
+        """
+        total = self._timeout if limited else None
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT)
         async with self._asked(method, path, timeout, params, body, headers) as response:
             answer = await response.read()
             if response.status not in accept_status:

@@ -23,6 +23,7 @@ NOT_SETTINGS: Final = frozenset(
     {
         "HAULIER_CONFIG",
         "HAULIER_SERVER",
+        "HAULIER_KEY",
         "HAULIER_OUTPUT",
         "HAULIER_PROGRESS",
         "HAULIER_JOB_ID",

@@ -1,0 +1,52 @@
+"""Asking a server: the options that say which, and the event loop around it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import click
+
+from haulier.client import DEFAULT_SERVER, Client
+
+T = TypeVar("T")
+
+FAULT: Final = 1
+MISUSE: Final = 2
+INTERRUPTED: Final = 130
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+
+
+def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--server` and `--key` to a command, which gets a `client` instead."""
+
+    @click.option(
+        "--server",
+        envvar="HAULIER_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        show_envvar=True,
+        metavar="URL",
+        help="The server to ask; may hold user:password@.",
+    )
+    @click.option(
+        "--key", envvar="HAULIER_KEY", show_envvar=True, help="Key, for a server that asks for one."
+    )
+    @functools.wraps(command)
+    def with_client(*args: Any, server: str, key: str | None, **more: Any) -> Any:
+        return command(*args, client=Client(server or DEFAULT_SERVER, key=key), **more)
+
+    return with_client
+
+
+def ask(client: Client, question: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Run `question` with the open client; return what it returns."""
+
+    async def asked() -> T:
+        async with client:
+            return await question(client)
+
+    return asyncio.run(asked())

@@ -1,0 +1,49 @@
+"""`haulier validate`: what is wrong with job files, without a server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from haulier.cli.calls import FAULT
+from haulier.cli.jobs import read_document
+from haulier.cli.output import plain
+from haulier.client import JSON
+from haulier.errors import HaulierError
+from shared.model.decoding import decode_job
+from shared.model.faults import Fault, InvalidDocument
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--scheduled", is_flag=True, help="The files are scheduled jobs: each has a schedule."
+)
+def validate(files: tuple[str, ...], scheduled: bool) -> int:
+    """Check job files and say all that is wrong, with its place; - is standard input."""
+    return max(_validate(file, scheduled) for file in files)
+
+
+def _validate(file: str, scheduled: bool) -> int:
+    try:
+        body, content_type = read_document(file)
+        job = decode_job(body, "json" if content_type == JSON else "yaml", scheduled=scheduled)
+    except InvalidDocument as error:
+        for fault in error.faults:
+            click.echo(f"{_place(file, fault)}: {plain(str(fault))}", err=True)
+        return FAULT
+    except HaulierError as error:
+        click.echo(f"haulier: {plain(str(error))}", err=True)
+        return FAULT
+    click.echo(f"{file}: {plain(job.name)} is valid, {len(job.tasks)} task(s)")
+    return 0
+
+
+def _place(file: str, fault: Fault) -> str:
+    name = "<stdin>" if file == "-" else file
+    place = [number for number in (fault.line, fault.column) if number is not None]
+    return ":".join([name, *map(str, place)])
+
+
+COMMANDS: Final = (validate,)

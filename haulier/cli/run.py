@@ -1,0 +1,52 @@
+"""`haulier run`: start a process. Its flags are read where every process of ours reads them."""
+
+from __future__ import annotations
+
+import click
+
+from shared.config.flags import Role
+from shared.startup import Run, start
+
+
+@click.group("run")
+def run() -> None:
+    """Start a process: everything in one, a coordinator, or a worker."""
+
+
+_PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+def _process(role: Role, summary: str) -> click.Command:
+    @run.command(role, context_settings=_PASSED_ON, short_help=summary, add_help_option=False)
+    @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+    def command(flags: tuple[str, ...]) -> int:
+        return start(role, flags, f"haulier run {role}", _FIND[role])
+
+    return command
+
+
+def _standalone() -> Run:
+    from haulier.standalone import run as standalone
+
+    return standalone
+
+
+def _coordinator() -> Run:
+    from coordinator.app import run as coordinator
+
+    return coordinator
+
+
+def _worker() -> Run:
+    from worker.app import run as worker
+
+    return worker
+
+
+_FIND = {"standalone": _standalone, "coordinator": _coordinator, "worker": _worker}
+
+_process("standalone", "Coordinator and worker in this one process.")
+_process("coordinator", "A coordinator: the REST API and the engine.")
+_process("worker", "A worker: it takes tasks from queues and runs them.")
+
+COMMANDS = (run,)

@@ -1,0 +1,51 @@
+"""`haulier config` and `haulier version`: what this installation is set to, and which it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import click
+
+from haulier import __version__
+from haulier.cli.calls import MISUSE
+from haulier.cli.output import complain, note
+from shared.config import ConfigurationError, Override, load
+from shared.config.show import as_json as origins_and_values
+from shared.config.show import as_toml
+
+
+@click.command()
+@click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: {key: {value, origin}}.")
+def config(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
+    """Print the settings in effect and where each came from, with secrets masked."""
+    try:
+        loaded = load([_override(text) for text in assignments], file=file)
+    except ConfigurationError as error:
+        complain(str(error))
+        return MISUSE
+    for warning in loaded.warnings:
+        note(f"haulier: {warning}")
+    if as_json:
+        click.echo(json.dumps(origins_and_values(loaded), indent=2, ensure_ascii=False))
+    else:
+        click.echo(as_toml(loaded))
+    return 0
+
+
+def _override(text: str) -> Override:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise click.BadParameter("must be KEY=VALUE, like engine.beat=2s", param_hint="--set")
+    return Override("--set", path.strip(), value)
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"haulier {__version__}")
+
+
+COMMANDS: Final = (config, version)
