@@ -53,13 +53,16 @@ Say = Callable[[str], None]
 def run(names: list[str], say: Say, command: list[str]) -> int:
     """Run a command among the services; says nothing after it."""
     there = {name for name in names if SERVICES[name].answers()}
-    try:
-        if start(names, say) and os.environ.get("CI"):
-            return 1
-        found = {k: v for name in names if SERVICES[name].answers() for k, v in _env(name)}
-        return _call(command, found)
-    finally:
-        stop([name for name in names if name not in there], _nothing)
+    with _handling(signal.SIGTERM, lambda: sys.exit(143)):
+        try:
+            if start(names, say) and os.environ.get("CI"):
+                return 1
+            found = {k: v for name in names if SERVICES[name].answers() for k, v in _env(name)}
+            return _call(command, found)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            stop([name for name in names if name not in there], _nothing)
 
 
 def start(names: list[str], say: Say) -> int:
@@ -150,7 +153,7 @@ def _call(command: list[str], found: dict[str, str]) -> int:
 
 
 @contextmanager
-def _handling(number: signal.Signals, act: Callable[[], None]) -> Iterator[None]:
+def _handling(number: signal.Signals, act: Callable[[], object]) -> Iterator[None]:
     before = signal.signal(number, lambda *_: act())
     try:
         yield
