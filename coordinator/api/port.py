@@ -14,7 +14,12 @@ class Commands(Protocol):
     """Commands. Each is stored on return, broker or no broker (engine spec, promise 1)."""
 
     async def submit(
-        self, definition: language.Job, actor: Actor, *, key: str | None = None, body_hash: str | None = None
+        self,
+        definition: language.Job,
+        actor: Actor,
+        *,
+        key: str | None = None,
+        body_hash: str | None = None,
     ) -> Job:
         """Store a new job. With `key` (an Idempotency-Key) the same key and hash of the same actor answer the first
         job; another hash raises `Conflict`. `NotAllowed` where a permission names nobody who exists."""

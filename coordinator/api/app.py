@@ -1,0 +1,115 @@
+"""Putting the API together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware as AioMiddleware
+from prometheus_client import CollectorRegistry
+
+from coordinator.api import (
+    docs,
+    events,
+    health,
+    jobs,
+    logs,
+    metrics,
+    nodes,
+    queues,
+    scheduled_jobs,
+    tasks,
+    users,
+)
+from coordinator.api.context import API, Api
+from coordinator.api.metrics import METERS, Meters
+from coordinator.api.middleware.access_log import access_log
+from coordinator.api.middleware.auth import auth
+from coordinator.api.middleware.cors import cors
+from coordinator.api.middleware.errors import errors
+from coordinator.api.middleware.limits import harden, limits
+from coordinator.api.middleware.rate_limit import rate_limit
+from coordinator.api.openapi import openapi
+from coordinator.api.port import Commands
+from coordinator.api.routes import Route, add_routes
+from coordinator.api.users import make_first_user
+from coordinator.store.port import Store
+from shared.broker.port import Broker
+from shared.config.tree import ApiSwitches, Config
+
+ROUTES: Final[tuple[Route, ...]] = tuple(
+    chain.from_iterable(
+        module.ROUTES
+        for module in (
+            health,
+            jobs,
+            tasks,
+            logs,
+            events,
+            nodes,
+            queues,
+            metrics,
+            scheduled_jobs,
+            users,
+            docs,
+        )
+    )
+)
+"""All endpoints, whatever is switched on."""
+
+
+def create_app(
+    store: Store,
+    broker: Broker,
+    commands: Commands,
+    config: Config,
+    version: str,
+    registry: CollectorRegistry | None = None,
+) -> web.Application:
+    """Return the API as an application, to be served by `coordinator.api.server.ApiRunner`.
+
+    `registry`: where the figures for Prometheus are kept, with others of the process's own.
+    """
+    app = web.Application()
+    app[API] = Api(store, broker, commands, config, version)
+    app[METERS] = Meters(registry or CollectorRegistry())
+    routes = served(config.coordinator.api)
+    app[docs.OPENAPI] = openapi(routes, version)
+    add_routes(app, routes)
+    app.middlewares.extend(_middlewares(app, config))
+    app.on_response_prepare.append(harden)
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_stop)
+    return app
+
+
+def served(switches: ApiSwitches) -> Sequence[Route]:
+    """Return the endpoints that are switched on."""
+    return [route for route in ROUTES if not route.group or getattr(switches, route.group)]
+
+
+def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
+    """Return what requests pass through, from the outside in."""
+    settings = config.coordinator.middleware
+    found: list[AioMiddleware] = []
+    if settings.request_log.enabled:
+        found.append(access_log(settings.request_log.skip))
+    found += [app[METERS].middleware, errors]
+    if settings.cors.enabled:
+        found.append(cors(settings.cors, app))
+    if settings.rate_limit.enabled:
+        found.append(rate_limit(settings.rate_limit.rate, settings.rate_limit.burst))
+    if settings.basic_auth.enabled or settings.key_auth.enabled:
+        found.append(auth(settings))
+    found.append(limits)
+    return found
+
+
+async def _start(app: web.Application) -> None:
+    await make_first_user(app[API])
+
+
+async def _stop(app: web.Application) -> None:
+    app[API].closing.set()

@@ -1,0 +1,70 @@
+"""What every handler works with, and who is asking."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from coordinator.api.port import Commands
+from coordinator.store.port import Store, Viewer
+from shared.broker.port import Broker
+from shared.config.tree import Config
+from shared.model.documents import GUEST, Actor
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks. `viewer`: whose eyes jobs are read with, None where all may be seen."""
+
+    actor: Actor
+    viewer: Viewer | None = None
+    admin: bool = False
+
+
+ANYONE: Final = Caller(actor=GUEST, admin=True)
+"""Who asks where no authentication is on, or with the key."""
+
+
+class Api:
+    """The parts that the API is made of."""
+
+    def __init__(
+        self, store: Store, broker: Broker, commands: Commands, config: Config, version: str
+    ) -> None:
+        self.store = store
+        self.broker = broker
+        self.commands = commands
+        self.config = config
+        self.version = version
+        self.closing = asyncio.Event()
+        """Set when the server stops: streams end."""
+
+    @property
+    def key_patterns(self) -> tuple[str, ...]:
+        """What the key of a value that is never shown contains."""
+        return self.config.redaction.keys
+
+
+API: Final = web.AppKey("API", Api)
+
+_CALLER: Final = "haulier.caller"
+
+
+def api_of(request: web.BaseRequest) -> Api:
+    """Return the parts that serve this request."""
+    assert isinstance(request, web.Request)
+    return request.app[API]
+
+
+def caller_of(request: web.BaseRequest) -> Caller:
+    """Return who asks, as the authentication found."""
+    caller = request.get(_CALLER, ANYONE)
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def set_caller(request: web.BaseRequest, caller: Caller) -> None:
+    """Note who asks."""
+    request[_CALLER] = caller

@@ -1,0 +1,76 @@
+"""Where a reader of a log stream is: what `Last-Event-ID` says (the REST API spec, log streams).
+
+A job's log is the logs of its container tasks, each in order. Tasks take part by (creation, id), so
+the place is short however many there are: all tasks up to a mark are done, but for those listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from coordinator.api.answers import Problem
+from shared.model.documents import Micros
+
+Key = tuple[Micros, str]
+"""When a task was created, and its id."""
+
+START: Final[Key] = (0, "")
+
+_MARK: Final = re.compile(r"(\d{1,18})-([\w.-]{0,64})")
+_PLACE: Final = re.compile(r"([\w-]{1,64})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_MOST: Final = 256
+
+
+class Place(msgspec.Struct):
+    """How much of one task's log was sent: `number` whole parts of `run`, and `line` lines more."""
+
+    task_id: str
+    run: int = 0
+    number: int = 0
+    line: int = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was sent."""
+        return self.number > 0 or self.line > 0
+
+    def restart(self, run: int) -> None:
+        """Go to the beginning of a newer run."""
+        self.run, self.number, self.line = run, 0, 0
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """All tasks up to `mark` are done, but for `places`."""
+
+    mark: Key = START
+    places: tuple[Place, ...] = ()
+
+
+def write_cursor(mark: Key, places: Iterable[Place]) -> str:
+    """Return a cursor as the id of an event."""
+    texts = [f"{mark[0]}-{mark[1]}"]
+    texts += [f"{each.task_id}.{each.run}.{each.number}.{each.line}" for each in places]
+    return "~".join(texts)
+
+
+def read_cursor(text: str) -> Cursor:
+    """Return the cursor that an event's id stands for; 400 where it is none of ours."""
+    if not text:
+        return Cursor()
+    first, *rest = text.split("~", _MOST + 1)
+    mark = _MARK.fullmatch(first)
+    places = [_PLACE.fullmatch(part) for part in rest]
+    if mark is None or len(rest) > _MOST or None in places:
+        raise Problem(400, "Last-Event-ID: not an id of this stream")
+    return Cursor(
+        mark=(int(mark[1]), mark[2]),
+        places=tuple(
+            Place(found[1], int(found[2]), int(found[3]), int(found[4]))
+            for found in places
+            if found is not None
+        ),
+    )

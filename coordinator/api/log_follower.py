@@ -1,0 +1,229 @@
+"""Following the log of a job or a task: all that is there, then what comes, without gap or repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from coordinator.api.context import Api
+from coordinator.api.listening import listening
+from coordinator.api.log_cursor import Cursor, Key, Place, write_cursor
+from coordinator.api.log_parts import BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
+from shared.errors import StoreUnavailable
+from shared.model.documents import SECOND, Job, LogPart, Micros, Task
+from shared.model.messages import StateChanged
+
+WINDOW: Final = 128
+"""Tasks that are followed at a time; the next one joins when one is done."""
+
+_SETTLED: Final[Micros] = 300_000
+"""Age of a task from which no older one, by another coordinator's clock, can still appear."""
+_FIRST_DELAY: Final = 0.05
+_LAST_DELAY: Final = 1.0
+
+ENDED_JOB: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+ENDED_TASK: Final = ENDED_JOB | {"SKIPPED"}
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line without its end, the part that it is of, and the id of the event that carries it."""
+
+    text: str
+    part: LogPart
+    id: str
+
+
+class _Tail(msgspec.Struct):
+    """One task that is followed."""
+
+    place: Place
+    key: Key
+    skipping: bool = False
+    """Its missing parts were given up."""
+
+
+class Follower:
+    """Yields the lines of a job's log, or of one task of it, from `cursor` on.
+
+    `lines` yields None whenever there is nothing now, and ends with the log. `state` is then that
+    of the job or task, empty where it was deleted.
+    """
+
+    def __init__(self, api: Api, job: Job, task: Task | None, cursor: Cursor) -> None:
+        self._api = api
+        self._job = job
+        self._only = task
+        self._cursor = cursor
+        self._tails: list[_Tail] = []
+        self._known: dict[str, Task] = {}
+        self._mark: Key = cursor.mark
+        """The last task that is done or has begun."""
+        self._next: Key = cursor.mark
+        """The last task that was taken on."""
+        self._more = task is None
+        self._moved = False
+        self.state = ""
+
+    async def lines(self) -> AsyncIterator[Line | None]:
+        """Yield lines as they come; None whenever there is nothing now."""
+        await self._resume()
+        delay = _FIRST_DELAY
+        async with _woken(self._api, self._job.id) as woken:
+            while True:
+                woken.clear()
+                self._moved = False
+                try:
+                    async for line in self._round():
+                        self._moved = True
+                        yield line, part
+                    if self._over():
+                        return
+                except StoreUnavailable:
+                    delay = _LAST_DELAY
+                yield None
+                delay = 0 if self._moved else min(max(delay, _FIRST_DELAY) * 1.5, _LAST_DELAY)
+                if await self._paused(woken, delay):
+                    return
+
+    async def _paused(self, woken: asyncio.Event, delay: float) -> bool:
+        """Wait for a change or for `delay` seconds; tell whether the server stops."""
+        waits = [
+            asyncio.ensure_future(woken.wait()),
+            asyncio.ensure_future(self._api.closing.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._api.closing.is_set()
+
+    async def _resume(self) -> None:
+        places = {place.task_id: place for place in self._cursor.places}
+        if self._only is not None:
+            place = places.get(self._only.id, Place(self._only.id))
+            self._tails = [_Tail(place, _key(self._only))]
+            return
+        for task in await self._api.store.get_many(Task, list(places)):
+            if task.job_id == self._job.id:
+                self._tails.append(_Tail(places[task.id], _key(task)))
+        self._tails.sort(key=lambda tail: tail.key)
+
+    async def _round(self) -> AsyncIterator[Line]:
+        await self._look()
+        for tail in list(self._tails):
+            task = self._known.get(tail.place.task_id)
+            if task is None:
+                self._tails.remove(tail)
+                continue
+            async for text, part in self._drain(tail, task):
+                self._mark = max(self._mark, tail.key)
+                yield Line(text, part, self._id())
+            if await self._done(tail, task):
+                self._mark = max(self._mark, tail.key)
+                self._tails.remove(tail)
+                self._moved = True
+
+    def _id(self) -> str:
+        places = (tail.place for tail in self._tails if tail.key <= self._mark)
+        return write_cursor(self._mark, places)
+
+    async def _look(self) -> None:
+        """See how the job and the followed tasks are, and take on more tasks."""
+        store = self._api.store
+        if self._only is None:
+            job = await store.get(Job, self._job.id)
+            self.state = job.state if job is not None else ""
+            await self._take_on()
+        ids = [tail.place.task_id for tail in self._tails]
+        self._known = {task.id: task for task in await store.get_many(Task, ids)}
+        if self._only is not None:
+            known = self._known.get(self._only.id)
+            self.state = known.state if known else ""
+
+    async def _take_on(self) -> None:
+        free = WINDOW - len(self._tails)
+        if free <= 0:
+            return
+        settled = self._api.store.now() - _SETTLED
+        found = await tasks_in_turn(self._api, self._job, self._next, free)
+        new = [task for task in found if task.created_at <= settled]
+        self._more = len(new) < len(found) or len(found) == free
+        self._tails += [_Tail(Place(task.id), _key(task)) for task in new]
+        if new:
+            self._next = _key(new[-1])
+
+    def _over(self) -> bool:
+        if self._tails:
+            return False
+        if self._only is not None or not self.state:
+            return True
+        return self.state in ENDED_JOB and not self._more
+
+    async def _drain(self, tail: _Tail, task: Task) -> AsyncIterator[tuple[str, LogPart]]:
+        """Yield the lines that can be sent now, in order, having noted each as sent."""
+        place = tail.place
+        if place.run != task.run:
+            place.restart(task.run)
+        more = task.run > 0
+        while more:
+            parts = await parts_after(self._api, task, place.number)
+            more = len(parts) == BATCH
+            for part in parts:
+                if part.number != place.number + 1 and not tail.skipping:
+                    return
+                for line in _unsent(place, part):
+                    yield line
+
+    async def _done(self, tail: _Tail, task: Task) -> bool:
+        if task.state not in ENDED_TASK:
+            return False
+        ended_at = task.ended_at or 0
+        if not task.run:
+            return True
+        if task.log_parts is None:
+            return self._api.store.now() - ended_at > UNTOLD * SECOND
+        if tail.place.number >= task.log_parts or tail.skipping:
+            return True
+        tail.skipping = await overdue(self._api, ended_at)
+        return False
+
+
+def _key(task: Task) -> Key:
+    return (task.created_at, task.id)
+
+
+def lines_of(contents: str) -> list[str]:
+    """Return the lines of a part of a log, without their ends."""
+    lines = contents.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _unsent(place: Place, part: LogPart) -> Iterator[str]:
+    """Yield the lines of a part that were not sent, having noted each as sent before it is."""
+    lines = lines_of(part.contents)
+    place.number = part.number - 1
+    for index in range(place.line, len(lines)):
+        last = index + 1 == len(lines)
+        place.number, place.line = (part.number, 0) if last else (place.number, index + 1)
+        yield lines[index]
+    place.number, place.line = part.number, 0
+
+
+@asynccontextmanager
+async def _woken(api: Api, job_id: str) -> AsyncIterator[asyncio.Event]:
+    """Give an event that is set whenever something happens to the job."""
+    woken = asyncio.Event()
+
+    def heard(event: StateChanged) -> None:
+        if event.job_id == job_id:
+            woken.set()
+
+    async with listening(api, heard):
+        yield woken

@@ -1,0 +1,48 @@
+"""One line in the log for each request, but for those that are skipped."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import time
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware as AioMiddleware
+
+from coordinator.api.context import caller_of
+from coordinator.api.routes import Handler
+
+log = structlog.get_logger(__name__)
+
+
+def access_log(skip: Sequence[str]) -> AioMiddleware:
+    """Return the middleware. `skip`: `METHOD /path`, where `*` stands for any run of characters."""
+    skipped = re.compile("|".join(fnmatch.translate(pattern) for pattern in skip) or r"(?!)")
+
+    @web.middleware
+    async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.monotonic()
+        status = 0
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            if not skipped.match(f"{request.method} {request.path}"):
+                _write(request, status, time.monotonic() - started)
+
+    return logged
+
+
+def _write(request: web.Request, status: int, seconds: float) -> None:
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=status or "aborted",
+        seconds=round(seconds, 4),
+        client=request.remote,
+        user=caller_of(request).actor.username,
+    )

@@ -1,0 +1,79 @@
+"""Every error as JSON: ours, aiohttp's own, and accidents, which are logged and never shown."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from coordinator.api.answers import Problem, refusal
+from coordinator.api.routes import Handler
+from shared.errors import (
+    BrokerUnavailable,
+    Conflict,
+    Forbidden,
+    HaulierError,
+    NotAllowed,
+    NotFound,
+    StoreUnavailable,
+)
+from shared.model.faults import InvalidDocument
+
+log = structlog.get_logger(__name__)
+
+_STATUS: Final[dict[type[HaulierError], int]] = {
+    NotAllowed: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    StoreUnavailable: 503,
+    BrokerUnavailable: 503,
+}
+_WHO: Final[dict[type[HaulierError], str]] = {
+    StoreUnavailable: "the datastore does not answer: ",
+    BrokerUnavailable: "the broker does not answer: ",
+}
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into a JSON error."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return http_error(request, error)
+    except Exception as error:
+        if request.task.cancelling():
+            raise
+        return _refused(request, error)
+
+
+def _refused(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, Problem):
+        return refusal(error.status, error.message, headers=error.headers)
+    if isinstance(error, InvalidDocument):
+        return refusal(400, str(error), faults=error.faults)
+    if isinstance(error, TimeoutError):
+        return refusal(503, "it took too long; try again later")
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            headers = {"Retry-After": "5"} if status == 503 else None
+            return refusal(status, _WHO.get(kind, "") + str(error), headers=headers)
+    log.error("a request failed", method=request.method, path=request.path, exc_info=error)
+    return refusal(500, "internal error; the coordinator's log has more")
+
+
+def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
+    """Return an error of aiohttp's own as JSON."""
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return refusal(error.status, _message(request, error), headers=headers)
+
+
+def _message(request: web.BaseRequest, error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return f"{request.method} is not allowed here; allowed: {allowed}"
+    if error.status == 404:
+        return "there is no such path"
+    return error.reason

@@ -1,0 +1,72 @@
+"""Queues: the broker's own figures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from coordinator.api.answers import OK, StatusView, answer
+from coordinator.api.context import api_of
+from coordinator.api.query import path_id
+from coordinator.api.routes import Route
+from shared.broker.port import QueueInfo
+from shared.errors import NotAllowed, NotFound
+from shared.model.queues import COORDINATOR_QUEUES, NODE_QUEUE_PREFIX
+
+
+async def list_queues(request: web.Request) -> web.StreamResponse:
+    """Answer all queues by name."""
+    queues = await api_of(request).broker.queues()
+    return answer(sorted(queues, key=lambda queue: queue.name))
+
+
+async def get_queue(request: web.Request) -> web.StreamResponse:
+    """Answer one queue."""
+    queue = await api_of(request).broker.queue(path_id(request, "name"))
+    if queue is None:
+        raise NotFound("queue not found")
+    return answer(queue)
+
+
+async def delete_queue(request: web.Request) -> web.StreamResponse:
+    """Delete a task queue and what is in it."""
+    name = path_id(request, "name")
+    if name in COORDINATOR_QUEUES:
+        raise NotAllowed(f"{name} is a coordinator queue and can not be deleted")
+    if name.startswith(NODE_QUEUE_PREFIX):
+        raise NotAllowed(f"{name} is a node's own queue and can not be deleted")
+    if not await api_of(request).broker.delete_queue(name):
+        raise NotFound("queue not found")
+    return answer(OK)
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/queues",
+        handler=list_queues,
+        group="queues",
+        summary="List the queues",
+        answer=list[QueueInfo],
+        errors={503: "The broker does not answer."},
+    ),
+    Route(
+        method="GET",
+        path="/queues/{name}",
+        handler=get_queue,
+        group="queues",
+        summary="Get a queue",
+        answer=QueueInfo,
+        errors={404: "There is no such queue.", 503: "The broker does not answer."},
+    ),
+    Route(
+        method="DELETE",
+        path="/queues/{name}",
+        handler=delete_queue,
+        group="queues",
+        summary="Delete a task queue",
+        answer=StatusView,
+        errors={400: "It is a queue of the engine's own.", 404: "There is no such queue."},
+    ),
+)

@@ -1,0 +1,140 @@
+"""Scheduled jobs: make, list, pause, resume, delete."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from coordinator.api.access import may_see, schedule_in_path
+from coordinator.api.answers import OK, PageView, StatusView, answer, page_of
+from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.query import Paging, paging
+from coordinator.api.routes import PAGE_PARAMS, Body, Route
+from coordinator.api.submissions import JSON, YAML, read_submission
+from shared.model import language
+from shared.model.documents import Schedule
+from shared.model.views import ScheduleView, redactor_of, schedule_view
+
+_ORDER: Final = ("-created_at", "-id")
+
+
+async def create_schedule(request: web.Request) -> web.StreamResponse:
+    """Store a scheduled job, active from now on."""
+    api = api_of(request)
+    sent = await read_submission(request, scheduled=True)
+    schedule = await api.commands.schedule(sent.definition, caller_of(request).actor)
+    return answer(_view(api, schedule))
+
+
+def _view(api: Api, schedule: Schedule) -> ScheduleView:
+    redactor = redactor_of(schedule.definition, key_patterns=api.key_patterns)
+    return schedule_view(schedule, redactor)
+
+
+async def list_schedules(request: web.Request) -> web.StreamResponse:
+    """Answer a page of scheduled jobs, newest first."""
+    api, page = api_of(request), paging(request)
+    if caller_of(request).viewer is None:
+        total = await api.store.count(Schedule, {})
+        found = await api.store.find(Schedule, {}, _ORDER, limit=page.size, skip=page.skip)
+    else:
+        total, found = await _visible(request, page)
+    shown = [_view(api, schedule) for schedule in found]
+    return answer(page_of(shown, number=page.number, size=page.size, total=total))
+
+
+async def _visible(request: web.Request, page: Paging) -> tuple[int, list[Schedule]]:
+    viewer = caller_of(request).viewer
+    everything = await api_of(request).store.find(Schedule, {}, _ORDER)
+    visible = [schedule for schedule in everything if may_see(schedule.permissions, viewer)]
+    return len(visible), visible[page.skip :][: page.size]
+
+
+async def get_schedule(request: web.Request) -> web.StreamResponse:
+    """Answer a scheduled job."""
+    return answer(_view(api_of(request), await schedule_in_path(request)))
+
+
+async def pause_schedule(request: web.Request) -> web.StreamResponse:
+    """Let it make no more jobs until it is resumed."""
+    await api_of(request).commands.pause_schedule(await schedule_in_path(request))
+    return answer(OK)
+
+
+async def resume_schedule(request: web.Request) -> web.StreamResponse:
+    """Let it make jobs again."""
+    await api_of(request).commands.resume_schedule(await schedule_in_path(request))
+    return answer(OK)
+
+
+async def delete_schedule(request: web.Request) -> web.StreamResponse:
+    """Delete it; jobs that it made stay."""
+    await api_of(request).commands.delete_schedule(await schedule_in_path(request))
+    return answer(OK)
+
+
+_NOT_FOUND: Final = {404: "There is no such scheduled job."}
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/scheduled-jobs",
+        handler=create_schedule,
+        group="scheduled_jobs",
+        summary="Schedule a job",
+        body=Body(language.Job, (*JSON, *YAML)),
+        answer=ScheduleView,
+        errors={
+            400: "The document is not a scheduled job; every fault is named.",
+            413: "The body is too large.",
+            415: "The content type is not understood.",
+        },
+    ),
+    Route(
+        method="GET",
+        path="/scheduled-jobs",
+        handler=list_schedules,
+        group="scheduled_jobs",
+        summary="List scheduled jobs, newest first",
+        params=PAGE_PARAMS,
+        answer=PageView[ScheduleView],
+        errors={400: "A parameter is not a number."},
+    ),
+    Route(
+        method="GET",
+        path="/scheduled-jobs/{id}",
+        handler=get_schedule,
+        group="scheduled_jobs",
+        summary="Get a scheduled job",
+        answer=ScheduleView,
+        errors=_NOT_FOUND,
+    ),
+    Route(
+        method="PUT",
+        path="/scheduled-jobs/{id}/pause",
+        handler=pause_schedule,
+        group="scheduled_jobs",
+        summary="Pause a scheduled job",
+        answer=StatusView,
+        errors={400: "It is not active.", **_NOT_FOUND},
+    ),
+    Route(
+        method="PUT",
+        path="/scheduled-jobs/{id}/resume",
+        handler=resume_schedule,
+        group="scheduled_jobs",
+        summary="Resume a paused scheduled job",
+        answer=StatusView,
+        errors={400: "It is not paused.", **_NOT_FOUND},
+    ),
+    Route(
+        method="DELETE",
+        path="/scheduled-jobs/{id}",
+        handler=delete_schedule,
+        group="scheduled_jobs",
+        summary="Delete a scheduled job",
+        answer=StatusView,
+        errors=_NOT_FOUND,
+    ),
+)

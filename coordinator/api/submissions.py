@@ -1,0 +1,116 @@
+"""Taking in a job's definition: content types, faults, keys, waiting (the REST API spec, `POST /jobs`)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from coordinator.api.access import check_permissions
+from coordinator.api.answers import Problem, answer
+from coordinator.api.bodies import read_body
+from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.query import flag
+from coordinator.api.reading import summary, whole_job
+from shared.durations import duration_seconds
+from shared.errors import NotFound
+from shared.model import language
+from shared.model.decoding import ContentType, decode_job
+from shared.model.documents import Actor, Job
+from shared.model.views import job_view, redactor_of
+
+YAML: Final = ("text/yaml", "application/x-yaml", "application/yaml")
+JSON: Final = ("application/json",)
+_FORMATS: Final[dict[str, ContentType]] = {
+    **dict.fromkeys((*YAML, "text/x-yaml"), "yaml"),
+    **dict.fromkeys(JSON, "json"),
+}
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_LOOK: Final = 5.0
+"""Seconds between two looks whether a client that waits is still there."""
+
+_decoding: Final = asyncio.Semaphore(2)
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """A definition that was sent, and the hash of the bytes it came in."""
+
+    definition: language.Job
+    body_hash: str
+
+
+async def read_submission(request: web.Request, *, scheduled: bool = False) -> Submission:
+    """Return the definition in the body. 415, 413, or `InvalidDocument` with all that is wrong."""
+    form = _format(request)
+    body = await read_body(request)
+    async with _decoding:
+        definition = await asyncio.to_thread(decode_job, body, form, scheduled=scheduled)
+    return Submission(definition, hashlib.sha256(body).hexdigest())
+
+
+def _format(request: web.Request) -> ContentType:
+    given = request.headers.get("Content-Type", "")
+    form = _FORMATS.get(request.content_type if given else "")
+    if form is None:
+        allowed = ", ".join((*JSON, *YAML))
+        told = f"Content-Type {given!r} is not understood" if given else "Content-Type is missing"
+        hint = " (with curl: -H 'Content-Type: text/yaml')"
+        raise Problem(415, f"{told}: send one of {allowed}{hint}")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Problem(415, "charset: only utf-8 is understood")
+    return form
+
+
+async def submit_job(request: web.Request) -> web.StreamResponse:
+    """Store a new job and answer its summary; with `wait`, the job once it has ended."""
+    api, caller = api_of(request), caller_of(request)
+    dry = flag(request, "dryRun")
+    key = _idempotency_key(request)
+    sent = await read_submission(request)
+    if dry:
+        return await _preview(api, sent.definition, caller.actor)
+    job = await api.commands.submit(
+        sent.definition,
+        caller.actor,
+        key=key,
+        body_hash=sent.body_hash if key is not None else None,
+    )
+    if sent.definition.wait is not None:
+        ended = await _wait(request, job, duration_seconds(sent.definition.wait.timeout))
+        return answer(await whole_job(api, ended))
+    return answer(await summary(api, job))
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Problem(400, "Idempotency-Key: 1 to 255 printable ASCII characters without spaces")
+    return key
+
+
+async def _preview(api: Api, definition: language.Job, actor: Actor) -> web.Response:
+    await check_permissions(api, definition.permissions)
+    job = api.commands.preview(definition, actor)
+    redactor = redactor_of(definition, key_patterns=api.key_patterns)
+    return answer(job_view(job, redactor))
+
+
+async def _wait(request: web.Request, job: Job, timeout: float) -> Job:
+    api = api_of(request)
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0 and not _gone(request):
+        ended = await api.commands.wait_ended(job.id, min(left, _LOOK))
+        if ended is not None:
+            return ended
+        if await api.store.get(Job, job.id) is None:
+            raise NotFound("job was deleted when it had ended")
+    raise Problem(408, "timeout waiting for job to complete")
+
+
+def _gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()

@@ -1,0 +1,34 @@
+"""Tasks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from coordinator.api.access import task_in_path
+from coordinator.api.answers import answer
+from coordinator.api.context import api_of
+from coordinator.api.reading import redactor, task_views
+from coordinator.api.routes import Route
+from shared.model.views import TaskView
+
+
+async def get_task(request: web.Request) -> web.StreamResponse:
+    """Answer a task."""
+    api = api_of(request)
+    task, job = await task_in_path(request)
+    return answer((await task_views(api, [task], await redactor(api, job)))[0])
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/tasks/{id}",
+        handler=get_task,
+        group="tasks",
+        summary="Get a task",
+        answer=TaskView,
+        errors={404: "There is no such task."},
+    ),
+)

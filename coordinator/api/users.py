@@ -1,0 +1,218 @@
+"""Users and roles: who may sign in, and what permissions may be given to."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from coordinator.api.access import require_admin
+from coordinator.api.answers import OK, Problem, StatusView, answer
+from coordinator.api.bodies import read_json
+from coordinator.api.context import Api, api_of
+from coordinator.api.middleware.auth import ADMIN
+from coordinator.api.passwords import LONGEST, hash_password
+from coordinator.api.query import path_id
+from coordinator.api.routes import Body, Route
+from coordinator.store.port import SlotTaken
+from shared.errors import NotAllowed, NotFound
+from shared.ids import derived_id
+from shared.model.documents import GUEST, Role, User
+from shared.model.views import RoleView, UserView, role_view, user_view
+from shared.model.writes import Change
+
+log = structlog.get_logger(__name__)
+
+_NAME: Final = re.compile(r"[^\s:/\x00-\x1f\x7f]{1,64}")
+_TRIES: Final = 10
+
+
+class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user to be made. The user name has up to 64 characters, none of them a space, `:` or `/`."""
+
+    username: str = ""
+    password: str = ""
+    name: str = ""
+
+
+class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A role to be made."""
+
+    name: str = ""
+
+
+async def create_user(request: web.Request) -> web.StreamResponse:
+    """Store a new user."""
+    require_admin(request)
+    new = await read_json(request, NewUser)
+    _check_name("username", new.username)
+    if not 1 <= len(new.password.encode("utf-8", "surrogatepass")) <= LONGEST:
+        raise NotAllowed(f"password: missing, or longer than {LONGEST} bytes")
+    user = await _insert_user(api_of(request), new, roles=[])
+    if user is None:
+        raise NotAllowed(f"username: {new.username} is taken")
+    return answer(user_view(user))
+
+
+async def _insert_user(api: Api, new: NewUser, roles: list[str]) -> User | None:
+    user = User(
+        id=derived_id("user", new.username),
+        username=new.username,
+        name=new.name,
+        password_hash=await hash_password(new.password),
+        roles=roles,
+        created_at=api.store.now(),
+    )
+    try:
+        return user if await api.store.insert(user) else None
+    except SlotTaken:
+        return None
+
+
+async def make_first_user(api: Api) -> None:
+    """Make the configured first user, an admin, where basic auth is on and it is missing."""
+    settings = api.config.coordinator.middleware.basic_auth
+    if not (settings.enabled and settings.username and settings.password):
+        return
+    if await api.store.find(User, {"username": settings.username}, limit=1):
+        return
+    new = NewUser(username=settings.username, password=settings.password)
+    if await _insert_user(api, new, roles=[ADMIN]) is not None:
+        log.info("made the first user", username=settings.username)
+
+
+def _check_name(field: str, name: str) -> None:
+    if not name:
+        raise NotAllowed(f"{field}: missing")
+    if not _NAME.fullmatch(name) or not name.isprintable():
+        raise NotAllowed(f"{field}: 1 to 64 characters, none of them a space, ':' or '/'")
+    if field == "username" and name == GUEST.username:
+        raise NotAllowed(f"{field}: {name} is taken")
+
+
+async def list_users(request: web.Request) -> web.StreamResponse:
+    """Answer all users."""
+    require_admin(request)
+    users = await api_of(request).store.find(User, {}, order=("username",))
+    return answer([user_view(user) for user in users])
+
+
+async def create_role(request: web.Request) -> web.StreamResponse:
+    """Store a new role."""
+    require_admin(request)
+    new = await read_json(request, NewRole)
+    _check_name("name", new.name)
+    store = api_of(request).store
+    role = Role(id=derived_id("role", new.name), name=new.name, created_at=store.now())
+    if not await store.insert(role):
+        raise NotAllowed(f"name: {new.name} is taken")
+    return answer(role_view(role))
+
+
+async def list_roles(request: web.Request) -> web.StreamResponse:
+    """Answer all roles."""
+    roles = await api_of(request).store.find(Role, {}, order=("name",))
+    return answer([role_view(role) for role in roles])
+
+
+async def give_role(request: web.Request) -> web.StreamResponse:
+    """Give a user a role; again, it changes nothing."""
+    return await _change_roles(request, give=True)
+
+
+async def take_role(request: web.Request) -> web.StreamResponse:
+    """Take a role from a user; again, it changes nothing."""
+    return await _change_roles(request, give=False)
+
+
+async def _change_roles(request: web.Request, *, give: bool) -> web.StreamResponse:
+    require_admin(request)
+    store = api_of(request).store
+    role = path_id(request, "role")
+    if role != ADMIN and await store.get(Role, derived_id("role", role)) is None:
+        raise NotFound("role not found")
+    for _ in range(_TRIES):
+        user = await _user(api_of(request), path_id(request, "name"))
+        others = [other for other in user.roles if other != role]
+        roles = [*others, role] if give else others
+        if sorted(roles) == sorted(user.roles):
+            return answer(OK)
+        change = Change(
+            kind=User, id=user.id, where={"roles": user.roles}, set={"roles": sorted(roles)}
+        )
+        if await store.change(change) is not None:
+            return answer(OK)
+    raise Problem(503, "too many changes at once; try again")
+
+
+async def _user(api: Api, username: str) -> User:
+    found = await api.store.find(User, {"username": username}, limit=1)
+    if not found:
+        raise NotFound("user not found")
+    return found[0]
+
+
+_FORBIDDEN: Final = {403: "The caller is no admin."}
+_TAKEN: Final = {400: "A field is missing or wrong, or the name is taken.", **_FORBIDDEN}
+_UNKNOWN: Final = {404: "There is no such user or role.", **_FORBIDDEN}
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/users",
+        handler=create_user,
+        group="users",
+        summary="Make a user",
+        body=Body(NewUser),
+        answer=UserView,
+        errors=_TAKEN,
+    ),
+    Route(
+        method="GET",
+        path="/users",
+        handler=list_users,
+        group="users",
+        summary="List the users",
+        answer=list[UserView],
+        errors=_FORBIDDEN,
+    ),
+    Route(
+        method="POST",
+        path="/roles",
+        handler=create_role,
+        group="users",
+        summary="Make a role",
+        body=Body(NewRole),
+        answer=RoleView,
+        errors=_TAKEN,
+    ),
+    Route(
+        method="GET",
+        path="/roles",
+        handler=list_roles,
+        group="users",
+        summary="List the roles",
+        answer=list[RoleView],
+    ),
+    Route(
+        method="PUT",
+        path="/users/{name}/roles/{role}",
+        handler=give_role,
+        group="users",
+        summary="Give a user a role",
+        answer=StatusView,
+        errors=_UNKNOWN,
+    ),
+    Route(
+        method="DELETE",
+        path="/users/{name}/roles/{role}",
+        handler=take_role,
+        group="users",
+        summary="Take a role from a user",
+        answer=StatusView,
+        errors=_UNKNOWN,
+    ),
+)

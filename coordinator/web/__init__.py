@@ -1,0 +1,1 @@
+"""The web page: plain files, no build, nothing from elsewhere."""
