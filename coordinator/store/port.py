@@ -19,6 +19,9 @@ from shared.model.writes import Above, Below, Change, Has, In, Not, Where
 
 D = TypeVar("D", bound=Document)
 
+LOG_CAP = 10_000
+"""How far the parts that a log search finds are counted."""
+
 
 class Page(msgspec.Struct, Generic[D], frozen=True):
     """A page of a listing. `capped`: there are more than `total`."""

@@ -109,3 +109,12 @@ def log_owner(job_id: str | None, task_ids: Sequence[str] | None) -> Where:
     if task_ids is not None:
         where["task_id"] = In(tuple(task_ids))
     return where
+
+
+def storable(text: str) -> bool:
+    """Whether a text can be stored at all, and so be asked for: Unicode without lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

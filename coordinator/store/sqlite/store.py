@@ -14,8 +14,8 @@ from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.keycheck import checked
 from coordinator.store.matching import target_of
-from coordinator.store.port import Page, Viewer
-from coordinator.store.search import log_owner, understood
+from coordinator.store.port import LOG_CAP, Page, Viewer
+from coordinator.store.search import log_owner, storable, understood
 from coordinator.store.sqlite import reads, writes
 from coordinator.store.sqlite.failures import translated_at_start
 from coordinator.store.sqlite.lock import FileLock
@@ -35,8 +35,6 @@ PING_DEADLINE = 2.0
 """Seconds."""
 AT_ONCE = 500
 """Documents of a bulk that share an operation, so that a big one keeps nobody waiting."""
-LOG_CAP = 10_000
-"""How far matches of a log search are counted."""
 
 
 class SqliteStore:
@@ -125,7 +123,7 @@ class SqliteStore:
 
     async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
         """Return those of `ids` that exist, in the order of `ids`."""
-        wanted = list(dict.fromkeys(ids))
+        wanted = [id for id in dict.fromkeys(ids) if storable(id)]
         rows = await self._readers.run(
             lambda connection: reads.rows_by_id(connection, kind, wanted)
         )
@@ -265,11 +263,12 @@ class SqliteStore:
         limit: int,
     ) -> Page[LogPart]:
         """Return log parts, newest first."""
-        where = where_clause(LogPart, log_owner(job_id, task_ids))
-        cap = None
-        if terms:
-            holds = [Clause("holds(contents, ?)", (term.casefold(),)) for term in terms]
-            where, cap = Clause.joined(" AND ", [where, *holds]), LOG_CAP
+        if not all(map(storable, terms)):
+            return Page([], 0)
+        holds = [Clause("holds(contents, ?)", (term.casefold(),)) for term in terms]
+        owner = where_clause(LogPart, log_owner(job_id, task_ids))
+        where = Clause.joined(" AND ", [owner, *holds])
+        cap = LOG_CAP if terms else None
         order = order_clause(LogPart, ("-created_at", "-number"))
         select = reads.Select(LogPart, names_of(LogPart), where, order, limit, skip)
         rows = await self._readers.run(select.rows)

@@ -1,0 +1,149 @@
+"""The connection to MongoDB: its settings, its clock, and the errors that its calls raise.
+
+Motor is at its end of life upstream: it is imported here only, and called here and in `store.py` only, by what
+PyMongo's `AsyncMongoClient` has too (there `aggregate` and `close` are to be awaited as well).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from coordinator.store.clock import FollowingClock
+from coordinator.store.mongodb.failures import translated, translated_at_start
+from shared.errors import StoreUnavailable
+from shared.model.documents import Micros
+
+T = TypeVar("T")
+
+SERVER_SELECTION = 5.0
+OPERATION = 8.0
+"""Seconds; the driver tries again within them where an operation may be made twice."""
+PATIENCE = OPERATION + 1.0
+"""Seconds until a caller no longer waits for the driver."""
+CLOCK_INTERVAL = 5.0
+"""Seconds between looks at the server's clock."""
+GOOD_LOOK = 0.05
+"""Seconds that a look may take to be believed at once."""
+OLD_LOOK = 30.0
+"""Seconds after which any look is better than the last."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND_NS = 1000
+
+OPTIONS: dict[str, Any] = {
+    "w": "majority",
+    "journal": True,
+    "readPreference": "primary",
+    "retryWrites": True,
+    "retryReads": True,
+    "serverSelectionTimeoutMS": int(SERVER_SELECTION * 1000),
+    "connectTimeoutMS": int(SERVER_SELECTION * 1000),
+    "timeoutMS": int(OPERATION * 1000),
+    "heartbeatFrequencyMS": 5000,
+    "appname": "haulier",
+}
+"""What our promises need, whatever the URL says.
+
+A write is on the disks of a majority when it returns. Reads go to the primary with its local view: a new primary has
+all that a majority has, at once, while a majority read there may lag behind an answered write for a moment."""
+
+log = structlog.get_logger(__name__)
+
+
+class ServerClock:
+    """The server's clock, as offset to the process's monotonic one."""
+
+    def __init__(self) -> None:
+        self._offset_ns: int | None = None
+        self._looked_ns = 0
+        self._clock = FollowingClock(self._source)
+
+    def now(self) -> Micros:
+        """Return the server's time, never running backwards; before the first look this machine's."""
+        return self._clock.now()
+
+    def looked(self, before_ns: int, server: Micros, after_ns: int) -> None:
+        """Take a look into account: the server's time and the monotonic times before and after it."""
+        took = (after_ns - before_ns) / 1e9
+        age = (after_ns - self._looked_ns) / 1e9
+        if self._offset_ns is None or took <= GOOD_LOOK or age > OLD_LOOK:
+            self._offset_ns = server * MICROSECOND_NS - (before_ns + after_ns) // 2
+            self._looked_ns = after_ns
+
+    def _source(self) -> Micros:
+        if self._offset_ns is None:
+            return time.time_ns() // MICROSECOND_NS
+        return (time.monotonic_ns() + self._offset_ns) // MICROSECOND_NS
+
+
+class Connection:
+    """A client of one database, from `open` to `close`."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self._url = url
+        self._name = database
+        self._client: Any = None
+        self._database: Any = None
+        self._watch: asyncio.Task[None] | None = None
+        self.clock = ServerClock()
+
+    def __getitem__(self, collection: str) -> Any:
+        """Return a collection."""
+        if self._database is None:
+            raise StoreUnavailable("the datastore is closed")
+        return self._database[collection]
+
+    def open(self) -> None:
+        """Make the client; it connects when it is used. Raises `StoreMisconfigured`."""
+        with translated_at_start():
+            if self._client is None:
+                self._client = AsyncIOMotorClient(self._url, **OPTIONS)
+            self._database = self._client[self._name]
+
+    async def ask(self, call: Awaitable[T]) -> T:
+        """Return what a call of the driver gives, with our errors for its own."""
+        with translated():
+            async with asyncio.timeout(PATIENCE):
+                return await call
+
+    async def look_at_clock(self) -> None:
+        """Ask for the server's time once."""
+        before = time.monotonic_ns()
+        hello = await self._database.command("hello")
+        after = time.monotonic_ns()
+        self.clock.looked(before, _micros(hello["localTime"]), after)
+
+    def watch_clock(self) -> None:
+        """Go on asking for it."""
+        self._watch = asyncio.create_task(self._watch_clock(), name="look at MongoDB's clock")
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL)
+            try:
+                await self.ask(self.look_at_clock())
+            except StoreUnavailable as error:
+                log.debug("MongoDB's clock can not be seen", reason=str(error))
+
+    async def close(self) -> None:
+        """Close the client; a second time does nothing."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        if self._client is not None:
+            self._client.close()
+        self._client = self._database = None
+
+
+def _micros(moment: datetime) -> Micros:
+    since = moment.replace(tzinfo=UTC) - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

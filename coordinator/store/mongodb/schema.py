@@ -1,0 +1,57 @@
+"""Collections and indexes, made at the start by whoever comes first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from coordinator.store.codec import fields_of
+from coordinator.store.indexes import INDEXES, Index
+from coordinator.store.mongodb.queries import ID, OVERDUE, READERS, WORDS, sort_of, stored_name
+from shared.model.documents import DOCUMENTS, Document, Job
+
+SCHEMA_VERSION = 1
+META = "meta"
+NEWEST_FIRST = [("createdAt", DESCENDING), (ID, DESCENDING)]
+"""How searches go through jobs."""
+
+
+def indexes_of(kind: type[Document]) -> list[IndexModel]:
+    """Return the indexes of a kind. Their names follow from what they are: a changed one is another one."""
+    made = [_index(index) for index in INDEXES if index.kind is kind]
+    made.append(_model([(OVERDUE, ASCENDING)], partial={OVERDUE: {"$exists": True}}))
+    if kind is Job:
+        made += [
+            _model([(name, ASCENDING), *NEWEST_FIRST], partial={})
+            for name in (WORDS, READERS, "tags")
+        ]
+    return made
+
+
+def collections() -> Mapping[str, list[IndexModel]]:
+    """Return collections and their indexes."""
+    return {kind.collection: indexes_of(kind) for kind in DOCUMENTS}
+
+
+def _index(index: Index) -> IndexModel:
+    fields = fields_of(index.kind)
+    partial: dict[str, Any] = {fields[name].stored: value for name, value in index.where}
+    if index.unique:
+        names = (stored_name(name, fields[name].stored) for name in index.fields)
+        partial |= {name: {"$exists": True} for name in names}
+    return _model(sort_of(index.kind, index.fields), partial=partial, unique=index.unique)
+
+
+def _model(
+    keys: list[tuple[str, int]], *, partial: dict[str, Any], unique: bool = False
+) -> IndexModel:
+    said = repr((keys, partial, unique)).encode()
+    options: dict[str, Any] = {"name": f"haulier_{hashlib.sha256(said).hexdigest()[:12]}"}
+    if partial:
+        options["partialFilterExpression"] = partial
+    if unique:
+        options["unique"] = True
+    return IndexModel(keys, **options)
