@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 
 REASON = "x-reason"
@@ -14,6 +14,8 @@ ORIGIN = "x-queue"
 
 _LONGEST_REASON = 4_000
 """Characters. A header must fit the broker's frame together with all others."""
+_LARGEST_HEADERS = 32_000
+"""Characters of a message's own headers that are kept with it in `dead`."""
 
 
 class _State(Enum):
@@ -63,14 +65,12 @@ class Loan(ABC):
     async def ack(self) -> None:
         """It is handled: forget it."""
         if self.open:
-            self._state = _State.SETTLED
-            await self._acknowledge()
+            await self._settle(self._acknowledge)
 
     async def requeue(self) -> None:
         """Give it back, to be delivered again to anyone."""
         if self.open:
-            self._state = _State.SETTLED
-            await self._give_back()
+            await self._settle(self._give_back)
 
     async def bury(self, reason: str) -> None:
         """Move it to `dead`. Raises `BrokerUnavailable`, and is still on loan, where that
@@ -79,12 +79,22 @@ class Loan(ABC):
             return
         self._state = _State.BURYING
         note = {REASON: reason[:_LONGEST_REASON], ORIGIN: self.queue}
+        kept = self.headers if _size(self.headers) < _LARGEST_HEADERS else {}
         try:
-            await self._copy_to_dead({**self.headers, **note})
+            await self._copy_to_dead({**kept, **note})
         finally:
             if self._state is _State.BURYING:
                 self._state = _State.OPEN
         await self.ack()
+
+    async def _settle(self, say: Callable[[], Awaitable[None]]) -> None:
+        self._state = _State.SETTLED
+        try:
+            await say()
+        except BaseException:
+            # Cancelled before the broker was told: it is still on loan.
+            self._state = _State.OPEN
+            raise
 
     @abstractmethod
     async def _acknowledge(self) -> None: ...
@@ -94,3 +104,7 @@ class Loan(ABC):
 
     @abstractmethod
     async def _copy_to_dead(self, headers: Mapping[str, str]) -> None: ...
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())

@@ -1,0 +1,235 @@
+"""`RabbitMQBroker`: the broker port over RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from yarl import URL
+
+from shared.broker.port import Handler, QueueInfo
+from shared.broker.rabbitmq.declarations import Declarations
+from shared.broker.rabbitmq.events import EventSender, RabbitEvents
+from shared.broker.rabbitmq.faults import Interrupted, interruptible
+from shared.broker.rabbitmq.figures import Figures, Management
+from shared.broker.rabbitmq.lane import Lane
+from shared.broker.rabbitmq.link import Link, delays
+from shared.broker.rabbitmq.publisher import Letter, Publisher
+from shared.broker.rabbitmq.session import HEARTBEAT, Session
+from shared.broker.rabbitmq.slot import RabbitSlot
+from shared.broker.rabbitmq.subscription import RabbitSubscription
+from shared.broker.rabbitmq.tap import Source
+from shared.broker.topology import ALWAYS_THERE, kind_of
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.model.messages import DEAD, LOGS
+
+PING_PATIENCE = 2.0
+"""Seconds."""
+
+QUEUE_TYPES = ("classic", "quorum")
+
+
+class RabbitMQBroker:
+    """A `Broker` over RabbitMQ 3.10 to 4.x.
+
+    `url`: `amqp(s)://user:password@host:port/vhost`; `management_url`: of the management API, with
+    user and password, where there is one. `queue_type`: `classic` or `quorum`, for durable queues.
+    `node_expiry`: seconds that a node's own queue outlives its node. `reconnect_cap`: the longest
+    delay between two tries to connect, in seconds. `name` is what RabbitMQ's management page calls
+    our connections. `jitter` gives numbers from 0 to 1.
+
+    Four connections, each made when it is first needed: one for publishing (RabbitMQ stops reading
+    from one that publishes while memory is short, and acknowledgements must go on), one for
+    consuming, and the same two for logs, so that a flood of those delays nothing else."""
+
+    def __init__(
+        self,
+        url: str,
+        management_url: str | None = None,
+        *,
+        queue_type: str = "classic",
+        node_expiry: float = 60.0,
+        reconnect_cap: float = 10.0,
+        name: str = "haulier",
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if queue_type not in QUEUE_TYPES:
+            raise BrokerMisconfigured(f"queue type {queue_type!r}: one of {', '.join(QUEUE_TYPES)}")
+        self._url = _checked(url)
+        self._name = name
+        self._node_expiry = node_expiry
+        self._cap = reconnect_cap
+        self._jitter = jitter
+        self._declarations = Declarations(queue_type, node_expiry)
+        self._publishing = self._link("publishing")
+        self._consuming = self._link("consuming")
+        self._publishing_logs = self._link("publishing logs")
+        self._consuming_logs = self._link("consuming logs")
+        self._publisher = Publisher(self._publishing)
+        self._log_publisher = Publisher(self._publishing_logs)
+        self._held: Counter[str] = Counter()
+        vhost = self._url.path.removeprefix("/") or "/"
+        self._management = Management(management_url, vhost) if management_url else None
+        lane = Lane(self._consuming, confirms=False)
+        self._figures = Figures(lane, self._management, self._held)
+        self._pinging = Lane(self._consuming, confirms=False)
+        self._events: EventSender | None = None
+        self._consumers: set[RabbitSubscription | RabbitSlot | RabbitEvents] = set()
+        self._callbacks: list[Callable[[bool], None]] = []
+        self._consuming.connected = self._tell
+
+    async def start(self) -> None:
+        """Connect, and declare the queues that are always there.
+
+        Waits for ever while RabbitMQ is away. Raises `BrokerMisconfigured`."""
+        try:
+            await self._publishing.start()
+            await self._consuming.start()
+            for queue in ALWAYS_THERE:
+                await self._declare(queue)
+        except BaseException:
+            await self.close()
+            raise
+        self._events = EventSender(self._publishing)
+
+    async def close(self) -> None:
+        """Close all connections; handlers that run are cancelled, what is on loan goes back."""
+        for consumer in tuple(self._consumers):
+            if isinstance(consumer, RabbitSubscription):
+                await consumer.abandon()
+                await consumer.crew.cancel()
+            else:
+                await consumer.close()
+        if self._events is not None:
+            await self._events.close()
+        links = self._publishing, self._consuming, self._publishing_logs, self._consuming_logs
+        await asyncio.gather(*(link.close() for link in links))
+        if self._management is not None:
+            await self._management.close()
+
+    async def ping(self) -> None:
+        """Return if RabbitMQ answers within 2 s, else raise `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(PING_PATIENCE):
+                _, channel = await self._pinging.channel()
+                with interruptible():
+                    await channel.basic_qos(prefetch_count=1)
+        except (Interrupted, TimeoutError) as error:
+            raise BrokerUnavailable(f"RabbitMQ at {_address(self._url)} does not answer") from error
+
+    async def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        priority: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put `body` into `queue`. Raises `BrokerUnavailable` past 10 s, `QueueMismatch`, and
+        `ValueError` for more than 16 MiB."""
+        self._figures.know(queue)
+        kind = kind_of(queue, node_expiry=self._node_expiry)
+        letter = Letter(queue, kind, body, priority, headers or {})
+        publisher = self._log_publisher if queue == LOGS else self._publisher
+        await publisher.publish(letter)
+
+    async def publish_event(self, body: bytes) -> None:
+        """Have `body` sent to every present subscriber of events, soon; it never waits."""
+        if self._events is not None:
+            self._events.offer(body)
+
+    async def subscribe_events(self, handler: Handler) -> RabbitEvents:
+        """Hear every event from now on, in order; what is sent during a reconnect is missed."""
+        events = RabbitEvents(self._consuming, handler, self._delays, self._consumers.discard)
+        await events.start()
+        self._consumers.add(events)
+        return events
+
+    async def subscribe(self, queue: str, handler: Handler, *, prefetch: int) -> RabbitSubscription:
+        """Hand each delivery of `queue` to `handler`; consumes when this returns."""
+        if prefetch < 1:
+            raise ValueError("a prefetch is at least 1")
+        subscription = RabbitSubscription(
+            self._source(queue), handler, prefetch, self._delays, self._consumers.discard
+        )
+        await subscription.start()
+        self._consumers.add(subscription)
+        return subscription
+
+    async def slot(self, queue: str) -> RabbitSlot:
+        """Open a slot on `queue`; it consumes from its first `take` on. Raises `QueueMismatch`."""
+        await self._declare(queue)
+        slot = RabbitSlot(self._source(queue), self._delays, self._consumers.discard)
+        self._consumers.add(slot)
+        return slot
+
+    async def queues(self) -> list[QueueInfo]:
+        """Figures of all queues of the virtual host, by name; without a management API, of those
+        that this process has met, `unacked` being what it holds itself."""
+        return await self._figures.queues()
+
+    async def queue(self, name: str) -> QueueInfo | None:
+        """Figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
+        return await self._figures.queue(name)
+
+    async def delete_queue(self, name: str) -> bool:
+        """Delete a queue and what is in it; who consumes it declares it again."""
+        return await self._figures.delete(name)
+
+    def on_connected(self, callback: Callable[[bool], None]) -> None:
+        """Call `callback(first)` at every new consuming connection, before anything consumes."""
+        self._callbacks.append(callback)
+
+    def _link(self, purpose: str) -> Link:
+        url = self._url.update_query(heartbeat=HEARTBEAT, name=f"{self._name} ({purpose})")
+        return Link(
+            purpose,
+            _address(self._url),
+            lambda: Session.open(url, self._declarations),
+            cap=self._cap,
+            jitter=self._jitter,
+        )
+
+    def _delays(self) -> Iterator[float]:
+        return delays(self._cap, self._jitter)
+
+    def _tell(self, first: bool) -> None:
+        for callback in self._callbacks:
+            callback(first)
+
+    def _source(self, queue: str) -> Source:
+        self._figures.know(queue)
+        link = self._consuming_logs if queue == LOGS else self._consuming
+        return Source(link, queue, self._bury, self._held)
+
+    async def _bury(self, body: bytes, headers: Mapping[str, str]) -> None:
+        await self.publish(DEAD, body, headers=headers)
+
+    async def _declare(self, queue: str) -> None:
+        """Declare `queue`, waiting for ever for RabbitMQ. Raises `QueueMismatch`."""
+        waits = self._delays()
+        while True:
+            session = await self._consuming.session()
+            try:
+                await session.declare(queue)
+            except (Interrupted, TimeoutError):
+                await asyncio.sleep(next(waits))
+            else:
+                return
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise BrokerMisconfigured(f"broker.rabbitmq.url is not a URL: {error}") from error
+    if parsed.scheme not in ("amqp", "amqps") or not parsed.host:
+        raise BrokerMisconfigured("broker.rabbitmq.url is not of the form amqp://user:…@host/vhost")
+    return parsed
+
+
+def _address(url: URL) -> str:
+    """The server and its virtual host, without user and password."""
+    return f"{url.host}:{url.explicit_port or (5671 if url.scheme == 'amqps' else 5672)}{url.path}"

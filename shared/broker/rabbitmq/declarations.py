@@ -1,0 +1,108 @@
+"""How RabbitMQ is told of a queue, and of the topic of events."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from aiormq.channel import Channel
+from aiormq.exceptions import (
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
+
+from shared.broker.rabbitmq.faults import Absent, Elsewhere, declaration_refused
+from shared.broker.topology import EVENTS, MAX_PRIORITY, kind_of
+from shared.errors import BrokerMisconfigured, QueueMismatch
+
+log = logging.getLogger(__name__)
+
+LONGEST_NAME = 255
+"""Bytes of UTF-8 that AMQP leaves for a queue's name."""
+
+DELIVERY_LIMIT = "x-delivery-limit"
+
+_Version = tuple[int, ...]
+
+
+def check_name(queue: str) -> None:
+    """Raise `BrokerMisconfigured` where no queue of RabbitMQ can have this name."""
+    try:
+        size = len(queue.encode())
+    except UnicodeEncodeError:
+        raise BrokerMisconfigured(f"the name of queue {queue!r} is not Unicode text") from None
+    if size > LONGEST_NAME:
+        raise BrokerMisconfigured(
+            f"the name of queue {queue!r} has {size} bytes in UTF-8, RabbitMQ takes {LONGEST_NAME}"
+        )
+
+
+class Declarations(msgspec.Struct, frozen=True):
+    """Declares queues. `queue_type`: `classic` or `quorum`; `node_expiry`: seconds."""
+
+    queue_type: str
+    node_expiry: float
+
+    def arguments(self, queue: str, version: _Version) -> dict[str, Any]:
+        """The arguments of `queue` on a server of `version`."""
+        kind = kind_of(queue, node_expiry=self.node_expiry)
+        quorum = self.queue_type == "quorum" and kind.persistent
+        arguments: dict[str, Any] = {"x-queue-type": "quorum" if quorum else "classic"}
+        if quorum and version >= (4,):
+            arguments[DELIVERY_LIMIT] = -1
+        if kind.prioritised and not quorum:
+            arguments["x-max-priority"] = MAX_PRIORITY
+        if kind.message_ttl is not None:
+            arguments["x-message-ttl"] = round(kind.message_ttl * 1000)
+        if kind.expires is not None:
+            arguments["x-expires"] = round(kind.expires * 1000)
+        return arguments
+
+    async def declare(self, channel: Channel, queue: str, version: _Version) -> None:
+        """Declare `queue`. A failure takes `channel` with it.
+
+        Raises `QueueMismatch`, `BrokerMisconfigured`, or what the driver raises."""
+        check_name(queue)
+        arguments = self.arguments(queue, version)
+        try:
+            await channel.queue_declare(queue, durable=True, arguments=arguments)
+        except Exception as error:
+            refused = declaration_refused(error, queue)
+            if refused is None:
+                raise
+            raise refused from error
+
+
+def only_limit_differs(error: QueueMismatch) -> bool:
+    """Whether a quorum queue of before 4.0 has been found, that has the limit of 4.x."""
+    return isinstance(error.__cause__, ChannelPreconditionFailed) and (
+        f"inequivalent arg '{DELIVERY_LIMIT}'" in str(error)
+    )
+
+
+def warn_of_limit(queue: str) -> None:
+    """Say what becomes of a queue that was made before an upgrade to RabbitMQ 4.x."""
+    log.warning(
+        "queue %s was made before RabbitMQ 4.0 and drops a message at its 20th return: "
+        "to have none dropped, delete it when it is empty, it is made again at once",
+        queue,
+    )
+
+
+async def look(channel: Channel, queue: str) -> tuple[int, int]:
+    """Return what is ready in `queue`, and how many consume it. Where it is not there, `channel` is
+    lost and `Absent` raised."""
+    try:
+        found = await channel.queue_declare(queue, passive=True)
+    except ChannelNotFoundEntity as error:
+        raise Absent(queue) from error
+    except ChannelLockedResource as error:
+        raise Elsewhere(f"queue {queue!r} belongs to another connection alone") from error
+    return found.message_count or 0, found.consumer_count or 0
+
+
+async def declare_events(channel: Channel) -> None:
+    """Declare the topic that events go through."""
+    await channel.exchange_declare(EVENTS, exchange_type="topic", durable=True)

@@ -1,0 +1,131 @@
+"""Events: a topic, to which each subscriber binds a queue of its own that goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+
+from shared.broker.feed import BACKLOG, EventFeed
+from shared.broker.port import Handler
+from shared.broker.rabbitmq.faults import Interrupted, interruptible
+from shared.broker.rabbitmq.lane import Lane
+from shared.broker.rabbitmq.link import Link
+from shared.broker.rabbitmq.session import PATIENCE, close_channel
+from shared.broker.rabbitmq.upkeep import Upkeep
+from shared.broker.topology import EVENTS
+from shared.errors import BrokerUnavailable
+
+_KEY = "event"
+_EVERY_KEY = "#"
+
+
+class EventSender:
+    """Sends events in order, in the background: nobody waits for one, and none is sent twice.
+
+    What comes while RabbitMQ is away is dropped. Make it inside a running loop."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lane = Lane(link, confirms=False)
+        self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="send events")
+
+    def offer(self, body: bytes) -> None:
+        """Have `body` sent soon."""
+        if self._link.present is not None:
+            self._waiting.append(body)
+            self._arrived.set()
+
+    async def close(self) -> None:
+        """Send no more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._send(self._waiting.popleft())
+
+    async def _send(self, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                session, channel = await self._lane.channel()
+                await session.declare_events()
+                await session.unblocked()
+                with interruptible():
+                    await channel.basic_publish(body, exchange=EVENTS, routing_key=_KEY)
+        except (Interrupted, TimeoutError, BrokerUnavailable):
+            # What waited is as old: who listens reads the state anew when it hears nothing.
+            self._waiting.clear()
+            if (present := self._link.present) is not None:
+                present.forget_events()
+
+
+class RabbitEvents:
+    """A `Subscription` to events, with an exclusive queue that goes with its connection.
+
+    `forget` is called when it ends."""
+
+    def __init__(
+        self,
+        link: Link,
+        handler: Handler,
+        delays: Callable[[], Iterator[float]],
+        forget: Callable[[RabbitEvents], None],
+    ) -> None:
+        self._link = link
+        self._feed = EventFeed(handler)
+        self._forget = forget
+        self._queue = f"{EVENTS}-{uuid4().hex}"
+        self._upkeep = Upkeep("consume events", self._consume, delays)
+
+    async def start(self) -> None:
+        """Hear events from now on."""
+        try:
+            await self._upkeep.start()
+        except BaseException:
+            await self._feed.close()
+            raise
+
+    async def close(self) -> None:
+        """Hear no more."""
+        self._forget(self)
+        await self._upkeep.stop()
+        await self._feed.close()
+
+    async def abandon(self) -> None:
+        """Hear no more."""
+        await self.close()
+
+    async def _consume(self, had: Callable[[], None]) -> None:
+        session = await self._link.session()
+        session.forget_events()
+        await session.declare_events()
+        channel = await session.channel(confirms=False)
+        stopped = asyncio.Event()
+        channel.on_consumer_cancel_callbacks.add(lambda _: stopped.set())
+        channel.closing.add_done_callback(lambda _: stopped.set())
+        try:
+            with interruptible():
+                async with asyncio.timeout(PATIENCE):
+                    await self._bind(channel)
+            had()
+            await stopped.wait()
+        finally:
+            await close_channel(channel)
+
+    async def _bind(self, channel: Channel) -> None:
+        await channel.queue_declare(self._queue, exclusive=True, auto_delete=True)
+        await channel.queue_bind(self._queue, EVENTS, _EVERY_KEY)
+        await channel.basic_consume(self._queue, self._arrived, no_ack=True)
+
+    async def _arrived(self, message: DeliveredMessage) -> None:
+        self._feed.offer(message.body)

@@ -1,0 +1,83 @@
+"""What goes wrong between us and RabbitMQ, in our own words."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiormq.exceptions import (
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelPreconditionFailed,
+    ProbableAuthenticationError,
+)
+
+from shared.errors import BrokerMisconfigured, HaulierError, QueueMismatch
+
+
+class Interrupted(Exception):  # noqa: N818  # it says what happened, not that anything is wrong
+    """A channel or a connection was lost on the way, or did not answer: try again on a new one.
+
+    Never leaves this package."""
+
+
+class Absent(Interrupted):
+    """The queue is not there."""
+
+
+class Elsewhere(Interrupted):
+    """The queue is one that another connection has for itself."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` for whatever the driver raises.
+
+    That includes a `CancelledError` where nobody cancelled this task: the driver ends those who
+    wait on a lost connection in that way."""
+    try:
+        yield
+    except (HaulierError, Interrupted, TimeoutError):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Interrupted("the connection was lost") from error
+    except Exception as error:
+        raise Interrupted(str(error) or type(error).__name__) from error
+
+
+def refusal(error: BaseException, address: str) -> BrokerMisconfigured | None:
+    """Return why waiting won't get us a connection to `address`, or None where it may."""
+    if isinstance(error, ProbableAuthenticationError | AuthenticationError):
+        return BrokerMisconfigured(
+            f"RabbitMQ at {address} refuses the user or the password of broker.rabbitmq.url"
+        )
+    text = str(error)
+    if "NOT_ALLOWED" in text and "vhost" in text and ("not found" in text or "refused" in text):
+        return BrokerMisconfigured(
+            f"RabbitMQ at {address} has no such virtual host for this user: "
+            "make it and give the user its rights, or set another one in broker.rabbitmq.url"
+        )
+    cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return BrokerMisconfigured(f"the certificate of RabbitMQ at {address}: {cause}")
+    return None
+
+
+def declaration_refused(error: BaseException, queue: str) -> HaulierError | None:
+    """Return why `queue` can't be declared, ever; None where trying again may help."""
+    if isinstance(error, ChannelPreconditionFailed | ChannelLockedResource):
+        return QueueMismatch(queue, _detail(str(error)))
+    if isinstance(error, ChannelAccessRefused):
+        return BrokerMisconfigured(f"RabbitMQ: the user may not use queue {queue!r}: {error}")
+    return None
+
+
+def _detail(text: str) -> str:
+    """What RabbitMQ says of a mismatch, without its own prefix."""
+    return text.split(" - ", 1)[-1]

@@ -1,0 +1,103 @@
+"""Putting messages into queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+from aiormq.exceptions import PublishError
+from pamqp.commands import Basic
+
+from shared.broker.rabbitmq.faults import Interrupted, interruptible
+from shared.broker.rabbitmq.lane import Lane
+from shared.broker.rabbitmq.link import Link
+from shared.broker.rabbitmq.session import PATIENCE
+from shared.broker.topology import MAX_PRIORITY, QueueKind
+from shared.errors import BrokerUnavailable
+
+LARGEST_BODY = 16 * 1024 * 1024 - 64 * 1024
+"""Bytes. RabbitMQ 4.x takes 16 MiB by default, and closes the channel of who sends more."""
+
+LARGEST_HEADERS = 64 * 1024
+"""Characters. They must fit one frame."""
+
+RETRY_DELAY = 0.05
+"""Seconds before a message goes out again after a lost channel or a return."""
+
+
+class Letter(msgspec.Struct, frozen=True, gc=False):
+    """A message to be sent to `queue`, which is what `kind` says."""
+
+    queue: str
+    kind: QueueKind
+    body: bytes
+    priority: int
+    headers: Mapping[str, str]
+
+    def check(self) -> None:
+        """Raise `ValueError` for what would cost others their channel."""
+        if not 0 <= self.priority <= MAX_PRIORITY:
+            raise ValueError(f"priority {self.priority} is not within 0 to {MAX_PRIORITY}")
+        if len(self.body) > LARGEST_BODY:
+            raise ValueError(f"a message of {len(self.body)} bytes: at most {LARGEST_BODY} go")
+        size = sum(len(name) + len(value) for name, value in self.headers.items())
+        if size > LARGEST_HEADERS:
+            raise ValueError(f"headers of {size} characters: at most {LARGEST_HEADERS} go")
+
+    def properties(self) -> Basic.Properties:
+        """What goes with the body."""
+        return Basic.Properties(
+            delivery_mode=2 if self.kind.persistent else 1,
+            priority=self.priority,
+            headers=dict(self.headers) if self.headers else None,
+        )
+
+
+class Publisher:
+    """Publishes on one connection: on a channel with confirms, or on one without."""
+
+    def __init__(self, link: Link) -> None:
+        self._confirmed = Lane(link, confirms=True)
+        self._plain = Lane(link, confirms=False)
+
+    async def publish(self, letter: Letter) -> None:
+        """Send, and for a durable queue wait until RabbitMQ has it.
+
+        A lost channel, a return and a refusal are tried again, so that it may go out twice. Raises
+        `BrokerUnavailable` past 10 s, `QueueMismatch`, and `ValueError` for what can't be sent."""
+        letter.check()
+        trouble = "no answer"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    try:
+                        return await self._send(letter)
+                    except Interrupted as interrupted:
+                        trouble = str(interrupted)
+                    await asyncio.sleep(RETRY_DELAY)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"RabbitMQ did not take a message for queue {letter.queue!r} "
+                f"within {PATIENCE:g} s: {trouble}"
+            ) from None
+
+    async def _send(self, letter: Letter) -> None:
+        confirms = letter.kind.persistent
+        session, channel = await (self._confirmed if confirms else self._plain).channel()
+        if letter.kind.creatable:
+            await session.declare(letter.queue)
+        await session.unblocked()
+        with interruptible():
+            try:
+                await channel.basic_publish(
+                    letter.body,
+                    routing_key=letter.queue,
+                    properties=letter.properties(),
+                    mandatory=confirms,
+                    # A confirm says more than an emptied buffer.
+                    wait=not confirms,
+                )
+            except PublishError as returned:
+                session.forget(letter.queue)
+                raise Interrupted("it was returned as unroutable") from returned

@@ -1,0 +1,136 @@
+"""One connection while it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import aio_pika
+from aiormq.channel import Channel
+from aiormq.connection import Connection
+from yarl import URL
+
+from shared.broker.rabbitmq.declarations import (
+    Declarations,
+    declare_events,
+    look,
+    only_limit_differs,
+    warn_of_limit,
+)
+from shared.broker.rabbitmq.faults import interruptible
+from shared.errors import QueueMismatch
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that RabbitMQ has for any answer."""
+
+HEARTBEAT = 5
+"""Seconds. A peer that is frozen has its deliveries taken back after two to three of them."""
+
+_CLOSING = 5.0
+
+
+class Session:
+    """A live connection with its channels. What was declared on it is declared once."""
+
+    def __init__(self, connection: aio_pika.Connection, declarations: Declarations) -> None:
+        assert connection.transport is not None, "it is connected"
+        assert isinstance(connection.transport.connection, Connection)
+        self._outer = connection
+        self._inner = connection.transport.connection
+        self._declarations = declarations
+        self._declared: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._control: Channel | None = None
+        self.version = _version(self._inner.server_properties.get("version"))
+        self.lost = asyncio.Event()
+        self._inner.closing.add_done_callback(lambda _: self.lost.set())
+
+    @classmethod
+    async def open(cls, url: URL, declarations: Declarations) -> Session:
+        """Connect. Raises what the driver raises, and `TimeoutError`."""
+        connection = await aio_pika.connect(url, timeout=PATIENCE)
+        assert isinstance(connection, aio_pika.Connection)
+        return cls(connection, declarations)
+
+    async def close(self) -> None:
+        """Close the connection with all of its channels."""
+        with contextlib.suppress(Exception), interruptible():
+            async with asyncio.timeout(_CLOSING):
+                await self._outer.close()
+        self.lost.set()
+
+    async def unblocked(self) -> None:
+        """Wait while RabbitMQ takes no messages on this connection (an alarm of memory or disk)."""
+        with interruptible():
+            await self._inner.ready()
+
+    async def channel(self, *, confirms: bool) -> Channel:
+        """Open a channel; on one with confirms, what is returned as unroutable raises."""
+        with interruptible():
+            async with asyncio.timeout(PATIENCE):
+                opened = await self._inner.channel(
+                    publisher_confirms=confirms, on_return_raises=confirms
+                )
+        assert isinstance(opened, Channel)
+        return opened
+
+    async def ask(self, call: Callable[[Channel], Awaitable[T]]) -> T:
+        """Make a call on the channel kept for questions and declarations, one at a time.
+
+        A call that fails takes that channel with it; the next one gets another. Raises
+        `Interrupted`, `TimeoutError` past 10 s, and the errors of ours that `call` raises."""
+        async with self._lock, asyncio.timeout(PATIENCE):
+            if self._control is None or self._control.is_closed:
+                self._control = await self.channel(confirms=False)
+            with interruptible():
+                return await call(self._control)
+
+    async def declare(self, queue: str) -> None:
+        """Declare `queue` unless that was done. Raises `QueueMismatch` and as `ask` does."""
+        if queue in self._declared:
+            return
+        try:
+            await self.ask(lambda channel: self._declare(channel, queue))
+        except QueueMismatch as mismatch:
+            if not only_limit_differs(mismatch):
+                raise
+            await self.ask(lambda channel: look(channel, queue))
+            warn_of_limit(queue)
+            self._declared.add(queue)
+
+    async def declare_events(self) -> None:
+        """Declare the topic of events unless that was done."""
+        if "" not in self._declared:
+            await self.ask(declare_events)
+            self._declared.add("")
+
+    def forget(self, queue: str) -> None:
+        """Have `queue` declared again at its next use: it was found to be gone."""
+        self._declared.discard(queue)
+
+    def forget_events(self) -> None:
+        """Have the topic of events declared again at its next use."""
+        self._declared.discard("")
+
+    async def _declare(self, channel: Channel, queue: str) -> None:
+        # Many may have waited for their turn to declare the same queue.
+        if queue not in self._declared:
+            await self._declarations.declare(channel, queue, self.version)
+            self._declared.add(queue)
+
+
+async def close_channel(channel: Channel) -> None:
+    """Close a channel, whatever its state: what was delivered on it and not settled goes back."""
+    with contextlib.suppress(Exception), interruptible():
+        async with asyncio.timeout(_CLOSING):
+            await channel.close()
+
+
+def _version(given: object) -> tuple[int, ...]:
+    text = given.decode(errors="replace") if isinstance(given, bytes) else str(given)
+    digits = text.split("-")[0].split("+")[0].split(".")
+    return tuple(int(part) for part in digits if part.isdecimal())
