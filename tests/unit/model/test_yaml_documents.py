@@ -38,17 +38,9 @@ def test_keys_are_taken_as_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("spelling", "value"),
     [
-        ("5", 5),
-        ("+5", 5),
-        ("0x5", 5),
-        ("0b101", 5),
-        ("05", 5),
-        ("0o5", 5),
-        ("5.0", 5),
-        ("5e0", 5),
-        ("08", 8),
-    ]
-    + [("0", 0), ("!!int '5'", 5)],
+        *(("5", 5), ("+5", 5), ("0x5", 5), ("0b101", 5), ("05", 5), ("0o5", 5), ("5.0", 5)),
+        *(("5e0", 5), ("08", 8), ("0", 0), ("!!int '5'", 5)),
+    ],
 )
 def test_whole_numbers(spelling: str, value: int) -> None:
     assert task_of(f"run: x, priority: {spelling}")["priority"] == value
