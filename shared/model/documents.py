@@ -118,6 +118,11 @@ class Task(Document, kw_only=True, rename="camel"):
     path: str
     """Where it stands in the job: `2`, `2/0`, `2/0/17`; the same for all attempts and restarts."""
     position: int
+    """That of the top-level task it is or belongs to, from 1."""
+    index: int = 0
+    """Its place among its parent's children, from 0."""
+    depth: int = 0
+    """How many composites and sub-jobs stand above it, up to the root job."""
     kind: str
     name: str
     definition: language.Task
@@ -154,9 +159,12 @@ class Task(Document, kw_only=True, rename="camel"):
     size: int | None = None
     list_digest: str | None = None
     expanded: bool = True
+    expanded_to: int = 0
+    """How many children of a composite are inserted, while it is being expanded."""
     subjob_id: str | None = None
     created_at: Micros = 0
     published_at: Micros | None = None
+    """When it became PENDING, or was last sent to its queue."""
     scheduled_at: Micros | None = None
     started_at: Micros | None = None
     completed_at: Micros | None = None
@@ -178,8 +186,10 @@ class Items(Document, kw_only=True, rename="camel"):
 
     task_id: str
     job_id: str
+    digest: str
+    """Which evaluation of the list it is a part of: the one that the task's `list_digest` names counts."""
     first: int
-    values: list[Any]
+    values: list[Any] = []
 
 
 class LogPart(Document, kw_only=True, rename="camel"):

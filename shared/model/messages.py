@@ -44,7 +44,7 @@ class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, 
 # --- jobs: commands -----------------------------------------------------------------------------------------------
 
 
-class JobChanged(Message, tag="job"):
+class JobChanged(Message, kw_only=True, tag="job"):
     """API, timers → coordinators, on `jobs`: this job has intents: follow them."""
 
     job_id: str
@@ -53,7 +53,7 @@ class JobChanged(Message, tag="job"):
 # --- a task's queue -----------------------------------------------------------------------------------------------
 
 
-class TaskMessage(Message, tag="task"):
+class TaskMessage(Message, kw_only=True, tag="task"):
     """Coordinator → a worker: run this if you are granted it. Every publish of a task is the same message."""
 
     sealed = ("task", "secrets")
@@ -62,6 +62,8 @@ class TaskMessage(Message, tag="task"):
     job_id: str
     restarts: int = 0
     attempt: int = 1
+    run: int = 0
+    """Number of its last run when this was sent; a hint, given back in the claim."""
     task: language.Task
     secrets: list[str] = []
     """Values to redact from the log, longest first."""
@@ -70,17 +72,20 @@ class TaskMessage(Message, tag="task"):
 # --- claims: worker → coordinators --------------------------------------------------------------------------------
 
 
-class Claim(Message, tag="claim"):
+class Claim(Message, kw_only=True, tag="claim"):
     """May I run this? The same nonce is asked again until it is answered."""
 
     task_id: str
+    job_id: str = ""
     nonce: str
     node_id: str
     beat: int
     """Number of the node's last beat."""
+    run: int = 0
+    """The task message's `run`, a hint."""
 
 
-class WhoIsDead(Message, tag="whoIsDead"):
+class WhoIsDead(Message, kw_only=True, tag="whoIsDead"):
     """Which of these nodes are dead? Asked before what they left behind is removed; answered by `DeadNodes`."""
 
     node_id: str
@@ -90,7 +95,7 @@ class WhoIsDead(Message, tag="whoIsDead"):
 # --- completed, error: worker → coordinators ----------------------------------------------------------------------
 
 
-class RunEnded(Message, tag="ended"):
+class RunEnded(Message, kw_only=True, tag="ended"):
     """The end of a run. `ok` on `completed`, else on `error`. Applied only if (task, run, nonce) is the run that counts."""
 
     sealed = ("result", "error")
@@ -112,7 +117,7 @@ class RunEnded(Message, tag="ended"):
     ended_at: Micros = 0
 
 
-class HandedBack(Message, tag="handedBack"):
+class HandedBack(Message, kw_only=True, tag="handedBack"):
     """The worker cannot go on with a run (drain, lost disk, an answer that came too late): it costs the task nothing."""
 
     task_id: str
@@ -125,7 +130,7 @@ class HandedBack(Message, tag="handedBack"):
     """The container is gone, with nobody of ours having removed it: the run is lost and counts as a redelivery."""
 
 
-class Probe(Message, tag="probe"):
+class Probe(Message, kw_only=True, tag="probe"):
     """Coordinator → coordinators, through each queue of the pulse. `sent_at` by the store's clock."""
 
     queue: str
@@ -136,7 +141,7 @@ class Probe(Message, tag="probe"):
 # --- logs, progress -----------------------------------------------------------------------------------------------
 
 
-class LogWritten(Message, tag="log"):
+class LogWritten(Message, kw_only=True, tag="log"):
     """Parts of a run's log: consecutive numbers from `first` on. Already redacted."""
 
     task_id: str
@@ -148,7 +153,7 @@ class LogWritten(Message, tag="log"):
     created_at: Micros = 0
 
 
-class Progressed(Message, tag="progress"):
+class Progressed(Message, kw_only=True, tag="progress"):
     """A run's progress, 0 to 100."""
 
     task_id: str
@@ -172,7 +177,7 @@ class Held(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     """The node's last beat when this nonce was first asked for."""
 
 
-class Beat(Message, tag="beat"):
+class Beat(Message, kw_only=True, tag="beat"):
     """Every node, every 5 s and at once on every new connection. Workers list every nonce they know of."""
 
     node_id: str
@@ -195,7 +200,7 @@ class Beat(Message, tag="beat"):
 # --- x-<node>: coordinators → one worker --------------------------------------------------------------------------
 
 
-class Granted(Message, tag="granted"):
+class Granted(Message, kw_only=True, tag="granted"):
     """Yes: this nonce is run number `run` of the task."""
 
     task_id: str
@@ -203,7 +208,7 @@ class Granted(Message, tag="granted"):
     run: int
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, kw_only=True, tag="refused"):
     """No, and do not ask again: acknowledge the delivery and forget it."""
 
     task_id: str
@@ -211,40 +216,40 @@ class Refused(Message, tag="refused"):
     reason: str
 
 
-class BeatFirst(Message, tag="beatFirst"):
+class BeatFirst(Message, kw_only=True, tag="beatFirst"):
     """Your node has no open lease that lasts: beat, then ask again."""
 
     task_id: str
     nonce: str
 
 
-class Stop(Message, tag="stop"):
+class Stop(Message, kw_only=True, tag="stop"):
     """Stop these runs: they no longer count. Nothing need be reported of them."""
 
     nonces: list[str]
     reason: str = ""
 
 
-class EndStored(Message, tag="stored"):
+class EndStored(Message, kw_only=True, tag="stored"):
     """The ends of these runs are stored, or no longer count: forget them."""
 
     nonces: list[str]
 
 
-class SendEnd(Message, tag="sendEnd"):
+class SendEnd(Message, kw_only=True, tag="sendEnd"):
     """You list these runs as ended and the store has no end: send it again."""
 
     nonces: list[str]
 
 
-class DeadNodes(Message, tag="deadNodes"):
+class DeadNodes(Message, kw_only=True, tag="deadNodes"):
     """Answer to `WhoIsDead`: of those asked for, these are dead."""
 
     asked: list[str]
     nodes: list[str]
 
 
-class Drain(Message, tag="drain"):
+class Drain(Message, kw_only=True, tag="drain"):
     """Take nothing new (`on`), or do so again."""
 
     on: bool
@@ -253,7 +258,7 @@ class Drain(Message, tag="drain"):
 # --- events (topic) -----------------------------------------------------------------------------------------------
 
 
-class StateChanged(Message, tag="event"):
+class StateChanged(Message, kw_only=True, tag="event"):
     """A job's or a task's state changed. `summary` is its summary as the API shows it, already redacted."""
 
     type: str
@@ -264,13 +269,15 @@ class StateChanged(Message, tag="event"):
     summary: dict[str, Any] = {}
 
 
-class Listening(Message, tag="listening"):
+class Listening(Message, kw_only=True, tag="listening"):
     """A coordinator has someone listening to events until `until`."""
 
     until: Micros
 
 
-ToCoordinators = JobChanged | Claim | WhoIsDead | RunEnded | HandedBack | Probe | LogWritten | Progressed | Beat
+ToCoordinators = (
+    JobChanged | Claim | WhoIsDead | RunEnded | HandedBack | Probe | LogWritten | Progressed | Beat
+)
 ToWorker = Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | DeadNodes | Drain
 Any_ = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
 

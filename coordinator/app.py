@@ -1,0 +1,181 @@
+"""The coordinator's composition root: builds the parts, starts and stops them in order of need."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from coordinator.api.app import create_app
+from coordinator.api.server import ApiRunner
+from coordinator.commands import Commands
+from coordinator.conductor import Conductor
+from coordinator.engine import pulse
+from coordinator.engine.flow import Bounds
+from coordinator.intake import Intake
+from coordinator.store.port import Store
+from coordinator.timers.beating import Beating
+from coordinator.timers.probes import Probes
+from coordinator.timers.retention import Retention
+from coordinator.timers.schedules import Schedules
+from coordinator.timers.sweeper import Sweeper
+from coordinator.timers.webhooks import Webhooks
+from shared.broker.port import Broker
+from shared.config import Config, parse_address
+from shared.encryption import Vault
+from shared.ids import node_id
+from shared.model.documents import SECOND
+from shared.model.sealing import MessageCodec
+from shared.signals import StopSignal
+from shared.version import version
+
+log = structlog.get_logger(__name__)
+
+
+class Coordinator:
+    """A coordinator, whole. `start` returns once it serves; `close` finishes what it handles and stops."""
+
+    def __init__(self, config: Config, store: Store, broker: Broker, codec: MessageCodec) -> None:
+        self._config = config
+        self._store = store
+        self._broker = broker
+        self._codec = codec
+        self._stack = AsyncExitStack()
+        self.address = ""
+        self.node_id = node_id()
+        self.conductor = Conductor(store, broker, bounds_of(config), codec)
+
+    async def start(self) -> None:
+        """Start the parts, each after what it needs."""
+        config, conductor = self._config, self.conductor
+        commands = Commands(conductor, self._broker, self._codec)
+        probes = Probes(conductor, self._broker, self._codec, self.node_id)
+        beating = Beating(
+            conductor, self.node_id, config.coordinator.name, version(), None, config.engine.beat
+        )
+        await self._begin(conductor.start, conductor.close)
+        for part in (
+            Schedules(conductor),
+            Webhooks(
+                self._store,
+                config.coordinator.webhooks.attempts,
+                config.coordinator.webhooks.timeout,
+            ),
+            Retention(
+                self._store, config.datastore.retention.jobs, config.datastore.retention.logs
+            ),
+            Sweeper(conductor, self._broker, config.engine.sweep),
+            probes,
+        ):
+            part.start()
+            self._stack.push_async_callback(part.close)
+        intake = Intake(conductor, self._broker, self._codec, probes, prefetch_of(config))
+        await self._begin(intake.start, intake.close)
+        self._broker.on_connected(self._connected)
+        beating.port = await self._serve(commands)
+        beating.start()
+        self._stack.push_async_callback(beating.close)
+        log.info("coordinator started", address=self.address)
+
+    async def _begin(
+        self, start: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._stack.push_async_callback(close)
+        await start()
+
+    def _connected(self, first: bool) -> None:
+        if not first:
+            flow = pulse.link_was_lost(self.node_id)
+            self.conductor.soon(self.conductor.carry_out(flow))
+
+    async def _serve(self, commands: Commands) -> int:
+        app = create_app(
+            store=self._store,
+            broker=self._broker,
+            commands=commands,
+            config=self._config,
+            version=version(),
+        )
+        runner = ApiRunner(app)
+        await self._begin(runner.setup, runner.cleanup)
+        host, port = parse_address(self._config.coordinator.address)
+        await web.TCPSite(runner, host, port).start()
+        bound = int(runner.addresses[0][1])
+        self.address = f"http://{host}:{bound}"
+        return bound
+
+    async def close(self) -> None:
+        """Stop the parts in reverse order."""
+        await self._stack.aclose()
+
+
+def bounds_of(config: Config) -> Bounds:
+    """Return the engine's bounds as configured."""
+    engine = config.engine
+    return Bounds(
+        beat=int(engine.beat * SECOND),
+        lease=int(engine.lease * SECOND),
+        sweep=int(engine.sweep * SECOND),
+        reconnect_cap=int(engine.reconnect_cap * SECOND),
+        redeliveries=engine.redeliveries,
+        job_window=engine.job_window,
+    )
+
+
+def prefetch_of(config: Config) -> dict[str, int]:
+    """Return how many messages of each coordinator queue are handled side by side."""
+    queues = config.coordinator.queues
+    return {name: getattr(queues, name) for name in queues.__struct_fields__}
+
+
+def make_store(config: Config, vault: Vault | None) -> Store:
+    """Return the configured datastore."""
+    if config.datastore.type == "mongodb":
+        from coordinator.store.mongodb import MongoStore
+
+        return MongoStore(config.datastore.mongodb.url, config.datastore.mongodb.database, vault)
+    from coordinator.store.sqlite import SqliteStore
+
+    return SqliteStore(Path(config.datastore.sqlite.path), vault)
+
+
+def make_broker(config: Config) -> Broker:
+    """Return the broker that coordinators and workers on several machines meet at."""
+    from shared.broker.rabbitmq import RabbitMQBroker
+
+    settings = config.broker.rabbitmq
+    return RabbitMQBroker(
+        settings.url,
+        management_url=settings.management_url or None,
+        queue_type=settings.queue_type,
+        node_expiry=config.engine.lease + config.engine.reconnect_cap + 20.0,
+        reconnect_cap=config.engine.reconnect_cap,
+        name=f"coordinator {config.coordinator.name}",
+    )
+
+
+def make_vault(config: Config) -> Vault | None:
+    """Return what encrypts secrets where they rest, or None where no key is configured."""
+    key = config.encryption.key
+    return Vault(key, config.encryption.old_keys) if key else None
+
+
+async def run(config: Config) -> int:
+    """Run a coordinator until it is asked to stop; return its exit code."""
+    stop = StopSignal()
+    vault = make_vault(config)
+    async with AsyncExitStack() as stack:
+        store = make_store(config, vault)
+        stack.push_async_callback(store.close)
+        await store.start()
+        broker = make_broker(config)
+        stack.push_async_callback(broker.close)
+        await broker.start()
+        coordinator = Coordinator(config, store, broker, MessageCodec(vault))
+        stack.push_async_callback(coordinator.close)
+        await coordinator.start()
+        await stop.wait()
+    return 0

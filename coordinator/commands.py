@@ -1,0 +1,222 @@
+"""What users command, by way of the API: stored at once, carried out right after, by whoever hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import structlog
+
+from coordinator.conductor import Conductor
+from coordinator.engine import firing, jobs, planning, states
+from coordinator.store.port import Change
+from shared.broker.port import Broker
+from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
+from shared.ids import derived_id, new_id
+from shared.model import language
+from shared.model.documents import GUEST, Actor, Job, Node, Role, Schedule, User
+from shared.model.messages import JOBS, Drain, JobChanged, StateChanged
+from shared.model.sealing import MessageCodec
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at a job that somebody waits for, should its event be missed."""
+
+
+class Commands:
+    """Implements `coordinator.api.port.Commands`."""
+
+    def __init__(self, conductor: Conductor, broker: Broker, codec: MessageCodec) -> None:
+        self._conductor = conductor
+        self._store = conductor.store
+        self._broker = broker
+        self._codec = codec
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        definition: language.Job,
+        actor: Actor,
+        *,
+        key: str | None = None,
+        body_hash: str | None = None,
+    ) -> Job:
+        """Store a new job and have it begun."""
+        await self._check_permissions(definition)
+        job = self._made(definition, actor, key, body_hash)
+        if not await self._store.insert(job):
+            return await self._first_of(job)
+        self._announce(job)
+        return job
+
+    def preview(self, definition: language.Job, actor: Actor) -> Job:
+        """Return the job that `submit` would store."""
+        return self._made(definition, actor, None, None)
+
+    def _made(
+        self, definition: language.Job, actor: Actor, key: str | None, body_hash: str | None
+    ) -> Job:
+        id = new_id() if key is None else derived_id("idempotency", actor.id, key)
+        job = planning.new_job(
+            definition, id, self._store.now(), created_by=actor, body_hash=body_hash
+        )
+        return jobs.submitted(job)
+
+    async def _first_of(self, job: Job) -> Job:
+        first = await self._store.get(Job, job.id)
+        if first is None:
+            raise NotFound("the job that this Idempotency-Key made was deleted meanwhile")
+        if first.body_hash != job.body_hash:
+            raise Conflict("this Idempotency-Key was used for another job")
+        return first
+
+    async def _check_permissions(self, definition: language.Job) -> None:
+        for index, permission in enumerate(definition.permissions):
+            if permission.user and permission.user != GUEST.username:
+                found = await self._store.find(User, {"username": permission.user}, limit=1)
+                if not found:
+                    raise NotAllowed(
+                        f"permissions[{index}].user: there is no user {permission.user!r}"
+                    )
+            if permission.role and not await self._store.find(
+                Role, {"name": permission.role}, limit=1
+            ):
+                raise NotAllowed(f"permissions[{index}].role: there is no role {permission.role!r}")
+
+    def _announce(self, job: Job) -> None:
+        """Have a stored job followed: by whoever takes the message, or here, should the broker be away."""
+        self._conductor.soon(self._tell(job))
+
+    async def _tell(self, job: Job) -> None:
+        try:
+            await self._broker.publish(JOBS, self._codec.encode(JobChanged(job_id=job.id)))
+        except BrokerUnavailable as error:
+            log.info("a job waits for the broker", job=job.id, reason=str(error))
+
+    async def cancel(self, job: Job) -> None:
+        """Store that a job is cancelled; what runs is stopped right after."""
+        image = await self._conductor.carry_out(jobs.cancel(job))
+        if image is None:
+            raise NotAllowed("job is not running")
+        self._conductor.follow_soon([image])
+
+    async def restart(self, job: Job) -> None:
+        """Store that a job goes on."""
+        image = await self._conductor.carry_out(jobs.restart(job))
+        if image is None:
+            present = await self._store.get(Job, job.id)
+            state = present.state if present is not None else job.state
+            raise NotAllowed(f"job is {state} and can not be restarted")
+        self._conductor.follow_soon([image])
+
+    async def delete(self, job: Job) -> None:
+        """Delete an ended job."""
+        present = await self._store.get(Job, job.id)
+        if present is None:
+            raise NotFound(f"there is no job {job.id}")
+        if present.state not in states.JOB_ENDED:
+            raise NotAllowed("job is still running; cancel it first")
+        await self._store.delete_job(present)
+
+    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+        """Return the job once it has ended."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ended(job_id)
+        except TimeoutError:
+            return None
+
+    async def _ended(self, job_id: str) -> Job | None:
+        woken = asyncio.Event()
+        listener = asyncio.create_task(self._wake(job_id, woken), name=f"waiting-for-{job_id}")
+        try:
+            while True:
+                job = await self._store.get(Job, job_id)
+                if job is None or job.state in states.JOB_ENDED:
+                    return job
+                await self._next_look(woken)
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _next_look(self, woken: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                await woken.wait()
+        except TimeoutError:
+            return
+        woken.clear()
+
+    async def _wake(self, job_id: str, woken: asyncio.Event) -> None:
+        async for event in self.events():
+            if event.job_id == job_id and event.state in states.JOB_ENDED:
+                woken.set()
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    async def drain(self, node_id: str, on: bool) -> None:
+        """Tell a worker to take nothing new, or to do so again. Its beats say when it does."""
+        node = await self._store.get(Node, node_id)
+        if node is None:
+            raise NotFound(f"there is no node {node_id}")
+        if node.kind != "worker":
+            raise NotAllowed("a coordinator can not be drained")
+        await self._store.change(Change(kind=Node, id=node_id, set={"draining": on}))
+        await self._conductor.outbox.send(node_id, Drain(on=on))
+
+    # --- schedules ------------------------------------------------------------------------------------------------
+
+    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        """Store a schedule."""
+        await self._check_permissions(definition)
+        assert definition.schedule is not None
+        at = self._store.now()
+        schedule = Schedule(
+            id=new_id(),
+            definition=msgspec.structs.replace(definition, schedule=None),
+            name=definition.name,
+            description=definition.description,
+            tags=list(definition.tags),
+            cron=definition.schedule.cron,
+            timezone=definition.schedule.timezone or "UTC",
+            catchup=definition.schedule.catchup,
+            created_at=at,
+            created_by=actor,
+            permissions=list(definition.permissions),
+        )
+        schedule.next_at = firing.next_firing(schedule, at)
+        await self._store.insert(schedule)
+        return schedule
+
+    async def pause_schedule(self, schedule: Schedule) -> None:
+        """Pause a schedule."""
+        fields = {"state": "PAUSED", "next_at": None}
+        if await self._move_schedule(schedule, "ACTIVE", fields) is None:
+            raise NotAllowed("scheduled job is not active")
+
+    async def resume_schedule(self, schedule: Schedule) -> None:
+        """Resume a schedule; firings missed meanwhile are not made up."""
+        fields = {"state": "ACTIVE", "next_at": firing.next_firing(schedule, self._store.now())}
+        if await self._move_schedule(schedule, "PAUSED", fields) is None:
+            raise NotAllowed("scheduled job is not paused")
+
+    async def _move_schedule(
+        self, schedule: Schedule, source: str, fields: dict[str, object]
+    ) -> Schedule | None:
+        return await self._store.change(
+            Change(kind=Schedule, id=schedule.id, where={"state": source}, set=fields)
+        )
+
+    async def delete_schedule(self, schedule: Schedule) -> None:
+        """Delete a schedule; jobs already made stay."""
+        if not await self._store.delete(Schedule, {"id": schedule.id}):
+            raise NotFound(f"there is no scheduled job {schedule.id}")
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def events(self) -> AsyncIterator[StateChanged]:
+        """Yield state changes from now on."""
+        return self._conductor.events.read()

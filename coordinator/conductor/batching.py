@@ -1,0 +1,79 @@
+"""Gathers what comes within a moment and hands it on in one go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class Batcher(Generic[T]):
+    """Hands items to `flush` in batches: after `delay` seconds, or when `size` of them wait.
+
+    Batches are handed on one after another. `flush` must not raise: what it can't do it drops or keeps itself.
+    """
+
+    def __init__(
+        self, flush: Callable[[list[T]], Awaitable[None]], *, delay: float, size: int, name: str
+    ) -> None:
+        self._flush = flush
+        self._delay = delay
+        self._size = size
+        self._name = name
+        self._items: list[T] = []
+        self._some = asyncio.Event()
+        self._full = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to hand on."""
+        self._task = asyncio.create_task(self._work(), name=self._name)
+
+    def add(self, item: T) -> None:
+        """Add an item to the next batch."""
+        self._items.append(item)
+        self._some.set()
+        if len(self._items) >= self._size:
+            self._full.set()
+
+    async def close(self) -> None:
+        """Hand on what is left, and end."""
+        self._closing = True
+        self._some.set()
+        self._full.set()
+        if self._task is not None:
+            await self._task
+
+    async def _work(self) -> None:
+        while True:
+            await self._some.wait()
+            if not self._closing and self._delay:
+                await self._moment()
+            batch, self._items = self._items[: self._size], self._items[self._size :]
+            if not self._items:
+                self._some.clear()
+                self._full.clear()
+            if batch:
+                await self._hand_on(batch)
+            if self._closing and not self._items:
+                return
+
+    async def _moment(self) -> None:
+        try:
+            async with asyncio.timeout(self._delay):
+                await self._full.wait()
+        except TimeoutError:
+            return
+
+    async def _hand_on(self, batch: list[T]) -> None:
+        try:
+            await self._flush(batch)
+        except Exception:
+            log.exception("a batch was dropped", batch=self._name, size=len(batch))

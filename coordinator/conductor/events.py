@@ -1,0 +1,126 @@
+"""State changes, told to whoever listens on any coordinator, and to nobody where nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from shared.broker.port import Broker, Delivery, Subscription
+from shared.errors import HaulierError
+from shared.model.documents import SECOND, Document, Job, Micros, Task
+from shared.model.messages import Listening, StateChanged, decode, encode
+from shared.model.views import job_summary, plain, task_summary
+from shared.model.views.redacting import redactor_of
+
+log = structlog.get_logger(__name__)
+
+LISTENING_FOR: Micros = 30 * SECOND
+"""For how long one announcement of a listener holds."""
+
+ANNOUNCE_EVERY = 10.0
+"""Seconds between announcements while somebody listens."""
+
+BACKLOG = 1000
+"""Events that a slow reader may lag behind before it loses the oldest."""
+
+
+class Events:
+    """This coordinator's part in the exchange of events."""
+
+    def __init__(self, broker: Broker, now: Callable[[], Micros]) -> None:
+        self._broker = broker
+        self._now = now
+        self._until: Micros = 0
+        self._readers: set[asyncio.Queue[StateChanged]] = set()
+        self._subscription: Subscription | None = None
+        self._announcer: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to hear events and announcements of other coordinators."""
+        self._subscription = await self._broker.subscribe_events(self._heard)
+
+    async def close(self) -> None:
+        """End; readers see no more."""
+        if self._announcer is not None:
+            self._announcer.cancel()
+        if self._subscription is not None:
+            await self._subscription.close()
+        for task in list(self._sending):
+            task.cancel()
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens now."""
+        return bool(self._readers) or self._until > self._now()
+
+    def tell(self, document: Document, job: Job | None) -> None:
+        """Tell that the state of a job or task is what `document` says."""
+        event = state_changed(document, job, self._now())
+        if event is None:
+            return
+        task = asyncio.create_task(self._broker.publish_event(encode(event)), name="event")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    # --- hearing --------------------------------------------------------------------------------------------------
+
+    async def read(self) -> AsyncIterator[StateChanged]:
+        """Yield events from now on, until the iterator is closed."""
+        queue: asyncio.Queue[StateChanged] = asyncio.Queue(BACKLOG)
+        self._readers.add(queue)
+        self._announce()
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._readers.discard(queue)
+
+    def _announce(self) -> None:
+        if self._announcer is None or self._announcer.done():
+            self._announcer = asyncio.create_task(self._announcing(), name="event-announcer")
+
+    async def _announcing(self) -> None:
+        while self._readers:
+            await self._broker.publish_event(encode(Listening(until=self._now() + LISTENING_FOR)))
+            await asyncio.sleep(ANNOUNCE_EVERY)
+
+    async def _heard(self, delivery: Delivery) -> None:
+        try:
+            message = decode(delivery.body)
+        except HaulierError as error:
+            log.warning("an event could not be read", reason=str(error))
+            return
+        if isinstance(message, Listening):
+            self._until = max(self._until, message.until)
+        elif isinstance(message, StateChanged):
+            for queue in self._readers:
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(message)
+
+
+def state_changed(document: Document, job: Job | None, at: Micros) -> StateChanged | None:
+    """Return the event of a job's or task's change, redacted; None where its job is not at hand."""
+    if isinstance(document, Job):
+        return StateChanged(
+            type="job.StateChange",
+            job_id=document.id,
+            state=document.state,
+            at=at,
+            summary=plain(job_summary(document)),
+        )
+    if not isinstance(document, Task) or job is None:
+        return None
+    return StateChanged(
+        type="task.StateChange",
+        job_id=document.job_id,
+        task_id=document.id,
+        state=document.state,
+        at=at,
+        summary=plain(task_summary(document, redactor_of(job.definition))),
+    )

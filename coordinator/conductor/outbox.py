@@ -1,0 +1,153 @@
+"""What goes out: tasks to their queues, answers to nodes, events to those who listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from coordinator.conductor.batching import Batcher
+from coordinator.conductor.caches import Recent
+from coordinator.engine import states
+from coordinator.engine.evaluation import DEFAULT_QUEUE, log_secrets
+from coordinator.engine.following import task_hooks
+from coordinator.store.port import Change, Store
+from shared.broker.port import Broker
+from shared.errors import BrokerUnavailable, StoreUnavailable
+from shared.model.documents import Document, Job, Task
+from shared.model.messages import EndStored, Message, TaskMessage, node_queue
+from shared.model.sealing import MessageCodec
+
+log = structlog.get_logger(__name__)
+
+MARK_DELAY = 0.02
+"""Seconds that marks are gathered for."""
+
+ANSWER_DELAY = 0.05
+"""Seconds that ends told stored are gathered for."""
+
+BATCH = 500
+
+
+class Outbox:
+    """Sends, and never raises for a broker that is away: what was to be sent is in the store, and the sweeper and
+    the beats say it again."""
+
+    def __init__(
+        self, store: Store, broker: Broker, codec: MessageCodec, jobs: Recent[Job]
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._codec = codec
+        self._jobs = jobs
+        self._later: Batcher[Change[Document]] = Batcher(
+            self._write, delay=MARK_DELAY, size=BATCH, name="later-writes"
+        )
+        self._stored: Batcher[tuple[str, str]] = Batcher(
+            self._tell_stored, delay=ANSWER_DELAY, size=BATCH, name="ends-stored"
+        )
+        self.on_hooked: Callable[[list[Document]], None] = lambda _: None
+
+    def start(self) -> None:
+        """Begin to send what is gathered."""
+        self._later.start()
+        self._stored.start()
+
+    async def close(self) -> None:
+        """Send what is gathered, and end."""
+        await self._later.close()
+        await self._stored.close()
+
+    # --- writes that nobody awaits --------------------------------------------------------------------------------
+
+    def write_later(self, change: Change[Document]) -> None:
+        """Make a compare-and-set soon, in bulk."""
+        self._later.add(change)
+
+    async def _write(self, changes: list[Change[Document]]) -> None:
+        try:
+            await self._store.change_many(changes)
+        except StoreUnavailable as error:
+            log.info("courtesy writes were dropped", count=len(changes), reason=str(error))
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    async def publish_tasks(self, tasks: Sequence[Task]) -> None:
+        """Send tasks to their queues, with confirms, and mark those SCHEDULED that the broker has."""
+        await asyncio.gather(*(self._publish_task(task) for task in tasks))
+
+    async def _publish_task(self, task: Task) -> None:
+        job = self._jobs.get(task.job_id) or await self._store.get(Job, task.job_id)
+        if job is None or task.evaluated is None:
+            return
+        self._jobs.keep(job.id, job)
+        message = task_message(job, task)
+        queue = task.queue or DEFAULT_QUEUE
+        try:
+            await self._broker.publish(queue, self._codec.encode(message), priority=task.priority)
+        except BrokerUnavailable as error:
+            log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
+            return
+        await self._mark_scheduled(job, task)
+
+    async def _mark_scheduled(self, job: Job, task: Task) -> None:
+        at = self._store.now()
+        hooks = task_hooks(job, states.SCHEDULED, at)
+        change = Change(
+            kind=Task,
+            id=task.id,
+            where={"state": states.PENDING, "run": task.run},
+            set={"state": states.SCHEDULED, "scheduled_at": at, "published_at": at},
+            add_then=hooks,
+        )
+        if not hooks:
+            self._later.add(change)
+            return
+        image = await self._store.change(change)
+        if image is not None:
+            self.on_hooked([image])
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    async def send(self, node_id: str, message: Message) -> None:
+        """Tell a node something; ends told stored are gathered, many in one message."""
+        if isinstance(message, EndStored):
+            for nonce in message.nonces:
+                self._stored.add((node_id, nonce))
+            return
+        await self._to_node(node_id, message)
+
+    async def _tell_stored(self, batch: list[tuple[str, str]]) -> None:
+        by_node: dict[str, list[str]] = defaultdict(list)
+        for node_id, nonce in batch:
+            by_node[node_id].append(nonce)
+        await asyncio.gather(
+            *(self._to_node(node, EndStored(nonces=nonces)) for node, nonces in by_node.items())
+        )
+
+    async def _to_node(self, node_id: str, message: Message) -> None:
+        try:
+            await self._broker.publish(node_queue(node_id), self._codec.encode(message))
+        except BrokerUnavailable as error:
+            log.info(
+                "a node could not be told",
+                node=node_id,
+                message=type(message).__name__,
+                reason=str(error),
+            )
+
+
+def task_message(job: Job, task: Task) -> TaskMessage:
+    """Return the message that says to run `task`: always the same one, from what is stored."""
+    assert task.evaluated is not None
+    return TaskMessage(
+        task_id=task.id,
+        job_id=task.job_id,
+        restarts=task.restarts,
+        attempt=task.attempt,
+        run=task.run,
+        task=task.evaluated,
+        secrets=log_secrets(job, task.evaluated),
+    )

@@ -1,0 +1,149 @@
+"""Beats: a node's lease is renewed, and what it holds is compared with what the store grants it.
+
+A lost answer, a lost end, a run that nobody has any more: all are found here (engine spec, Beats).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from coordinator.engine import runs, states
+from coordinator.engine.flow import Flow, bounds, change, find, get, insert, later, now, send
+from shared.model.documents import Document, Micros, Node, Task
+from shared.model.messages import Beat, EndStored, Granted, Held, SendEnd, Stop, node_queue
+from shared.model.writes import Below
+
+MISSING_BEATS = 2
+"""A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
+
+WORKER = "worker"
+
+
+def beaten(beat: Beat) -> Flow[list[Document]]:
+    """Handle a beat. One that a later beat has overtaken is dropped whole."""
+    node = yield from _renewed(beat)
+    if node is None or beat.node_kind != WORKER:
+        return []
+    return (yield from reconciled(node, beat))
+
+
+def _renewed(beat: Beat) -> Flow[Node | None]:
+    """Renew the node's lease; a beat after the epoch was closed opens the next."""
+    at = yield from now()
+    lease_until = at + (yield from bounds()).lease
+    fields = _load(beat, at, lease_until)
+    image = yield from change(
+        Node, beat.node_id, {"beat": Below(beat.number), "closed": False}, fields
+    )
+    if image is not None:
+        return image
+    node = yield from get(Node, beat.node_id)
+    if node is None:
+        fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, Node)
+        return fresh if (yield from insert(fresh)) else None
+    if node.beat >= beat.number or not node.closed:
+        return None
+    fields |= {"closed": False, "epoch": node.epoch + 1}
+    where = {"beat": Below(beat.number), "closed": True, "epoch": node.epoch}
+    return (yield from change(Node, beat.node_id, where, fields))
+
+
+def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
+    return {
+        "beat": beat.number,
+        "kind": beat.node_kind,
+        "name": beat.name,
+        "hostname": beat.hostname,
+        "version": beat.version,
+        "started_at": beat.started_at or at,
+        "last_heartbeat_at": at,
+        "cpu_percent": beat.cpu_percent,
+        "task_count": sum(held.role == "running" for held in beat.held),
+        "queue": node_queue(beat.node_id) if beat.node_kind == WORKER else None,
+        "queues": beat.queues,
+        "port": beat.port,
+        "status": beat.status,
+        "draining": beat.draining,
+        "lease_until": lease_until,
+        "holding": beat.held_deliveries,
+    }
+
+
+def _camel(fields: dict[str, Any]) -> dict[str, Any]:
+    names = dict(zip(Node.__struct_fields__, Node.__struct_encode_fields__, strict=True))
+    return {names[field]: value for field, value in fields.items()}
+
+
+# --- reconciliation -----------------------------------------------------------------------------------------------
+
+
+def reconciled(node: Node, beat: Beat) -> Flow[list[Document]]:
+    """Compare what a worker lists with what the store grants it; put right what differs."""
+    where = {"node_id": node.id, "state": states.RUNNING}
+    granted = {
+        task.nonce: task
+        for task in (yield from find(Task, where, without=("definition", "evaluated", "scope")))
+    }
+    listed = {held.nonce for held in beat.held}
+    follow: list[Document] = []
+    for nonce, task in granted.items():
+        if nonce not in listed and task.claim_beat + MISSING_BEATS <= beat.number:
+            follow += yield from _missing(task)
+    for held in beat.held:
+        task_granted = granted.get(held.nonce)
+        if task_granted is not None:
+            yield from _as_granted(node, held, task_granted)
+        elif held.role != "asked":
+            yield from _not_granted(node, held)
+    return follow
+
+
+def _missing(task: Task) -> Flow[list[Document]]:
+    whole = yield from get(Task, task.id)
+    if whole is None or whole.nonce != task.nonce:
+        return []
+    return (yield from runs.back_to_pending(whole, "", costs=True))
+
+
+def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
+    """The store grants what the worker lists: repeat an answer that it missed, ask for an end that went missing."""
+    if task.epoch != node.epoch:
+        where = {"nonce": task.nonce, "run": task.run, "state": states.RUNNING}
+        yield from later(Task, task.id, where, {"epoch": node.epoch})
+    if held.role == "asked":
+        yield from send(node.id, Granted(task_id=task.id, nonce=held.nonce, run=task.run))
+    elif held.role == "ended":
+        yield from send(node.id, SendEnd(nonces=[held.nonce]))
+
+
+def _not_granted(node: Node, held: Held) -> Flow[None]:
+    """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it."""
+    task = yield from get(Task, held.task_id)
+    lost = task is not None and task.nonce == held.nonce and task.lost_by == runs.LOST_BY_LEASE
+    if task is not None and lost and (yield from runs.taken_back(task, node)):
+        if held.role == "ended":
+            yield from send(node.id, SendEnd(nonces=[held.nonce]))
+        return
+    answer = EndStored(nonces=[held.nonce]) if held.role == "ended" else Stop(nonces=[held.nonce])
+    yield from send(node.id, answer)
+
+
+# --- leases that ran out ------------------------------------------------------------------------------------------
+
+
+def close_epoch(node: Node) -> Flow[list[Document]]:
+    """Close the epoch of a node whose lease has run out; its runs are lost, unless a beat takes them back in time."""
+    where = {"closed": False, "lease_until": node.lease_until, "epoch": node.epoch}
+    image = yield from change(Node, node.id, where, {"closed": True})
+    return [] if image is None else (yield from lose_runs(image))
+
+
+def lose_runs(node: Node) -> Flow[list[Document]]:
+    """Make the runs of a closed epoch (or an earlier one) PENDING again."""
+    follow: list[Document] = []
+    where = {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)}
+    for task in (yield from find(Task, where)):
+        follow += yield from runs.back_to_pending(task, runs.LOST_BY_LEASE, costs=True)
+    return follow

@@ -1,0 +1,338 @@
+"""Composites: `parallel` and `each` grow children, `subjob` a job of its own; over when nothing below is open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from coordinator.engine import evaluation, planning, slots, states, turns
+from coordinator.engine.flow import (
+    Flow,
+    Started,
+    bounds,
+    change,
+    find,
+    get,
+    insert,
+    now,
+    read_vars,
+    recall,
+)
+from coordinator.engine.hooks import TASK_STATE, state_hook
+from coordinator.engine.planning import ENDED, EXPAND, intent
+from shared.expressions import ExpressionError
+from shared.ids import derived_id
+from shared.model import language
+from shared.model.documents import Document, Intent, Items, Job, Micros, Task
+from shared.model.rendering import render_subjob
+from shared.model.writes import Above, Below, In
+
+BATCH = 200
+"""Children inserted by one bulk write."""
+
+CHUNK_ITEMS = 500
+CHUNK_BYTES = 1024 * 1024
+"""Items of an evaluated list are stored in parts of at most so many, and about so many bytes."""
+
+
+def expand(task: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a composite that has begun: insert what is below it."""
+    assert isinstance(task, Task)
+    job = yield from recall(task.job_id)
+    if job is None or task.state != states.RUNNING:
+        yield from change(Task, task.id, {}, {}, drop=(what.id,))
+        return []
+    window = (yield from bounds()).job_window
+    yield Started(job.id, task.started_at or 0)
+    match task.kind:
+        case planning.PARALLEL:
+            return (yield from _expand_parallel(job, task, window))
+        case planning.EACH:
+            return (yield from _expand_each(job, task, window))
+        case _:
+            return (yield from _expand_subjob(job, task))
+
+
+# --- parallel and each --------------------------------------------------------------------------------------------
+
+
+def _expand_parallel(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
+    assert parent.definition.parallel is not None
+    at = yield from now()
+    definitions = parent.definition.parallel.tasks
+    children = [
+        planning.child_task(job, parent, definition, index, parent.scope, at)
+        for index, definition in enumerate(definitions)
+    ]
+    return (yield from _grow(job, parent, children, len(children), _Numbers(window, 0), last=True))
+
+
+def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
+    each = parent.definition.each
+    assert each is not None
+    if parent.list_digest is None:
+        stored = yield from _store_list(job, parent)
+        if isinstance(stored, list):
+            return stored
+        parent = stored
+    assert each.task is not None
+    numbers = _Numbers(window, each.concurrency or 0)
+    follow: list[Document] = []
+    size = parent.size or 0
+    while True:
+        first = parent.expanded_to
+        at = yield from now()
+        entries = yield from _entries(parent, first, BATCH)
+        children = [
+            planning.child_task(
+                job, parent, each.task, index, _loop(parent, each, index, entry), at
+            )
+            for index, entry in enumerate(entries, first)
+        ]
+        last = first + len(children) >= size
+        follow += yield from _grow(job, parent, children, size, numbers, last=last)
+        if last:
+            return follow
+        grown = yield from get(Task, parent.id)
+        if grown is None or grown.state != states.RUNNING or grown.expanded_to <= first:
+            return follow
+        parent = grown
+
+
+def _loop(parent: Task, each: language.Each, index: int, entry: dict[str, Any]) -> dict[str, Any]:
+    return {**parent.scope, each.variable: {"index": str(index), **entry}}
+
+
+class _Numbers:
+    """The numbers of slots and window that a growing composite gives to its first children."""
+
+    def __init__(self, window: int, concurrency: int) -> None:
+        self.window = window
+        self.concurrency = concurrency
+        self._full: set[str] = set()
+
+    def give(self, children: Sequence[Task]) -> Flow[list[Task]]:
+        """Return the children with the numbers that are free now, and on hold where there are none."""
+        windows: dict[str, list[int]] = {}
+        for key in {child.window_of for child in children if child.window_of}:
+            full = key in self._full
+            free = (
+                []
+                if full
+                else (yield from slots.free_numbers("window_of", "window", key, self.window))
+            )
+            windows[key] = free[::-1]
+        placed = [self._placed(child, windows) for child in children]
+        self._full |= {key for key, free in windows.items() if not free}
+        return placed
+
+    def _placed(self, child: Task, windows: dict[str, list[int]]) -> Task:
+        fields: dict[str, Any] = {}
+        if self.concurrency:
+            fields["slot_of"] = child.parent_id
+            if child.index >= self.concurrency:
+                return turns.held(
+                    msgspec.structs.replace(child, **fields), planning.HOLD_CONCURRENCY
+                )
+            fields["slot"] = child.index
+        free = windows.get(child.window_of or "")
+        if free is None:
+            return msgspec.structs.replace(child, **fields)
+        if not free:
+            return turns.held(msgspec.structs.replace(child, **fields), planning.HOLD_WINDOW)
+        return msgspec.structs.replace(child, **fields, window=free.pop())
+
+
+def _grow(
+    job: Job, parent: Task, children: list[Task], size: int, numbers: _Numbers, *, last: bool
+) -> Flow[list[Document]]:
+    """Insert children, look again at the parent, publish. The last batch ends the expansion."""
+    at = yield from now()
+    placed = yield from turns.place_many(job, (yield from numbers.give(children)), at)
+    reached = parent.expanded_to + len(children)
+    fields: dict[str, Any] = {"expanded_to": reached, "size": size}
+    if last:
+        fields["expanded"] = True
+    where = {"state": states.RUNNING, "restarts": parent.restarts}
+    image = yield from change(Task, parent.id, where, fields, drop=(EXPAND,) if last else ())
+    if image is None:
+        yield from withdraw(children, at)
+        return []
+    follow = yield from turns.go_on(placed)
+    if last:
+        follow += yield from ask(parent.id, job)
+        follow += yield from _offer_again(children, numbers)
+    return follow
+
+
+def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Document]]:
+    """Offer numbers that were given up while the last children were being inserted held."""
+    follow: list[Document] = []
+    if numbers.concurrency and children:
+        follow += yield from slots.offer_slots(str(children[0].parent_id), numbers.concurrency)
+    for window in sorted({child.window_of for child in children if child.window_of}):
+        waiting = yield from find(
+            Task, {"window_of": window, "hold": planning.HOLD_WINDOW}, limit=1, without=slots.HEAVY
+        )
+        if waiting:
+            follow += yield from slots.offer_window(window, numbers.window)
+    return follow
+
+
+def withdraw(children: Sequence[Task], at: Micros) -> Flow[None]:
+    """Cancel what was inserted below something that had ended meanwhile."""
+    for child in children:
+        fields = states.task_end(states.CANCELLED, at, open=False)
+        yield from change(Task, child.id, {"state": states.TASK_FROM[states.CANCELLED]}, fields)
+
+
+# --- the list of an each ------------------------------------------------------------------------------------------
+
+
+def _store_list(job: Job, task: Task) -> Flow[Task | list[Document]]:
+    """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
+    at = yield from now()
+    wanted = evaluation.wanted_vars(evaluation.templates_of(task.definition))
+    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    scope = evaluation.scope_for(job, task.scope, variables)
+    try:
+        entries = evaluation.each_items(
+            task, evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
+        )
+    except ExpressionError as error:
+        return (yield from end_composite(task, states.FAILED, f"task {task.name!r}: {error}"))
+    digest = derived_id(msgspec.json.encode(entries).decode())
+    for chunk in _chunks(task, digest, entries):
+        yield from insert(chunk)
+    fields = {"list_digest": digest, "size": len(entries)}
+    image = yield from change(Task, task.id, {"state": states.RUNNING, "list_digest": None}, fields)
+    return image or (yield from get(Task, task.id)) or []
+
+
+def _chunks(task: Task, digest: str, entries: Sequence[Any]) -> list[Items]:
+    chunks: list[Items] = []
+    first, size = 0, 0
+    for index, entry in enumerate(entries):
+        size += len(msgspec.json.encode(entry))
+        full = index + 1 - first >= CHUNK_ITEMS or size >= CHUNK_BYTES
+        if full or index + 1 == len(entries):
+            id = derived_id("items", task.id, digest, first)
+            values = list(entries[first : index + 1])
+            chunks.append(
+                Items(
+                    id=id,
+                    task_id=task.id,
+                    job_id=task.job_id,
+                    digest=digest,
+                    first=first,
+                    values=values,
+                )
+            )
+            first, size = index + 1, 0
+    return chunks
+
+
+def _entries(task: Task, first: int, count: int) -> Flow[list[dict[str, Any]]]:
+    """Return items `first` to `first + count` of the stored list."""
+    where: dict[str, Any] = {"task_id": task.id, "digest": task.list_digest}
+    chunks = yield from find(
+        Items, {**where, "first": Below(first + 1)}, order=("-first",), limit=1
+    )
+    if not chunks:
+        return []
+    base = chunks[0].first
+    while sum(len(chunk.values) for chunk in chunks) < first + count - base:
+        beyond = {**where, "first": Above(chunks[-1].first)}
+        more = yield from find(Items, beyond, order=("first",), limit=1)
+        if not more:
+            break
+        chunks += more
+    entries = [entry for chunk in chunks for entry in chunk.values]
+    return entries[first - base : first - base + count]
+
+
+# --- sub-jobs -----------------------------------------------------------------------------------------------------
+
+
+def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
+    assert task.definition.subjob is not None
+    at = yield from now()
+    if task.depth + 1 > language.MAX_DEPTH:
+        return (
+            yield from end_composite(
+                task, states.FAILED, f"nested deeper than {language.MAX_DEPTH}"
+            )
+        )
+    wanted = evaluation.wanted_vars(evaluation.templates_of(task.definition))
+    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    scope = evaluation.scope_for(job, task.scope, variables)
+    evaluator = evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
+    try:
+        definition = render_subjob(task.definition.subjob, evaluator.render)
+    except ExpressionError as error:
+        return (yield from end_composite(task, states.FAILED, f"task {task.name!r}: {error}"))
+    child = _subjob(job, task, definition, detached=task.definition.subjob.detached, at=at)
+    yield from insert(child)
+    fields: dict[str, Any] = {"subjob_id": child.id, "expanded": True}
+    if task.definition.subjob.detached:
+        ended = yield from end_composite(task, states.COMPLETED, None, **fields)
+        return [*ended, child]
+    where = {"state": states.RUNNING, "restarts": task.restarts}
+    image = yield from change(Task, task.id, where, fields, drop=(EXPAND,))
+    if image is None:
+        end = states.job_end(states.CANCELLED, at)
+        yield from change(Job, child.id, {"state": states.JOB_FROM[states.CANCELLED]}, end)
+        return []
+    return [(yield from get(Job, child.id)) or child]
+
+
+def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, at: Micros) -> Job:
+    id = derived_id("subjob", task.id)
+    return planning.new_job(
+        definition,
+        id,
+        at,
+        root_id=id if detached else job.root_id,
+        parent_id=None if detached else task.id,
+        detached_from=task.id if detached else None,
+        depth=task.depth + 1,
+        created_by=job.created_by,
+        permissions=job.permissions,
+    )
+
+
+# --- the end of a composite ---------------------------------------------------------------------------------------
+
+
+def ask(parent_id: str, job: Job) -> Flow[list[Document]]:
+    """Complete a `parallel` or `each` that is fully expanded and has nothing open below it."""
+    below = yield from find(
+        Task, {"parent_id": parent_id, "open": True}, limit=1, without=slots.HEAVY
+    )
+    if below:
+        return []
+    at = yield from now()
+    where = {
+        "state": states.RUNNING,
+        "expanded": True,
+        "kind": In((planning.PARALLEL, planning.EACH)),
+    }
+    fields = states.task_end(states.COMPLETED, at, progress=100.0)
+    add = (intent(ENDED, at), *state_hook(job, TASK_STATE, states.COMPLETED, at))
+    image = yield from change(Task, parent_id, where, fields, add=add)
+    return [image] if image else []
+
+
+def end_composite(task: Task, state: str, error: str | None, **more: Any) -> Flow[list[Document]]:
+    """End a composite that is still running; return it if this did."""
+    job = yield from recall(task.job_id)
+    at = yield from now()
+    fields = states.task_end(state, at, error=error, **more)
+    if state == states.COMPLETED:
+        fields["progress"] = 100.0
+    add = (intent(ENDED, at), *state_hook(job, TASK_STATE, state, at))
+    where = {"state": states.RUNNING, "restarts": task.restarts}
+    image = yield from change(Task, task.id, where, fields, add=add, drop=(EXPAND,))
+    return [image] if image else []

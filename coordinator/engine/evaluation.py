@@ -1,0 +1,184 @@
+"""Evaluating a task's templates, once, when its turn comes (engine spec, States: Evaluated once)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from coordinator.engine import planning, states
+from coordinator.engine.planning import ENDED, EXPAND, intent
+from shared import expressions
+from shared.expressions import ExpressionError, Texts
+from shared.model import language
+from shared.model.documents import SECOND, Job, Micros, Task
+from shared.model.evaluated import validate_evaluated
+from shared.model.rendering import render_subjob, render_task
+from shared.model.views.redacting import secret_values
+
+MAX_EVALUATED = 2 * 1024 * 1024
+"""Bytes, as JSON, that an evaluated task may take: it travels as one message."""
+
+DEFAULT_QUEUE = "default"
+
+
+class Evaluator:
+    """Evaluates with one scope, clock and seed, so that doing it again gives the same."""
+
+    def __init__(self, scope: Mapping[str, object], at: Micros, seed: int) -> None:
+        self._scope = scope
+        self._now = datetime.fromtimestamp(at / SECOND, UTC)
+        self._seed = seed
+
+    def render(self, template: str) -> str:
+        """Return the text that `template` becomes; raises `ExpressionError`."""
+        return expressions.render(template, self._scope, now=self._now, seed=self._seed)
+
+    def value(self, expression: str) -> object:
+        """Return the value of an expression, bare or in braces; raises `ExpressionError`."""
+        return expressions.evaluate_field(expression, self._scope, now=self._now, seed=self._seed)
+
+    def condition(self, expression: str) -> bool:
+        """Return whether an `if` lets its task run: any text but exactly `false`, trimmed."""
+        return expressions.format_value(self.value(expression)).strip() != "false"
+
+
+def scope_for(
+    job: Job, loops: Mapping[str, Any], variables: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the names in scope in a task of `job`. A loop variable may hide any of the others."""
+    return {
+        "inputs": Texts(job.definition.inputs or {}),
+        "secrets": Texts(job.definition.secrets or {}),
+        "tasks": Texts(variables),
+        "job": Texts({"id": job.id, "name": job.name}),
+        **loops,
+    }
+
+
+def templates_of(definition: language.Task) -> list[str]:
+    """Return the texts of a task that are evaluated when its turn comes."""
+    texts: list[str] = []
+
+    def collect(text: str) -> str:
+        texts.append(text)
+        return text
+
+    render_task(definition, collect)
+    if definition.if_:
+        texts.append(braced(definition.if_))
+    if definition.each is not None:
+        texts.append(braced(definition.each.list))
+    if definition.subjob is not None:
+        render_subjob(definition.subjob, collect)
+    return texts
+
+
+def braced(expression: str) -> str:
+    """Return an expression in braces, so that it is looked at as one."""
+    return expression if "{{" in expression else "{{" + expression + "}}"
+
+
+def wanted_vars(texts: list[str]) -> tuple[str, ...] | None:
+    """Return the names of the `tasks.<var>` that templates may read: () none, None any."""
+    wanted: set[str] = set()
+    for text in texts:
+        keys = expressions.task_keys(text)
+        if keys is None:
+            return None
+        wanted |= keys
+    return tuple(sorted(wanted))
+
+
+def evaluated(task: Task, evaluator: Evaluator, at: Micros) -> Task:
+    """Return `task`, whose turn has come, as what it becomes: PENDING with its templates evaluated, SKIPPED, FAILED,
+    or RUNNING for a composite, which is to be expanded."""
+    try:
+        if task.definition.if_ and not evaluator.condition(task.definition.if_):
+            return ended_at_once(task, states.SKIPPED, at)
+        definition = render_task(task.definition, evaluator.render)
+    except ExpressionError as error:
+        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {error}")
+    if fault := evaluated_fault(definition):
+        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {fault}")
+    become = composite_begun if task.kind != planning.CONTAINER else container_pending
+    return become(task, definition, at)
+
+
+def evaluated_fault(definition: language.Task) -> str | None:
+    """Return what is wrong with an evaluated task, or None."""
+    if faults := validate_evaluated(definition):
+        return "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
+    size = len(msgspec.json.encode(definition))
+    if size > MAX_EVALUATED:
+        return f"it is {size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
+    return None
+
+
+def container_pending(task: Task, definition: language.Task, at: Micros) -> Task:
+    """Return a container task ready to be published."""
+    return msgspec.structs.replace(
+        task,
+        state=states.PENDING,
+        hold=None,
+        evaluated=definition,
+        evaluated_at=at,
+        name=definition.name or task.name,
+        var=definition.var or None,
+        queue=definition.queue or DEFAULT_QUEUE,
+        priority=definition.priority or 0,
+    )
+
+
+def composite_begun(task: Task, definition: language.Task, at: Micros) -> Task:
+    """Return a composite that is to be expanded."""
+    return msgspec.structs.replace(
+        task,
+        state=states.RUNNING,
+        hold=None,
+        evaluated_at=at,
+        name=definition.name or task.name,
+        var=definition.var or None,
+        scheduled_at=at,
+        started_at=at,
+        expanded=False,
+        then=[*task.then, intent(EXPAND, at)],
+    )
+
+
+def ended_at_once(task: Task, state: str, at: Micros, error: str | None = None) -> Task:
+    """Return a task that ends without having run."""
+    changes = states.task_end(state, at, error=error, evaluated_at=at)
+    return msgspec.structs.replace(task, **changes, then=[*task.then, intent(ENDED, at)])
+
+
+TURN_FIELDS = (
+    "state", "active", "hold", "evaluated", "evaluated_at", "name", "var", "queue", "priority", "scheduled_at",
+    "started_at", "completed_at", "failed_at", "ended_at", "expanded", "error",
+)  # fmt: skip
+"""What the coming of a task's turn may change: what a held task's compare-and-set writes."""
+
+
+def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
+    """Return what an `each` goes over: `{value}` for each item of a list, `{key, value}` for each of a map, by key."""
+    assert task.definition.each is not None
+    value = evaluator.value(task.definition.each.list)
+    if isinstance(value, Mapping):
+        return [
+            {"key": key, "value": expressions.to_plain(value[key])}
+            for key in sorted(value, key=str)
+        ]
+    if isinstance(value, list | tuple):
+        return [{"value": expressions.to_plain(item)} for item in value]
+    kind = expressions.type_name(value)
+    raise ExpressionError(f"each.list must give a list or a map, but it gave {kind}")
+
+
+def log_secrets(job: Job, definition: language.Task) -> list[str]:
+    """Return the values to redact from a task's log, longest first."""
+    values = {*secret_values(job.definition)}
+    parts = [definition, *definition.pre, *definition.post, *definition.sidecars]
+    values |= {part.registry.password for part in parts if part.registry and part.registry.password}
+    return sorted(values, key=lambda value: (-len(value), value))

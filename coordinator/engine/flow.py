@@ -1,0 +1,252 @@
+"""Flows: the steps that a decision may take, and what each answers.
+
+A flow knows no store and no broker. It yields effects; the answer to each is what `yield` returns. The functions
+here give each effect its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from shared.model.documents import Document, Intent, Job, LogPart, Micros, Task
+from shared.model.messages import Message
+from shared.model.writes import Change, D, Where
+
+T = TypeVar("T")
+Flow = Generator[Any, Any, T]
+
+
+class Get(msgspec.Struct, Generic[D], frozen=True):
+    """Read a document."""
+
+    kind: type[D]
+    id: str
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """Read a job whose fixed part alone is wanted: it may be an old image from a cache."""
+
+    id: str
+
+
+class Find(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
+    """Read what matches."""
+
+    kind: type[D]
+    where: Where
+    order: tuple[str, ...] = ()
+    limit: int | None = None
+    without: tuple[str, ...] = ()
+
+
+class Insert(msgspec.Struct, frozen=True):
+    """Write a new document. Answers whether it was new; None where its slot is taken."""
+
+    document: Document
+
+
+class InsertMany(msgspec.Struct, frozen=True):
+    """Write those that are new. Answers how many were."""
+
+    documents: Sequence[Document]
+
+
+class ChangeFirst(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
+    """Compare-and-set on the first that matches."""
+
+    kind: type[D]
+    where: Where
+    order: tuple[str, ...]
+    set: dict[str, Any]
+    add_then: tuple[Intent, ...] = ()
+
+
+class Later(msgspec.Struct, frozen=True):
+    """A compare-and-set to be made soon, in bulk, by nobody awaited. A crash may lose it: it must be a courtesy."""
+
+    change: Change[Any]
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """Send these tasks (PENDING, evaluated) to their queues, with confirms, then mark them SCHEDULED."""
+
+    tasks: Sequence[Task]
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a message to a node's own queue: best effort, the beats repeat what matters."""
+
+    node_id: str
+    message: Message
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """Read a node's document: it may be an old image while the lease in it lasts 15 s more."""
+
+    node_id: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A task of this job was granted, or a composite begun: see to it that the job is RUNNING."""
+
+    job_id: str
+    at: Micros
+
+
+class DropLogs(msgspec.Struct, frozen=True):
+    """Delete the log of runs of a task before `run`."""
+
+    task_id: str
+    run: int
+
+
+class Vars(msgspec.Struct, frozen=True):
+    """Read `tasks.<var>` of a job."""
+
+    job_id: str
+    names: tuple[str, ...] | None
+    restarts: int
+
+
+class AppendLog(msgspec.Struct, frozen=True):
+    """Store parts of a log; repeats do nothing."""
+
+    parts: Sequence[LogPart]
+
+
+class Now(msgspec.Struct, frozen=True):
+    """The store's clock."""
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's times and bounds (configuration spec, `engine`). Times in microseconds."""
+
+    beat: Micros = 5_000_000
+    lease: Micros = 30_000_000
+    sweep: Micros = 5_000_000
+    reconnect_cap: Micros = 10_000_000
+    handler_deadline: Micros = 10_000_000
+    redeliveries: int = 5
+    job_window: int = 1000
+
+
+class AskBounds(msgspec.Struct, frozen=True):
+    """Read the configured bounds."""
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """Count something for the metrics and the log: `what` is a fixed name."""
+
+    what: str
+    subject: str
+
+
+def get(kind: type[D], id: str) -> Flow[D | None]:
+    """Read a document."""
+    found: D | None = yield Get(kind, id)
+    return found
+
+
+def recall(job_id: str) -> Flow[Job | None]:
+    """Read a job's fixed part (definition, ids, who made it), perhaps from a cache."""
+    found: Job | None = yield Recall(job_id)
+    return found
+
+
+def find(
+    kind: type[D],
+    where: Where,
+    *,
+    order: tuple[str, ...] = (),
+    limit: int | None = None,
+    without: tuple[str, ...] = (),
+) -> Flow[list[D]]:
+    """Read what matches."""
+    found: list[D] = yield Find(kind=kind, where=where, order=order, limit=limit, without=without)
+    return found
+
+
+def insert(document: Document) -> Flow[bool | None]:
+    """Write a new document: True new, False there already, None refused by a unique slot."""
+    new: bool | None = yield Insert(document)
+    return new
+
+
+def insert_many(documents: Sequence[Document]) -> Flow[int]:
+    """Write those that are new."""
+    count: int = yield InsertMany(documents)
+    return count
+
+
+def change(
+    kind: type[D],
+    id: str,
+    where: Where,
+    set: dict[str, Any],
+    *,
+    add: tuple[Intent, ...] = (),
+    drop: tuple[str, ...] = (),
+) -> Flow[D | None]:
+    """Compare and set; the document as it is then, or None where it has moved on."""
+    image: D | None = yield Change(
+        kind=kind, id=id, where=where, set=set, add_then=add, drop_then=drop
+    )
+    return image
+
+
+def change_first(
+    kind: type[D],
+    where: Where,
+    order: tuple[str, ...],
+    set: dict[str, Any],
+    *,
+    add: tuple[Intent, ...] = (),
+) -> Flow[D | None]:
+    """Compare and set the first that matches."""
+    image: D | None = yield ChangeFirst(kind=kind, where=where, order=order, set=set, add_then=add)
+    return image
+
+
+def later(
+    kind: type[D], id: str, where: Where, set: dict[str, Any], *, drop: tuple[str, ...] = ()
+) -> Flow[None]:
+    """Compare and set, in bulk, soon."""
+    yield Later(Change(kind=kind, id=id, where=where, set=set, drop_then=drop))
+
+
+def publish(tasks: Sequence[Task]) -> Flow[None]:
+    """Send tasks to their queues."""
+    if tasks:
+        yield Publish(tasks)
+
+
+def send(node_id: str | None, message: Message) -> Flow[None]:
+    """Tell a node something."""
+    if node_id:
+        yield Send(node_id, message)
+
+
+def read_vars(job_id: str, names: tuple[str, ...] | None, restarts: int) -> Flow[dict[str, str]]:
+    """Read `tasks.<var>`."""
+    found: dict[str, str] = yield Vars(job_id, names, restarts)
+    return found
+
+
+def now() -> Flow[Micros]:
+    """The store's clock."""
+    at: Micros = yield Now()
+    return at
+
+
+def bounds() -> Flow[Bounds]:
+    """The configured bounds."""
+    configured: Bounds = yield AskBounds()
+    return configured
+
+
+def note(what: str, subject: str = "") -> Flow[None]:
+    """Count something."""
+    yield Noted(what, subject)

@@ -1,0 +1,228 @@
+"""What follows from the end of a task: the next attempt, the next task, the end of its parent or of its job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.engine import composites, evaluation, planning, slots, states, turns
+from coordinator.engine.flow import (
+    Flow,
+    bounds,
+    change,
+    find,
+    get,
+    insert,
+    later,
+    now,
+    read_vars,
+    recall,
+)
+from coordinator.engine.hooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
+from coordinator.engine.planning import ENDED, FINISH, HOOK, intent
+from shared.durations import duration_seconds
+from shared.expressions import ExpressionError
+from shared.model.documents import SECOND, Document, Intent, Job, Micros, Task
+from shared.model.writes import Below, In
+
+ACTIVE_JOB = In((states.SCHEDULED, states.RUNNING))
+
+
+def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a task that has ended."""
+    assert isinstance(task, Task)
+    job = yield from recall(task.job_id)
+    if job is None:
+        return []
+    if task.state == states.FAILED and (yield from _tried_again(task)):
+        return []
+    if task.parent_id is not None:
+        return (yield from _child_ended(job, task))
+    follow = yield from _step_ended(job, task)
+    if task.window_of:
+        follow += yield from slots.hand_over(task)
+    yield from later(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    return follow
+
+
+def _tried_again(task: Task) -> Flow[bool]:
+    """Insert the next attempt of a failed task, if it has one; then look again at what it is part of."""
+    at = yield from now()
+    attempt = planning.next_attempt(task, at)
+    if attempt is None:
+        return False
+    if not (yield from _still_wanted(task)):
+        return False
+    yield from insert(attempt)
+    yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    if not (yield from _still_wanted(task)):
+        yield from composites.withdraw([attempt], at)
+    return True
+
+
+def _still_wanted(task: Task) -> Flow[bool]:
+    """Whether the job (and parent) of a task go on, with the same number of restarts."""
+    job = yield from get(Job, task.job_id)
+    if job is None or job.state in states.JOB_ENDED or job.restarts != task.restarts:
+        return False
+    if task.parent_id is None:
+        return True
+    parent = yield from get(Task, task.parent_id)
+    return parent is not None and parent.active
+
+
+# --- children -----------------------------------------------------------------------------------------------------
+
+
+def _child_ended(job: Job, task: Task) -> Flow[list[Document]]:
+    """Fail the parent where the child failed for good; close the child, hand its numbers on, ask the parent."""
+    assert task.parent_id is not None
+    follow: list[Document] = []
+    if task.state in (states.FAILED, states.CANCELLED):
+        parent = yield from get(Task, task.parent_id)
+        if parent is not None:
+            follow += yield from composites.end_composite(parent, task.state, task.error)
+    yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    follow += yield from slots.hand_over(task)
+    follow += yield from composites.ask(task.parent_id, job)
+    return follow
+
+
+# --- top-level tasks ----------------------------------------------------------------------------------------------
+
+
+def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
+    """Go on to the next top-level task, or end the job."""
+    if task.state in states.GOOD:
+        if task.position < len(job.definition.tasks):
+            return (yield from _advance(job, task))
+        return (yield from _complete(job, task))
+    return (yield from end_job(job, task.restarts, task.state, task.error))
+
+
+def _advance(job: Job, task: Task) -> Flow[list[Document]]:
+    """Insert the next task, move the job's position (which is the second look), send the task."""
+    at = yield from now()
+    following = planning.top_level_task(job, task.position + 1, task.restarts, at)
+    if following.window_of and task.window is not None and task.window_of == following.window_of:
+        following.window = task.window
+    placed = yield from turns.place(job, following, at)
+    image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+    if image is None:
+        present = yield from get(Job, job.id)
+        if not _goes_on(present, task.restarts):
+            yield from composites.withdraw([placed], at)
+            return []
+        if present is not None and present.position > placed.position:
+            return []
+    return (yield from released(placed))
+
+
+def released(task: Task) -> Flow[list[Document]]:
+    """Go on with a top-level task that was placed: send it, follow it, or offer it a number of its window."""
+    if task.hold == planning.HOLD_WINDOW and task.window_of:
+        return (yield from slots.offer_window(task.window_of, (yield from bounds()).job_window))
+    return (yield from turns.go_on([task]))
+
+
+def _goes_on(job: Job | None, restarts: int) -> bool:
+    return job is not None and job.state not in states.JOB_ENDED and job.restarts == restarts
+
+
+def move_position(
+    job: Job, restarts: int, done: int, position: int, at: Micros
+) -> Flow[Job | None]:
+    """Move a job's position on; None where the job has ended, was restarted, or has moved already."""
+    where = {"state": ACTIVE_JOB, "restarts": restarts, "position": done}
+    fields = {"position": position, "progress": planning.progress_of(done, job.task_count)}
+    add: tuple[Intent, ...] = ()
+    if wants(job, JOB_PROGRESS):
+        add = (intent(HOOK, at, event=JOB_PROGRESS, state=states.RUNNING, stamp=str(at)),)
+    return (yield from change(Job, job.id, where, fields, add=add))
+
+
+def _complete(job: Job, task: Task) -> Flow[list[Document]]:
+    """Complete a job whose last task is done; its `output` is evaluated now."""
+    at = yield from now()
+    try:
+        result = yield from _output(job, task, at)
+    except ExpressionError as error:
+        return (yield from end_job(job, task.restarts, states.FAILED, f"output: {error}"))
+    fields: dict[str, Any] = {
+        "position": task.position + 1,
+        "progress": 100.0,
+        "result": result,
+    }
+    if job.definition.auto_delete is not None:
+        fields["delete_at"] = at + int(duration_seconds(job.definition.auto_delete.after) * SECOND)
+    where = {"position": task.position}
+    return (yield from end_job(job, task.restarts, states.COMPLETED, None, where=where, **fields))
+
+
+def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
+    template = job.definition.output
+    if not template:
+        return None
+    wanted = evaluation.wanted_vars([template])
+    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    evaluator = evaluation.Evaluator(evaluation.scope_for(job, {}, variables), at, task.seed)
+    return evaluator.render(template)
+
+
+def end_job(
+    job: Job,
+    restarts: int,
+    state: str,
+    error: str | None,
+    *,
+    where: dict[str, Any] | None = None,
+    **more: Any,
+) -> Flow[list[Document]]:
+    """End a job that still goes on with this number of restarts; return it if this did."""
+    at = yield from now()
+    fields = states.job_end(state, at, error=error, **more)
+    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, state, at))
+    if state == states.COMPLETED and wants(job, JOB_PROGRESS):
+        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=state, stamp=str(at)))
+    active = In((states.PENDING, states.SCHEDULED, states.RUNNING))
+    if state == states.COMPLETED:
+        active = ACTIVE_JOB
+    image = yield from change(
+        Job, job.id, {"state": active, "restarts": restarts, **(where or {})}, fields, add=add
+    )
+    return [image] if image else []
+
+
+# --- the end of a job goes up to its parent task ------------------------------------------------------------------
+
+
+def tell_parent(job: Job) -> Flow[list[Document]]:
+    """End the task that waits for this sub-job, as the sub-job ended."""
+    if job.parent_id is None:
+        return []
+    parent = yield from get(Task, job.parent_id)
+    if parent is None or parent.state != states.RUNNING or parent.subjob_id not in (None, job.id):
+        return []
+    error = job.error
+    if job.state == states.FAILED:
+        error = job.error or f"sub-job {job.id} failed"
+    result = job.result if job.state == states.COMPLETED else None
+    return (
+        yield from composites.end_composite(
+            parent, job.state, error, result=result, subjob_id=job.id
+        )
+    )
+
+
+def open_tasks(job_id: str, restarts: int, limit: int) -> Flow[list[Task]]:
+    """Return active tasks of a job of `restarts` or lower, parents first."""
+    where = {"job_id": job_id, "open": True, "active": True, "restarts": Below(restarts + 1)}
+    return (
+        yield from find(
+            Task, where, order=("depth", "created_at"), limit=limit, without=slots.HEAVY
+        )
+    )
+
+
+def task_hooks(job: Job | None, state: str, at: Micros) -> tuple[Intent, ...]:
+    """Return the intents of webhooks that a task's change to `state` must hold."""
+    return state_hook(job, TASK_STATE, state, at)

@@ -1,0 +1,173 @@
+"""A job's beginning, cancel, restart and end."""
+
+from __future__ import annotations
+
+import msgspec
+
+from coordinator.engine import planning, states, turns
+from coordinator.engine.composites import withdraw
+from coordinator.engine.flow import Flow, change, find, get, now, send
+from coordinator.engine.following import end_job, open_tasks, released, task_hooks, tell_parent
+from coordinator.engine.hooks import JOB_STATE, state_hook
+from coordinator.engine.planning import BEGIN, RESTART, intent
+from shared.model.documents import Document, Intent, Job, Micros, Task
+from shared.model.messages import Stop
+
+BATCH = 500
+"""Open tasks that are cancelled between two looks."""
+
+
+def submitted(job: Job) -> Job:
+    """Return a new job with the intents that its insertion must hold."""
+    return msgspec.structs.replace(
+        job, then=[*job.then, *state_hook(job, JOB_STATE, states.PENDING, job.created_at)]
+    )
+
+
+def begin(job: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a new job: insert its first task."""
+    assert isinstance(job, Job)
+    if job.state != states.PENDING:
+        yield from change(Job, job.id, {}, {}, drop=(BEGIN,))
+        return []
+    return (
+        yield from _place_first(
+            job, 1, {"state": states.PENDING}, {"state": states.SCHEDULED}, what
+        )
+    )
+
+
+def _place_first(
+    job: Job, position: int, where: dict[str, object], fields: dict[str, object], what: Intent
+) -> Flow[list[Document]]:
+    """Insert the task at `position`; look again at the job by moving it there; go on with the task."""
+    at = yield from now()
+    placed = yield from turns.place(
+        job, planning.top_level_task(job, position, job.restarts, at), at
+    )
+    image = yield from change(
+        Job,
+        job.id,
+        {**where, "restarts": job.restarts},
+        {**fields, "position": position},
+        drop=(what.id,),
+    )
+    if image is None:
+        present = yield from get(Job, job.id)
+        if present is None or present.state in states.JOB_ENDED or present.restarts != job.restarts:
+            yield from withdraw([placed], at)
+            return []
+    return (yield from released(placed))
+
+
+# --- cancel and end -----------------------------------------------------------------------------------------------
+
+
+def cancel(job: Job) -> Flow[Job | None]:
+    """Store that a job is cancelled; None where it has ended already. What follows is an intent of it."""
+    ended = yield from end_job(job, job.restarts, states.CANCELLED, None)
+    if ended:
+        image = ended[0]
+        assert isinstance(image, Job)
+        return image
+    present = yield from get(Job, job.id)
+    if present is None or present.state in states.JOB_ENDED or present.restarts == job.restarts:
+        return None
+    return (yield from cancel(present))
+
+
+def finish(job: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a job that ended: cancel what is open below it, and tell the task that waits for it."""
+    assert isinstance(job, Job)
+    restarts = int(what.args.get("restarts", job.restarts))
+    follow: list[Document] = []
+    if job.state != states.COMPLETED or job.restarts > restarts:
+        follow += yield from cancel_open(job, restarts)
+    if job.state in states.JOB_ENDED and job.restarts == restarts:
+        follow += yield from tell_parent(job)
+    yield from change(Job, job.id, {}, {}, drop=(what.id,))
+    return follow
+
+
+def cancel_open(job: Job, restarts: int) -> Flow[list[Document]]:
+    """Cancel every active task of a job of `restarts` or lower, parents first, and the sub-jobs attached to them."""
+    follow: list[Document] = []
+    while True:
+        tasks = yield from open_tasks(job.id, restarts, BATCH)
+        for task in tasks:
+            follow += yield from _cancel_task(job, task)
+        if len(tasks) < BATCH:
+            return follow
+
+
+def _cancel_task(job: Job, task: Task) -> Flow[list[Document]]:
+    at = yield from now()
+    fields = states.task_end(states.CANCELLED, at, open=False)
+    where = {"state": states.TASK_FROM[states.CANCELLED]}
+    image = yield from change(
+        Task, task.id, where, fields, add=task_hooks(job, states.CANCELLED, at)
+    )
+    if image is None:
+        return []
+    if image.kind == planning.CONTAINER and image.nonce:
+        yield from send(image.node_id, Stop(nonces=[image.nonce], reason="cancelled"))
+    follow: list[Document] = [image] if image.then else []
+    if image.kind == planning.SUBJOB:
+        follow += yield from _cancel_attached(image)
+    return follow
+
+
+def _cancel_attached(task: Task) -> Flow[list[Document]]:
+    follow: list[Document] = []
+    active = states.one_of(states.JOB_ACTIVE)
+    for child in (yield from find(Job, {"parent_id": task.id, "state": active})):
+        image = yield from cancel(child)
+        if image is not None:
+            follow.append(image)
+    return follow
+
+
+# --- restart ------------------------------------------------------------------------------------------------------
+
+
+def restart(job: Job) -> Flow[Job | None]:
+    """Store that a job that failed or was cancelled goes on; None where it is neither."""
+    at = yield from now()
+    fields = {
+        "state": states.RUNNING,
+        "restarts": job.restarts + 1,
+        "error": None,
+        "failed_at": None,
+        "completed_at": None,
+        "ended_at": None,
+    }
+    where = {"state": states.JOB_FROM[states.RUNNING], "restarts": job.restarts}
+    where["state"] = states.one_of(frozenset({states.FAILED, states.CANCELLED}))
+    add = (
+        intent(RESTART, at, restarts=job.restarts + 1),
+        *state_hook(job, JOB_STATE, states.RUNNING, at),
+    )
+    return (yield from change(Job, job.id, where, fields, add=add, drop=(BEGIN,)))
+
+
+def restarted(job: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a restart: cancel what is left of before, then run the task at its position anew."""
+    assert isinstance(job, Job)
+    follow = yield from cancel_open(job, job.restarts - 1)
+    if job.state != states.RUNNING or job.restarts != int(what.args["restarts"]):
+        yield from change(Job, job.id, {}, {}, drop=(what.id,))
+        return follow
+    position = max(1, min(job.position, len(job.definition.tasks)))
+    where = {"state": states.RUNNING}
+    follow += yield from _place_first(job, position, where, {}, what)
+    return follow
+
+
+def began(job_id: str, at: Micros) -> Flow[Job | None]:
+    """Store that a job runs: its first task was granted, or its first composite begun."""
+    job = yield from get(Job, job_id)
+    if job is None or job.state != states.SCHEDULED:
+        return job
+    fields = {"state": states.RUNNING, "started_at": at}
+    add = state_hook(job, JOB_STATE, states.RUNNING, at)
+    return (yield from change(Job, job_id, {"state": states.SCHEDULED}, fields, add=add))

@@ -1,0 +1,187 @@
+"""Making tasks and jobs out of definitions. Ids follow from their cause: doing it twice makes one thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.durations import duration_seconds
+from shared.ids import derived_id, seed_of
+from shared.model import language
+from shared.model.defaulting import apply_defaults
+from shared.model.documents import SECOND, Intent, Job, Micros, Task
+
+CONTAINER = "container"
+EACH = "each"
+PARALLEL = "parallel"
+SUBJOB = "subjob"
+
+HOLD_DELAY = "delay"
+HOLD_CONCURRENCY = "concurrency"
+HOLD_WINDOW = "window"
+
+BEGIN = "begin"
+FINISH = "finish"
+RESTART = "restart"
+EVALUATE = "evaluate"
+EXPAND = "expand"
+ENDED = "ended"
+HOOK = "hook"
+
+
+def intent(do: str, at: Micros, **args: Any) -> Intent:
+    """Return an intent named after what it does, due at once."""
+    suffix = "".join(f":{value}" for value in args.values())
+    return Intent(id=do + suffix, do=do, at=at, args=args)
+
+
+def task_id(job_id: str, restarts: int, path: str, attempt: int) -> str:
+    """Return the id of one attempt at one place of a job."""
+    return derived_id("task", job_id, restarts, path, attempt)
+
+
+def new_job(definition: language.Job, id: str, at: Micros, **more: Any) -> Job:
+    """Return the job that a user's definition makes."""
+    fields: dict[str, Any] = {"root_id": id, "permissions": list(definition.permissions or ())}
+    return Job(
+        id=id,
+        definition=definition,
+        name=definition.name,
+        description=definition.description or "",
+        tags=list(definition.tags or ()),
+        task_count=len(definition.tasks),
+        created_at=at,
+        then=[intent(BEGIN, at)],
+        **{**fields, **more},
+    )
+
+
+def _task(job: Job, definition: language.Task, path: str, at: Micros, **more: Any) -> Task:
+    attempt, restarts = more.get("attempt", 1), more.get("restarts", job.restarts)
+    more.setdefault("restarts", restarts)
+    id = task_id(job.id, restarts, path, attempt)
+    return Task(
+        id=id,
+        job_id=job.id,
+        root_id=job.root_id,
+        path=path,
+        kind=language.kind_of(definition),
+        name=definition.name or "",
+        definition=definition,
+        seed=seed_of(id),
+        created_at=at,
+        var=definition.var,
+        **more,
+    )
+
+
+def top_level_task(job: Job, position: int, restarts: int, at: Micros) -> Task:
+    """Return the first attempt at the task at `position` (from 1) of a job."""
+    definition = apply_defaults(job.definition.tasks[position - 1], job.definition.defaults)
+    definition = named(definition, position)
+    task = _task(
+        job, definition, str(position), at, position=position, restarts=restarts, depth=job.depth
+    )
+    return in_window(task) if needs_window(job, task) else task
+
+
+def child_task(
+    job: Job, parent: Task, definition: language.Task, index: int, scope: dict[str, Any], at: Micros
+) -> Task:
+    """Return the first attempt at child `index` (from 0) of a composite."""
+    task = _task(
+        job,
+        named(definition, index + 1),
+        f"{parent.path}/{index}",
+        at,
+        position=parent.position,
+        index=index,
+        depth=parent.depth + 1,
+        parent_id=parent.id,
+        restarts=parent.restarts,
+        scope=scope,
+    )
+    return in_window(task)
+
+
+def named(definition: language.Task, number: int) -> language.Task:
+    """Return the definition with a name: `task 3` where the user left it out."""
+    return (
+        definition
+        if definition.name
+        else msgspec.structs.replace(definition, name=f"task {number}")
+    )
+
+
+def needs_window(job: Job, task: Task) -> bool:
+    """Whether a task counts against its root job's window: all but the root's own chain, which is one at a time."""
+    return job.root_id != job.id or task.parent_id is not None
+
+
+def in_window(task: Task) -> Task:
+    """Return the task with the window that it counts against: containers of a root share one; composites have one a
+    depth, so that those that wait for their children cannot keep these out."""
+    key = task.root_id if task.kind == CONTAINER else f"{task.root_id}/{task.depth}"
+    return msgspec.structs.replace(task, window_of=key)
+
+
+def next_attempt(task: Task, at: Micros) -> Task | None:
+    """Return the attempt after `task`, which failed, or None where its retries are used up."""
+    retry = task.definition.retry
+    if (
+        task.kind != CONTAINER
+        or retry is None
+        or task.attempt > (retry.limit or DEFAULT_RETRY_LIMIT)
+    ):
+        return None
+    attempt = task.attempt + 1
+    id = task_id(task.job_id, task.restarts, task.path, attempt)
+    return Task(
+        id=id,
+        job_id=task.job_id,
+        root_id=task.root_id,
+        parent_id=task.parent_id,
+        path=task.path,
+        position=task.position,
+        index=task.index,
+        depth=task.depth,
+        kind=task.kind,
+        name=task.definition.name or task.name,
+        definition=task.definition,
+        hold=HOLD_DELAY,
+        due_at=(task.ended_at or at) + retry_delay(retry, task.attempt, seed_of(id)),
+        restarts=task.restarts,
+        attempt=attempt,
+        seed=seed_of(id),
+        scope=task.scope,
+        var=task.definition.var,
+        slot_of=task.slot_of,
+        slot=task.slot,
+        window_of=task.window_of,
+        window=task.window,
+        created_at=at,
+    )
+
+
+DEFAULT_RETRY_LIMIT = 1
+"""Further attempts where `retry` is given without a limit."""
+
+MAX_DELAY = 24 * 3600.0
+
+
+def retry_delay(retry: language.Retry, failed: int, seed: int) -> Micros:
+    """Return the delay before the attempt after `failed` ones: initialDelay · scalingFactor^(failed-1), spread by
+    jitter (0 to 1) to both sides; at most a day."""
+    initial = duration_seconds(retry.initial_delay or language.DEFAULT_RETRY_DELAY)
+    factor = float(retry.scaling_factor or language.DEFAULT_RETRY_SCALING)
+    delay = min(initial * factor ** (failed - 1), MAX_DELAY)
+    spread = float(retry.jitter or 0.0) * ((seed % 10_000) / 5_000 - 1.0)
+    return int(delay * (1.0 + spread) * SECOND)
+
+
+def progress_of(position_done: int, task_count: int, share: float = 0.0) -> float:
+    """Return a job's progress: completed top-level tasks over all, plus the running one's share, two decimals."""
+    if not task_count:
+        return 0.0
+    return round(min(100.0, (position_done + share / 100.0) / task_count * 100.0), 2)

@@ -1,0 +1,100 @@
+"""The pulse: how far the coordinators' queues have been handled, so that a backlog makes nobody look dead.
+
+Each coordinator sends probes, stamped with the store's time, through the queues on which nodes are heard. Who takes
+one moves that queue's stored stamp on, a handler's deadline later: by then everything sent before it was handled or
+given back. The lowest stamp is the pulse. A new era begins whenever things stood still (engine spec, The pulse).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.engine import beats, states
+from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note, now
+from shared.model.documents import SECOND, Document, Micros, Node, Pulse, Task
+from shared.model.messages import COMPLETED, ERROR, HEARTBEAT, LOGS
+from shared.model.writes import Below
+
+ID = "pulse"
+QUEUES = (COMPLETED, ERROR, HEARTBEAT)
+"""The lowest stamp of these is the pulse."""
+PROBED = (*QUEUES, LOGS)
+
+STALE: Micros = 15 * SECOND
+"""A probe that took so long, or came so long after the last, says that things stood still."""
+
+FORCE_INTERVAL: Micros = 300 * SECOND
+"""A coordinator whose own link broke may begin a new era once in so long."""
+
+
+def read_pulse() -> Flow[Pulse]:
+    """Return the stored pulse, making it where there is none."""
+    pulse = yield from get(Pulse, ID)
+    if pulse is not None:
+        return pulse
+    at = yield from now()
+    fresh = Pulse(id=ID, moved_at=at, era_at=at)
+    yield from insert(fresh)
+    return (yield from get(Pulse, ID)) or fresh
+
+
+def probe_taken(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[None]:
+    """Move a queue's stamp to a probe that was taken at `taken_at`, a handler's deadline ago."""
+    pulse = yield from read_pulse()
+    at = yield from now()
+    stored = pulse.stamps.get(queue, 0)
+    stood_still = taken_at - sent_at >= STALE or sent_at <= stored - STALE
+    deadline = (yield from bounds()).handler_deadline
+    stood_still = stood_still or at - pulse.moved_at >= STALE + deadline
+    fields: dict[str, Any] = {"moved_at": at, "rev": pulse.rev + 1}
+    if stood_still:
+        fields["era_at"] = at
+        yield from note("new_era", queue)
+    if stood_still or sent_at > stored:
+        fields["stamps"] = {**pulse.stamps, queue: sent_at}
+    yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+
+
+def link_was_lost(coordinator: str) -> Flow[None]:
+    """Begin a new era: this coordinator's own connection to the broker was lost and is back."""
+    pulse = yield from read_pulse()
+    at = yield from now()
+    if at - pulse.forced.get(coordinator, 0) < FORCE_INTERVAL:
+        return
+    recent = {name: when for name, when in pulse.forced.items() if at - when < FORCE_INTERVAL}
+    fields = {"era_at": at, "rev": pulse.rev + 1, "forced": {**recent, coordinator: at}}
+    if (yield from change(Pulse, ID, {"rev": pulse.rev}, fields)) is not None:
+        yield from note("new_era", coordinator)
+
+
+def expire_leases() -> Flow[list[Document]]:
+    """Close the epoch of each node whose lease ended before the pulse, in an era that is old enough to say so."""
+    pulse = yield from read_pulse()
+    limits = yield from bounds()
+    at = yield from now()
+    if any(queue not in pulse.stamps for queue in QUEUES):
+        return []
+    lowest = min(pulse.stamps[queue] for queue in QUEUES)
+    if at - pulse.era_at <= limits.lease + limits.reconnect_cap:
+        return []
+    where = {"closed": False, "lease_until": Below(min(lowest, at))}
+    follow: list[Document] = []
+    for node in (yield from find(Node, where)):
+        yield from note("lease_ran_out", node.id)
+        follow += yield from beats.close_epoch(node)
+    return follow
+
+
+def runs_of_closed_epochs() -> Flow[list[Document]]:
+    """Lose runs that a coordinator which died while closing an epoch left behind."""
+    follow: list[Document] = []
+    for node in (yield from find(Node, {"closed": True})):
+        left = yield from find(
+            Task,
+            {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)},
+            limit=1,
+            without=("definition", "evaluated", "scope", "result"),
+        )
+        if left:
+            follow += yield from beats.lose_runs(node)
+    return follow

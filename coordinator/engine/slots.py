@@ -1,0 +1,87 @@
+"""Slots have numbers (engine spec, Structure): an `each`'s concurrency and a root job's window.
+
+A held child is released by being given a number that is unique among its owner's active tasks. The task that closes
+gives its numbers to the next held one; whoever inserts held ones, and the sweeper, offers the free numbers. Nobody
+counts, so a repeat gives nothing away twice.
+"""
+
+from __future__ import annotations
+
+from coordinator.engine import states
+from coordinator.engine.flow import Flow, change_first, find, now
+from coordinator.engine.planning import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
+from shared.model.documents import Document, Task
+from shared.model.writes import Not
+
+HEAVY = ("definition", "evaluated", "scope", "result")
+"""Fields that a question about structure need not read."""
+
+MISSES = 2
+"""Numbers in a row that nobody took, after which an offer ends."""
+
+
+def free_numbers(owner_field: str, number_field: str, owner: str, size: int) -> Flow[list[int]]:
+    """Return the numbers below `size` that no open or active task of `owner` has."""
+    where = {owner_field: owner, "open": True, number_field: Not(None)}
+    taken = yield from find(Task, where, without=HEAVY)
+    used = {getattr(task, number_field) for task in taken}
+    return [number for number in range(size) if number not in used]
+
+
+def offer_window(window: str, size: int) -> Flow[list[Document]]:
+    """Give the free numbers of a window to the tasks held for it."""
+    numbers = yield from free_numbers("window_of", "window", window, size)
+    return (yield from _offer(numbers, {"window_of": window, "hold": HOLD_WINDOW}, "window", None))
+
+
+def offer_slots(owner: str, size: int) -> Flow[list[Document]]:
+    """Give the free slots of an `each` to the children held for them; they then wait for the window."""
+    numbers = yield from free_numbers("slot_of", "slot", owner, size)
+    where = {"slot_of": owner, "hold": HOLD_CONCURRENCY}
+    return (yield from _offer(numbers, where, "slot", HOLD_WINDOW))
+
+
+def _offer(
+    numbers: list[int], where: dict[str, str], field: str, hold: str | None
+) -> Flow[list[Document]]:
+    released: list[Document] = []
+    misses = 0
+    for number in numbers:
+        image = yield from _give(where, {field: number, "hold": hold})
+        misses = 0 if image else misses + 1
+        if image:
+            released.append(image)
+        elif misses == MISSES:
+            break
+    return [task for task in released if task.then]
+
+
+def _give(where: dict[str, str], fields: dict[str, object]) -> Flow[Task | None]:
+    at = yield from now()
+    then = () if fields["hold"] else (intent(EVALUATE, at),)
+    order = ("index",) if "slot_of" in where else ("created_at", "index")
+    return (
+        yield from change_first(Task, {**where, "state": states.CREATED}, order, fields, add=then)
+    )
+
+
+def hand_over(task: Task) -> Flow[list[Document]]:
+    """Give the numbers of `task`, which is closed, to the next that wait for them."""
+    window = task.window
+    if task.slot_of and task.slot is not None:
+        where = {"slot_of": task.slot_of, "hold": HOLD_CONCURRENCY}
+        fields: dict[str, object] = {
+            "slot": task.slot,
+            "hold": HOLD_WINDOW if window is None else None,
+        }
+        if window is not None:
+            fields["window"] = window
+        heir = yield from _give(where, fields)
+        if heir is not None:
+            return [heir] if heir.then else []
+    if not task.window_of or window is None:
+        return []
+    heir = yield from _give(
+        {"window_of": task.window_of, "hold": HOLD_WINDOW}, {"window": window, "hold": None}
+    )
+    return [heir] if heir else []

@@ -1,0 +1,222 @@
+"""The sweeper's questions: what was left half done, and what follows. In a quiet system each finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from coordinator.engine import beats, composites, evaluation, planning, slots, states
+from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
+from coordinator.engine.following import tell_parent
+from coordinator.engine.jobs import cancel_open
+from coordinator.engine.planning import EVALUATE, intent
+from shared.model.documents import SECOND, Document, Job, Micros, Node, Task
+from shared.model.writes import Above, Below, In
+
+LIMIT = 500
+"""Things looked at in one sweep of a kind."""
+
+UNCONFIRMED: Micros = 10 * SECOND
+"""PENDING for so long since it was last sent: send it again."""
+
+UNHEARD: Micros = 10 * SECOND
+"""SCHEDULED for so long: it may be asked whether anybody has it."""
+
+OVERTAKEN: Micros = 30 * SECOND
+"""A task published so much later was granted first: the earlier message is lost."""
+
+RECENT: Micros = 600 * SECOND
+"""Jobs that ended in this time are looked at for what is still open below them."""
+
+
+def release_delayed() -> Flow[list[Document]]:
+    """Take retries whose delay is over from their hold."""
+    at = yield from now()
+    where = {"hold": planning.HOLD_DELAY, "due_at": Below(at + 1)}
+    due = yield from find(Task, where, order=("due_at",), limit=LIMIT, without=slots.HEAVY)
+    follow: list[Document] = []
+    for task in due:
+        held = {"hold": planning.HOLD_DELAY, "state": states.CREATED}
+        image = yield from change(Task, task.id, held, {"hold": None}, add=(intent(EVALUATE, at),))
+        follow += [image] if image else []
+    return follow
+
+
+def unconfirmed() -> Flow[list[Document]]:
+    """Send again what is PENDING and was not confirmed."""
+    at = yield from now()
+    where = {"state": states.PENDING, "published_at": Below(at - UNCONFIRMED)}
+    for task in (yield from find(Task, where, order=("published_at",), limit=LIMIT)):
+        fields = {"published_at": at}
+        image = yield from change(
+            Task, task.id, {"state": states.PENDING, "published_at": task.published_at}, fields
+        )
+        if image is not None:
+            yield from note("swept_unconfirmed", task.id)
+            yield from publish([image])
+    return []
+
+
+def unheard(
+    quiet: Callable[[str], bool], overtaken_by: dict[str, tuple[Micros, int]]
+) -> Flow[list[Document]]:
+    """Send again what is SCHEDULED while nobody holds it: its queue was `quiet` at two sweeps, or it was overtaken."""
+    at = yield from now()
+    where = {"state": states.SCHEDULED, "published_at": Below(at - UNHEARD)}
+    waiting = yield from find(
+        Task, where, order=("published_at",), limit=LIMIT, without=slots.HEAVY
+    )
+    if not waiting:
+        return []
+    holding = yield from held_by_nodes()
+    for task in waiting:
+        if task.id in holding or not _lost_on_the_way(task, quiet, overtaken_by):
+            continue
+        seen = {"state": states.SCHEDULED, "published_at": task.published_at}
+        image = yield from change(
+            Task, task.id, seen, {"state": states.PENDING, "published_at": at}
+        )
+        if image is not None:
+            yield from note("swept_unheard", task.id)
+            yield from publish([image])
+    return []
+
+
+def _lost_on_the_way(
+    task: Task, quiet: Callable[[str], bool], overtaken_by: dict[str, tuple[Micros, int]]
+) -> bool:
+    queue = task.queue or evaluation.DEFAULT_QUEUE
+    if quiet(queue):
+        return True
+    published, priority = overtaken_by.get(queue, (0, 10))
+    return priority <= task.priority and published > (task.published_at or 0) + OVERTAKEN
+
+
+def held_by_nodes() -> Flow[Collection[str]]:
+    """Return the ids of tasks whose delivery some live node holds, by its last beat."""
+    nodes = yield from find(Node, {"closed": False})
+    return {task_id for node in nodes for task_id in node.holding}
+
+
+def latest_grants() -> Flow[dict[str, tuple[Micros, int]]]:
+    """Return, for each queue, when the latest published of the tasks now running was published, and its priority."""
+    at = yield from now()
+    where = {
+        "state": states.RUNNING,
+        "kind": planning.CONTAINER,
+        "published_at": Above(at - RECENT),
+    }
+    running = yield from find(
+        Task, where, order=("-published_at",), limit=LIMIT, without=slots.HEAVY
+    )
+    latest: dict[str, tuple[Micros, int]] = {}
+    for task in running:
+        latest.setdefault(
+            task.queue or evaluation.DEFAULT_QUEUE, (task.published_at or 0, task.priority)
+        )
+    return latest
+
+
+def open_under_ended() -> Flow[list[Document]]:
+    """Cancel what is open below a job that has ended."""
+    at = yield from now()
+    where = {"ended_at": Above(at - RECENT)}
+    jobs = yield from find(
+        Job, where, order=("-ended_at",), limit=LIMIT, without=("definition", "result")
+    )
+    ended = {job.id: job for job in jobs if not job.then}
+    if not ended:
+        return []
+    below = {"job_id": In(tuple(ended)), "open": True, "active": True}
+    follow: list[Document] = []
+    for job_id in sorted(
+        {task.job_id for task in (yield from find(Task, below, limit=LIMIT, without=slots.HEAVY))}
+    ):
+        yield from note("swept_open_under_ended", job_id)
+        follow += yield from cancel_open(ended[job_id], ended[job_id].restarts)
+    return follow
+
+
+def composites_with_nothing_open() -> Flow[list[Document]]:
+    """Complete composites below which nothing is open; end those whose sub-job has ended."""
+    at = yield from now()
+    where = {
+        "state": states.RUNNING,
+        "expanded": True,
+        "kind": In((planning.PARALLEL, planning.EACH, planning.SUBJOB)),
+        "started_at": Below(at - UNCONFIRMED),
+    }
+    follow: list[Document] = []
+    for task in (
+        yield from find(Task, where, order=("started_at",), limit=LIMIT, without=slots.HEAVY)
+    ):
+        if task.then:
+            continue
+        if task.kind == planning.SUBJOB:
+            over = yield from _sub_job_over(task)
+        else:
+            job = yield from recall(task.job_id)
+            over = [] if job is None else (yield from composites.ask(task.id, job))
+        for document in over:
+            yield from note("swept_composite", document.id)
+        follow += over
+    return follow
+
+
+def _sub_job_over(task: Task) -> Flow[list[Document]]:
+    job = (yield from get(Job, task.subjob_id)) if task.subjob_id else None
+    if job is None or job.state not in states.JOB_ENDED or job.then:
+        return []
+    return (yield from tell_parent(job))
+
+
+def free_slots() -> Flow[list[Document]]:
+    """Offer the free numbers of windows and `each`es that have tasks held."""
+    window = (yield from bounds()).job_window
+    follow: list[Document] = []
+    held = yield from _owners("window_of", planning.HOLD_WINDOW)
+    for owner in held:
+        follow += yield from slots.offer_window(owner, window)
+    for owner in (yield from _owners("slot_of", planning.HOLD_CONCURRENCY)):
+        parent = yield from get(Task, owner)
+        if (
+            parent is not None
+            and parent.active
+            and parent.definition.each is not None
+            and parent.expanded
+        ):
+            follow += yield from slots.offer_slots(owner, parent.definition.each.concurrency or 0)
+    for document in follow:
+        yield from note("swept_free_slot", document.id)
+    return follow
+
+
+def _owners(field: str, hold: str) -> Flow[list[str]]:
+    held = yield from find(
+        Task, {"hold": hold, "state": states.CREATED}, limit=LIMIT, without=slots.HEAVY
+    )
+    return sorted({getattr(task, field) for task in held if getattr(task, field)})
+
+
+# --- a single process that starts again -----------------------------------------------------------------------------
+
+
+def void_leases() -> Flow[list[Document]]:
+    """Close the epoch of every node: this is the only process there is, so all others are gone."""
+    follow: list[Document] = []
+    for node in (yield from find(Node, {"closed": False})):
+        follow += yield from beats.close_epoch(node)
+    return follow
+
+
+def send_all_again() -> Flow[list[Document]]:
+    """Send again whatever waits in a queue: the queues went with the process that held them."""
+    at = yield from now()
+    while True:
+        waiting = yield from find(Task, {"state": states.SCHEDULED}, limit=LIMIT)
+        for task in waiting:
+            fields = {"state": states.PENDING, "published_at": at}
+            yield from change(Task, task.id, {"state": states.SCHEDULED}, fields)
+        if len(waiting) < LIMIT:
+            break
+    yield from publish((yield from find(Task, {"state": states.PENDING})))
+    return []

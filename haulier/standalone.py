@@ -1,0 +1,67 @@
+"""Everything in one process, on embedded parts: the composition root that knows both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from coordinator.app import Coordinator, make_vault
+from coordinator.engine import sweeping
+from coordinator.store.port import Store
+from coordinator.store.sqlite import SqliteStore
+from shared.broker.memory import MemoryBroker
+from shared.config import Config
+from shared.model.documents import Node
+from shared.model.sealing import MessageCodec
+from shared.signals import StopSignal
+from worker.app import Worker
+
+log = structlog.get_logger(__name__)
+
+
+async def run(config: Config) -> int:
+    """Run coordinator and worker in this process until it is asked to stop; return its exit code."""
+    stop = StopSignal()
+    vault = make_vault(config)
+    codec = MessageCodec(vault)
+    async with AsyncExitStack() as stack:
+        store = SqliteStore(Path(config.datastore.sqlite.path), vault)
+        stack.push_async_callback(store.close)
+        await store.start()
+        broker = MemoryBroker(node_expiry=config.engine.lease + config.engine.reconnect_cap + 20.0)
+        stack.push_async_callback(broker.close)
+        await broker.start()
+        coordinator = Coordinator(config, store, broker, codec)
+        worker = Worker(config, broker, codec)
+        stack.push_async_callback(coordinator.close)
+        stack.push_async_callback(worker.close)
+        await worker.open_runtime()
+        await remove_leftovers(worker, store)
+        await coordinator.start()
+        await take_up(coordinator)
+        await worker.start()
+        log.info("haulier is ready", address=coordinator.address, data=config.datastore.sqlite.path)
+        await stop.wait()
+        await worker.drain()
+    return 0
+
+
+async def remove_leftovers(worker: Worker, store: Store) -> None:
+    """Remove what earlier processes on this datastore left in the engine. None of them can be alive: this one holds
+    the datastore's lock. Nodes that it does not know belong to somebody else."""
+
+    async def known(nodes: Collection[str]) -> Collection[str]:
+        return [node.id for node in await store.get_many(Node, sorted(nodes))]
+
+    removed = await worker.runtime.sweep(known, worker.node_id)
+    if removed:
+        log.info("removed what an earlier process left", things=removed)
+
+
+async def take_up(coordinator: Coordinator) -> None:
+    """Go on where an earlier process was: its runs are lost, its queues are filled again."""
+    await coordinator.conductor.handle(sweeping.void_leases())
+    await coordinator.conductor.handle(sweeping.send_all_again())

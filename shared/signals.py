@@ -1,0 +1,35 @@
+"""SIGTERM and SIGINT: the first asks a process to stop in order, the second ends it at once (promise 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 130
+"""Exit code of a process that was told twice."""
+
+
+class StopSignal:
+    """Set once the process was asked to stop. Made inside a running event loop."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._heard, number)
+
+    def _heard(self, number: int) -> None:
+        if self._asked.is_set():
+            log.warning("stopping at once")
+            os._exit(AT_ONCE)
+        log.info("stopping", signal=signal.Signals(number).name)
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Return when the process was asked to stop."""
+        await self._asked.wait()

@@ -1,0 +1,10 @@
+"""Which version of Haulier this is."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+
+def version() -> str:
+    """Return the installed version, like `1.4.0`."""
+    return metadata.version("haulier")

@@ -1,0 +1,325 @@
+"""The daemon: its slots, its own queue, its beats, and its end (engine spec, Queues and The run of a task)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import structlog
+
+from shared.broker.port import Broker, Delivery, Slot, Subscription
+from shared.errors import HaulierError, RuntimeUnavailable, Unreadable
+from shared.model.documents import SECOND
+from shared.model.messages import (
+    Beat,
+    BeatFirst,
+    DeadNodes,
+    Drain,
+    EndStored,
+    Granted,
+    HandedBack,
+    Message,
+    Refused,
+    SendEnd,
+    Stop,
+    WhoIsDead,
+    node_queue,
+)
+from shared.model.sealing import MessageCodec
+from worker.post import Post
+from worker.roster import ENDED, Roster
+from worker.runtime.port import Runtime
+from worker.slot_work import DRAINED, SlotWorker, Workshop
+
+log = structlog.get_logger(__name__)
+
+SWEEP_EVERY = 600.0
+"""Seconds between looks for what dead workers left on this host."""
+
+ANSWER_WITHIN = 30.0
+"""Seconds to wait for which nodes are dead."""
+
+STORED_WITHIN = 30.0
+"""Seconds that a draining worker waits to be told that its ends are stored."""
+
+PREFETCH = 100
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is."""
+
+    node_id: str
+    name: str
+    version: str
+    queues: Mapping[str, int]
+    beat: float = 5.0
+    drain_timeout: float = 60.0
+    folder: Path
+    spool_limit: int = 256 * 1024 * 1024
+
+
+class Daemon:
+    """A worker. It knows the broker and nothing else."""
+
+    def __init__(
+        self, broker: Broker, runtime: Runtime, codec: MessageCodec, settings: Settings
+    ) -> None:
+        self._broker = broker
+        self._runtime = runtime
+        self._codec = codec
+        self._settings = settings
+        self._roster = Roster()
+        self._post = Post(broker, codec)
+        self._beats = 0
+        self._started_at = int(time.time() * SECOND)
+        self._beat_asked = asyncio.Event()
+        self._workers: list[SlotWorker] = []
+        self._slots: list[Slot] = []
+        self._working: list[asyncio.Task[None]] = []
+        self._beating: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._own: Subscription | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
+        self._draining = False
+        self._engine_fault: str | None = None
+        self.port: int | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the queues and begin to work."""
+        psutil.cpu_percent()
+        self._own = await self._broker.subscribe(
+            node_queue(self._settings.node_id), self._heard, prefetch=PREFETCH
+        )
+        await self._beat()
+        self._broker.on_connected(lambda _: self._beat_asked.set())
+        self._beating = asyncio.create_task(self._keep_beating(), name="beats")
+        shop = Workshop(
+            self._settings.node_id,
+            self._runtime,
+            self._roster,
+            self._post,
+            self._codec,
+            self._settings.folder,
+            self._settings.spool_limit,
+            lambda: self._beats,
+            self._beat_asked.set,
+        )
+        for queue, count in self._settings.queues.items():
+            for _ in range(count):
+                slot = await self._broker.slot(queue)
+                self._slots.append(slot)
+                self._workers.append(SlotWorker(shop, slot, len(self._workers)))
+        self._working = [
+            asyncio.create_task(worker.work(), name=f"slot-{number}")
+            for number, worker in enumerate(self._workers)
+        ]
+        self._sweeping = asyncio.create_task(self._keep_sweeping(), name="sweep")
+
+    async def drain(self) -> None:
+        """Take nothing new; let what runs end, or past the grace time hand it back; wait until all is stored."""
+        self._draining = True
+        for worker in self._workers:
+            worker.finish()
+        self._beat_asked.set()
+        log.info(
+            "draining",
+            running=len(self._roster.listed()),
+            grace_seconds=self._settings.drain_timeout,
+        )
+        if self._working:
+            _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
+            if pending:
+                self._hand_back_all()
+                await asyncio.wait(pending)
+        try:
+            async with asyncio.timeout(STORED_WITHIN):
+                await self._roster.wait_empty()
+        except TimeoutError:
+            log.warning("not all ends were told stored", left=len(self._roster.listed()))
+
+    def _hand_back_all(self) -> None:
+        for entry in self._roster:
+            entry.stop(DRAINED)
+
+    async def close(self) -> None:
+        """End now: what still runs is stopped by its runtime, and runs again elsewhere once the lease is out."""
+        tasks = [
+            task for task in (self._beating, self._sweeping, *self._working) if task is not None
+        ]
+        for task in (*tasks, *self._background):
+            task.cancel()
+        await asyncio.gather(*tasks, *self._background, return_exceptions=True)
+        for slot in self._slots:
+            await slot.close()
+        if self._own is not None:
+            await self._own.close()
+
+    async def health(self) -> str | None:
+        """Return what keeps this worker from working, or None."""
+        try:
+            await self._runtime.ping()
+            await self._broker.ping()
+        except HaulierError as error:
+            return str(error)
+        return None
+
+    # --- beats ----------------------------------------------------------------------------------------------------
+
+    async def _keep_beating(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.beat):
+                    await self._beat_asked.wait()
+            except TimeoutError:
+                pass
+            self._beat_asked.clear()
+            await self._check_engine()
+            await self._beat()
+
+    async def _check_engine(self) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._runtime.ping()
+            self._engine_fault = None
+        except (RuntimeUnavailable, TimeoutError) as error:
+            self._engine_fault = str(error) or "the engine does not answer"
+
+    async def _beat(self) -> None:
+        self._beats += 1
+        beat = Beat(
+            node_id=self._settings.node_id,
+            node_kind="worker",
+            number=self._beats,
+            name=self._settings.name,
+            hostname=socket.gethostname(),
+            version=self._settings.version,
+            started_at=self._started_at,
+            cpu_percent=psutil.cpu_percent(),
+            queues=dict(self._settings.queues),
+            port=self.port,
+            status="DOWN" if self._engine_fault else "UP",
+            draining=self._draining,
+            held=self._roster.listed(),
+            held_deliveries=[worker.task_id for worker in self._workers if worker.task_id],
+        )
+        await self._post.beat(beat)
+
+    # --- the node's own queue -------------------------------------------------------------------------------------
+
+    async def _heard(self, delivery: Delivery) -> None:
+        try:
+            self._obey(self._codec.decode(delivery.body))
+        except Unreadable as error:
+            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            await delivery.bury(str(error))
+            return
+        await delivery.ack()
+
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Granted() | Refused() | BeatFirst():
+                self._answer(message)
+            case Stop(nonces=nonces, reason=reason):
+                self._stop(nonces, reason)
+            case EndStored(nonces=nonces):
+                self._forget(nonces)
+            case SendEnd(nonces=nonces):
+                self._send_again(nonces)
+            case DeadNodes():
+                self._dead_answers.put_nowait(message)
+            case Drain(on=on):
+                self._pause(on)
+            case _:
+                raise Unreadable(f"a worker has no use for a {type(message).__name__}")
+
+    def _answer(self, message: Granted | Refused | BeatFirst) -> None:
+        entry = self._roster.find(message.nonce)
+        if entry is None:
+            if isinstance(message, Granted):
+                self._hand_back(message)
+            return
+        entry.answer(None if isinstance(message, BeatFirst) else message)
+
+    def _hand_back(self, grant: Granted) -> None:
+        """Give back a grant that nobody waits for any more."""
+        message = HandedBack(
+            task_id=grant.task_id,
+            job_id="",
+            run=grant.run,
+            nonce=grant.nonce,
+            node_id=self._settings.node_id,
+            reason="nobody waits for this grant any more",
+        )
+        self._in_background(self._post.end(message), "hand-back")
+
+    def _stop(self, nonces: Collection[str], reason: str) -> None:
+        for nonce in nonces:
+            entry = self._roster.find(nonce)
+            if entry is None:
+                continue
+            if entry.role == ENDED:
+                self._roster.forget(nonce)
+            else:
+                entry.stop(reason)
+
+    def _forget(self, nonces: Collection[str]) -> None:
+        for nonce in nonces:
+            entry = self._roster.find(nonce)
+            if entry is not None and entry.role == ENDED:
+                self._roster.forget(nonce)
+
+    def _send_again(self, nonces: Collection[str]) -> None:
+        for nonce in nonces:
+            entry = self._roster.find(nonce)
+            if entry is not None and entry.end is not None:
+                self._in_background(self._post.end(entry.end), "end-again")
+
+    def _pause(self, on: bool) -> None:
+        if self._draining == on:
+            return
+        self._draining = on
+        for worker in self._workers:
+            worker.pause() if on else worker.resume()
+        self._beat_asked.set()
+
+    def _in_background(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # --- what dead workers left -----------------------------------------------------------------------------------
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            try:
+                removed = await self._runtime.sweep(self._dead_of, self._settings.node_id)
+            except Exception:
+                log.exception("what dead workers left could not be looked for")
+            else:
+                if removed:
+                    log.info("removed what dead workers left", things=removed)
+            await asyncio.sleep(SWEEP_EVERY)
+
+    async def _dead_of(self, nodes: Collection[str]) -> Collection[str]:
+        """Ask which of these nodes are dead; nobody is, where no answer comes."""
+        asked = sorted(set(nodes) - {self._settings.node_id})
+        if not asked:
+            return ()
+        await self._post.claim(WhoIsDead(node_id=self._settings.node_id, nodes=asked))
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                while True:
+                    answer = await self._dead_answers.get()
+                    if answer.asked == asked:
+                        return answer.nodes
+        except TimeoutError:
+            return ()

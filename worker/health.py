@@ -1,0 +1,53 @@
+"""`GET /health` of a worker."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from shared.config import parse_address
+
+PORTS_TRIED = 100
+"""Ports tried after the configured one, when several workers share a host."""
+
+Health = Callable[[], Awaitable[str | None]]
+"""Returns what is wrong, or None."""
+
+
+class HealthServer:
+    """Serves `GET /health`: 200 UP, or 503 DOWN with the reason."""
+
+    def __init__(self, address: str, version: str, health: Health) -> None:
+        self._host, self._port = parse_address(address)
+        self._version = version
+        self._health = health
+        app = web.Application()
+        app.router.add_get("/health", self._answer)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self) -> int:
+        """Listen on the configured port, or the next free one; return which."""
+        await self._runner.setup()
+        tried = range(self._port, min(self._port + PORTS_TRIED, 65_535) + 1) if self._port else (0,)
+        for port in tried:
+            try:
+                await web.TCPSite(self._runner, self._host, port).start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or port == tried[-1]:
+                    raise
+            else:
+                return int(self._runner.addresses[0][1])
+        raise AssertionError("there is always a last port")
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        fault = await self._health()
+        if fault is None:
+            return web.json_response({"status": "UP", "version": self._version})
+        body = {"status": "DOWN", "version": self._version, "message": fault}
+        return web.json_response(body, status=503)

@@ -1,0 +1,154 @@
+"""Ships a run's log: numbered parts, confirmed, in order; the last part travels with the end of the run.
+
+When the broker is slow or away, parts wait on disk up to a limit; past that the container is slowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from shared.model.messages import LogWritten
+from worker.lines import Lines
+from worker.post import Post
+from worker.spool import Spool
+
+FLUSH_AFTER = 0.4
+"""Seconds after which whole lines are sent, however few."""
+
+MESSAGE_BYTES = 256 * 1024
+"""Parts travel together in messages of about so many bytes."""
+
+
+class LogShipper:
+    """The log of one run. It keeps what comes before the grant, and numbers parts from 1 from then on."""
+
+    def __init__(
+        self,
+        post: Post,
+        task_id: str,
+        job_id: str,
+        nonce: str,
+        secrets: list[str],
+        folder: Path,
+        limit: int,
+    ) -> None:
+        self._post = post
+        self._task_id = task_id
+        self._job_id = job_id
+        self._nonce = nonce
+        self._lines = Lines(secrets)
+        self._spool = Spool(folder, limit)
+        self._run = 0
+        self._sent = 0
+        self._order = asyncio.Lock()
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ending = False
+        self._flush_due: asyncio.TimerHandle | None = None
+        self._shipping: asyncio.Task[None] | None = None
+
+    def begin(self, run: int) -> None:
+        """The claim was granted: ship from now on, as run number `run`."""
+        self._run = run
+        self._shipping = asyncio.create_task(self._ship(), name=f"log-{self._task_id}")
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes of the log; waits while the spool is full."""
+        async with self._order:
+            for part in self._lines.feed(data):
+                await self._put(part)
+        if self._flush_due is None:
+            loop = asyncio.get_running_loop()
+            self._flush_due = loop.call_later(FLUSH_AFTER, self._flush)
+        await self._room.wait()
+
+    async def end(self) -> tuple[int, str | None]:
+        """Return the number of parts and the last one's contents, all earlier ones being confirmed.
+
+        An empty log has none; a last part that is empty does not count."""
+        self._cancel_flush()
+        last = self._lines.end()
+        await self._finish()
+        if not last:
+            return self._sent, None
+        return self._sent + 1, last
+
+    async def end_by_itself(self) -> None:
+        """Send all of it, the last part too, where no end of the run will be reported."""
+        self._cancel_flush()
+        last = self._lines.end()
+        if last:
+            await self._put(last)
+        await self._finish()
+
+    def drop(self) -> None:
+        """Forget all that is not sent."""
+        self._cancel_flush()
+        if self._shipping is not None:
+            self._shipping.cancel()
+        self._spool.close()
+        self._room.set()
+
+    def _flush(self) -> None:
+        self._flush_due = None
+        self._more.set()
+
+    def _cancel_flush(self) -> None:
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
+
+    async def _put(self, part: str) -> None:
+        await self._spool.put(part)
+        if self._spool.full:
+            self._room.clear()
+        self._more.set()
+
+    async def _finish(self) -> None:
+        self._ending = True
+        self._more.set()
+        if self._shipping is not None:
+            await self._shipping
+        self._spool.close()
+
+    async def _ship(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            if not self._ending:
+                await self._take_complete()
+            while parts := await self._next_parts():
+                await self._send(parts)
+            if self._ending and not len(self._spool):
+                return
+
+    async def _take_complete(self) -> None:
+        """Move the whole lines that have waited long enough into the spool, behind what is on its way there."""
+        async with self._order:
+            complete = self._lines.complete() if self._flush_due is None else ""
+            if complete:
+                await self._spool.put(complete)
+
+    async def _next_parts(self) -> list[str]:
+        parts: list[str] = []
+        size = 0
+        while size < MESSAGE_BYTES and (part := await self._spool.take()) is not None:
+            parts.append(part)
+            size += len(part)
+        return parts
+
+    async def _send(self, parts: list[str]) -> None:
+        message = LogWritten(
+            task_id=self._task_id,
+            job_id=self._job_id,
+            run=self._run,
+            nonce=self._nonce,
+            first=self._sent + 1,
+            parts=parts,
+        )
+        await self._post.log(message)
+        self._sent += len(parts)
+        if not self._spool.full:
+            self._room.set()

@@ -1,0 +1,99 @@
+"""The roster: every nonce that this worker has asked for, runs, or has ended and was not told stored.
+
+It is what the beats say; a coordinator puts right what differs from the store (engine spec, Beats).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from shared.model.messages import Granted, HandedBack, Held, Refused, RunEnded
+
+ASKED = "asked"
+RUNNING = "running"
+ENDED = "ended"
+
+Answer = Granted | Refused | None
+"""What a claim came to; None: beat first, and ask again."""
+
+
+class Entry:
+    """One nonce: a claim, then perhaps a run, then perhaps an end."""
+
+    def __init__(self, task_id: str, job_id: str, nonce: str, beat: int) -> None:
+        self.task_id = task_id
+        self.job_id = job_id
+        self.nonce = nonce
+        self.beat = beat
+        self.role = ASKED
+        self.run = 0
+        self.end: RunEnded | HandedBack | None = None
+        self.stopped: str | None = None
+        self.stop_asked = asyncio.Event()
+        self._answers: asyncio.Queue[Answer] = asyncio.Queue()
+
+    def answer(self, answer: Answer) -> None:
+        """Hand an answer to whoever waits for it."""
+        self._answers.put_nowait(answer)
+
+    async def next_answer(self) -> Answer:
+        """Wait for an answer."""
+        return await self._answers.get()
+
+    def granted(self, run: int) -> None:
+        """The claim was granted: it is a run now."""
+        self.role = RUNNING
+        self.run = run
+
+    def ended(self, end: RunEnded | HandedBack) -> None:
+        """The run is over; this is what there is to tell of it until it is stored."""
+        self.role = ENDED
+        self.end = end
+
+    def stop(self, reason: str) -> None:
+        """Ask for the run to be stopped: it no longer counts."""
+        if self.stopped is None:
+            self.stopped = reason or "it no longer counts"
+            self.stop_asked.set()
+
+    def held(self) -> Held:
+        """Return the entry as a beat lists it."""
+        return Held(
+            task_id=self.task_id, nonce=self.nonce, role=self.role, run=self.run, beat=self.beat
+        )
+
+
+class Roster:
+    """All entries, by nonce."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def add(self, entry: Entry) -> None:
+        """List a nonce from now on."""
+        self._entries[entry.nonce] = entry
+        self._emptied.clear()
+
+    def forget(self, nonce: str) -> None:
+        """List a nonce no longer."""
+        self._entries.pop(nonce, None)
+        if not self._entries:
+            self._emptied.set()
+
+    def find(self, nonce: str) -> Entry | None:
+        """Return the entry of a nonce, or None."""
+        return self._entries.get(nonce)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def listed(self) -> list[Held]:
+        """Return what a beat lists."""
+        return [entry.held() for entry in self._entries.values()]
+
+    async def wait_empty(self) -> None:
+        """Return once nothing is listed any more."""
+        await self._emptied.wait()
