@@ -1,0 +1,46 @@
+"""The expression language of jobs: expr-lang 1.17, with limits (the job format, Expressions).
+
+`evaluate` gives a value, `render` a text; `evaluate_field` is for the fields that are expressions,
+bare or in braces. `check` and `check_field` refuse what cannot work, `names_in` and `names_in_field`
+tell what a text needs of its scope. All raise ExpressionError and nothing else.
+"""
+
+from __future__ import annotations
+
+from shared.expressions.durations import Duration
+from shared.expressions.faults import ExpressionError, FaultKind
+from shared.expressions.formatting import format_value
+from shared.expressions.moments import Time
+from shared.expressions.names import Names
+from shared.expressions.results import to_plain
+from shared.expressions.templates import (
+    check,
+    check_field,
+    evaluate,
+    evaluate_field,
+    names_in,
+    names_in_field,
+    render,
+)
+from shared.expressions.values import Month, Table, Texts, Weekday
+
+__all__ = [
+    "Duration",
+    "ExpressionError",
+    "FaultKind",
+    "Month",
+    "Names",
+    "Table",
+    "Texts",
+    "Time",
+    "Weekday",
+    "check",
+    "check_field",
+    "evaluate",
+    "evaluate_field",
+    "format_value",
+    "names_in",
+    "names_in_field",
+    "render",
+    "to_plain",
+]

@@ -1,0 +1,102 @@
+"""One expression, from text to value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+
+from shared.expressions.code import Frame, Run
+from shared.expressions.compiler import FUNCTION_NAMES, Scope, compile_tree
+from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.moments import Time
+from shared.expressions.names import Names, names_of
+from shared.expressions.parser import parse
+from shared.expressions.results import MAPS_OF_TEXTS, adopt
+from shared.expressions.shapes import Shape, shape_of
+from shared.expressions.strings import adopted
+from shared.expressions.syntax import Node
+
+_CACHED_LENGTH = 1_024
+"""Characters of the longest expression that is kept compiled (so that the cache stays small)."""
+_CACHED = 512
+"""Expressions kept."""
+
+Known = tuple[tuple[str, Shape], ...]
+
+
+class Parsed(NamedTuple):
+    """A parsed expression and the names it speaks of."""
+
+    tree: Node
+    names: Names
+
+
+def _parsed(text: str, hidden: frozenset[str]) -> Parsed:
+    tree = parse(text, FUNCTION_NAMES - hidden)
+    return Parsed(tree, names_of(tree))
+
+
+def _compiled(text: str, hidden: frozenset[str], known: Known, closed: bool) -> Run:  # noqa: FBT001 - a cache key
+    try:
+        return compile_tree(parsed(text, hidden).tree, Scope(dict(known), closed=closed))
+    except RecursionError:
+        raise limit_fault("the expression is nested too deeply").within(text) from None
+    except ExpressionError as fault:
+        raise fault.within(text) from None
+
+
+_cached_parsed = lru_cache(_CACHED)(_parsed)
+_cached_compiled = lru_cache(_CACHED)(_compiled)
+
+
+def parsed(text: str, hidden: frozenset[str] = frozenset()) -> Parsed:
+    """The expression parsed; a call of a name in `hidden` is not one of the language's functions,
+    because the scope means something else by it. Raises a `syntax` or `limit` fault."""
+    return (_cached_parsed if len(text) <= _CACHED_LENGTH else _parsed)(text, hidden)
+
+
+def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -> Run:
+    """The expression compiled for a scope whose values have the `known` shapes. Raises any fault
+    that can be seen before it runs."""
+    return (_cached_compiled if len(text) <= _CACHED_LENGTH else _compiled)(text, hidden, known, closed)
+
+
+def check_expression(text: str) -> None:
+    """Refuses an expression that cannot work whatever the scope holds: one that is none, calls an
+    unknown function or a known one wrongly. Raises the fault."""
+    compiled(adopted(text), frozenset(), (), closed=False)
+
+
+class Evaluation:
+    """A scope at an instant, in which expressions are evaluated.
+
+    `now` (by default the present) and `seed` (by default any) decide what `now()` and `randomInt()`
+    give, so that the same evaluation gives the same again.
+    """
+
+    def __init__(
+        self, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
+    ) -> None:
+        self._scope = {
+            name: adopt(value, texts=name in MAPS_OF_TEXTS) for name, value in scope.items()
+        }
+        self._now = Time.of(now or datetime.now(UTC))
+        self._random = Random(seed)
+        self._hidden = FUNCTION_NAMES.intersection(self._scope)
+
+    def value(self, text: str) -> object:
+        """The raw value of one expression. Raises an ExpressionError."""
+        text = adopted(text)
+        names = parsed(text, self._hidden).names
+        known = tuple((name, shape_of(self._scope[name])) for name in sorted(names.top) if name in self._scope)
+        run = compiled(text, self._hidden, known, closed=True)
+        frame = Frame(self._scope, self._now, self._random)
+        try:
+            return run(frame)
+        except ExpressionError as fault:
+            raise fault.within(text) from None
+        except RecursionError:
+            raise limit_fault("the expression works too deep inside a value").within(text) from None

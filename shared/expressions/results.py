@@ -1,0 +1,88 @@
+"""Values on their way into an evaluation and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from shared.expressions.durations import Duration
+from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.formatting import format_value, special
+from shared.expressions.layouts import RFC3339_NANO, format_time
+from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
+from shared.expressions.moments import Time
+from shared.expressions.numerals import MAX_INT, MIN_INT
+from shared.expressions.strings import presented
+from shared.expressions.values import Month, Table, Texts, Weekday, is_map
+
+MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
+"""The names whose maps hold nothing but texts, a missing one being empty."""
+
+
+def adopt(value: object, *, texts: bool = False) -> object:
+    """A value of the scope as the language has it: a map of `texts` as one in which a missing key is
+    the empty text, a whole number beyond 64 bits as a float."""
+    if texts and isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return Texts(value)
+    if type(value) is int and not MIN_INT <= value <= MAX_INT:
+        return float(value) if abs(value) < 10**308 else float("inf")
+    return value
+
+
+def finished(value: object) -> object:
+    """A value as plain lists and dicts, its texts sound. Raises a `limit` fault where it is nested
+    too deeply, or holds so much by holding the same again and again that no one could print it."""
+    return _Walk(lambda scalar: scalar).walk(value, 0)
+
+
+def to_plain(value: object) -> object:
+    """A value as JSON has it: dates in RFC 3339, durations in nanoseconds, keys as texts.
+
+    Raises a fault for a float that is no number or not finite, and as `finished` does.
+    """
+    return _Walk(_plain_scalar).walk(value, 0)
+
+
+def _plain_scalar(value: object) -> object:
+    if isinstance(value, Duration):
+        return value.ns
+    if isinstance(value, Month | Weekday):
+        return value.number
+    if isinstance(value, Time):
+        return format_time(value, RFC3339_NANO)
+    if isinstance(value, float) and special(value) is not None:
+        raise ExpressionError(f"{special(value)} cannot be kept: JSON has no word for it")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return format_value(value)
+
+
+class _Walk:
+    def __init__(self, scalar: Callable[[object], object]) -> None:
+        self._scalar = scalar
+        self._left = MAX_ITEMS
+
+    def walk(self, value: object, depth: int) -> object:
+        self._left -= 1
+        if depth > MAX_VALUE_DEPTH:
+            raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+        if self._left < 0:
+            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
+        if isinstance(value, str):
+            return presented(value)
+        if isinstance(value, list):
+            return [self.walk(item, depth + 1) for item in value]
+        if is_map(value):
+            assert isinstance(value, Mapping)
+            return self._map(value, depth)
+        return self._scalar(value)
+
+    def _map(self, value: Mapping[object, object], depth: int) -> object:
+        entries = [(key, self.walk(item, depth + 1)) for key, item in value.items()]
+        if all(isinstance(key, str) for key, _ in entries):
+            return {presented(str(key)): item for key, item in entries}
+        if self._scalar is _plain_scalar:
+            return {presented(format_value(key)): item for key, item in entries}
+        table = Table()
+        for key, item in entries:
+            table.put(key, item)
+        return table

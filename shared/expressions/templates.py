@@ -1,0 +1,125 @@
+"""Texts with expressions in braces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import reduce
+
+from shared.expressions.evaluation import Evaluation, check_expression, parsed
+from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.formatting import format_value
+from shared.expressions.limits import MAX_RENDERED, MAX_TEMPLATE
+from shared.expressions.names import Names
+from shared.expressions.results import finished
+from shared.expressions.strings import adopted, presented
+
+_PART = re.compile(r"\{\{(.+?)\}\}")
+"""From `{{` to the next `}}` without a line break inside; `{{}}` and an unclosed `{{` are plain text."""
+
+
+def parts(template: str) -> list[str]:
+    """The template cut up: plain text and expressions by turns, plain text first and last. Raises a
+    `limit` fault where it is too long."""
+    if len(template) > MAX_TEMPLATE:
+        raise limit_fault(f"the template has more than {MAX_TEMPLATE:,} characters")
+    return _PART.split(template)
+
+
+
+
+def evaluate(
+    text: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
+) -> object:
+    """The value of an expression (without braces).
+
+    `scope` gives the names: maps of texts under `inputs`, `secrets`, `tasks` and `job`, anything like
+    JSON under others. `now` and `seed` decide what `now()` and `randomInt()` give; by default they
+    are the present and chance. Raises ExpressionError, and nothing else, for any text whatever.
+    """
+    return finished_within(Evaluation(scope, now=now, seed=seed).value(text), text)
+
+
+def finished_within(value: object, text: str) -> object:
+    """The value made plain, a fault of it knowing the expression."""
+    try:
+        return finished(value)
+    except ExpressionError as fault:
+        raise fault.within(text) from None
+
+
+def evaluate_field(
+    field: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
+) -> object:
+    """The value of a field that is an expression, bare or in braces (`if`, `each.list`). One with
+    text around the braces, or with several pairs of them, is a template, worth the text it renders."""
+    pieces = parts(field)
+    whole = len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip()
+    if len(pieces) == 1 or whole:
+        return evaluate(pieces[1] if whole else field, scope, now=now, seed=seed)
+    return render(field, scope, now=now, seed=seed)
+
+
+def render(
+    template: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
+) -> str:
+    """The template with each expression in braces replaced by the text of its value.
+
+    Takes what `evaluate` takes. Raises ExpressionError for the first expression that fails, and
+    where the text would be too long.
+    """
+    pieces = parts(template)
+    if len(pieces) == 1:
+        return template
+    evaluation = Evaluation(scope, now=now, seed=seed)
+    left = MAX_RENDERED
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            pieces[index] = _rendered(evaluation, piece)
+        left -= len(pieces[index])
+        if left < 0:
+            raise limit_fault(f"the template becomes longer than {MAX_RENDERED:,} characters")
+    return presented("".join(pieces))
+
+
+def _rendered(evaluation: Evaluation, text: str) -> str:
+    try:
+        return format_value(evaluation.value(text))
+    except ExpressionError as fault:
+        raise fault.within(text) from None
+
+
+def check(template: str) -> None:
+    """Refuses a template with an expression that cannot work whatever the scope holds.
+
+    Raises the fault: kind `syntax`, or `name` for an unknown function or wrong arguments.
+    """
+    for text in parts(template)[1::2]:
+        check_expression(text)
+
+
+def check_field(field: str) -> None:
+    """The same for a field that is an expression, bare or in braces."""
+    pieces = parts(field)
+    for text in [field] if len(pieces) == 1 else pieces[1::2]:
+        check_expression(text)
+
+
+def names_in(template: str) -> Names:
+    """The names that the expressions of a template speak of. An expression that is none counts as
+    speaking of everything, since only its evaluation says what is wrong with it."""
+    return reduce(Names.joined, map(_names, parts(template)[1::2]), Names())
+
+
+def names_in_field(field: str) -> Names:
+    """The same for a field that is an expression, bare or in braces."""
+    pieces = parts(field)
+    return reduce(Names.joined, map(_names, [field] if len(pieces) == 1 else pieces[1::2]), Names())
+
+
+def _names(text: str) -> Names:
+    try:
+        return parsed(adopted(text)).names
+    except ExpressionError:
+        return Names(whole=True)
