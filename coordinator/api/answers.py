@@ -40,7 +40,7 @@ class ErrorView(View, frozen=True, kw_only=True):
     faults: list[Fault] = msgspec.field(default_factory=list)
 
 
-class Problem(Exception):  # noqa: N818 - it is an answer, not an accident
+class Problem(Exception):
     """An answer other than success, with a message that the client can act on."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:

@@ -126,7 +126,7 @@ ROUTES: Final = (
                 place="header",
             ),
         ),
-        answer=JobSummary | JobView,
+        answer=(JobSummary, JobView),
         errors={
             400: "The document is not a job; every fault is named.",
             408: "The job did not end within its `wait`.",

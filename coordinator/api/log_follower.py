@@ -79,7 +79,7 @@ class Follower:
                 try:
                     async for line in self._round():
                         self._moved = True
-                        yield line, part
+                        yield line
                     if self._over():
                         return
                 except StoreUnavailable:
@@ -177,7 +177,7 @@ class Follower:
                 if part.number != place.number + 1 and not tail.skipping:
                     return
                 for line in _unsent(place, part):
-                    yield line
+                    yield line, part
 
     async def _done(self, tail: _Tail, task: Task) -> bool:
         if task.state not in ENDED_TASK:

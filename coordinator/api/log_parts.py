@@ -73,7 +73,7 @@ async def counted(api: Api, parts: Sequence[LogPart]) -> list[LogPart]:
 
 async def tasks_in_turn(api: Api, job: Job, after: tuple[Micros, str], limit: int) -> list[Task]:
     """Return the next container tasks of a job by (creation, id)."""
-    created_at, id = after  # noqa: A001 - the model's word
+    created_at, id = after
     base: dict[str, object] = {"job_id": job.id, "kind": "container"}
     same = await api.store.find(
         Task, {**base, "created_at": created_at, "id": Above(id)}, order=("id",), limit=limit

@@ -54,10 +54,20 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
 def _models(routes: Iterable[Route]) -> Iterator[Any]:
     yield ERROR
     for route in routes:
-        if not isinstance(route.answer, Media):
-            yield route.answer
+        yield from _forms(route.answer)
         if route.body is not None:
             yield route.body.model
+
+
+def _forms(shown: Any) -> Iterator[Any]:
+    """Yield the models that an answer may be of."""
+    if not isinstance(shown, Media):
+        yield from shown if isinstance(shown, tuple) else (shown,)
+
+
+def _schema(shown: Any, schemas: Mapping[Any, Any]) -> Any:
+    forms = [schemas[form] for form in _forms(shown)]
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
 def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> Iterator[tuple[str, 
         if isinstance(form, Media):
             content[form.type] = {"schema": dict(form.schema)}
         else:
-            content["application/json"] = {"schema": schemas[form]}
+            content["application/json"] = {"schema": _schema(form, schemas)}
     said = route.answer.description if isinstance(route.answer, Media) else "It is done."
     yield "200", {"description": said, "content": content}
     everywhere = {} if route.public else _EVERYWHERE
@@ -108,5 +118,8 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> Iterator[tuple[str, 
         model = route.answer if route.public and status == HTTPStatus.SERVICE_UNAVAILABLE else ERROR
         yield (
             str(status),
-            {"description": when, "content": {"application/json": {"schema": schemas[model]}}},
+            {
+                "description": when,
+                "content": {"application/json": {"schema": _schema(model, schemas)}},
+            },
         )

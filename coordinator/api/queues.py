@@ -10,20 +10,27 @@ from coordinator.api.answers import OK, StatusView, answer
 from coordinator.api.context import api_of
 from coordinator.api.query import path_id
 from coordinator.api.routes import Route
-from shared.broker.port import QueueInfo
+from shared.broker.port import Broker, QueueInfo
 from shared.errors import NotAllowed, NotFound
 from shared.model.queues import COORDINATOR_QUEUES, NODE_QUEUE_PREFIX
 
 
+async def _broker(request: web.Request) -> Broker:
+    """Return the broker, once the datastore has answered: without it no endpoint does."""
+    api = api_of(request)
+    await api.store.ping()
+    return api.broker
+
+
 async def list_queues(request: web.Request) -> web.StreamResponse:
     """Answer all queues by name."""
-    queues = await api_of(request).broker.queues()
+    queues = await (await _broker(request)).queues()
     return answer(sorted(queues, key=lambda queue: queue.name))
 
 
 async def get_queue(request: web.Request) -> web.StreamResponse:
     """Answer one queue."""
-    queue = await api_of(request).broker.queue(path_id(request, "name"))
+    queue = await (await _broker(request)).queue(path_id(request, "name"))
     if queue is None:
         raise NotFound("queue not found")
     return answer(queue)
@@ -36,7 +43,7 @@ async def delete_queue(request: web.Request) -> web.StreamResponse:
         raise NotAllowed(f"{name} is a coordinator queue and can not be deleted")
     if name.startswith(NODE_QUEUE_PREFIX):
         raise NotAllowed(f"{name} is a node's own queue and can not be deleted")
-    if not await api_of(request).broker.delete_queue(name):
+    if not await (await _broker(request)).delete_queue(name):
         raise NotFound("queue not found")
     return answer(OK)
 

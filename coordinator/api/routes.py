@@ -28,7 +28,7 @@ class Media(msgspec.Struct, frozen=True):
 
     type: str
     description: str
-    schema: Mapping[str, Any] = {"type": "string"}
+    schema: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"type": "string"})
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -41,8 +41,8 @@ class Body(msgspec.Struct, frozen=True):
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint.
 
-    `group` is the switch of the configuration that it hangs on, "" for none. `answers` gives, by
-    status, a view, a list of views or a `Media`; `errors` when each other status is given.
+    `group` is the switch of the configuration that it hangs on, "" for none. `answer` is a
+    view (or several that it may be), a list of views or a `Media`; `errors` when each other status is given.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     answer: Any
     also: Sequence[Media] = ()
     """Other forms of the same answer, by what the client accepts."""
-    errors: Mapping[int, str] = {}
+    errors: Mapping[int, str] = msgspec.field(default_factory=dict)
     params: Sequence[Param] = ()
     body: Body | None = None
     public: bool = False

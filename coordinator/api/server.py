@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.web_protocol import RequestHandler
 
 from coordinator.api.answers import refusal
@@ -38,7 +39,11 @@ class _Connection(RequestHandler):
             raise ConnectionError("the answer had begun") from exc
         if status >= 500:
             log.error("a request failed", exc_info=exc)
-        text = "this is not a proper HTTP request" if status < 500 else "internal error"
+            text = "internal error; the coordinator's log has more"
+        elif isinstance(exc, ContentEncodingError):
+            status, text = 415, "Content-Encoding: only gzip and deflate are understood"
+        else:
+            text = "this is not a proper HTTP request"
         response = refusal(status, text)
         response.force_close()
         return response

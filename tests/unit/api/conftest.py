@@ -1,0 +1,55 @@
+"""The API over a real SQLite datastore and a real broker, listening on a real port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.api.app import create_app
+from coordinator.api.server import serve
+from coordinator.store.sqlite import SqliteStore
+from shared.broker.memory import MemoryBroker
+from shared.config.tree import Config
+from tests.unit.api.plain_commands import PlainCommands
+from tests.unit.api.served import VERSION, Served
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start(tmp_path: Path, stack: AsyncExitStack) -> Serve:
+    """Start an API with a configuration."""
+
+    async def start(config: Config | None = None) -> Served:
+        store, broker = SqliteStore(tmp_path / "haulier.db"), MemoryBroker()
+        await store.start()
+        stack.push_async_callback(store.close)
+        await broker.start()
+        stack.push_async_callback(broker.close)
+        commands = PlainCommands(store)
+        app = create_app(store, broker, commands, config or Config(), VERSION)
+        runner = await serve(app, "127.0.0.1", 0)
+        stack.push_async_callback(runner.cleanup)
+        served = Served(store, broker, runner, commands)
+        stack.push_async_callback(served.session.close)
+        return served
+
+    return start
+
+
+@pytest.fixture
+async def api(start: Serve) -> Served:
+    """The API as it is by default."""
+    served = await start()
+    assert isinstance(served, Served)
+    return served

@@ -1,0 +1,153 @@
+"""Commands over a store, without an engine: what the API asks for is stored, and nothing follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from coordinator.store.port import Store
+from shared.errors import Conflict, NotAllowed, NotFound
+from shared.ids import derived_id, new_id
+from shared.model import language
+from shared.model.documents import Actor, Job, Node, Schedule
+from shared.model.messages import StateChanged
+from shared.model.views import job_summary, plain
+from shared.model.writes import Change
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+class PlainCommands:
+    """The API's commands."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._changed = asyncio.Condition()
+        self._listeners: set[asyncio.Queue[StateChanged]] = set()
+
+    async def submit(
+        self,
+        definition: language.Job,
+        actor: Actor,
+        *,
+        key: str | None = None,
+        body_hash: str | None = None,
+    ) -> Job:
+        job = self.preview(definition, actor)
+        if key is not None:
+            job.id = derived_id("key", actor.id, key)
+            job.body_hash = body_hash
+        if not await self._store.insert(job):
+            found = await self._store.get(Job, job.id)
+            assert found is not None
+            if found.body_hash != body_hash:
+                raise Conflict("the key was used with another body")
+            return found
+        await self.tell(job)
+        return job
+
+    def preview(self, definition: language.Job, actor: Actor) -> Job:
+        return Job(
+            id=new_id(),
+            definition=definition,
+            name=definition.name,
+            description=definition.description,
+            tags=definition.tags,
+            task_count=len(definition.tasks),
+            permissions=definition.permissions,
+            created_by=actor,
+            created_at=self._store.now(),
+        )
+
+    async def tell(self, job: Job) -> None:
+        """Send the event that a job is as it is."""
+        event = StateChanged(
+            type="job.StateChange",
+            job_id=job.id,
+            state=job.state,
+            at=self._store.now(),
+            summary=plain(job_summary(job)),
+        )
+        for listener in self._listeners:
+            listener.put_nowait(event)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def become(self, job_id: str, state: str, **more: Any) -> None:
+        """Move a job to `state`."""
+        at = self._store.now()
+        fields = {"state": state, **({"ended_at": at} if state in ENDED else {}), **more}
+        job = await self._store.change(Change(kind=Job, id=job_id, set=fields))
+        assert job is not None
+        await self.tell(job)
+
+    async def cancel(self, job: Job) -> None:
+        if job.state in ENDED:
+            raise NotAllowed("job is not running")
+        await self.become(job.id, "CANCELLED")
+
+    async def restart(self, job: Job) -> None:
+        if job.state not in ("FAILED", "CANCELLED"):
+            raise NotAllowed(f"job is {job.state} and can not be restarted")
+        await self.become(job.id, "RUNNING")
+
+    async def delete(self, job: Job) -> None:
+        if job.state not in ENDED:
+            raise NotAllowed("job is still running")
+        await self._store.delete_job(job)
+
+    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                while (job := await self._store.get(Job, job_id)) and job.state not in ENDED:
+                    await self._changed.wait()
+                return job
+        except TimeoutError:
+            return None
+
+    async def drain(self, node_id: str, on: bool) -> None:
+        node = await self._store.get(Node, node_id)
+        if node is None:
+            raise NotFound("node not found")
+        if node.kind == "coordinator":
+            raise NotAllowed("a coordinator can not be drained")
+        await self._store.change(Change(kind=Node, id=node_id, set={"draining": on}))
+
+    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        assert definition.schedule is not None
+        schedule = Schedule(
+            id=new_id(),
+            definition=definition,
+            name=definition.name,
+            cron=definition.schedule.cron,
+            timezone=definition.schedule.timezone or "UTC",
+            created_at=self._store.now(),
+            created_by=actor,
+            permissions=definition.permissions,
+            next_at=self._store.now(),
+        )
+        await self._store.insert(schedule)
+        return schedule
+
+    async def pause_schedule(self, schedule: Schedule) -> None:
+        if schedule.state != "ACTIVE":
+            raise NotAllowed("scheduled job is not active")
+        await self._store.change(Change(kind=Schedule, id=schedule.id, set={"state": "PAUSED"}))
+
+    async def resume_schedule(self, schedule: Schedule) -> None:
+        if schedule.state != "PAUSED":
+            raise NotAllowed("scheduled job is not paused")
+        await self._store.change(Change(kind=Schedule, id=schedule.id, set={"state": "ACTIVE"}))
+
+    async def delete_schedule(self, schedule: Schedule) -> None:
+        await self._store.delete(Schedule, {"id": schedule.id})
+
+    async def events(self) -> AsyncIterator[StateChanged]:
+        mine: asyncio.Queue[StateChanged] = asyncio.Queue()
+        self._listeners.add(mine)
+        try:
+            while True:
+                yield await mine.get()
+        finally:
+            self._listeners.discard(mine)

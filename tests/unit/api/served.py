@@ -1,0 +1,123 @@
+"""A running API, and what tests ask of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from coordinator.api.server import ApiRunner
+from coordinator.store.sqlite import SqliteStore
+from shared.broker.memory import MemoryBroker
+from shared.config.tree import Config, CoordinatorSettings, Middleware
+from shared.model import language
+from shared.model.documents import Job, LogPart, Task
+from tests.unit.api.plain_commands import PlainCommands
+
+VERSION = "1.2.3"
+YAML = {"Content-Type": "text/yaml"}
+HELLO = "name: hello\ntasks:\n  - name: say\n    image: alpine\n    run: echo hello\n"
+
+
+class Answer:
+    """A response, read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["Content-Type"] == "application/json; charset=utf-8", self.text
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        message = self.json["message"]
+        assert isinstance(message, str)
+        assert "Traceback" not in message
+        return message
+
+
+class Served:
+    """The running API and what is behind it."""
+
+    def __init__(
+        self, store: SqliteStore, broker: MemoryBroker, runner: ApiRunner, commands: PlainCommands
+    ) -> None:
+        self.store = store
+        self.broker = broker
+        self.commands = commands
+        self.runner = runner
+        self.host, self.port = runner.addresses[0][:2]
+        self.url = f"http://{self.host}:{self.port}"
+        self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+
+    async def ask(self, method: str, path: str, **options: Any) -> Answer:
+        url = URL(self.url + path, encoded=True)
+        async with self.session.request(method, url, **options) as response:
+            return Answer(response, await response.read())
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.ask("GET", path, **options)
+
+    async def submit(self, text: str = HELLO, **headers: str) -> dict[str, Any]:
+        answer = await self.ask("POST", "/jobs", data=text.encode(), headers={**YAML, **headers})
+        assert answer.status == 200, answer.text
+        found = answer.json
+        assert isinstance(found, dict)
+        return found
+
+    async def task(self, job_id: str, **fields: Any) -> Task:
+        """Store a task of a job."""
+        definition = fields.pop("definition", language.Task(name="say", run="echo"))
+        task = Task(
+            **{
+                "id": f"t{fields.get('position', 1)}",
+                "job_id": job_id,
+                "root_id": job_id,
+                "path": "1",
+                "position": 1,
+                "kind": language.kind_of(definition),
+                "name": definition.name,
+                "definition": definition,
+                "created_at": self.store.now(),
+                **fields,
+            }
+        )
+        assert await self.store.insert(task)
+        return task
+
+    async def log(self, task: Task, *contents: str, first: int = 1, run: int = 1) -> None:
+        """Store parts of a task's log."""
+        await self.store.append_log(
+            [
+                LogPart(
+                    id=f"{task.id}-{run}-{number}",
+                    task_id=task.id,
+                    job_id=task.job_id,
+                    run=run,
+                    number=number,
+                    contents=text,
+                    created_at=self.store.now(),
+                )
+                for number, text in enumerate(contents, first)
+            ]
+        )
+
+    async def job(self, job_id: str) -> Job:
+        found = await self.store.get(Job, job_id)
+        assert found is not None
+        return found
+
+
+def configured(**middleware: Any) -> Config:
+    """A configuration with this middleware."""
+    return Config(coordinator=CoordinatorSettings(middleware=Middleware(**middleware)))
