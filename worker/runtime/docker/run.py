@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
 
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError
 
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
-from worker.runtime.docker import labels, mounts, networks, spec
-from worker.runtime.docker.container import Container
-from worker.runtime.docker.engine import EngineGoneError, explain
-from worker.runtime.docker.exchanges import Exchange
+from worker.runtime.docker import networks, sidecars
+from worker.runtime.docker.container import Container, StartError
+from worker.runtime.docker.making import Made, Maker, refusals
+from worker.runtime.docker.sampler import Sampler
+from worker.runtime.docker.sandboxes import Sandbox
 from worker.runtime.docker.services import Services
-from worker.runtime.environment import host_names, own_names
-from worker.runtime.faults import TaskError
+from worker.runtime.docker.sidecars import Beside
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.stages import Exit, StagedRun, following
 
-MAIN = -1
+MAIN = "main"
+_SANDBOX_FILES = frozenset({"/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc"})
 
 
 class DockerRun(StagedRun):
@@ -33,137 +36,128 @@ class DockerRun(StagedRun):
             stop_timeout=services.stop_timeout,
         )
         self._services = services
-        self._engine = services.engine
-        self.name = labels.fresh_name(assignment.task_id)
-        self._folder = services.folders.new()
-        self._containers: list[str] = []
-        self._common: spec.Common
-        self._exchange: Exchange
-        self._container: Container
+        self._maker = Maker(assignment, sink, services)
+        self._sampler = Sampler(services.engine)
+        self._sandbox: Sandbox | None = None
+        self._private = ""
+        self._made: Made | None = None
         self._ran: list[Container] = []
 
     # --- stages ---
 
     async def _prepare(self) -> None:
-        with _refusals():
-            task = self.assignment.task
-            services = self._services
+        task, services = self.assignment.task, self._services
+        with refusals():
             networks.check(task, host_allowed=services.settings.host_network)
-            mounted = mounts.translate(task.mounts, self.name, services.bind_rules)
-            self._common = spec.Common(
-                labels=labels.of(self.assignment, services.node_id),
-                mounted=mounted,
-                limits=spec.limits(task.limits, services.worker.limits, services.settings),
-                cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
-            )
-            await networks.look_up(task, self._engine)
-            for volume, options in mounted.volumes.items():
-                await self._engine.call(
-                    self._engine.api.create_volume,
-                    volume,
-                    "local",
-                    options,
-                    dict(self._common.labels),
-                )
-            network = networks.joined(task.networks, task.name)
-            self._exchange, self._container = await self._create(MAIN, task, network)
-
-    async def _main(self) -> Exit:
-        with _refusals():
-            async with following(self._exchange.progress, self.sink):
-                return await self._run_container(self._container)
+            await networks.look_up(task, services.engine)
+            common = await self._maker.common()
+            if task.sidecars:
+                self._private = await self._maker.network()
+            elif not task.networks and not common.mounted.targets & _SANDBOX_FILES:
+                self._sandbox = services.sandboxes.take() if services.sandboxes else None
+            self._made = await self._create(MAIN, task)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
-        with _refusals():
-            network = networks.joined(self.assignment.task.networks, small.name)
-            _, container = await self._create(index, small, network)
-            return await self._run_container(container)
+        with refusals():
+            return await self._run_part(str(index), small, await self._create(str(index), small))
+
+    async def _main(self) -> Exit:
+        assert self._made is not None
+        with refusals():
+            async with sidecars.beside(await self._sidecars()):
+                return await self._run_part(MAIN, self.assignment.task, self._made)
 
     async def _result(self) -> str:
-        with _refusals():
-            return await self._exchange.output(self._services.worker.limits.output)
+        assert self._made is not None
+        with refusals():
+            return await self._made.exchange.output(self._services.worker.limits.output)
 
     async def _settle(self) -> Usage | None:
-        if not self._ran:
-            return None
-        wall = sum(container.seconds() for container in self._ran)
-        cgroups = self._services.cgroups
-        used = await asyncio.to_thread(cgroups.read, self.name) if cgroups else None
-        if used is None:
-            return Usage(wall_seconds=wall, sampled=True)
-        return Usage(
-            wall_seconds=wall,
-            cpu_seconds=used.cpu_seconds,
-            peak_memory_bytes=used.peak_memory_bytes,
-        )
+        if self._sandbox is not None and self._services.sandboxes is not None:
+            sandbox, self._sandbox = self._sandbox, None
+            await self._services.sandboxes.give_back(sandbox)
+        return await self._usage() if self._ran else None
 
     async def remove(self) -> None:
         """As the port says."""
-        for container in self._containers:
-            await self._quietly(self._engine.api.remove_container, container, v=True, force=True)
-        if hasattr(self, "_common"):
-            for volume in self._common.mounted.volumes:
-                await self._quietly(self._engine.api.remove_volume, volume)
-        await asyncio.to_thread(self._remove_traces)
+        await self._settle()  # does nothing after a run, gives back the sandbox instead of one
+        await self._maker.remove()
 
     # --- inside ---
 
-    async def _run_container(self, container: Container) -> Exit:
+    async def _create(self, part: str, small: SmallTask) -> Made:
+        joined = networks.joined(self.assignment.task.networks, small.name, self._private)
+        if self._sandbox is not None:
+            try:
+                return await self._maker.container(part, small, joined, self._sandbox)
+            except APIError:
+                if await self._alive(self._sandbox):
+                    raise
+                self._leave_sandbox()
+                part = f"{part}-again"
+        return await self._maker.container(part, small, joined)
+
+    async def _run_part(self, part: str, small: SmallTask, made: Made) -> Exit:
+        try:
+            return await self._run_container(made, small)
+        except StartError:
+            if self._sandbox is None or await self._alive(self._sandbox):
+                raise
+        self._leave_sandbox()
+        made = await self._create(f"{part}-anew", small)
+        if part == MAIN:
+            self._made = made
+        return await self._run_container(made, small)
+
+    async def _run_container(self, made: Made, small: SmallTask) -> Exit:
+        container = made.container
         with self._running(container):
             self._ran.append(container)
-            return await container.run(self.sink)
+            async with self._watched(made, main=small is self.assignment.task):
+                return await container.run(self.sink)
 
-    async def _create(
-        self, index: int, small: SmallTask, network: spec.Network
-    ) -> tuple[Exchange, Container]:
-        exchange = self._services.exchange(self._folder / _part(index))
-        body = spec.config(small, self._common, self._env(small), network, self._services.settings)
-        await exchange.before(small, body)
-        container_id = await self._create_pulling(small, body, f"{self.name}-{_part(index)}")
-        await exchange.after(small, container_id, spec.workdir(small))
-        await networks.join_more(self._engine, container_id, network)
-        return exchange, Container(self._engine, container_id)
+    @contextlib.asynccontextmanager
+    async def _watched(self, made: Made, *, main: bool) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._services.cgroups is None:
+                await stack.enter_async_context(self._sampler.sampling(made.container.id))
+            if main:
+                await stack.enter_async_context(following(made.exchange.progress, self.sink))
+            yield
 
-    async def _create_pulling(self, small: SmallTask, body: dict[str, object], name: str) -> str:
-        create = self._engine.api.create_container_from_config
-        self._containers.append(name)
-        for _ in range(3):
-            with contextlib.suppress(ImageNotFound):
-                created = await self._engine.call(create, body, name)
-                self._services.used.note_used(small.image)
-                return str(created["Id"])
-            await self._services.images.pull(small.image, small.registry, self._say)
-        raise TaskError(f"image {small.image!r} is removed by somebody as soon as it is pulled")
+    async def _sidecars(self) -> list[Beside]:
+        task, services = self.assignment.task, self._services
+        published = not services.shares_files
+        made = []
+        for index, sidecar in enumerate(task.sidecars):
+            joined = networks.joined(task.networks, sidecar.name, self._private)
+            adjust = partial(sidecars.adjust, sidecar, published=published)
+            one = await self._maker.container(f"sidecar-{index}", sidecar, joined, adjust=adjust)
+            made.append(Beside(services.engine, sidecar, one.container, self._private, published))
+        return made
 
-    async def _say(self, text: str) -> None:
-        await self.sink.write(f"{text}\n".encode())
+    async def _alive(self, sandbox: Sandbox) -> bool:
+        try:
+            found = await self._services.engine.call(
+                self._services.engine.api.inspect_container, sandbox.id
+            )
+        except APIError:
+            return False
+        return bool(found["State"]["Running"])
 
-    def _env(self, small: SmallTask) -> dict[str, str]:
-        return {
-            **host_names(self._services.worker.hostenv),
-            **small.env,
-            **own_names(self.assignment, mounts.TORK),
-        }
+    def _leave_sandbox(self) -> None:
+        if self._sandbox is not None and self._services.sandboxes is not None:
+            self._services.sandboxes.discard(self._sandbox)
+        self._sandbox = None
 
-    async def _quietly(self, function, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        with contextlib.suppress(APIError, EngineGoneError):
-            await self._engine.call(function, *args, **kwargs)
-
-    def _remove_traces(self) -> None:
-        from worker.runtime import exchange
-
-        exchange.remove(self._folder)
-        if self._services.cgroups:
-            self._services.cgroups.remove(self.name)
-
-
-def _part(index: int) -> str:
-    return "main" if index == MAIN else str(index)
-
-
-@contextlib.contextmanager
-def _refusals():  # type: ignore[no-untyped-def]
-    try:
-        yield
-    except APIError as error:
-        raise TaskError(f"the engine refuses: {explain(error)}") from None
+    async def _usage(self) -> Usage:
+        wall = sum(container.seconds() for container in self._ran)
+        cgroups = self._services.cgroups
+        used = await asyncio.to_thread(cgroups.read, self._maker.name) if cgroups else None
+        seen = used or self._sampler.used()
+        return Usage(
+            wall_seconds=wall,
+            cpu_seconds=seen.cpu_seconds,
+            peak_memory_bytes=seen.peak_memory_bytes,
+            sampled=used is None,
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 
 from shared.config import Config
 from worker.runtime.docker import probe
@@ -11,9 +13,10 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.images import Images
 from worker.runtime.docker.run import DockerRun
+from worker.runtime.docker.sandboxes import Sandboxes
 from worker.runtime.docker.services import Services
 from worker.runtime.docker.sweep import sweep
-from worker.runtime.docker.usage import cgroups
+from worker.runtime.docker.usage import Cgroups, cgroups
 from worker.runtime.docker.used import UsedImages
 from worker.runtime.folders import Folders
 from worker.runtime.port import Assignment, Sink
@@ -46,21 +49,32 @@ class DockerRuntime:
         await services.engine.connect()
         await asyncio.to_thread(services.folders.open)
         services.shares_files = await probe.shares_files(services.engine, services.folders)
-        rules = services.bind_rules
-        services.bind_rules = BindRules(
-            allowed=rules.allowed,
-            sources=rules.sources,
+        services.bind_rules = replace(
+            services.bind_rules,
             engine_socket=services.engine.address.socket,
-            private=rules.private,
             same_machine=services.shares_files,
         )
-        info = services.engine.info
         if services.shares_files:
-            services.cgroups = cgroups(
-                str(info.get("CgroupVersion", "1")),
-                str(info.get("CgroupDriver", "")),
-                services.settings.parent_cgroup or f"haulier/{services.node_id}",
-            )
+            services.cgroups = self._cgroups()
+            services.sandboxes = self._sandboxes()
+
+    def _cgroups(self) -> Cgroups | None:
+        info, settings = self._services.engine.info, self._services.settings
+        parent = settings.parent_cgroup or "haulier"
+        version, driver = str(info.get("CgroupVersion", "1")), str(info.get("CgroupDriver", ""))
+        return cgroups(version, driver, f"{parent}/{self._services.node_id}")
+
+    def _sandboxes(self) -> Sandboxes | None:
+        services, settings = self._services, self._services.settings
+        # With more rights than usual a task could change the network that the next one gets.
+        if not settings.warm_sandboxes or settings.privileged or settings.cap_add:
+            return None
+        slots = sum(services.worker.queues.values()) or os.cpu_count() or 1
+        sandboxes = Sandboxes(
+            services.engine, services.node_id, size=slots, uses=settings.sandbox_uses
+        )
+        sandboxes.open()
+        return sandboxes
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> DockerRun:
         """As the port says."""
@@ -87,5 +101,10 @@ class DockerRuntime:
 
     async def close(self) -> None:
         """As the port says."""
-        await asyncio.to_thread(self._services.folders.close)
+        services = self._services
+        if services.sandboxes is not None:
+            await services.sandboxes.close()
+        if services.cgroups is not None:
+            await asyncio.to_thread(services.cgroups.close)
+        await asyncio.to_thread(services.folders.close)
         await self._services.engine.close()

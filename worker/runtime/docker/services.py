@@ -10,6 +10,7 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.exchanges import ArchiveExchange, Exchange, FolderExchange
 from worker.runtime.docker.images import Images
+from worker.runtime.docker.sandboxes import Sandboxes
 from worker.runtime.docker.usage import Cgroups
 from worker.runtime.docker.used import UsedImages
 from worker.runtime.folders import Folders
@@ -29,6 +30,7 @@ class Services:
     used: UsedImages
     bind_rules: BindRules
     cgroups: Cgroups | None = None
+    sandboxes: Sandboxes | None = None
     shares_files: bool = False
     """Whether the engine sees the worker's files under the same paths."""
 

@@ -42,6 +42,10 @@ class Cgroups(ABC):
     def folders(self, run: str) -> list[Path]:
         """Return the folders of a run's cgroup."""
 
+    def close(self) -> None:
+        """Remove the worker's own cgroup."""
+        self.remove("")
+
     def remove(self, run: str) -> None:
         """Remove a run's cgroup."""
         for folder in self.folders(run):
