@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 def run(names: list[str], say: Say, command: list[str]) -> int:
     """Run a command among the services; says nothing after it."""
-    there = {name for name in names if SERVICES[name].answers()}
+    before = {name for name in names if SERVICES[name].ours()}
     with _handling(signal.SIGTERM, lambda: sys.exit(143)):
         try:
             if start(names, say) and os.environ.get("CI"):
@@ -62,7 +62,7 @@ def run(names: list[str], say: Say, command: list[str]) -> int:
         except KeyboardInterrupt:
             return 130
         finally:
-            stop([name for name in names if name not in there], _nothing)
+            stop([name for name in names if name not in before], _nothing)
 
 
 def start(names: list[str], say: Say) -> int:

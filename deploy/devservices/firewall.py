@@ -37,6 +37,13 @@ def forget(*words: str) -> None:
             subprocess.run([restore], input=text, capture_output=True, text=True, check=False)
 
 
+def forget_table(name: str) -> None:
+    """Remove a table of nftables' own, which the iptables commands do not see."""
+    if nft := packages.find("nft"):
+        command = [nft, "delete", "table", "inet", name]
+        subprocess.run(command, capture_output=True, check=False)
+
+
 def _saved(family: str, *arguments: str) -> str:
     save = packages.find(f"{family}-save")
     if save is None:

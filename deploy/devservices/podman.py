@@ -22,6 +22,7 @@ PROGRAMS = {
     "/usr/lib/podman/netavark": "netavark",
     "catatonit": "catatonit",
     "iptables": "iptables",
+    "nft": "nftables",
 }
 
 
@@ -73,6 +74,7 @@ def stop() -> None:
     if shutil.which("podman"):
         _run("system", "reset", "--force")
         firewall.forget("NETAVARK")
+        firewall.forget_table("netavark")
     places.forget(NAME)
 
 

@@ -91,7 +91,9 @@ class Node:
     def _environment(self, names: int) -> dict[str, str]:
         return {
             "HOME": str(self.folder),
-            "RABBITMQ_NODENAME": f"haulier-{self.port}@localhost",
+            # By address, since a bare machine may not even resolve localhost.
+            "RABBITMQ_NODENAME": f"haulier-{self.port}@{LOOPBACK}",
+            "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),

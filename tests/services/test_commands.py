@@ -27,12 +27,13 @@ class Pretended:
         self.up = up
         self.fault = fault
         self.begun = up
+        self.elsewhere = False
 
     def env(self) -> dict[str, str]:
         return {"PRETENDED_ADDRESS": "here it is"} if self.up else {}
 
     def answers(self) -> bool:
-        return self.up
+        return self.up and not self.elsewhere
 
     def ours(self) -> bool:
         return self.up
@@ -72,6 +73,12 @@ def test_run_stops_what_it_started(among: Pretended) -> None:
 
 def test_run_leaves_what_was_there(among: Pretended) -> None:
     among.up = True
+    assert commands.main(["run", "pretended", "--", "true"]) == 0
+    assert among.up
+
+
+def test_run_leaves_ours_where_another_one_was_given(among: Pretended) -> None:
+    among.up, among.elsewhere = True, True
     assert commands.main(["run", "pretended", "--", "true"]) == 0
     assert among.up
 
