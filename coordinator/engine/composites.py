@@ -194,7 +194,7 @@ def withdraw(children: Sequence[Task], at: Micros) -> Flow[None]:
 def _store_list(job: Job, task: Task) -> Flow[Task | list[Document]]:
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
-    wanted = evaluation.wanted_vars(evaluation.templates_of(task.definition))
+    wanted = evaluation.vars_of(task.definition)
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     try:
@@ -265,7 +265,7 @@ def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
                 task, states.FAILED, f"nested deeper than {language.MAX_DEPTH}"
             )
         )
-    wanted = evaluation.wanted_vars(evaluation.templates_of(task.definition))
+    wanted = evaluation.vars_of(task.definition)
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     evaluator = evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from coordinator.engine import planning, states
 from coordinator.engine.planning import ENDED, EXPAND, intent
 from shared import expressions
 from shared.expressions import ExpressionError, Texts
+from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
 from shared.model.evaluated import validate_evaluated
@@ -58,8 +59,8 @@ def scope_for(
     }
 
 
-def templates_of(definition: language.Task) -> list[str]:
-    """Return the texts of a task that are evaluated when its turn comes."""
+def vars_of(definition: language.Task) -> tuple[str, ...] | None:
+    """Return the names of the `tasks.<var>` that a task's templates may read: () none, None any."""
     texts: list[str] = []
 
     def collect(text: str) -> str:
@@ -67,25 +68,21 @@ def templates_of(definition: language.Task) -> list[str]:
         return text
 
     render_task(definition, collect)
-    if definition.if_:
-        texts.append(braced(definition.if_))
-    if definition.each is not None:
-        texts.append(braced(definition.each.list))
     if definition.subjob is not None:
         render_subjob(definition.subjob, collect)
-    return texts
+    expressions_too = [definition.if_] if definition.if_ else []
+    if definition.each is not None:
+        expressions_too.append(definition.each.list)
+    return wanted_vars(texts, expressions_too)
 
 
-def braced(expression: str) -> str:
-    """Return an expression in braces, so that it is looked at as one."""
-    return expression if "{{" in expression else "{{" + expression + "}}"
-
-
-def wanted_vars(texts: list[str]) -> tuple[str, ...] | None:
-    """Return the names of the `tasks.<var>` that templates may read: () none, None any."""
+def wanted_vars(templates: Iterable[str], fields: Iterable[str] = ()) -> tuple[str, ...] | None:
+    """Return the same of texts: templates, and fields that are expressions, bare or in braces."""
+    found = [expressions.names_in(text) for text in templates if "{{" in text]
+    found += [expressions.names_in_field(text) for text in fields]
     wanted: set[str] = set()
-    for text in texts:
-        keys = expressions.task_keys(text)
+    for names in found:
+        keys = None if names.whole else names.keys.get("tasks", frozenset())
         if keys is None:
             return None
         wanted |= keys
@@ -172,7 +169,7 @@ def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
         ]
     if isinstance(value, list | tuple):
         return [{"value": expressions.to_plain(item)} for item in value]
-    kind = expressions.type_name(value)
+    kind = type_name(value)
     raise ExpressionError(f"each.list must give a list or a map, but it gave {kind}")
 
 

@@ -158,8 +158,7 @@ def restarted(job: Document, what: Intent) -> Flow[list[Document]]:
         yield from change(Job, job.id, {}, {}, drop=(what.id,))
         return follow
     position = max(1, min(job.position, len(job.definition.tasks)))
-    where = {"state": states.RUNNING}
-    follow += yield from _place_first(job, position, where, {}, what)
+    follow += yield from _place_first(job, position, {"state": states.RUNNING}, {}, what)
     return follow
 
 

@@ -24,7 +24,7 @@ from shared.model.documents import Document, Intent, Job, Micros, Task
 
 def turned(job: Job, task: Task, at: Micros) -> Flow[Task]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
-    wanted = evaluation.wanted_vars(evaluation.templates_of(task.definition))
+    wanted = evaluation.vars_of(task.definition)
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     task = evaluation.evaluated(task, evaluation.Evaluator(scope, at, task.seed), at)
