@@ -102,7 +102,9 @@ async def main(rounds: int, count: int) -> None:
             floor = await rate(lambda n: loop(api, n), count)
             mine = await rate(lambda n: ours(runtime, n), count)
             ratios.append(mine / floor)
-            print(f"round {number + 1}: loop {floor:.1f}/s, runtime {mine:.1f}/s, ratio {ratios[-1]:.2f}")
+            print(
+                f"round {number + 1}: loop {floor:.1f}/s, runtime {mine:.1f}/s, ratio {ratios[-1]:.2f}"
+            )
         print(f"median ratio {statistics.median(ratios):.2f}")
         await runtime.close()
 

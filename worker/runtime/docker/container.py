@@ -20,7 +20,8 @@ from worker.runtime.tail import Tail
 
 _KILLED = 30.0
 """Seconds after SIGKILL until a container is given up as one that the engine can't end."""
-_WAIT = 300
+_WAIT = 20
+"""Seconds for one request that waits: a thread is not to outlive the runtime for longer."""
 _VANISHING = ("removing", "dead")
 
 
@@ -93,7 +94,7 @@ class Container:
             )
         except NotFound:
             raise RunLostError("the container vanished") from None
-        return Stream(self._engine, attached)
+        return Stream(attached)
 
     async def _end(self, tail: Tail) -> Exit:
         try:

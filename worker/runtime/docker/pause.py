@@ -36,7 +36,7 @@ def have(engine: Engine) -> str | None:
     if machine is None:
         return None
     try:
-        api.inspect_image(IMAGE)
+        api.inspect_image(IMAGE)  # type: ignore[no-untyped-call]  # the SDK's stubs
     except ImageNotFound:
         _load(api, program(*machine))
     return IMAGE

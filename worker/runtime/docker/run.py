@@ -13,6 +13,7 @@ from shared.model.documents import Usage
 from shared.model.language import SmallTask
 from worker.runtime.docker import networks, sidecars
 from worker.runtime.docker.container import Container, StartError
+from worker.runtime.docker.engine import EngineGoneError
 from worker.runtime.docker.making import Made, Maker, refusals
 from worker.runtime.docker.sampler import Sampler
 from worker.runtime.docker.sandboxes import Sandbox
@@ -46,6 +47,13 @@ class DockerRun(StagedRun):
     # --- stages ---
 
     async def _prepare(self) -> None:
+        try:
+            await self._make()
+        except EngineGoneError:
+            await self._services.engine.back()  # or it would be lost again at once
+            raise
+
+    async def _make(self) -> None:
         task, services = self.assignment.task, self._services
         with refusals():
             networks.check(task, host_allowed=services.settings.host_network)

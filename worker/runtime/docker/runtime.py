@@ -52,7 +52,7 @@ class DockerRuntime:
         services.bind_rules = replace(
             services.bind_rules,
             engine_socket=services.engine.address.socket,
-            same_machine=services.shares_files,
+            same_machine=services.shares_files and services.engine.address.socket is not None,
         )
         if services.shares_files:
             services.cgroups = self._cgroups()

@@ -134,14 +134,15 @@ class Sandboxes:
 
     def _start(self, name: str) -> Sandbox:
         api = self._engine.api
-        identity = api.create_container_from_config(_body(self._node_id), name)["Id"]
+        identity = api.create_container_from_config(  # type: ignore[no-untyped-call]  # the SDK's stubs
+            _body(self._node_id), name
+        )["Id"]
         api.start(identity)
         found = api.inspect_container(identity)
         process = int(found["State"]["Pid"])
         namespace = Namespace(process)
         try:
-            if namespace.program() != pause.PROGRAM or not is_own(process):
-                raise LookupError("the engine's processes cannot be seen from here")
+            _check_seen(namespace, process)
             namespace.remember()
             return Sandbox(
                 id=identity,
@@ -157,6 +158,11 @@ class Sandboxes:
     async def _remove(self, identity: str) -> None:
         with contextlib.suppress(APIError, EngineGoneError):
             await self._engine.call(self._engine.api.remove_container, identity, force=True, v=True)
+
+
+def _check_seen(namespace: Namespace, process: int) -> None:
+    if namespace.program() != pause.PROGRAM or not is_own(process):
+        raise LookupError("the engine's processes cannot be seen from here")
 
 
 def _body(node_id: str) -> dict[str, Any]:
@@ -175,5 +181,5 @@ def _body(node_id: str) -> dict[str, Any]:
 
 
 def _hosts(found: dict[str, Any]) -> bytes:
-    address, hostname = found["NetworkSettings"]["IPAddress"], found["Config"]["Hostname"]
-    return f"{_LOCAL_NAMES}{address}\t{hostname}\n".encode()
+    address = found["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    return f"{_LOCAL_NAMES}{address}\t{found['Config']['Hostname']}\n".encode()

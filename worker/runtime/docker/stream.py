@@ -7,24 +7,24 @@ to keep no log. A reader that is slow slows the container, and nothing piles up 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
-from worker.runtime.docker.engine import Engine
-
 CHUNK = 256 * 1024
 _HEADER = 8
+_PATIENCE = 20.0
+"""Seconds that a thread waits for data at a time: it must not outlive the runtime for longer."""
 
 
 class Stream:
     """One attached stream."""
 
-    def __init__(self, engine: Engine, attached: Any) -> None:
+    def __init__(self, attached: Any) -> None:
         """`attached`: what the SDK's `attach_socket` gives."""
-        self._engine = engine
         self._attached = attached  # keeps the response, and so the connection, open
         self._tls = attached if isinstance(attached, ssl.SSLSocket) else None
         self._socket: socket.socket | None = None
@@ -43,11 +43,16 @@ class Stream:
         try:
             if self._socket is not None:
                 return await asyncio.get_running_loop().sock_recv(self._socket, CHUNK)
-            assert self._tls is not None
-            self._tls.settimeout(None)
-            return await self._engine.watch(self._tls.recv, CHUNK)
+            return await self._receive_tls()
         except OSError:
             return b""
+
+    async def _receive_tls(self) -> bytes:
+        assert self._tls is not None
+        self._tls.settimeout(_PATIENCE)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.to_thread(self._tls.recv, CHUNK)
 
     def close(self) -> None:
         """Let go of it."""

@@ -2,8 +2,9 @@
 
 The worker starts it, and it forks one keeper per run. A keeper is the reaper of all processes of its
 run, however often they fork and whatever sessions they make, so that it can end the whole tree, and
-knows the exact use of all of it. It ends the tree when it is told to, when the run's own process has ended, and when the
-worker is gone: then the other end of its socket is closed, by the kernel and in all cases.
+knows the exact use of all of it. It ends the tree when it is told to, when the run's own process has
+ended, and when the worker is gone: then the other end of its socket is closed, by the kernel and in
+all cases.
 
 A request is one packet of JSON with two descriptors: the run's socket and where its output goes.
 On a run's socket the worker sends `T` (SIGTERM to the tree) or `K` (SIGKILL); the keeper answers
