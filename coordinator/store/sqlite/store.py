@@ -98,6 +98,8 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """Return if the file takes writes within 2 s."""
+        if not self._path.exists():
+            raise StoreUnavailable(f"the datastore's file {self._path} is gone")
         try:
             async with asyncio.timeout(PING_DEADLINE):
                 await self._writer.run(
@@ -109,8 +111,6 @@ class SqliteStore:
             raise StoreUnavailable(
                 f"the datastore takes no write within {PING_DEADLINE:g} s"
             ) from None
-        if not self._path.exists():
-            raise StoreUnavailable(f"the datastore's file {self._path} is gone")
 
     def now(self) -> Micros:
         """This machine's time, never running backwards."""

@@ -31,9 +31,15 @@ CACHED_STATEMENTS = 512
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Return a connection with the settings that all of ours have."""
+    """Return a connection with the settings that all of ours have, to a file that is there.
+
+    (A file that was deleted is an error, not the begin of an empty one.)"""
     connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=CACHED_STATEMENTS,
     )
     for setting in (
         "busy_timeout = 5000",

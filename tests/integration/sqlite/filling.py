@@ -1,0 +1,58 @@
+"""A disk that fills and has room again, in a mount namespace: `python filling.py EMPTY_FOLDER`.
+
+Fails with a traceback where the datastore on it does not do as promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+from coordinator.store.sqlite import SqliteStore
+from shared.errors import StoreUnavailable
+from shared.model.documents import Job
+from tests.contract.documents import job
+
+DISK = 6 << 20
+BALLAST = 3 << 20
+CHUNK = "x" * 50_000
+
+
+async def fill(store: SqliteStore) -> list[str]:
+    """Insert until there is no room; return what was acknowledged."""
+    kept: list[str] = []
+    for number in range(DISK // len(CHUNK) + 1):
+        try:
+            await store.insert(job(str(number), error=CHUNK))
+        except StoreUnavailable as error:
+            assert "the disk is full" in str(error), error
+            return kept
+        kept.append(str(number))
+    raise AssertionError("the disk did not fill")
+
+
+async def main(folder: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(BALLAST))
+    store = SqliteStore(folder / "haulier.db")
+    await store.start()
+    kept = await fill(store)
+    assert len(await store.get_many(Job, kept)) == len(kept)
+    for _ in range(3):
+        try:
+            await store.insert(job("more", error=CHUNK))
+        except StoreUnavailable:
+            continue
+        raise AssertionError("there was room after all")
+    ballast.unlink()
+    assert await store.insert(job("more", error=CHUNK))
+    await store.ping()
+    assert await store.count(Job, {}) == len(kept) + 1
+    await store.close()
+
+
+asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,39 @@
+"""A process that writes to a SQLite datastore: `python writing.py DATABASE`.
+
+It says `ready` when it has started, then the id of each job whose write was acknowledged, until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+
+from coordinator.store.sqlite import SqliteStore
+from shared.errors import HaulierError
+from shared.model.documents import Job
+from shared.model.writes import Change
+from tests.contract.documents import job
+
+WRITERS = 16
+
+
+async def write(store: SqliteStore, writer: int) -> None:
+    for number in itertools.count():
+        id = f"{writer}-{number}"
+        await store.insert(job(id, error="inserted"))
+        await store.change(Change(kind=Job, id=id, set={"error": "changed"}))
+        print(id, flush=True)
+
+
+async def main(path: str) -> None:
+    store = SqliteStore(path)
+    try:
+        await store.start()
+    except HaulierError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print("ready", flush=True)
+    await asyncio.gather(*(write(store, writer) for writer in range(WRITERS)))
+
+
+asyncio.run(main(sys.argv[1]))
