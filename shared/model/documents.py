@@ -78,7 +78,7 @@ class Job(Document, kw_only=True, rename="camel"):
     collection = "jobs"
     sealed = ("definition", "result")
 
-    definition: language.Job
+    definition: language.Job = language.Job()
     name: str
     description: str = ""
     tags: list[str] = []
@@ -125,7 +125,7 @@ class Task(Document, kw_only=True, rename="camel"):
     """How many composites and sub-jobs stand above it, up to the root job."""
     kind: str
     name: str
-    definition: language.Task
+    definition: language.Task = language.Task()
     state: str = "CREATED"
     open: bool = True
     """Active, or its structural successor (next attempt, children, sub-job) is not yet inserted."""
