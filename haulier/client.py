@@ -2,8 +2,8 @@
 
     async with Client("http://localhost:8000") as client:
         job = await client.submit(Path("job.yaml"))
-        async for part in client.follow_job_log(job.id):
-            print(part.contents, end="")
+        async for line in client.follow_job_log(job.id):
+            print(line.text)
         print((await client.wait(job.id)).result)
 
 Every method may raise `ApiError` (the server refuses: status and message), `UnreachableError`
@@ -28,6 +28,7 @@ from haulier.results import (
     Health,
     Job,
     JobSummary,
+    LogLine,
     LogPart,
     Metrics,
     Node,
@@ -183,23 +184,23 @@ class Client(Transport):
         params: Params = {"q": q, "page": page, "size": size}
         return _read(await self.request("GET", path, params=params), Page[LogPart])
 
-    def follow_job_log(self, job_id: str) -> AsyncGenerator[LogPart]:
-        """Yield all of a job's log so far, then live, until the job ends; each line once.
+    def follow_job_log(self, job_id: str) -> AsyncGenerator[LogLine]:
+        """Yield the lines of a job's log so far, then live, until it ends; each line once.
 
         A connection that is cut is taken up again where it was.
         """
         return self._follow(f"/jobs/{path_name(job_id)}/log/stream")
 
-    def follow_task_log(self, task_id: str) -> AsyncGenerator[LogPart]:
-        """Yield all of a task's log so far, then live, until the task ends; each line once."""
+    def follow_task_log(self, task_id: str) -> AsyncGenerator[LogLine]:
+        """Yield the lines of a task's log so far, then live, until it ends; each line once."""
         return self._follow(f"/tasks/{path_name(task_id)}/log/stream")
 
-    async def _follow(self, path: str) -> AsyncGenerator[LogPart]:
+    async def _follow(self, path: str) -> AsyncGenerator[LogLine]:
         async with aclosing(self.stream(path)) as events:
             async for event in events:
                 if event.name == "end":
                     return
-                yield _read(event.data.encode(), LogPart)
+                yield LogLine(task_id=event.task, text=event.data)
 
     def download_log(self, job_id: str) -> AsyncGenerator[bytes]:
         """Yield the whole log of a job as text in UTF-8, as it comes."""

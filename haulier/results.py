@@ -131,6 +131,13 @@ class LogPart(Result, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
+class LogLine(Result, frozen=True, kw_only=True):
+    """A line of a log that is followed, without its end. `task_id` is empty where it is not told."""
+
+    task_id: str = ""
+    text: str
+
+
 class Node(Result, frozen=True, kw_only=True):
     """A process of the cluster."""
 

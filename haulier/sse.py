@@ -17,6 +17,8 @@ class ServerEvent(msgspec.Struct, frozen=True):
     name: str
     data: str
     id: str
+    task: str = ""
+    """Of a job's log: which task the line is from. A field of ours, which browsers pass over."""
 
 
 class EventReader:
@@ -31,6 +33,7 @@ class EventReader:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._rest = ""
         self._name = ""
+        self._task = ""
         self._data: list[str] = []
         self._id = last_id
 
@@ -59,6 +62,8 @@ class EventReader:
             self._data.append(value)
         elif field == "event":
             self._name = value
+        elif field == "task":
+            self._task = value
         elif field == "id" and "\0" not in value:
             self._id = value
         elif field == "retry" and re.fullmatch(r"[0-9]{1,9}", value):
@@ -67,8 +72,8 @@ class EventReader:
 
     def _dispatch(self) -> ServerEvent | None:
         self.last_id = self._id
-        data, name = self._data, self._name
-        self._data, self._name = [], ""
+        data, name, task = self._data, self._name, self._task
+        self._data, self._name, self._task = [], "", ""
         if not data and not name:
             return None
-        return ServerEvent(name or "message", "\n".join(data), self.last_id)
+        return ServerEvent(name or "message", "\n".join(data), self.last_id, task)

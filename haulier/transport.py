@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
@@ -31,16 +33,16 @@ class Transport:
     """A connection pool to one server. Use it as an asynchronous context."""
 
     def __init__(self, server: str, *, key: str | None, timeout: float, patience: float) -> None:
-        self.server, auth = _server_of(server)
-        self._auth = auth
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.server, credentials = _server_of(server)
+        authorization = f"Bearer {key}" if key else credentials
+        self._headers = {"Authorization": authorization} if authorization else {}
         self._timeout = timeout
         self._patience = patience
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            headers={"Accept": "application/json", **self._headers}, auth=self._auth
+            headers={"Accept": "application/json", **self._headers}
         )
         return self
 
@@ -173,16 +175,18 @@ class _Pauses:
         self._next = min(self._next * 2, LONGEST_PAUSE)
 
 
-def _server_of(text: str) -> tuple[str, aiohttp.BasicAuth | None]:
-    """Return the address without a slash at the end, and the user and password that it holds."""
+def _server_of(text: str) -> tuple[str, str]:
+    """Return the address without a slash at the end, and the Authorization that it holds."""
     address = text.strip() if "://" in text else f"http://{text.strip()}"
     try:
         url, parts = URL(address), urlsplit(address)
     except ValueError:
         url, parts = URL(), urlsplit("")
-    if url.scheme not in ("http", "https") or not url.host or parts.query or parts.fragment:
+    complete = url.scheme in ("http", "https") and url.host and not re.search(r"\s", address)
+    if not complete or parts.query or parts.fragment:
         raise HaulierError(f"not a server's address: {text!r}: write it like http://localhost:8000")
-    auth = aiohttp.BasicAuth(url.user, url.password or "", "utf-8") if url.user else None
+    pair = f"{url.user}:{url.password or ''}".encode()
+    auth = f"Basic {base64.b64encode(pair).decode()}" if url.user else ""
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", "")), auth
 

@@ -73,10 +73,14 @@ async def _download(client: Client, job_id: str) -> None:
 
 
 async def _show_task_log(client: Client, task_id: str, follow: bool) -> None:
-    parts = client.follow_task_log(task_id) if follow else _stored_parts(client, task_id)
-    async with aclosing(parts):
-        async for part in parts:
-            click.echo(part.contents, nl=not part.contents.endswith("\n"))
+    if follow:
+        async with aclosing(client.follow_task_log(task_id)) as lines:
+            async for line in lines:
+                click.echo(line.text)
+    else:
+        async with aclosing(_stored_parts(client, task_id)) as parts:
+            async for part in parts:
+                click.echo(part.contents, nl=not part.contents.endswith("\n"))
 
 
 async def _stored_parts(client: Client, task_id: str) -> AsyncGenerator[LogPart]:
@@ -114,11 +118,9 @@ def _show_end(job: Job) -> None:
 
 async def _follow_log(client: Client, job: Job) -> None:
     prefixes = _Prefixes(client, several=_has_several(job))
-    async with aclosing(client.follow_job_log(job.id)) as parts:
-        async for part in parts:
-            prefix = await prefixes.of(part.task_id)
-            for line in part.contents.removesuffix("\n").split("\n"):
-                click.echo(prefix + line)
+    async with aclosing(client.follow_job_log(job.id)) as lines:
+        async for line in lines:
+            click.echo(await prefixes.of(line.task_id) + line.text)
 
 
 def _has_several(job: Job) -> bool:
@@ -137,7 +139,7 @@ class _Prefixes:
 
     async def of(self, task_id: str) -> str:
         """Return the prefix of a task's lines, asking for the task's name once."""
-        if not self._several:
+        if not (self._several and task_id):
             return ""
         if task_id not in self._known:
             name = plain(await self._name(task_id)) or task_id[:8]
