@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(chosen.services) - set(SERVICES):
         parser.error(f"unknown service {', '.join(sorted(unknown))}: it must be {known}")
     names = [name for name in SERVICES if name in chosen.services or not chosen.services]
-    say = _nothing if chosen.quiet else print
+    say = _nothing if chosen.quiet else _aloud
     if chosen.action != "run":
         return ACTIONS[chosen.action](names, say)
     if not command:
@@ -159,6 +159,11 @@ def _handling(number: signal.Signals, act: Callable[[], object]) -> Iterator[Non
         yield
     finally:
         signal.signal(number, before)
+
+
+def _aloud(text: str) -> None:
+    """Print at once, so that nothing comes after the output of a command that is run."""
+    print(text, flush=True)
 
 
 def _nothing(_text: str) -> None:
