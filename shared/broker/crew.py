@@ -62,5 +62,6 @@ class Crew:
             )
         if loan.open:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), REQUEUE_DELAY)
+                async with asyncio.timeout(REQUEUE_DELAY):
+                    await self._closing.wait()
             await loan.requeue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+from pamqp.constants import DOMAIN_REGEX
 
 from shared.broker.rabbitmq.faults import Absent, Elsewhere, declaration_refused
 from shared.broker.topology import EVENTS, MAX_PRIORITY, kind_of
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_NAME = 255
 """Bytes of UTF-8 that AMQP leaves for a queue's name."""
+
+# The driver refuses what AMQP 0-9-1 leaves out of a name, as "ß" and "?"; RabbitMQ takes any UTF-8.
+DOMAIN_REGEX["queue-name"] = re.compile(".*", re.DOTALL)
 
 DELIVERY_LIMIT = "x-delivery-limit"
 

@@ -18,7 +18,7 @@ from aiormq.exceptions import (
 from shared.errors import BrokerMisconfigured, HaulierError, QueueMismatch
 
 
-class Interrupted(Exception):  # noqa: N818  # it says what happened, not that anything is wrong
+class Interrupted(Exception):  # it says what happened, not that anything is wrong
     """A channel or a connection was lost on the way, or did not answer: try again on a new one.
 
     Never leaves this package."""
@@ -34,21 +34,25 @@ class Elsewhere(Interrupted):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` for whatever the driver raises.
+    """Raise `Interrupted` for whatever the driver raises, and see that a cancellation stays one.
 
-    That includes a `CancelledError` where nobody cancelled this task: the driver ends those who
-    wait on a lost connection in that way."""
+    The driver ends those who wait on a lost connection by a `CancelledError` that nobody asked for;
+    and it swallows one that comes in the same moment as its answer (as `asyncio.wait_for` does
+    before Python 3.12)."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
     except (HaulierError, Interrupted, TimeoutError):
         raise
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if task is not None and task.cancelling() > before:
             raise
         raise Interrupted("the connection was lost") from error
     except Exception as error:
         raise Interrupted(str(error) or type(error).__name__) from error
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def refusal(error: BaseException, address: str) -> BrokerMisconfigured | None:

@@ -18,7 +18,7 @@ from shared.broker.port import QueueInfo
 from shared.broker.rabbitmq.declarations import look
 from shared.broker.rabbitmq.faults import Absent, Elsewhere, Interrupted, interruptible
 from shared.broker.rabbitmq.lane import Lane
-from shared.broker.topology import ALWAYS_THERE
+from shared.broker.topology import ALWAYS_THERE, kind_of
 from shared.errors import BrokerUnavailable
 
 T = TypeVar("T")
@@ -43,13 +43,15 @@ class Management:
         self._vhost = quote(vhost, safe="")
         self._client: aiohttp.ClientSession | None = None
 
-    async def queues(self) -> list[dict[str, Any]] | None:
-        """Every queue; None where the API does not answer as it should."""
+    async def queues(self) -> list[dict[str, Any]]:
+        """Every queue. Raises `Interrupted` where the API does not answer as it should."""
         answer = await self._get(f"queues/{self._vhost}")
-        return answer if isinstance(answer, list) else None
+        if not isinstance(answer, list):
+            raise Interrupted("RabbitMQ's management API does not know the virtual host")
+        return answer
 
     async def queue(self, name: str) -> dict[str, Any] | None:
-        """One queue; None where it is not there or the API does not answer as it should."""
+        """One queue; None where it is not there. Raises `Interrupted` as above."""
         answer = await self._get(f"queues/{self._vhost}/{quote(name, safe='')}")
         return answer if isinstance(answer, dict) else None
 
@@ -71,8 +73,7 @@ class Management:
                 answer.raise_for_status()
                 return await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.warning("RabbitMQ's management API at %s does not answer: %s", base, error)
-            return None
+            raise Interrupted(f"RabbitMQ's management API at {base}: {error}") from error
 
 
 class Figures:
@@ -94,23 +95,24 @@ class Figures:
 
     async def queue(self, name: str) -> QueueInfo | None:
         """Figures of one queue. Raises `BrokerUnavailable`."""
+        listed = await self._listed(name)
+        if listed is not None and _expires(name):
+            return listed
         try:
             ready, consumers = await self._look(name)
         except Absent:
             return None
         except Elsewhere:
-            return _of_listed(await self._managed(name))
-        listed = _of_listed(await self._managed(name))
-        unacked = self._held[name] if listed is None else listed.unacked
-        return QueueInfo(name, ready, consumers, unacked)
+            return listed
+        return QueueInfo(name, ready, consumers, listed.unacked if listed else self._held[name])
 
     async def queues(self) -> list[QueueInfo]:
         """Figures of all queues, by name. Raises `BrokerUnavailable`."""
-        entries = None if self._management is None else await self._management.queues()
-        if entries is None:
-            found = [await self.queue(name) for name in sorted(self._known)]
-        else:
-            found = [_of_listed(entry) or await self._of_new(entry) for entry in entries]
+        found = await self._all_listed()
+        if found is None:
+            # To ask for a queue that expires is to use it: it would never go.
+            names = sorted(name for name in self._known if not _expires(name))
+            found = [await self.queue(name) for name in names]
         there = [info for info in found if info is not None]
         self._known = {info.name for info in there} | set(ALWAYS_THERE)
         return sorted(there, key=lambda info: info.name)
@@ -127,13 +129,26 @@ class Figures:
             raise BrokerUnavailable(str(error)) from error
         return True
 
-    async def _of_new(self, entry: dict[str, Any]) -> QueueInfo | None:
-        """A queue that is so new that the management API has no figures of it yet."""
-        name = str(entry.get("name", ""))
-        return await self.queue(name) if name else None
+    async def _all_listed(self) -> list[QueueInfo | None] | None:
+        """All that the management API lists; None where there is none that answers."""
+        if self._management is None:
+            return None
+        try:
+            entries = await self._management.queues()
+        except Interrupted as silent:
+            log.warning("figures are asked for queue by queue: %s", silent)
+            return None
+        # One so new that there are no figures of it yet is asked for itself.
+        return [_of_entry(entry) or await self.queue(str(entry["name"])) for entry in entries]
 
-    async def _managed(self, name: str) -> dict[str, Any] | None:
-        return None if self._management is None else await self._management.queue(name)
+    async def _listed(self, name: str) -> QueueInfo | None:
+        if self._management is None:
+            return None
+        try:
+            return _of_entry(await self._management.queue(name))
+        except Interrupted as silent:
+            log.warning("figures of queue %s lack what others hold: %s", name, silent)
+            return None
 
     async def _look(self, name: str) -> tuple[int, int]:
         return await self._ask(lambda channel: look(channel, name))
@@ -153,8 +168,12 @@ class Figures:
                 raise BrokerUnavailable(f"RabbitMQ gives no figures: {text}") from error
 
 
-def _of_listed(entry: dict[str, Any] | None) -> QueueInfo | None:
+def _of_entry(entry: dict[str, Any] | None) -> QueueInfo | None:
     """Figures as the management API gives them; None where it has none yet."""
     if entry is None or not all(isinstance(entry.get(column), int) for column in _FIGURES):
         return None
     return QueueInfo(str(entry["name"]), *(entry[column] for column in _FIGURES))
+
+
+def _expires(name: str) -> bool:
+    return kind_of(name, node_expiry=1).expires is not None

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from shared.broker.rabbitmq.faults import Interrupted, interruptible, refusal
+from shared.broker.rabbitmq.faults import Interrupted, refusal
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
@@ -110,8 +110,7 @@ class Link:
 
     async def _try(self, *, fussy: bool) -> Session | None:
         try:
-            with interruptible():
-                return await self._dial()
+            return await self._dial()
         except (Interrupted, TimeoutError) as error:
             cause = error.__cause__ or error
             refused = refusal(cause, self._address)

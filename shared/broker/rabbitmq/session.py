@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import aio_pika
+from aiormq.abc import AbstractChannel
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 from yarl import URL
@@ -51,10 +52,19 @@ class Session:
 
     @classmethod
     async def open(cls, url: URL, declarations: Declarations) -> Session:
-        """Connect. Raises what the driver raises, and `TimeoutError`."""
-        connection = await aio_pika.connect(url, timeout=PATIENCE)
-        assert isinstance(connection, aio_pika.Connection)
-        return cls(connection, declarations)
+        """Connect. Raises `Interrupted` and `TimeoutError`."""
+        session: Session | None = None
+        try:
+            with interruptible():
+                connection = await aio_pika.connect(url, timeout=PATIENCE)
+                assert isinstance(connection, aio_pika.Connection)
+                session = cls(connection, declarations)
+        except BaseException:
+            # Cancelled in the moment it was had.
+            if session is not None:
+                await session.close()
+            raise
+        return session
 
     async def close(self) -> None:
         """Close the connection with all of its channels."""
@@ -70,11 +80,18 @@ class Session:
 
     async def channel(self, *, confirms: bool) -> Channel:
         """Open a channel; on one with confirms, what is returned as unroutable raises."""
-        with interruptible():
-            async with asyncio.timeout(PATIENCE):
-                opened = await self._inner.channel(
-                    publisher_confirms=confirms, on_return_raises=confirms
-                )
+        opened: AbstractChannel | None = None
+        try:
+            with interruptible():
+                async with asyncio.timeout(PATIENCE):
+                    opened = await self._inner.channel(
+                        publisher_confirms=confirms, on_return_raises=confirms
+                    )
+        except BaseException:
+            # Cancelled in the moment it was had.
+            if opened is not None:
+                await close_channel(opened)
+            raise
         assert isinstance(opened, Channel)
         return opened
 
@@ -123,7 +140,7 @@ class Session:
             self._declared.add(queue)
 
 
-async def close_channel(channel: Channel) -> None:
+async def close_channel(channel: AbstractChannel) -> None:
     """Close a channel, whatever its state: what was delivered on it and not settled goes back."""
     with contextlib.suppress(Exception), interruptible():
         async with asyncio.timeout(_CLOSING):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
@@ -52,10 +53,9 @@ class RabbitSlot:
     async def pause(self) -> None:
         """Stop consuming; a delivery that nobody has taken goes back."""
         if self._tap is not None:
-            try:
+            # What fails closes the channel: then nothing is consumed either.
+            with contextlib.suppress(Interrupted, TimeoutError):
                 await self._tap.cancel()
-            except (Interrupted, TimeoutError):
-                await self._tap.close()
         while (loan := self._next()) is not None:
             await loan.requeue()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
@@ -96,8 +98,9 @@ class Tap:
         session = await source.link.session()
         channel = await session.channel(confirms=False)
         try:
-            with interruptible():
-                await channel.basic_qos(prefetch_count=prefetch, timeout=PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                with interruptible():
+                    await channel.basic_qos(prefetch_count=prefetch)
         except BaseException:
             await close_channel(channel)
             raise
@@ -108,8 +111,8 @@ class Tap:
         `TimeoutError`."""
         await self._session.declare(self.queue)
         self._tag = None
-        with interruptible():
-            answer = await self._channel.basic_consume(self.queue, self._arrived, timeout=PATIENCE)
+        async with self._or_close():
+            answer = await self._channel.basic_consume(self.queue, self._arrived)
         self._tag = answer.consumer_tag
         self.consuming = not self.ended
 
@@ -118,13 +121,24 @@ class Tap:
         tag, self._tag = self._tag, None
         if self.consuming and tag is not None:
             self.consuming = False
-            with interruptible():
-                await self._channel.basic_cancel(tag, timeout=PATIENCE)
+            async with self._or_close():
+                await self._channel.basic_cancel(tag)
 
     async def close(self) -> None:
         """Close the channel; what is on loan is lost to its holders and goes back."""
         self._end()
         await close_channel(self._channel)
+
+    @asynccontextmanager
+    async def _or_close(self) -> AsyncIterator[None]:
+        """After a call that did not end well nobody knows whether we consume: begin anew then."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                with interruptible():
+                    yield
+        except BaseException:
+            await self.close()
+            raise
 
     async def settle(self, loan: RabbitLoan, tag: int, *, requeue: bool) -> None:
         """Tell RabbitMQ of the end of a loan; where it can't be told it takes it back by itself."""
