@@ -48,17 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(job: Path, folder: Path) -> int:
     runtime = _runtime()
     address = f"localhost:{free_port()}"
-    env = {
-        **os.environ,
+    env = _environment(address, folder)
+    _say(f"serving on http://{address}")
+    with _serving(address, runtime, env, folder / "server.log"):
+        _say(f"submitting {job}")
+        return subprocess.run([HAULIER, "submit", job, "--follow"], env=env, check=False).returncode
+
+
+def _environment(address: str, folder: Path) -> dict[str, str]:
+    """Settings of this demo alone: what the user's environment or files say does not count."""
+    (folder / "haulier.toml").touch()
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HAULIER_")}
+    return {
+        **plain,
+        "DOCKER_HOST": docker_engine.address(),
+        "HAULIER_CONFIG": str(folder / "haulier.toml"),
         "HAULIER_SERVER": f"http://{address}",
         "HAULIER_DATASTORE_SQLITE_PATH": str(folder / "haulier.db"),
         "HAULIER_WORKER_DATA": str(folder / "worker"),
         "HAULIER_WORKER_ADDRESS": f"localhost:{free_port()}",
     }
-    _say(f"serving on http://{address}")
-    with _serving(address, runtime, env, folder / "server.log"):
-        _say(f"submitting {job}")
-        return subprocess.run([HAULIER, "submit", job, "--follow"], env=env, check=False).returncode
 
 
 def _runtime() -> list[str]:
