@@ -71,6 +71,7 @@ class _Keeper:
         self._run = run
         self._main = 0
         self._status: int | None = None
+        self._ending = False
 
     def keep(self, order: dict[str, Any], output: int) -> None:
         waker = _wake_on_child()
@@ -101,21 +102,27 @@ class _Keeper:
         except OSError:
             word = b""
         if word == b"T":
+            self._ending = True
             for process in _descendants(os.getpid()):
                 _signal(process, signal.SIGTERM)
             return True
         return False
 
     def _reap(self) -> bool:
-        """Reap what has ended. Returns whether the run's own process has."""
-        with contextlib.suppress(ChildProcessError):
-            while True:
+        """Reap what has ended. Returns whether the run is over.
+
+        That is when its own process has ended; after a SIGTERM, when all have: each may have
+        something to put in order.
+        """
+        while True:
+            try:
                 process, status = os.waitpid(-1, os.WNOHANG)
-                if process == self._main:
-                    self._status = status
-                if not process:
-                    break
-        return self._status is not None
+            except ChildProcessError:
+                return True
+            if process == self._main:
+                self._status = status
+            if not process:
+                return self._status is not None and not self._ending
 
     def _report(self, seconds: float, fault: str) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
