@@ -24,6 +24,8 @@ class PlainCommands:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._changed = asyncio.Condition()
+        self.submitted: asyncio.Queue[str] = asyncio.Queue()
+        self.listened = asyncio.Event()
         self._listeners: set[asyncio.Queue[StateChanged]] = set()
 
     async def submit(
@@ -44,6 +46,7 @@ class PlainCommands:
             if found.body_hash != body_hash:
                 raise Conflict("the key was used with another body")
             return found
+        self.submitted.put_nowait(job.id)
         await self.tell(job)
         return job
 
@@ -146,6 +149,7 @@ class PlainCommands:
     async def events(self) -> AsyncIterator[StateChanged]:
         mine: asyncio.Queue[StateChanged] = asyncio.Queue()
         self._listeners.add(mine)
+        self.listened.set()
         try:
             while True:
                 yield await mine.get()

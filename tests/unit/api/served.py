@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,7 @@ from yarl import URL
 
 from coordinator.api.server import ApiRunner
 from coordinator.store.sqlite import SqliteStore
+from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
 from shared.config.tree import Config, CoordinatorSettings, Middleware
 from shared.model import language
@@ -67,6 +69,20 @@ class Served:
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.ask("GET", path, **options)
+
+    async def stream(self, path: str, **headers: str) -> AsyncGenerator[ServerEvent, None]:
+        """Yield the events of a stream until it closes."""
+        reader = EventReader()
+        async with self.session.get(self.url + path, headers=headers) as response:
+            assert response.status == 200, await response.text()
+            assert response.content_type == "text/event-stream"
+            async for chunk in response.content.iter_any():
+                for event in reader.feed(chunk):
+                    yield event
+
+    async def events(self, path: str, **headers: str) -> list[ServerEvent]:
+        """Return all events of a stream that ends by itself."""
+        return [event async for event in self.stream(path, **headers)]
 
     async def submit(self, text: str = HELLO, **headers: str) -> dict[str, Any]:
         answer = await self.ask("POST", "/jobs", data=text.encode(), headers={**YAML, **headers})

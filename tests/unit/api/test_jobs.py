@@ -350,9 +350,7 @@ async def test_an_idempotency_key(api: Served) -> None:
 
 async def test_waiting_for_the_end(api: Served) -> None:
     waiting = asyncio.create_task(api.submit(HELLO + "wait: {timeout: 20s}\n"))
-    while not (items := (await api.get("/jobs")).json["items"]):
-        await asyncio.sleep(0)
-    await api.commands.become(items[0]["id"], "FAILED", error="boom")
+    await api.commands.become(await api.commands.submitted.get(), "FAILED", error="boom")
     job = await waiting
     assert (job["state"], job["error"]) == ("FAILED", "boom")
     assert len(job["tasks"]) == 1

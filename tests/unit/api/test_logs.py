@@ -1,0 +1,235 @@
+"""Logs: pages, the download, and streams that neither repeat nor leave out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from coordinator.api import log_follower
+from coordinator.api.log_cursor import Cursor, Place, read_cursor, write_cursor
+from haulier.sse import ServerEvent
+from shared.model import language
+from shared.model.documents import SECOND, Pulse, Task
+from shared.model.writes import Change
+from tests.unit.api.served import Served
+
+
+def lines(events: list[ServerEvent]) -> list[str]:
+    return [event.data for event in events if event.name == "message"]
+
+
+async def ended(api: Served, *contents: str, **fields: Any) -> tuple[str, Task]:
+    """A job that ended, with one task and its log."""
+    job = (await api.submit())["id"]
+    values = {"state": "COMPLETED", "run": 1, "log_parts": len(contents), **fields}
+    task = await api.task(job, ended_at=api.store.now(), **values)
+    await api.log(task, *contents)
+    await api.commands.become(job, "COMPLETED")
+    return job, task
+
+
+async def test_parts_newest_first(api: Served) -> None:
+    job, task = await ended(api, "a\nb\n", "c\n", "d\n")
+    for path in (f"/jobs/{job}/log", f"/tasks/{task.id}/log"):
+        page = (await api.get(f"{path}?size=2")).json
+        assert [part["contents"] for part in page["items"]] == ["d\n", "c\n"]
+        assert page["items"][0]["number"] == 3
+        assert page["items"][0]["taskId"] == task.id
+        assert set(page["items"][0]) == {"id", "number", "taskId", "contents", "createdAt"}
+        assert (page["size"], page["totalPages"], page["totalItems"]) == (2, 2, 3)
+        found = (await api.get(f"{path}?q=B")).json
+        assert [part["number"] for part in found["items"]] == [1]
+    assert (await api.get(f"/jobs/{job}/log?size=x")).status == 400
+
+
+async def test_a_page_holds_up_to_100_parts(api: Served) -> None:
+    job, _ = await ended(api, *(f"{n}\n" for n in range(120)))
+    assert (await api.get(f"/jobs/{job}/log")).json["size"] == 25
+    assert (await api.get(f"/jobs/{job}/log?size=1000")).json["size"] == 100
+
+
+async def test_only_the_run_that_counts(api: Served) -> None:
+    job, task = await ended(api, "lost\n", run=2, log_parts=1)
+    await api.log(task, "kept\n", run=2)
+    for path in (f"/jobs/{job}/log", f"/tasks/{task.id}/log", f"/tasks/{task.id}/log?q=t"):
+        page = (await api.get(path)).json
+        assert [part["contents"] for part in page["items"]] == ["kept\n"]
+    assert (await api.get(f"/jobs/{job}/log/download")).text == "kept\n"
+    assert lines(await api.events(f"/jobs/{job}/log/stream")) == ["kept"]
+
+
+async def test_download(api: Served) -> None:
+    job, _ = await ended(api, "a\r\nb\n", "c\n\n")
+    second = await api.task(job, id="t0", created_at=api.store.now() + 1, run=1, state="COMPLETED")
+    await api.log(second, "é\x00end")
+    answer = await api.get(f"/jobs/{job}/log/download")
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert f"{job}.log" in answer.headers["Content-Disposition"]
+    assert answer.text == "a\r\nb\nc\n\né\x00end"
+
+
+async def test_the_stream_of_what_has_ended(api: Served) -> None:
+    job, task = await ended(api, "a\nb\n", "\nc\r\nd\re\n")
+    for path in (f"/jobs/{job}/log/stream", f"/tasks/{task.id}/log/stream"):
+        events = await api.events(path)
+        assert lines(events) == ["a", "b", "", "c", "d\ne"]
+        assert events[-1].name == "end"
+        assert json.loads(events[-1].data) == {"state": "COMPLETED"}
+
+
+async def test_lines_as_json(api: Served) -> None:
+    job, task = await ended(api, "a\n")
+    (event, _) = await api.events(f"/jobs/{job}/log/stream?format=json")
+    part = json.loads(event.data)
+    assert (part["taskId"], part["number"], part["contents"]) == (task.id, 1, "a\n")
+    assert (await api.get(f"/jobs/{job}/log/stream?format=xml")).status == 400
+
+
+async def test_resuming_anywhere_neither_repeats_nor_leaves_out(api: Served) -> None:
+    job, _ = await ended(api, "1\n2\n", "3\n", "\n", "4\n5\n6\n")
+    second = await api.task(job, id="t2", position=2, state="FAILED", run=1, log_parts=2)
+    await api.log(second, "7\n8\n", "9\n")
+    events = await api.events(f"/jobs/{job}/log/stream")
+    whole = lines(events)
+    assert whole == ["1", "2", "3", "", "4", "5", "6", "7", "8", "9"]
+    for at, event in enumerate(events[:-1]):
+        rest = await api.events(f"/jobs/{job}/log/stream", **{"Last-Event-ID": event.id})
+        assert lines(rest) == whole[at + 1 :], event.id
+        assert rest[-1].name == "end"
+
+
+async def test_resuming_while_many_tasks_run(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_follower, "WINDOW", 3)
+    job = (await api.submit())["id"]
+    for number in range(8):
+        at = api.store.now()
+        task = await api.task(job, id=f"t{number}", created_at=number // 3, ended_at=at)
+        await api.store.change(
+            Change(kind=Task, id=task.id, set={"state": "COMPLETED", "run": 1, "log_parts": 2})
+        )
+        await api.log(task, f"{number}a\n{number}b\n", f"{number}c\n")
+    await api.commands.become(job, "COMPLETED")
+    events = await api.events(f"/jobs/{job}/log/stream")
+    whole = lines(events)
+    assert whole == [f"{number}{letter}" for number in range(8) for letter in "abc"]
+    for at, event in enumerate(events[:-1]):
+        rest = await api.events(f"/jobs/{job}/log/stream", **{"Last-Event-ID": event.id})
+        assert lines(rest) == whole[at + 1 :], event.id
+
+
+@pytest.mark.parametrize("id", ["x", "1", "1-a~b", "1-a~t.1.1", "9" * 30 + "-", "~" * 999])
+async def test_an_id_that_is_none_of_ours(api: Served, id: str) -> None:
+    job, _ = await ended(api, "a\n")
+    answer = await api.get(f"/jobs/{job}/log/stream", headers={"Last-Event-ID": id})
+    assert answer.status == 400
+    assert "Last-Event-ID" in answer.message
+
+
+def test_a_cursor_reads_back() -> None:
+    places = (Place("t1", 1, 2, 3), Place("t2", 1, 0, 0))
+    assert read_cursor(write_cursor((12, "t3"), places)) == Cursor((12, "t3"), places)
+    assert read_cursor("") == Cursor()
+
+
+async def test_the_stream_is_live(api: Served) -> None:
+    job = (await api.submit())["id"]
+    async with aclosing(api.stream(f"/jobs/{job}/log/stream")) as stream:
+        task = await api.task(job, state="RUNNING", run=1)
+        await api.log(task, "first\n")
+        assert (await anext(stream)).data == "first"
+        await api.log(task, "third\n", first=3)
+        await api.log(task, "second\n", first=2)
+        assert (await anext(stream)).data == "second"
+        assert (await anext(stream)).data == "third"
+        fields = {"state": "COMPLETED", "log_parts": 4, "ended_at": api.store.now()}
+        await api.store.change(Change(kind=Task, id=task.id, set=fields))
+        await api.commands.become(job, "COMPLETED")
+        await api.log(task, "late\n", first=4)
+        assert (await anext(stream)).data == "late"
+        assert (await anext(stream)).name == "end"
+        assert await anext(stream, None) is None
+
+
+async def test_a_newer_run_is_followed_from_its_beginning(api: Served) -> None:
+    job = (await api.submit())["id"]
+    task = await api.task(job, state="RUNNING", run=1)
+    await api.log(task, "one\n", "two\n")
+    async with aclosing(api.stream(f"/tasks/{task.id}/log/stream")) as stream:
+        assert (await anext(stream)).data == "one"
+        last = await anext(stream)
+        await api.store.change(Change(kind=Task, id=task.id, set={"run": 2}))
+        await api.log(task, "again\n", run=2)
+        assert (await anext(stream)).data == "again"
+    resumed = api.stream(f"/tasks/{task.id}/log/stream", **{"Last-Event-ID": last.id})
+    async with aclosing(resumed) as stream:
+        assert (await anext(stream)).data == "again"
+
+
+async def test_a_cancelled_task_ends_its_stream(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "UNTOLD", 0.1)
+    job, task = await ended(api, "a\n", state="CANCELLED", log_parts=None)
+    events = await api.events(f"/tasks/{task.id}/log/stream")
+    assert lines(events) == ["a"]
+    assert json.loads(events[-1].data) == {"state": "CANCELLED"}
+    skipped = await api.task(job, id="s", state="SKIPPED", ended_at=api.store.now())
+    assert [event.name for event in await api.events(f"/tasks/{skipped.id}/log/stream")] == ["end"]
+
+
+async def test_parts_that_never_come_are_given_up(api: Served) -> None:
+    job, task = await ended(api, "a\n", log_parts=3)
+    await api.log(task, "c\n", first=3)
+    mark = api.store.now() + 31 * SECOND
+    await api.store.insert(Pulse(id="pulse", stamps={"logs": mark}))
+    assert lines(await api.events(f"/jobs/{job}/log/stream")) == ["a", "c"]
+    assert (await api.get(f"/tasks/{task.id}/log")).json["totalItems"] == 2
+
+
+async def test_an_answer_waits_for_parts_on_their_way(api: Served) -> None:
+    job, task = await ended(api, "a\n", log_parts=2)
+    asked = asyncio.create_task(api.get(f"/jobs/{job}/log"))
+    downloaded = asyncio.create_task(api.get(f"/jobs/{job}/log/download"))
+    await api.get("/health")
+    assert not asked.done()
+    await api.log(task, "b\n", first=2)
+    assert (await asked).json["totalItems"] == 2
+    assert (await downloaded).text == "a\nb\n"
+
+
+async def test_composites_have_no_log_of_their_own(api: Served) -> None:
+    job, _ = await ended(api, "a\n")
+    parallel = language.Parallel(tasks=[language.Task(name="x", run="x")])
+    await api.task(job, id="p", definition=language.Task(name="p", parallel=parallel))
+    assert lines(await api.events(f"/jobs/{job}/log/stream")) == ["a"]
+
+
+async def test_the_stream_of_a_job_that_is_deleted(api: Served) -> None:
+    job = (await api.submit())["id"]
+    async with aclosing(api.stream(f"/jobs/{job}/log/stream")) as stream:
+        task = await api.task(job, state="RUNNING", run=1)
+        await api.log(task, "a\n")
+        assert (await anext(stream)).data == "a"
+        await api.store.delete_job(await api.job(job))
+        end = await anext(stream)
+        assert (end.name, json.loads(end.data)) == ("end", {"state": "DELETED"})
+
+
+async def test_streams_end_when_the_server_stops(api: Served) -> None:
+    job = (await api.submit())["id"]
+    task = await api.task(job, state="RUNNING", run=1)
+    await api.log(task, "a\n")
+    async with aclosing(api.stream(f"/jobs/{job}/log/stream")) as stream:
+        assert (await anext(stream)).data == "a"
+        await api.runner.cleanup()
+        assert await anext(stream, None) is None
+
+
+async def test_head_of_a_stream(api: Served) -> None:
+    job = (await api.submit())["id"]
+    answer = await api.ask("HEAD", f"/jobs/{job}/log/stream")
+    assert (answer.status, answer.body) == (200, b"")
