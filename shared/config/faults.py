@@ -45,9 +45,17 @@ def bad_value(setting: Setting, key: str, value: object, origin: str, problem: s
 
 def unknown_key(path: str, value: object, origin: str) -> Fault:
     """Return the fault of a key that is no setting, with the nearest one."""
-    secret = any(word in path.rpartition(".")[2].lower() for word in _SECRET_WORDS)
+    group, _, name = path.rpartition(".")
+    secret = any(word in name.lower() for word in _SECRET_WORDS) or _holds_secrets(group)
     shown = None if secret or isinstance(value, dict) else show_given(None, value)
     return Fault(path, shown, origin, f"no such setting{near(path)}")
+
+
+def _holds_secrets(group: str) -> bool:
+    """Return whether a secret is among a group's own settings: a mistyped key may be meant for it."""
+    return any(
+        each.secret and each.path.rpartition(".")[0] == group for each in settings().values()
+    )
 
 
 def near(path: str) -> str:

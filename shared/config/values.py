@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -50,7 +52,7 @@ def from_toml(setting: Setting, value: Any) -> Any:
     if setting.is_list:
         return _checked(setting, _texts(value))
     if setting.kind == "cpus" and isinstance(value, int | float) and not isinstance(value, bool):
-        value = format(value, "f") if isinstance(value, float) else str(value)
+        value = format(Decimal(str(value)), "f")
     if setting.kind in ("bool", "int", "float", "slots", "size"):
         return _checked(setting, _typed(setting, value))
     return from_text(setting, _text(setting, value))
@@ -135,6 +137,8 @@ def _checked(setting: Setting, value: Any) -> Any:
 def _check_range(setting: Setting, value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
+    if math.isnan(value):
+        raise ValueError("must be a number")
     if setting.least is not None and value < setting.least:
         raise ValueError(f"must be at least {_bound(setting, setting.least)}")
     if setting.above is not None and value <= setting.above:

@@ -159,9 +159,10 @@ class SeedServer:
                 headers=self.fail_with.headers,
             )
         try:
-            return await handler(request)
+            answer: web.StreamResponse = await handler(request)
         except web.HTTPNotFound:
             return _refusal(404, "not found")
+        return answer
 
     def _routes(self) -> list[web.RouteDef]:
         done = self._done

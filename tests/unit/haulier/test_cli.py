@@ -219,8 +219,8 @@ def test_misuse_is_exit_code_2(haulier: Command) -> None:
         code, out, err = haulier(*argv)
         assert (code, out) == (2, "")
         assert "Usage: haulier" in err
-    for argv in (("run", "worker", "--nope"), ("run", "standalone", "--set", "novalue")):
-        code, _, err = haulier(*argv)
+    for flags in (("run", "worker", "--nope"), ("run", "standalone", "--set", "novalue")):
+        code, _, err = haulier(*flags)
         assert code == 2
         assert "usage: haulier run" in err
 
