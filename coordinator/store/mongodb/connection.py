@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -102,7 +103,8 @@ class Connection:
 
     def open(self) -> None:
         """Make the client; it connects when it is used. Raises `StoreMisconfigured`."""
-        with translated_at_start():
+        with translated_at_start(), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # an option that the driver would ignore
             if self._client is None:
                 self._client = AsyncIOMotorClient(self._url, **OPTIONS)
             self._database = self._client[self._name]

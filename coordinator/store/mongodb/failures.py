@@ -50,7 +50,7 @@ def translated_at_start() -> Iterator[None]:
     """Raise our errors for the driver's, when whoever starts us can mend what will not pass."""
     try:
         yield
-    except (ConfigurationError, InvalidURI, InvalidName, ValueError) as error:
+    except (ConfigurationError, InvalidURI, InvalidName, ValueError, UserWarning) as error:
         raise StoreMisconfigured(f"datastore.mongodb: {_short(error)}") from error
     except OperationFailure as error:
         if error.code in FOR_GOOD:
