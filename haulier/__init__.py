@@ -2,7 +2,8 @@
 
 from haulier.client import Client
 from haulier.errors import ApiError, HaulierError, UnreachableError
+from shared.version import version
 
 __all__ = ["ApiError", "Client", "HaulierError", "UnreachableError", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = version()

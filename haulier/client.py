@@ -196,11 +196,12 @@ class Client(Transport):
         return self._follow(f"/tasks/{path_name(task_id)}/log/stream")
 
     async def _follow(self, path: str) -> AsyncGenerator[LogLine]:
-        async with aclosing(self.stream(path)) as events:
+        async with aclosing(self.stream(path, {"format": "json"})) as events:
             async for event in events:
                 if event.name == "end":
                     return
-                yield LogLine(task_id=event.task, text=event.data)
+                part: LogPart = _read(event.data.encode(), LogPart)
+                yield LogLine(task_id=part.task_id, text=part.contents.removesuffix("\n"))
 
     def download_log(self, job_id: str) -> AsyncGenerator[bytes]:
         """Yield the whole log of a job as text in UTF-8, as it comes."""

@@ -132,9 +132,9 @@ class LogPart(Result, frozen=True, kw_only=True):
 
 
 class LogLine(Result, frozen=True, kw_only=True):
-    """A line of a log that is followed, without its end. `task_id` is empty where it is not told."""
+    """A line of a log that is followed, without its end."""
 
-    task_id: str = ""
+    task_id: str
     text: str
 
 

@@ -17,8 +17,6 @@ class ServerEvent(msgspec.Struct, frozen=True):
     name: str
     data: str
     id: str
-    task: str = ""
-    """Of a job's log: which task the line is from. A field of ours, which browsers pass over."""
 
 
 class EventReader:
@@ -33,7 +31,6 @@ class EventReader:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._rest = ""
         self._name = ""
-        self._task = ""
         self._data: list[str] = []
         self._id = last_id
 
@@ -62,8 +59,6 @@ class EventReader:
             self._data.append(value)
         elif field == "event":
             self._name = value
-        elif field == "task":
-            self._task = value
         elif field == "id" and "\0" not in value:
             self._id = value
         elif field == "retry" and re.fullmatch(r"[0-9]{1,9}", value):
@@ -72,8 +67,8 @@ class EventReader:
 
     def _dispatch(self) -> ServerEvent | None:
         self.last_id = self._id
-        data, name, task = self._data, self._name, self._task
-        self._data, self._name, self._task = [], "", ""
+        data, name = self._data, self._name
+        self._data, self._name = [], ""
         if not data and not name:
             return None
-        return ServerEvent(name or "message", "\n".join(data), self.last_id, task)
+        return ServerEvent(name or "message", "\n".join(data), self.last_id)

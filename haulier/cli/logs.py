@@ -139,7 +139,7 @@ class _Prefixes:
 
     async def of(self, task_id: str) -> str:
         """Return the prefix of a task's lines, asking for the task's name once."""
-        if not (self._several and task_id):
+        if not self._several:
             return ""
         if task_id not in self._known:
             name = plain(await self._name(task_id)) or task_id[:8]

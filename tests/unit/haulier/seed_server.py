@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -285,8 +286,9 @@ class SeedServer:
                 assert request.transport is not None
                 request.transport.close()  # without the end of the body
                 return response
-            event = f"id: {first + sent + 1}\ntask: {task_id}\ndata: {line}\n\n"
-            await response.write(event.encode())
+            part = {"id": "p", "number": 1, "taskId": task_id, "contents": f"{line}\n"}
+            data = json.dumps(part) if request.query.get("format") == "json" else line
+            await response.write(f"id: {first + sent + 1}\ndata: {data}\n\n".encode())
         self.streaming.set()
         if self.hold_stream:
             assert self._stop is not None

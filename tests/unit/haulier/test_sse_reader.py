@@ -12,12 +12,12 @@ from haulier.sse import EventReader, ServerEvent
 
 STREAM = (
     "\ufeffretry: 1500\n: comment\n\nid: 1\r\ndata: a\r\ndata:  b\r\n\r\n"
-    "event: end\rid: 2\rdata\r\rtask: t1\ndata: wörld\nunknown: x\n\ndata: never finished\n"
+    "event: end\rid: 2\rdata\r\rdata: wörld\nunknown: x\n\ndata: never finished\n"
 )
 EVENTS = [
     ServerEvent("message", "a\n b", "1"),
     ServerEvent("end", "", "2"),
-    ServerEvent("message", "wörld", "2", "t1"),
+    ServerEvent("message", "wörld", "2"),
 ]
 
 
