@@ -141,7 +141,10 @@ async def _change_roles(request: web.Request, *, give: bool) -> web.StreamRespon
         if sorted(roles) == sorted(user.roles):
             return answer(OK)
         change = Change(
-            kind=User, id=user.id, where={"roles": user.roles}, set={"roles": sorted(roles)}
+            kind=User,
+            id=user.id,
+            where={"rev": user.rev},
+            set={"roles": sorted(roles), "rev": user.rev + 1},
         )
         if await store.change(change) is not None:
             return answer(OK)

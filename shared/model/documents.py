@@ -292,6 +292,8 @@ class User(Document, kw_only=True, rename="camel"):
     name: str = ""
     password_hash: str = ""
     roles: list[str] = []
+    rev: int = 0
+    """Counts the changes of `roles`, so that two at once don't undo each other."""
     created_at: Micros = 0
     disabled: bool = False
 
