@@ -28,8 +28,9 @@ class Vault:
     """Seals with `key`; opens what was sealed with it or with one of `old_keys`.
 
     A key is a Fernet key (32 bytes in URL-safe base64: `openssl rand -base64 32 | tr +/ -_`) or any
-    passphrase, from which one is derived by scrypt (RFC 7914; n=2^15, r=8, p=1). To change it without
-    a stop: add the new one to `old_keys` everywhere, then make it `key` and the former one old.
+    passphrase, from which one is derived by scrypt (RFC 7914; n=2^15, r=8, p=1). To change it
+    without a stop: add the new one to `old_keys` everywhere, then make it `key` and the former one
+    old.
     """
 
     def __init__(self, key: str, old_keys: Sequence[str] = ()) -> None:
@@ -49,7 +50,9 @@ class Vault:
             ) from None
 
     def reseal(self, token: str) -> str:
-        """Return the same content sealed with `key`, whichever key it was sealed with. Raises `WrongKey`."""
+        """Return the same content sealed with `key`, whichever key it was sealed with. Raises
+        `WrongKey`.
+        """
         return self.seal(self.open(token))
 
 

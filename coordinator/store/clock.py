@@ -12,7 +12,9 @@ CATCH_UP = 2
 
 
 class FollowingClock:
-    """Gives the time of `source`; where that was set back, runs at half speed until it has caught up."""
+    """Gives the time of `source`; where that was set back, runs at half speed until it has caught
+    up.
+    """
 
     def __init__(
         self, source: Callable[[], Micros], elapsed: Callable[[], int] = time.monotonic_ns

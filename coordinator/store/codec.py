@@ -1,12 +1,14 @@
 """How a document rests: a plain map of what a datastore can hold, the same in every adapter.
 
-A field is **open** where its type is flat (a scalar, a list of scalars, a map from text to scalars, a
-struct of scalars, a list of such): a store sees into it, can match it and index it. Any other field,
-and every field of `sealed`, is **closed**: it rests as one MessagePack value, in which no store meddles.
-So names with dots and dollars, whole 64-bit numbers, NaN and bytes come back as they were. With a vault
-a sealed field that is not empty rests as text, `sealed:` and the vault's token of that MessagePack.
+A field is **open** where its type is flat (a scalar, a list of scalars, a map from text to scalars,
+a struct of scalars, a list of such): a store sees into it, can match it and index it. Any other
+field, and every field of `sealed`, is **closed**: it rests as one MessagePack value, in which no
+store meddles. So names with dots and dollars, whole 64-bit numbers, NaN and bytes come back as they
+were. With a vault a sealed field that is not empty rests as text, `sealed:` and the vault's token
+of that MessagePack.
 
-What is None is absent. Keys of open maps are escaped (`%2E` for a dot), as MongoDB and JSON paths need.
+What is None is absent. Keys of open maps are escaped (`%2E` for a dot), as MongoDB and JSON paths
+need.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ D = TypeVar("D", bound=Document)
 
 SEALED = "sealed:"
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
-"""The most that a document may hold in any store: MongoDB's limit, less room for what surrounds it."""
+"""The most that a document may hold in any store: MongoDB's limit, less room for what surrounds it.
+"""
 MAX_INT = 2**63 - 1
 
 _SPECIAL_IN_KEY = re.compile(r"""[%.$"'\\\[\]\x00-\x1f]""")
@@ -137,7 +140,9 @@ def key_of(stored: str) -> str:
 
 
 class Codec:
-    """Turns documents into plain maps (Python field name → what rests) and back, with or without a vault."""
+    """Turns documents into plain maps (Python field name → what rests) and back, with or without a
+    vault.
+    """
 
     def __init__(self, vault: Vault | None = None) -> None:
         self._vault = vault

@@ -10,8 +10,9 @@ from shared.model.documents import Delivery, Document, Items, Job, LogPart, Sche
 class Index(msgspec.Struct, frozen=True):
     """An index over fields (Python names; `-` before one that falls).
 
-    `unique` holds among documents in which all fields of `where` have these values and all `fields` are present;
-    a non-unique index with `where` may be partial in the same way."""
+    `unique` holds among documents in which all fields of `where` have these values and all `fields`
+    are present; a non-unique index with `where` may be partial in the same way.
+    """
 
     kind: type[Document]
     fields: tuple[str, ...]
@@ -53,4 +54,6 @@ INDEXES: tuple[Index, ...] = (
     Index(Schedule, ("-created_at", "-id")),
     Index(User, ("username",), unique=True),
 )
-"""Every document with intents is besides indexed by when the first of them is due (`Store.overdue`)."""
+"""Every document with intents is besides indexed by when the first of them is due
+(`Store.overdue`).
+"""

@@ -9,10 +9,12 @@ TEXT = b"haulier"
 
 
 def checked(vault: Vault | None, token: str | None) -> str | None:
-    """Return the token to keep in the store: `TEXT` sealed with the present key, or None where there is none.
+    """Return the token to keep in the store: `TEXT` sealed with the present key, or None where
+    there is none.
 
-    `token` is what was kept there. `StoreMisconfigured` where it can not be opened: so what was stored could not
-    be read, and what would be stored others could not read."""
+    `token` is what was kept there. `StoreMisconfigured` where it can not be opened: so what was
+    stored could not be read, and what would be stored others could not read.
+    """
     if token is None:
         return None if vault is None else vault.seal(TEXT)
     if vault is None:

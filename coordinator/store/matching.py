@@ -1,4 +1,6 @@
-"""What `Where`, `Change.set` and `order` speak of, looked up in a kind's fields, for every adapter to render."""
+"""What `Where`, `Change.set` and `order` speak of, looked up in a kind's fields, for every adapter
+to render.
+"""
 
 from __future__ import annotations
 

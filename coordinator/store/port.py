@@ -1,9 +1,10 @@
 """What the coordinator asks of a datastore. One contract suite runs over all adapters.
 
-All truth is in documents of `shared.model.documents`. A change is one compare-and-set on one document; there are no
-transactions over several. On return a write is durable (majority-acknowledged and journalled, or synced to disk)
-unless its method says otherwise. Every method raises `StoreUnavailable` while the datastore does not answer within
-its deadline; then a write may or may not have been made, and may be repeated.
+All truth is in documents of `shared.model.documents`. A change is one compare-and-set on one
+document; there are no transactions over several. On return a write is durable
+(majority-acknowledged and journalled, or synced to disk) unless its method says otherwise. Every
+method raises `StoreUnavailable` while the datastore does not answer within its deadline; then a
+write may or may not have been made, and may be repeated.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Page(msgspec.Struct, Generic[D], frozen=True):
 
 
 class Viewer(msgspec.Struct, frozen=True):
-    """On whose behalf jobs are read: only those without permissions, or with one for this user or these roles."""
+    """On whose behalf jobs are read: only those without permissions, or with one for this user or
+    these roles.
+    """
 
     username: str
     roles: tuple[str, ...] = ()
@@ -42,8 +45,10 @@ class Store(Protocol):
     """A datastore."""
 
     async def start(self) -> None:
-        """Connect, waiting for ever with growing delays while it is not there and saying so in the log; make or
-        migrate collections and indexes (safe when many start at once). `StoreMisconfigured` where waiting can't help."""
+        """Connect, waiting for ever with growing delays while it is not there and saying so in the
+        log; make or migrate collections and indexes (safe when many start at once).
+        `StoreMisconfigured` where waiting can't help.
+        """
 
     async def close(self) -> None:
         """Finish what was asked for and close."""
@@ -52,8 +57,10 @@ class Store(Protocol):
         """Return if it answers within 2 s (and takes writes), else raise `StoreUnavailable`."""
 
     def now(self) -> Micros:
-        """The store's clock: the server's, known to within tens of milliseconds and never running backwards; kept by the
-        adapter from a look at the server's clock every few seconds and the process's monotonic clock."""
+        """The store's clock: the server's, known to within tens of milliseconds and never running
+        backwards; kept by the adapter from a look at the server's clock every few seconds and the
+        process's monotonic clock.
+        """
 
     async def get(self, kind: type[D], id: str) -> D | None:
         """Return one document (the latest, also after a failover), or None."""
@@ -62,35 +69,52 @@ class Store(Protocol):
         """Return those of `ids` that exist, in the order of `ids`."""
 
     async def insert(self, document: Document) -> bool:
-        """Store a new document. False where its id is taken: then nothing is changed. A unique index
-        (`coordinator.store.indexes`) that refuses it raises `SlotTaken`."""
+        """Store a new document. False where its id is taken: then nothing is changed. A unique
+        index (`coordinator.store.indexes`) that refuses it raises `SlotTaken`.
+        """
 
     async def insert_many(self, documents: Sequence[Document]) -> int:
-        """Store those whose id is new, leaving the others as they are; return how many were new. One bulk write;
-        not all-or-nothing: repeated, it makes the rest."""
+        """Store those whose id is new, leaving the others as they are; return how many were new.
+        One bulk write; not all-or-nothing: repeated, it makes the rest.
+        """
 
     async def change(self, change: Change[D]) -> D | None:
-        """Make one compare-and-set. Returns the document as it is after it, or None where nothing matched (or a
-        unique index refused it)."""
+        """Make one compare-and-set. Returns the document as it is after it, or None where nothing
+        matched (or a unique index refused it).
+        """
 
     async def change_many(self, changes: Sequence[Change[Any]]) -> int:
         """Make many compare-and-sets in bulk, each for itself; return how many matched."""
 
     async def change_first(
-        self, kind: type[D], where: Where, order: Sequence[str], set: Mapping[str, Any], add_then: tuple[Intent, ...] = ()
+        self,
+        kind: type[D],
+        where: Where,
+        order: Sequence[str],
+        set: Mapping[str, Any],
+        add_then: tuple[Intent, ...] = (),
     ) -> D | None:
-        """Compare-and-set the first document of `order` that matches `where`; return it as it is after, or None where
-        none matches or a unique index refuses. Two callers never get the same one unless it matches again."""
+        """Compare-and-set the first document of `order` that matches `where`; return it as it is
+        after, or None where none matches or a unique index refuses. Two callers never get the same
+        one unless it matches again.
+        """
 
     async def delete(self, kind: type[Document], where: Where, limit: int | None = None) -> int:
         """Delete what matches, at most `limit`; return how many."""
 
     async def find(
-        self, kind: type[D], where: Where, order: Sequence[str] = (), limit: int | None = None, skip: int = 0,
+        self,
+        kind: type[D],
+        where: Where,
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        skip: int = 0,
         without: Sequence[str] = (),
     ) -> list[D]:
-        """Return what matches. `order`: field names, `-` before one that falls. `without`: fields that need not be
-        read (they must have a default). `where` and `order` should be served by an index of `coordinator.store.indexes`."""
+        """Return what matches. `order`: field names, `-` before one that falls. `without`: fields
+        that need not be read (they must have a default). `where` and `order` should be served by an
+        index of `coordinator.store.indexes`.
+        """
 
     async def count(self, kind: type[Document], where: Where, cap: int | None = None) -> int:
         """Return how many match, counting no further than `cap`."""
@@ -102,27 +126,47 @@ class Store(Protocol):
         """Return documents that hold an intent due before `before`, the longest overdue first."""
 
     async def search_jobs(
-        self, *, terms: Sequence[str], tags_any: Sequence[Sequence[str]], state: str | None, viewer: Viewer | None,
-        skip: int, limit: int, cap: int,
+        self,
+        *,
+        terms: Sequence[str],
+        tags_any: Sequence[Sequence[str]],
+        state: str | None,
+        viewer: Viewer | None,
+        skip: int,
+        limit: int,
+        cap: int,
     ) -> Page[Job]:
-        """Return jobs, newest first, that have all of `terms` (whole words, any case, in name, description, tags or
-        state), for each list of `tags_any` at least one of its tags, and `state`. The total stops at `cap` where there
-        is a filter and may be an estimate where there is none. Costs about the same with a million jobs stored as with a thousand."""
+        """Return jobs, newest first, that have all of `terms` (whole words, any case, in name,
+        description, tags or state), for each list of `tags_any` at least one of its tags, and
+        `state`. The total stops at `cap` where there is a filter and may be an estimate where there
+        is none. Costs about the same with a million jobs stored as with a thousand.
+        """
 
     async def append_log(self, parts: Sequence[LogPart]) -> None:
         """Store parts; those that are there already are left as they are. One bulk write."""
 
     async def log_page(
-        self, *, job_id: str | None, task_ids: Sequence[str] | None, terms: Sequence[str], skip: int, limit: int
+        self,
+        *,
+        job_id: str | None,
+        task_ids: Sequence[str] | None,
+        terms: Sequence[str],
+        skip: int,
+        limit: int,
     ) -> Page[LogPart]:
-        """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any case)."""
+        """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any
+        case).
+        """
 
     async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
-        """Return `tasks.<var>`: for each var (of `names`, or all) the result of the COMPLETED task of the job that
-        completed latest with it."""
+        """Return `tasks.<var>`: for each var (of `names`, or all) the result of the COMPLETED task
+        of the job that completed latest with it.
+        """
 
     async def delete_job(self, job: Job) -> None:
-        """Delete a job, its tasks, items, log parts and deliveries; repeated, it deletes what is left."""
+        """Delete a job, its tasks, items, log parts and deliveries; repeated, it deletes what is
+        left.
+        """
 
     async def purge_logs(self, before: Micros, limit: int) -> int:
         """Delete log parts made before `before`, at most `limit`; return how many."""
@@ -133,10 +177,23 @@ class SlotTaken(Exception):
 
 
 class Unstorable(HaulierError):
-    """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where stores can see it,
-    text that is not Unicode. The message names the field; storing it again does not help."""
+    """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where
+    stores can see it, text that is not Unicode. The message names the field; storing it again does
+    not help.
+    """
 
 
 __all__ = [
-    "Above", "Below", "Change", "Has", "In", "Not", "Page", "SlotTaken", "Store", "Unstorable", "Viewer", "Where",
+    "Above",
+    "Below",
+    "Change",
+    "Has",
+    "In",
+    "Not",
+    "Page",
+    "SlotTaken",
+    "Store",
+    "Unstorable",
+    "Viewer",
+    "Where",
 ]

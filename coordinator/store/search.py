@@ -1,7 +1,8 @@
 """The words by which jobs are found: said once, so that every datastore finds the same.
 
-A word is a run of letters and digits, without regard to case; what surrounds words separates them and
-counts for nothing else, in a job and in a question alike. So no question has a syntax that could be broken.
+A word is a run of letters and digits, without regard to case; what surrounds words separates them
+and counts for nothing else, in a job and in a question alike. So no question has a syntax that
+could be broken.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class Search(msgspec.Struct, frozen=True):
-    """What a job must have: all words, of each set of tags one, the state, one of the readers (None: any)."""
+    """What a job must have: all words, of each set of tags one, the state, one of the readers
+    (None: any).
+    """
 
     words: tuple[str, ...]
     tags_any: tuple[tuple[str, ...], ...]

@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 
 
 async def until_available(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Return what `attempt` gives, trying for ever while it raises `StoreUnavailable`, and saying so in the log."""
+    """Return what `attempt` gives, trying for ever while it raises `StoreUnavailable`, and saying
+    so in the log.
+    """
     delay = FIRST_DELAY
     while True:
         try:

@@ -9,8 +9,8 @@ from shared.model.documents import Delivery, Intent, Items, Job, LogPart, Node, 
 
 
 def job(id: str, **fields: Any) -> Job:
-    filled = {"name": f"job {id}", "definition": language.Job(name=f"job {id}")} | fields
-    return Job(id=id, **filled)
+    filled: dict[str, Any] = {"name": f"job {id}", "definition": language.Job(name=f"job {id}")}
+    return Job(id=id, **(filled | fields))
 
 
 def task(id: str, job_id: str = "j", **fields: Any) -> Task:

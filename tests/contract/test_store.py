@@ -13,6 +13,7 @@ from shared.model import language
 from shared.model.documents import (
     DOCUMENTS,
     Actor,
+    Intent,
     Items,
     Job,
     Node,
@@ -65,7 +66,7 @@ async def test_a_document_comes_back_as_it_was(store: Store) -> None:
         schedule=ScheduleRef(id="s", cron="* * * * *"),
         created_at=1_760_000_000_000_001,
         result="done",
-        then=[intent("i", **{"a.b": {"$c": [1, None, 1.5]}})],
+        then=[Intent(id="i", do="follow", at=1, args={"a.b": {"$c": [1, None, 1.5]}})],
     )
     assert await store.insert(full)
     assert await store.get(Job, "j") == full
@@ -106,7 +107,21 @@ async def test_any_id_can_be_asked_for(store: Store) -> None:
 
 
 async def test_free_values_keep_their_types(store: Store) -> None:
-    values = [1, -1, 2**63, 2**64 - 1, 1.0, -0.0, math.inf, True, None, "x", [], {}, {"a.$b": [1]}]
+    values: list[Any] = [
+        1,
+        -1,
+        2**63,
+        2**64 - 1,
+        1.0,
+        -0.0,
+        math.inf,
+        True,
+        None,
+        "x",
+        [],
+        {},
+        {"a.$b": [1]},
+    ]
     await store.insert(items("i", [*values, math.nan]))
     found = await store.get(Items, "i")
     assert found is not None
@@ -403,7 +418,7 @@ async def test_matchers(store: Store, where: Where, found: str) -> None:
     await store.insert(task("d", state="CREATED", position=4, open=False))
     assert "".join(await ids(store, Task, where)) == found
     assert await store.count(Task, where) == len(found)
-    matches = {"where": where, "set": {"error": "hit"}}
+    matches: dict[str, Any] = {"where": where, "set": {"error": "hit"}}
     if "id" not in where:
         changed = [await store.change(Change(kind=Task, id=id, **matches)) for id in "abcd"]
         assert "".join(each.id for each in changed if each) == found

@@ -71,7 +71,9 @@ async def test_the_first_is_given_once(store: Store) -> None:
     )
     ids = sorted(each.id for each in taken if each is not None)
     assert len(ids) == len(set(ids))
-    while left := await store.change_first(Task, {"hold": "concurrency"}, ("index",), {"hold": None}):
+    while left := await store.change_first(
+        Task, {"hold": "concurrency"}, ("index",), {"hold": None}
+    ):
         ids.append(left.id)
     assert sorted(ids) == [f"{n:02}" for n in range(MANY)]
 

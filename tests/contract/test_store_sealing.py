@@ -19,8 +19,12 @@ def secretive() -> list[Job | Task | Items | Delivery]:
     definition = language.Job(name="n", secrets={"key": SECRET})
     return [
         job("j", definition=definition, result=SECRET),
-        task("t", evaluated=language.Task(name="t", env={"K": SECRET}), result=SECRET,
-             scope={"item": {"index": "0", "value": SECRET}}),
+        task(
+            "t",
+            evaluated=language.Task(name="t", env={"K": SECRET}),
+            result=SECRET,
+            scope={"item": {"index": "0", "value": SECRET}},
+        ),
         items("i", [SECRET]),
         delivery("d", url=f"http://x/{SECRET}", headers={"H": SECRET}, secret=SECRET),
     ]

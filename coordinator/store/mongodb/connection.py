@@ -1,7 +1,8 @@
 """The connection to MongoDB: its settings, its clock, and the errors that its calls raise.
 
-Motor is at its end of life upstream: it is imported here only, and called here and in `store.py` only, by what
-PyMongo's `AsyncMongoClient` has too (there `aggregate` and `close` are to be awaited as well).
+Motor is at its end of life upstream: it is imported here only, and called here and in `store.py`
+only, by what PyMongo's `AsyncMongoClient` has too (there `aggregate` and `close` are to be awaited
+as well).
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ OPTIONS: dict[str, Any] = {
 }
 """What our promises need, whatever the URL says.
 
-A write is on the disks of a majority when it returns. Reads go to the primary with its local view: a new primary has
-all that a majority has, at once, while a majority read there may lag behind an answered write for a moment."""
+A write is on the disks of a majority when it returns. Reads go to the primary with its local view:
+a new primary has all that a majority has, at once, while a majority read there may lag behind an
+answered write for a moment.
+"""
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,7 +29,9 @@ FOR_GOOD = frozenset({13, 18, 8000})
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise our errors for the driver's; what a unique index or a bulk met is left to who knows what it means."""
+    """Raise our errors for the driver's; what a unique index or a bulk met is left to who knows
+    what it means.
+    """
     try:
         yield
     except (DuplicateKeyError, BulkWriteError):
@@ -58,7 +59,7 @@ def translated_at_start() -> Iterator[None]:
                 f"MongoDB refuses the credentials of datastore.mongodb.url: {_short(error)}"
             ) from error
         raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from error
-    except (PyMongoError, asyncio.TimeoutError) as error:
+    except (TimeoutError, PyMongoError) as error:
         raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from error
 
 

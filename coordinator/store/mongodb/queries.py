@@ -129,7 +129,9 @@ def update_of(
     add_then: Sequence[Intent] = (),
     drop_then: Sequence[str] = (),
 ) -> dict[str, Any] | list[dict[str, Any]] | None:
-    """Return the one update that does all of it; None where there is nothing to do. Raises `Unstorable`."""
+    """Return the one update that does all of it; None where there is nothing to do. Raises
+    `Unstorable`.
+    """
     present: dict[str, Any] = {}
     absent: list[str] = []
     for target, value in targets_of(kind, set):
@@ -155,7 +157,9 @@ def update_of(
 def _pipeline(
     present: Mapping[str, Any], absent: list[str], added: list[Any], dropped: list[str]
 ) -> list[dict[str, Any]]:
-    """Return an update that sees the list of intents as it is: which are kept, which are new, which is due first."""
+    """Return an update that sees the list of intents as it is: which are kept, which are new, which
+    is due first.
+    """
     there = {"$ifNull": ["$then", []]}
     kept_ids = {"$setDifference": [{"$ifNull": ["$then.id", []]}, _literal(dropped)]}
     kept = {"$filter": {"input": there, "cond": {"$in": ["$$this.id", kept_ids]}}}

@@ -20,7 +20,9 @@ NEWEST_FIRST = [("createdAt", DESCENDING), (ID, DESCENDING)]
 
 
 def indexes_of(kind: type[Document]) -> list[IndexModel]:
-    """Return the indexes of a kind. Their names follow from what they are: a changed one is another one."""
+    """Return the indexes of a kind. Their names follow from what they are: a changed one is another
+    one.
+    """
     made = [_index(index) for index in INDEXES if index.kind is kind]
     made.append(_model([(OVERDUE, ASCENDING)], partial={OVERDUE: {"$exists": True}}))
     if kind is Job:

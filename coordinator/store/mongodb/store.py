@@ -37,7 +37,9 @@ INDEX_PATIENCE = 600.0
 
 
 class MongoStore:
-    """Keeps documents in the database `database` of the server at `url`. See `coordinator.store.port.Store`."""
+    """Keeps documents in the database `database` of the server at `url`. See
+    `coordinator.store.port.Store`.
+    """
 
     def __init__(self, url: str, database: str, vault: Vault | None = None) -> None:
         self._connection = Connection(url, database)

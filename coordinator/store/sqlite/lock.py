@@ -12,8 +12,9 @@ from shared.errors import StoreMisconfigured
 class FileLock:
     """Held from `take` to `release`, or until the process ends, however it ends.
 
-    It lies on a file of its own beside the database: closing any descriptor of the database itself would drop
-    the locks that SQLite has on it (POSIX)."""
+    It lies on a file of its own beside the database: closing any descriptor of the database itself
+    would drop the locks that SQLite has on it (POSIX).
+    """
 
     def __init__(self, database: Path) -> None:
         self._database = database

@@ -140,7 +140,9 @@ def _by_row(connection: sqlite3.Connection, keys: Sequence[Columns]) -> list[Col
 
 
 def _question(search: Search) -> str:
-    """Return a search in FTS5's own language; all that comes from a user is a word or a token by now."""
+    """Return a search in FTS5's own language; all that comes from a user is a word or a token by
+    now.
+    """
     parts = [f'{{_words state}} : "{word}"' for word in search.words]
     parts += [f"_tags : ({_any(tag_tokens(tags))})" for tags in search.tags_any]
     if search.state is not None:

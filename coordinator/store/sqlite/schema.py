@@ -1,8 +1,9 @@
 """The tables, made and moved on at the start.
 
-Tables, columns and indexes follow `DOCUMENTS` and `INDEXES`: what is missing is added, an index that is no longer
-wanted is dropped; a column of an older version stays, unread. What that can't do would be a step of its own from one
-`SCHEMA_VERSION` to the next. A file of a newer version is refused.
+Tables, columns and indexes follow `DOCUMENTS` and `INDEXES`: what is missing is added, an index
+that is no longer wanted is dropped; a column of an older version stays, unread. What that can't do
+would be a step of its own from one `SCHEMA_VERSION` to the next. A file of a newer version is
+refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SEARCHED = (WORDS, READERS, TAGS, "state")
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make or move on the schema. Raises `StoreMisconfigured` for a file that is not ours or newer than we are."""
+    """Make or move on the schema. Raises `StoreMisconfigured` for a file that is not ours or newer
+    than we are.
+    """
     _recognise(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -118,7 +121,9 @@ def _literal(value: object) -> str:
 
 
 def _make_search(connection: sqlite3.Connection) -> None:
-    """A full-text index over words that are already split (so `ascii`, which keeps each whole), kept by triggers."""
+    """A full-text index over words that are already split (so `ascii`, which keeps each whole),
+    kept by triggers.
+    """
     jobs, columns = Job.collection, ", ".join(SEARCHED)
     connection.execute(
         f"CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH} USING fts5({columns}, content={jobs}, "

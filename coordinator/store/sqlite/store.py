@@ -38,7 +38,9 @@ AT_ONCE = 500
 
 
 class SqliteStore:
-    """Keeps documents in the file `path`; its directory is made. See `coordinator.store.port.Store`."""
+    """Keeps documents in the file `path`; its directory is made. See
+    `coordinator.store.port.Store`.
+    """
 
     def __init__(self, path: str | Path, vault: Vault | None = None) -> None:
         self._path = Path(path).expanduser().resolve()

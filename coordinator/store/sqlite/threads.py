@@ -1,8 +1,8 @@
 """The threads on which SQLite works: one writes, a few read.
 
-The writer takes everything that waits, makes it one transaction, and lets those who wait go on only when the disk
-has it (group commit): a sync is shared by all who came while the one before was under way. In WAL mode readers
-never wait for it, and see all that was committed before they began.
+The writer takes everything that waits, makes it one transaction, and lets those who wait go on only
+when the disk has it (group commit): a sync is shared by all who came while the one before was under
+way. In WAL mode readers never wait for it, and see all that was committed before they began.
 """
 
 from __future__ import annotations

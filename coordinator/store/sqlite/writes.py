@@ -87,7 +87,9 @@ class Changer:
         self._codec = codec
 
     def prepared(self, change: Change[Any]) -> PreparedChange:
-        """Return a change that is ready to be made. Raises `Unstorable`, and `ValueError` for a wrong name."""
+        """Return a change that is ready to be made. Raises `Unstorable`, and `ValueError` for a
+        wrong name.
+        """
         return PreparedChange(
             change.kind,
             Clause.joined(
@@ -132,7 +134,9 @@ class PreparedChange(msgspec.Struct, frozen=True):
     codec: Codec
 
     def apply(self, connection: sqlite3.Connection) -> Columns | None:
-        """Make it; return the row as it is after, or None where nothing matched or a unique index refused."""
+        """Make it; return the row as it is after, or None where nothing matched or a unique index
+        refused.
+        """
         found = self._found(connection)
         if found is None:
             return None

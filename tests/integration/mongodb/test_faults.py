@@ -6,24 +6,25 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
-from devservices import mongodb_node
-from devservices.mongodb_node import Node
-from devservices.places import LOOPBACK, free_port, listening
-from devservices.processes import await_answer, halt, launch
 from pymongo.errors import AutoReconnect
 from structlog.testing import capture_logs
 
 from coordinator.store.mongodb import MongoStore
+from devservices import mongodb_node
+from devservices.mongodb_node import Node
+from devservices.nodes import node_folder
+from devservices.places import LOOPBACK, free_port, listening
+from devservices.processes import await_answer, halt, launch
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import Job
 from shared.model.writes import Change
 from tests.contract.documents import intent, job
-from tests.services.fixtures import node_folder
 from tests.services.need import need
 
 pytestmark = [pytest.mark.mongodb, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -76,7 +77,7 @@ class Load:
     async def _write(self, writer: int) -> None:
         for number in itertools.count():
             id = f"{writer}-{number}"
-            await self._repeat(lambda id=id: self._store.insert(job(id)))
+            await self._repeat(partial(self._store.insert, job(id)))
             moved = Change(
                 kind=Job,
                 id=id,
@@ -84,7 +85,7 @@ class Load:
                 set={"state": "RUNNING"},
                 add_then=(intent("begun"),),
             )
-            await self._repeat(lambda moved=moved: self._store.change(moved))
+            await self._repeat(partial(self._store.change, moved))
             self.acknowledged.append(id)
 
     async def _repeat(self, ask: Callable[[], Awaitable[Any]]) -> None:

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 ENOUGH = 300
+PAGE = 4096
 
 
 @pytest.fixture
@@ -107,15 +108,12 @@ async def test_a_second_process_is_refused_until_the_first_is_killed(path: Path)
     await store.close()
 
 
-async def test_a_full_disk_passes(tmp_path: Path) -> None:
-    probe = subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True)
-    if probe.returncode != 0:
+def test_a_full_disk_passes(tmp_path: Path) -> None:
+    if subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("needs mount namespaces for users")
     command = [*NAMESPACE, sys.executable, str(HERE / "filling.py"), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = await asyncio.to_thread(
-        subprocess.run, command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -169,14 +167,14 @@ def not_a_database(path: Path) -> None:
     path.write_bytes(b"what is this " * 1000)
 
 
-def corrupt(path: Path) -> None:
-    page = 4096
-    size = path.stat().st_size
+def spoil_from(path: Path, page: int) -> None:
     with path.open("r+b") as file:
-        file.seek(100)
-        file.write(b"\xff" * (page - 100))
-        file.seek(page)
-        file.write(b"\xff" * (size - page))
+        file.seek(page * PAGE)
+        file.write(b"\xff" * (path.stat().st_size - page * PAGE))
+
+
+def corrupt(path: Path) -> None:
+    spoil_from(path, 1)
 
 
 def a_folder(path: Path) -> None:
@@ -190,7 +188,7 @@ async def test_a_spoilt_file_is_refused_with_the_reason(
 ) -> None:
     await started_and_closed(path)
     spoil(path)
-    with pytest.raises(StoreMisconfigured, match="haulier.db"):
+    with pytest.raises(StoreMisconfigured, match=r"haulier\.db"):
         await SqliteStore(path).start()
 
 
@@ -205,11 +203,7 @@ async def test_pages_that_go_bad_later_are_said(path: Path) -> None:
     await store.start()
     await store.insert_many([task(str(number), error="x" * 2000) for number in range(500)])
     await store.close()
-    page = 4096
-    with path.open("r+b") as file:
-        for number in range(100, path.stat().st_size // page):
-            file.seek(number * page)
-            file.write(b"\xff" * page)
+    spoil_from(path, 100)
     store = SqliteStore(path)
     await store.start()
     with pytest.raises(StoreUnavailable, match="corrupt"):
@@ -226,8 +220,12 @@ async def test_a_foreign_lock_passes(path: Path, store: SqliteStore) -> None:
         assert await waiting
 
 
-async def test_a_deleted_file_is_noticed(path: Path, store: SqliteStore) -> None:
+def delete(path: Path) -> None:
     path.unlink()
+
+
+async def test_a_deleted_file_is_noticed(path: Path, store: SqliteStore) -> None:
+    delete(path)
     with pytest.raises(StoreUnavailable, match="is gone"):
         await store.ping()
 

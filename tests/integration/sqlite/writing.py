@@ -18,12 +18,17 @@ from tests.contract.documents import job
 WRITERS = 16
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 async def write(store: SqliteStore, writer: int) -> None:
     for number in itertools.count():
         id = f"{writer}-{number}"
         await store.insert(job(id, error="inserted"))
         await store.change(Change(kind=Job, id=id, set={"error": "changed"}))
-        print(id, flush=True)
+        say(id)
 
 
 async def main(path: str) -> None:
@@ -32,7 +37,7 @@ async def main(path: str) -> None:
         await store.start()
     except HaulierError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    print("ready", flush=True)
+    say("ready")
     await asyncio.gather(*(write(store, writer) for writer in range(WRITERS)))
 
 
