@@ -299,7 +299,7 @@ class SlotWorker:
             await self._report(delivery, entry, outcome, shipper, time.monotonic() - started)
         finally:
             if run is not None:
-                self._removal = asyncio.create_task(run.remove(), name=f"remove-{entry.task_id}")
+                self._removal = asyncio.create_task(remove(run), name=f"remove-{entry.task_id}")
 
     async def _prepared(self, entry: Entry, preparing: asyncio.Task[Run]) -> Run | None:
         """Wait until the run is prepared; None where it was stopped meanwhile."""
@@ -390,3 +390,11 @@ class SlotWorker:
             log_parts=parts,
             last_part=last,
         )
+
+
+async def remove(run: Run) -> None:
+    """Remove what was made for a run. What goes wrong with that is no concern of the next run's."""
+    try:
+        await run.remove()
+    except Exception:
+        log.exception("a run could not be removed and is left to the sweep")

@@ -141,19 +141,31 @@ class LocalProcess:
 
     async def _pass_on(self, sink: Sink) -> Tail:
         tail = Tail()
-        reader = asyncio.StreamReader(limit=_CHUNK // 2)
-        pipe = os.fdopen(self._output, "rb", buffering=0)
-        self._output = -1
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        try:
-            while data := await reader.read(_CHUNK):
-                tail.add(data)
-                await sink.write(data)
-        finally:
-            transport.close()
+        os.set_blocking(self._output, False)
+        while data := await self._read():
+            tail.add(data)
+            await sink.write(data)
         return tail
+
+    async def _read(self) -> bytes:
+        """Some output; nothing at its end.
+
+        Not by `connect_read_pipe`: uvloop closes such a descriptor twice, and by the second time it
+        may be another thread's file.
+        """
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return os.read(self._output, _CHUNK)
+            await self._readable()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_reader(self._output, _set_once, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._output)
 
     async def _hear(self) -> Ending:
         loop = asyncio.get_running_loop()
@@ -164,3 +176,8 @@ class LocalProcess:
             return msgspec.convert(json.loads(said), Ending)
         except ValueError:
             raise RunLostError("the keeper of the process was killed") from None
+
+
+def _set_once(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
