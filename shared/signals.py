@@ -1,10 +1,15 @@
-"""SIGTERM and SIGINT: the first asks a process to stop in order, the second ends it at once (promise 8)."""
+"""What a process does when it is told something by signal.
+
+SIGTERM and SIGINT: the first asks it to stop in order, the second ends it at once (engine spec, promise 8). SIGUSR1:
+it says on stderr where each of its tasks stands.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import sys
 
 import structlog
 
@@ -22,6 +27,7 @@ class StopSignal:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._heard, number)
+        loop.add_signal_handler(signal.SIGUSR1, show_tasks)
 
     def _heard(self, number: int) -> None:
         if self._asked.is_set():
@@ -33,3 +39,9 @@ class StopSignal:
     async def wait(self) -> None:
         """Return when the process was asked to stop."""
         await self._asked.wait()
+
+
+def show_tasks() -> None:
+    """Write to stderr where each task of the running event loop stands."""
+    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
+        task.print_stack(file=sys.stderr)
