@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.context import Api, api_of, caller
 from coordinator.api.query import path_id
 from coordinator.store.port import Viewer
 from shared.errors import Forbidden, NotAllowed, NotFound
@@ -28,7 +28,7 @@ def may_see(permissions: Sequence[language.Permission], viewer: Viewer | None) -
 async def visible_job(request: web.Request, id: str) -> Job:
     """Return a job; `NotFound` where it is not there or may not be seen."""
     job = await api_of(request).store.get(Job, id)
-    if job is None or not may_see(job.permissions, caller_of(request).viewer):
+    if job is None or not may_see(job.permissions, caller().viewer):
         raise NotFound("job not found")
     return job
 
@@ -52,14 +52,14 @@ async def task_in_path(request: web.Request) -> tuple[Task, Job]:
 async def schedule_in_path(request: web.Request) -> Schedule:
     """Return the scheduled job that the path names."""
     schedule = await api_of(request).store.get(Schedule, path_id(request))
-    if schedule is None or not may_see(schedule.permissions, caller_of(request).viewer):
+    if schedule is None or not may_see(schedule.permissions, caller().viewer):
         raise NotFound("scheduled job not found")
     return schedule
 
 
-def require_admin(request: web.Request) -> None:
+def require_admin() -> None:
     """Raise `Forbidden` unless the caller may manage users."""
-    if not caller_of(request).admin:
+    if not caller().admin:
         raise Forbidden("only users with the role admin may do this")
 
 

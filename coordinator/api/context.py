@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Final
 
 import msgspec
@@ -49,7 +50,8 @@ class Api:
 
 API: Final = web.AppKey("API", Api)
 
-_CALLER: Final = "haulier.caller"
+_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=ANYONE)
+"""Each request is served by an asyncio task of its own, which this belongs to."""
 
 
 def api_of(request: web.BaseRequest) -> Api:
@@ -58,13 +60,11 @@ def api_of(request: web.BaseRequest) -> Api:
     return request.app[API]
 
 
-def caller_of(request: web.BaseRequest) -> Caller:
+def caller() -> Caller:
     """Return who asks, as the authentication found."""
-    caller = request.get(_CALLER, ANYONE)
-    assert isinstance(caller, Caller)
-    return caller
+    return _caller.get()
 
 
-def set_caller(request: web.BaseRequest, caller: Caller) -> None:
+def set_caller(caller: Caller) -> None:
     """Note who asks."""
-    request[_CALLER] = caller
+    _caller.set(caller)

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.api.access import may_see
-from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.context import Api, api_of, caller
 from coordinator.api.listening import listening
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
@@ -93,7 +93,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
             waiting.append(event)
             heard.set()
 
-    eyes = Eyes(api, caller_of(request).viewer)
+    eyes = Eyes(api, caller().viewer)
     stream = EventStream(request)
     async with listening(api, hear) as listener, stream:
         while stream.wanted and not (listener.done() or api.closing.is_set()):

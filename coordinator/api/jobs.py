@@ -8,7 +8,7 @@ from aiohttp import web
 
 from coordinator.api.access import job_in_path
 from coordinator.api.answers import OK, PageView, Problem, StatusView, answer, page_of
-from coordinator.api.context import api_of, caller_of
+from coordinator.api.context import api_of, caller
 from coordinator.api.query import Question, paging, question
 from coordinator.api.reading import (
     MAX_EXECUTION,
@@ -38,7 +38,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
         terms=asked.terms,
         tags_any=asked.tags_any,
         state=_state(request),
-        viewer=caller_of(request).viewer,
+        viewer=caller().viewer,
         skip=page.skip,
         limit=page.size,
         cap=MAX_TOTAL,

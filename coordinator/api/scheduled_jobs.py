@@ -8,7 +8,7 @@ from aiohttp import web
 
 from coordinator.api.access import may_see, schedule_in_path
 from coordinator.api.answers import OK, PageView, StatusView, answer, page_of
-from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.context import Api, api_of, caller
 from coordinator.api.query import Paging, paging
 from coordinator.api.routes import PAGE_PARAMS, Body, Route
 from coordinator.api.submissions import JSON, YAML, read_submission
@@ -23,7 +23,7 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     """Store a scheduled job, active from now on."""
     api = api_of(request)
     sent = await read_submission(request, scheduled=True)
-    schedule = await api.commands.schedule(sent.definition, caller_of(request).actor)
+    schedule = await api.commands.schedule(sent.definition, caller().actor)
     return answer(_view(api, schedule))
 
 
@@ -35,7 +35,7 @@ def _view(api: Api, schedule: Schedule) -> ScheduleView:
 async def list_schedules(request: web.Request) -> web.StreamResponse:
     """Answer a page of scheduled jobs, newest first."""
     api, page = api_of(request), paging(request)
-    if caller_of(request).viewer is None:
+    if caller().viewer is None:
         total = await api.store.count(Schedule, {})
         found = await api.store.find(Schedule, {}, _ORDER, limit=page.size, skip=page.skip)
     else:
@@ -45,7 +45,7 @@ async def list_schedules(request: web.Request) -> web.StreamResponse:
 
 
 async def _visible(request: web.Request, page: Paging) -> tuple[int, list[Schedule]]:
-    viewer = caller_of(request).viewer
+    viewer = caller().viewer
     everything = await api_of(request).store.find(Schedule, {}, _ORDER)
     visible = [schedule for schedule in everything if may_see(schedule.permissions, viewer)]
     return len(visible), visible[page.skip :][: page.size]

@@ -14,7 +14,7 @@ from aiohttp import web
 from coordinator.api.access import check_permissions
 from coordinator.api.answers import Problem, answer
 from coordinator.api.bodies import read_body
-from coordinator.api.context import Api, api_of, caller_of
+from coordinator.api.context import Api, api_of, caller
 from coordinator.api.query import flag
 from coordinator.api.reading import summary, whole_job
 from shared.durations import duration_seconds
@@ -68,15 +68,15 @@ def _format(request: web.Request) -> ContentType:
 
 async def submit_job(request: web.Request) -> web.StreamResponse:
     """Store a new job and answer its summary; with `wait`, the job once it has ended."""
-    api, caller = api_of(request), caller_of(request)
+    api, actor = api_of(request), caller().actor
     dry = flag(request, "dryRun")
     key = _idempotency_key(request)
     sent = await read_submission(request)
     if dry:
-        return await _preview(api, sent.definition, caller.actor)
+        return await _preview(api, sent.definition, actor)
     job = await api.commands.submit(
         sent.definition,
-        caller.actor,
+        actor,
         key=key,
         body_hash=sent.body_hash if key is not None else None,
     )

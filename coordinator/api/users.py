@@ -46,7 +46,7 @@ class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def create_user(request: web.Request) -> web.StreamResponse:
     """Store a new user."""
-    require_admin(request)
+    require_admin()
     new = await read_json(request, NewUser)
     _check_name("username", new.username)
     if not 1 <= len(new.password.encode("utf-8", "surrogatepass")) <= LONGEST:
@@ -95,14 +95,14 @@ def _check_name(field: str, name: str) -> None:
 
 async def list_users(request: web.Request) -> web.StreamResponse:
     """Answer all users."""
-    require_admin(request)
+    require_admin()
     users = await api_of(request).store.find(User, {}, order=("username",))
     return answer([user_view(user) for user in users])
 
 
 async def create_role(request: web.Request) -> web.StreamResponse:
     """Store a new role."""
-    require_admin(request)
+    require_admin()
     new = await read_json(request, NewRole)
     _check_name("name", new.name)
     store = api_of(request).store
@@ -129,7 +129,7 @@ async def take_role(request: web.Request) -> web.StreamResponse:
 
 
 async def _change_roles(request: web.Request, *, give: bool) -> web.StreamResponse:
-    require_admin(request)
+    require_admin()
     store = api_of(request).store
     role = path_id(request, "role")
     if role != ADMIN and await store.get(Role, derived_id("role", role)) is None:

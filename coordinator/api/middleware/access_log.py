@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
-from coordinator.api.context import caller_of
+from coordinator.api.context import caller
 from coordinator.api.routes import Handler
 
 log = structlog.get_logger(__name__)
@@ -44,5 +44,5 @@ def _write(request: web.Request, status: int, seconds: float) -> None:
         status=status or "aborted",
         seconds=round(seconds, 4),
         client=request.remote,
-        user=caller_of(request).actor.username,
+        user=caller().actor.username,
     )

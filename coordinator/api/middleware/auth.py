@@ -45,10 +45,10 @@ def auth(settings: Middleware) -> AioMiddleware:
     async def authenticated(request: web.Request, handler: Handler) -> web.StreamResponse:
         if _open(route_of(request), basic=basic):
             return await handler(request)
-        caller = await identify(request)
-        if caller is None:
+        found = await identify(request)
+        if found is None:
             raise Problem(401, "credentials are missing or wrong", _challenge(basic, bool(key)))
-        set_caller(request, caller)
+        set_caller(found)
         return await handler(request)
 
     return authenticated

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,12 @@ from tests.unit.api.plain_commands import PlainCommands
 VERSION = "1.2.3"
 YAML = {"Content-Type": "text/yaml"}
 HELLO = "name: hello\ntasks:\n  - name: say\n    image: alpine\n    run: echo hello\n"
+
+
+def signed_in(name: str, password: str) -> dict[str, str]:
+    """The headers of somebody's requests."""
+    token = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {token}"}
 
 
 class Answer:
@@ -62,7 +69,17 @@ class Served:
         self.url = f"http://{self.host}:{self.port}"
         self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
 
-    async def ask(self, method: str, path: str, **options: Any) -> Answer:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        who: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask as `who`: headers as from `signed_in`."""
+        options["headers"] = {**(headers or {}), **(who or {})}
         url = URL(self.url + path, encoded=True)
         async with self.session.request(method, url, **options) as response:
             return Answer(response, await response.read())

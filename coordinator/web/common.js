@@ -1,0 +1,39 @@
+"use strict";
+
+/** Makes an element. Text goes in as text, never as markup. */
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  for (const child of children.flat(Infinity)) {
+    if (child !== null && child !== undefined && child !== false) element.append(child);
+  }
+  return element;
+}
+
+/** The key for servers that ask for one, kept for this tab only. */
+function credentials() {
+  const key = sessionStorage.getItem("key");
+  return key ? { Authorization: "Bearer " + key } : {};
+}
+
+/** Asks the API; throws an error with the server's message. Asks the user for a key where one is needed. */
+async function ask(path, options = {}) {
+  const headers = { Accept: "application/json", ...credentials(), ...options.headers };
+  const response = await fetch(path, { ...options, headers });
+  if (response.status === 401 && /bearer/i.test(response.headers.get("WWW-Authenticate") || "")) {
+    const key = window.prompt("This server asks for a key:");
+    if (key) {
+      sessionStorage.setItem("key", key.trim());
+      return ask(path, options);
+    }
+  }
+  const text = await response.text();
+  let body = null;
+  try { body = JSON.parse(text); } catch { /* told below by its status */ }
+  if (!response.ok) throw new Error((body && body.message) || "HTTP " + response.status);
+  return body;
+}

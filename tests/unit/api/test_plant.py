@@ -1,0 +1,145 @@
+"""Nodes, queues, figures, scheduled jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.model.documents import SECOND, Job, Node
+from tests.unit.api.served import HELLO, YAML, Served
+
+
+async def node(api: Served, id: str, ago: float = 0, **fields: Any) -> None:
+    now = api.store.now()
+    await api.store.insert(
+        Node(
+            **{
+                "id": id,
+                "kind": "worker",
+                "name": "Worker",
+                "hostname": "some-host",
+                "version": "0.1.0",
+                "started_at": now - 1000 * SECOND,
+                "last_heartbeat_at": now - round(ago * SECOND),
+                "queue": f"x-{id}",
+                **fields,
+            }
+        )
+    )
+
+
+async def test_nodes(api: Served) -> None:
+    await node(api, "c", kind="coordinator", name="Coordinator", queue=None, cpu_percent=17.5)
+    await node(api, "w", port=8001, task_count=2)
+    await node(api, "late", ago=16)
+    await node(api, "gone", ago=301)
+    await node(api, "sick", status="DOWN")
+    nodes = {found["id"]: found for found in (await api.get("/nodes")).json}
+    assert set(nodes) == {"c", "w", "late", "sick"}
+    assert "queue" not in nodes["c"]
+    assert nodes["c"]["cpuPercent"] == 17.5
+    assert (nodes["w"]["queue"], nodes["w"]["port"], nodes["w"]["taskCount"]) == ("x-w", 8001, 2)
+    assert {id: found["status"] for id, found in nodes.items()} == {
+        "c": "UP",
+        "w": "UP",
+        "late": "OFFLINE",
+        "sick": "DOWN",
+    }
+
+
+async def test_draining(api: Served) -> None:
+    await node(api, "w")
+    await node(api, "c", kind="coordinator")
+    assert (await api.ask("PUT", "/nodes/w/drain")).json == {"status": "OK"}
+    statuses = {found["id"]: found["status"] for found in (await api.get("/nodes")).json}
+    assert statuses == {"w": "DRAINING", "c": "UP"}
+    assert (await api.ask("PUT", "/nodes/w/resume")).json == {"status": "OK"}
+    assert (await api.ask("PUT", "/nodes/c/drain")).status == 400
+    assert (await api.ask("PUT", "/nodes/x/drain")).status == 404
+
+
+async def test_queues(api: Served) -> None:
+    await api.broker.publish("default", b"x")
+    await api.broker.publish("a b/c", b"x")
+    queues = {queue["name"]: queue for queue in (await api.get("/queues")).json}
+    assert queues["default"] == {"name": "default", "size": 1, "subscribers": 0, "unacked": 0}
+    assert list(queues) == sorted(queues)
+    assert (await api.get("/queues/default")).json == queues["default"]
+    assert (await api.get("/queues/a%20b%2Fc")).json["size"] == 1
+    for name in ("jobs", "dead", "heartbeat", "x-node"):
+        assert (await api.ask("DELETE", f"/queues/{name}")).status == 400
+    assert (await api.ask("DELETE", "/queues/a%20b%2Fc")).json == {"status": "OK"}
+    assert (await api.ask("DELETE", "/queues/a%20b%2Fc")).status == 404
+
+
+async def test_metrics_as_json(api: Served) -> None:
+    await node(api, "a", cpu_percent=10)
+    await node(api, "b", cpu_percent=20, draining=True)
+    await node(api, "late", ago=20, cpu_percent=90)
+    job = (await api.submit())["id"]
+    await api.commands.become(job, "RUNNING")
+    await api.task(job, state="RUNNING")
+    for accept in ("application/json", "*/*", "text/html,application/json"):
+        answer = await api.get("/metrics", headers={"Accept": accept})
+        assert answer.json == {
+            "jobs": {"running": 1},
+            "tasks": {"running": 1},
+            "nodes": {"online": 2, "cpuPercent": 15.0},
+        }
+
+
+async def test_metrics_for_prometheus(api: Served) -> None:
+    await api.get("/jobs/x")
+    await api.broker.publish("default", b"x")
+    text = await api.get("/metrics", headers={"Accept": "text/plain"})
+    assert text.headers["Content-Type"].startswith("text/plain; version=")
+    assert "haulier_jobs_running 0.0" in text.text
+    assert 'haulier_queue_size{queue="default"} 1.0' in text.text
+    assert (
+        'haulier_http_requests_total{method="GET",path="/jobs/{id}",status="404"} 1.0' in text.text
+    )
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3,*/*;q=0.1"
+    metrics = await api.get("/metrics", headers={"Accept": prometheus})
+    assert metrics.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert metrics.text.endswith("# EOF\n")
+
+
+SCHEDULED = HELLO + "schedule: {cron: '0 2 * * *', timezone: Europe/Berlin}\n"
+
+
+async def test_scheduled_jobs(api: Served) -> None:
+    answer = await api.ask("POST", "/scheduled-jobs", data=SCHEDULED, headers=YAML)
+    assert answer.status == 200, answer.text
+    made = answer.json
+    expected = {
+        "name": "hello",
+        "cron": "0 2 * * *",
+        "timezone": "Europe/Berlin",
+        "state": "ACTIVE",
+        "tasks": [{"name": "say", "image": "alpine", "run": "echo hello"}],
+    }
+    assert {key: made[key] for key in expected} == expected
+    assert made["nextAt"].endswith("Z")
+    path = f"/scheduled-jobs/{made['id']}"
+    assert (await api.get(path)).json == made
+    page = (await api.get("/scheduled-jobs?size=5")).json
+    assert (page["items"], page["totalItems"], page["size"]) == ([made], 1, 1)
+    refused = await api.ask("PUT", f"{path}/resume")
+    assert (refused.status, refused.message) == (400, "scheduled job is not paused")
+    assert (await api.ask("PUT", f"{path}/pause")).json == {"status": "OK"}
+    refused = await api.ask("PUT", f"{path}/pause")
+    assert (refused.status, refused.message) == (400, "scheduled job is not active")
+    assert (await api.ask("PUT", f"{path}/resume")).json == {"status": "OK"}
+    assert (await api.ask("DELETE", path)).json == {"status": "OK"}
+    assert (await api.get(path)).status == 404
+    assert await api.store.count(Job, {}) == 0
+
+
+async def test_what_is_no_scheduled_job(api: Served) -> None:
+    for body in (HELLO, HELLO + "schedule: {cron: 'x'}\n"):
+        answer = await api.ask("POST", "/scheduled-jobs", data=body, headers=YAML)
+        assert answer.status == 400
+        assert "schedule" in answer.message
+    answer = await api.ask("POST", "/jobs", data=SCHEDULED, headers=YAML)
+    assert answer.status == 400
+    answer = await api.ask("POST", "/scheduled-jobs", data=SCHEDULED)
+    assert answer.status == 415
