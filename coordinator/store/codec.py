@@ -187,7 +187,7 @@ class Codec:
             case Shape.THEN:
                 return [_stored_intent(intent) for intent in value] or None
             case Shape.MAP:
-                return {stored_key(key): _scalar(item) for key, item in value.items()}
+                return {_scalar(stored_key(key)): _scalar(item) for key, item in value.items()}
             case Shape.LIST | Shape.STRUCT:
                 return _checked(msgspec.to_builtins(value))
             case _:

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.store.codec import SEALED, Codec, Shape, fields_of, key_of, stored_key
+from coordinator.store.indexes import INDEXES
+from coordinator.store.port import Unstorable
+from shared.encryption import Vault, WrongKey
+from shared.errors import Unreadable
+from shared.model.documents import DOCUMENTS, Job, Node, Task
+from tests.contract.documents import intent, items, job, node, task
+
+VAULT = Vault("a passphrase")
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT
+VALUES = SCALARS | st.lists(SCALARS, max_size=5) | st.dictionaries(TEXT, SCALARS, max_size=5)
+
+
+def test_what_stores_see() -> None:
+    shapes = {name: field.shape for name, field in fields_of(Job).items()}
+    assert shapes["id"] is shapes["parent_id"] is Shape.TEXT
+    assert shapes["created_at"] is shapes["ended_at"] is Shape.INTEGER
+    assert shapes["progress"] is Shape.NUMBER
+    assert shapes["tags"] is shapes["permissions"] is Shape.LIST
+    assert shapes["created_by"] is shapes["schedule"] is Shape.STRUCT
+    assert shapes["definition"] is shapes["result"] is Shape.CLOSED
+    assert shapes["then"] is Shape.THEN
+    assert fields_of(Task)["open"].shape is Shape.FLAG
+    assert fields_of(Task)["definition"].shape is fields_of(Task)["scope"].shape is Shape.CLOSED
+    assert fields_of(Node)["queues"].shape is Shape.MAP
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_is_sealed_is_a_field_and_closed(kind: Any) -> None:
+    for name in kind.sealed:
+        assert fields_of(kind)[name].shape is Shape.CLOSED
+
+
+def test_indexes_are_over_what_stores_see() -> None:
+    for index in INDEXES:
+        for name in (*index.fields, *(name for name, _ in index.where)):
+            shape = fields_of(index.kind)[name.removeprefix("-")].shape
+            assert shape in {Shape.TEXT, Shape.INTEGER, Shape.NUMBER, Shape.FLAG}, index
+
+
+@pytest.mark.parametrize("vault", [None, VAULT])
+@given(value=VALUES)
+def test_free_values_come_back(vault: Vault | None, value: Any) -> None:
+    codec = Codec(vault)
+    document = items("i", [value])
+    assert repr(codec.decode(type(document), codec.encode(document))) == repr(document)
+
+
+@given(st.dictionaries(TEXT, VALUES, max_size=5))
+def test_arguments_of_intents_come_back(args: dict[str, Any]) -> None:
+    document = job("j", then=[intent("i"), msgspec.structs.replace(intent("k"), args=args)])
+    stored = Codec().encode(document)
+    assert repr(Codec().decode(Job, stored)) == repr(document)
+
+
+@given(TEXT)
+def test_keys_come_back(key: str) -> None:
+    stored = stored_key(key)
+    assert key_of(stored) == key
+    assert stored
+    assert not set(stored) & set(".$\"'\\[]\x00")
+
+
+@given(TEXT, TEXT)
+def test_different_keys_stay_different(one: str, other: str) -> None:
+    assert (stored_key(one) == stored_key(other)) == (one == other)
+
+
+def test_absent_is_left_out() -> None:
+    stored = Codec().encode(job("j"))
+    assert "parent_id" not in stored
+    assert "then" not in stored
+
+
+def test_sealed_is_text_that_says_so() -> None:
+    stored = Codec(VAULT).encode(job("j", result="r", error="e"))
+    assert stored["definition"].startswith(SEALED)
+    assert stored["result"].startswith(SEALED)
+    assert stored["error"] == "e"
+    with pytest.raises(WrongKey, match=r"'definition' is sealed and no encryption\.key"):
+        Codec().decode(Job, stored)
+    with pytest.raises(WrongKey, match="neither"):
+        Codec(Vault("another")).decode(Job, stored)
+
+
+def test_what_an_older_version_lacks_or_a_newer_adds_does_no_harm() -> None:
+    stored = Codec().encode(task("t")) | {"new_field": 1}
+    del stored["seed"]
+    assert Codec().decode(Task, stored) == task("t")
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"definition": b"\xc1"}, {"definition": b"\x01"}, {"name": None}, {"tags": [1]}]
+)
+def test_what_is_not_a_document_is_unreadable(spoilt: dict[str, Any]) -> None:
+    stored = Codec().encode(job("j")) | spoilt
+    with pytest.raises(Unreadable, match="stored Job j"):
+        Codec().decode(Job, stored)
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        (job("j", progress=math.nan), "progress"),
+        (job("j", position=2**63), "position"),
+        (job("j", error="\udfff"), "error"),
+        (task("t", scope={"a": 2**64}), "scope"),
+        (task("t", scope={"a": object()}), "scope"),
+        (node("n", queues={"q": "\udfff"}), "queues"),
+        (node("n", queues={"\udfff": 1}), "queues"),
+        (job("j", then=[intent("i", a="\udfff")]), "then"),
+        (job("j", tags=["\udfff"]), "tags"),
+    ],
+)
+def test_what_can_not_be_stored_is_named(document: Any, field: str) -> None:
+    with pytest.raises(Unstorable, match=f"^{field}: "):
+        Codec().encode(document)
