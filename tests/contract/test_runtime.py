@@ -239,7 +239,9 @@ async def test_a_timeout_ends_the_whole_tree(subject: Subject, tmp_path: Path) -
 
 async def test_what_a_task_leaves_running_ends_with_it(subject: Subject) -> None:
     mark = f"{92_000 + os.getpid() % 900}.5"
-    ran = await subject.ran(run=f"(setsid sleep {mark} >/dev/null 2>&1 &); sleep {mark} & echo over")
+    ran = await subject.ran(
+        run=f"(setsid sleep {mark} >/dev/null 2>&1 &); sleep {mark} & echo over"
+    )
     assert ran.outcome.error is None
     assert ran.log.text == "over\n"
     assert not _processes_with(mark)
@@ -349,7 +351,10 @@ async def test_a_large_log_takes_no_memory(subject: Subject) -> None:
 
     log, size = Counting(), 150 * 2**20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    async with asyncio.timeout(ENOUGH), subject.prepared(log, run=f"head -c {size} /dev/zero") as run:
+    async with (
+        asyncio.timeout(ENOUGH),
+        subject.prepared(log, run=f"head -c {size} /dev/zero") as run,
+    ):
         outcome = await run.run()
     assert outcome.error is None
     assert log.count == size
@@ -406,7 +411,9 @@ async def test_usage(subject: Subject) -> None:
 
 
 async def test_nothing_is_left_after_a_run(subject: Subject, tmp_path: Path) -> None:
-    await subject.ran(run="mkdir -p $(dirname $TORK_OUTPUT)/x/y; touch $(dirname $TORK_OUTPUT)/x/y/z")
+    await subject.ran(
+        run="mkdir -p $(dirname $TORK_OUTPUT)/x/y; touch $(dirname $TORK_OUTPUT)/x/y/z"
+    )
     assert list((tmp_path / "runs" / subject.node_id).iterdir()) == []
 
 

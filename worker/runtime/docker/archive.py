@@ -13,6 +13,10 @@ from docker.errors import NotFound
 from worker.runtime import exchange
 
 
+_SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+"""Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file (or a folder, where `contents` is None) and its path in the container."""
@@ -44,9 +48,11 @@ def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes
     Raises TaskError past `limit` bytes, and for what is no plain file: nothing more of it is read.
     """
     try:
-        chunks, _ = api.get_archive(container_id, path)
+        chunks, status = api.get_archive(container_id, path)
     except NotFound:
         return None
+    if status["mode"] & _SPECIAL:  # of what the path names, not of what a link leads to
+        raise exchange.output_not_plain()
     with tarfile.open(fileobj=_Reader(iter(chunks)), mode="r|") as tar:
         info = tar.next()
         if info is None:

@@ -14,7 +14,7 @@ from docker.errors import APIError, ImageNotFound
 
 from worker.runtime.docker.engine import Engine
 
-IMAGE = "haulier/pause:1"
+IMAGE = "haulier/pause-1:latest"
 PROGRAM = "pause"
 _BASE = 0x400000
 _ELF, _HEADER = 64, 56
@@ -27,12 +27,14 @@ _MACHINES = {
         bytes.fromhex("000080d2010080d2020080d2030080d2280980d2010000d4faffff17"),
     ),
 }
+_OTHER_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def have(engine: Engine) -> str | None:
     """Return the image's name; None for a machine we have no program for. Raises APIError."""
     api = engine.api
-    machine = _MACHINES.get(str(engine.info.get("Architecture")))
+    architecture = str(engine.info.get("Architecture"))
+    machine = _MACHINES.get(_OTHER_NAMES.get(architecture, architecture))
     if machine is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from worker.runtime.faults import TaskError
 
 SCRIPT = f"{TORK}/entrypoint"
 WORKDIR = f"{TORK}/workdir"
+
+_SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
+_COMMAND_FLAG = re.compile(r"-[a-z]*c")
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,25 @@ def workdir(small: SmallTask) -> str:
 def command(small: SmallTask) -> dict[str, Any]:
     """Return Entrypoint and Cmd; neither where the image starts by itself."""
     if small.run:
-        return {
-            "Entrypoint": list(small.entrypoint) or ["sh", "-c"],
-            "Cmd": list(small.cmd) or [SCRIPT],
-        }
+        before = list(small.entrypoint) or ["sh", "-c"]
+        return {"Entrypoint": before, "Cmd": list(small.cmd) or [_script_after(before)]}
     told: dict[str, Any] = {}
     if small.entrypoint:
         told["Entrypoint"] = list(small.entrypoint)
     if small.cmd:
         told["Cmd"] = list(small.cmd)
     return told
+
+
+def _script_after(before: list[str]) -> str:
+    """Return the script's path; for a shell, as a command that keeps the log in order.
+
+    An engine reads stdout and stderr side by side, and mixes up what is written close together. A
+    shell can have the script write both to one. `exec`, so that signals reach the script.
+    """
+    program = posixpath.basename(before[0])
+    takes_command = len(before) > 1 and _COMMAND_FLAG.fullmatch(before[-1])
+    return f"exec {SCRIPT} 2>&1" if program in _SHELLS and takes_command else SCRIPT
 
 
 def config(
