@@ -44,6 +44,11 @@ YAML = {
     "one long number": "name: j\ntasks: [{name: t, run: x, priority: " + "9" * SIZE + "}]",
     "one long duration": "name: j\ntasks: [{name: t, run: x, timeout: " + "9" * SIZE + "s}]",
     "colons": ":" * SIZE,
+    "braces that never close": "name: '" + "{{" * (SIZE // 2) + "'",
+    "many templates": "tasks:\n" + many(" - name: '{{ inputs.a }}'\n"),
+    "one long template": "output: '" + many("{{ 1 }}") + "'",
+    "one long expression": "output: '{{ " + many("1+") + "1 }}'",
+    "a deep expression": "output: '{{ " + "(" * SIZE + " }}'",
     "wrong names": "\n".join(f"limt{number}: 1" for number in range(SIZE // 12)),
     "an alias bomb": levels(
         " - &t0 {name: a, run: x}",

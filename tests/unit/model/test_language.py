@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import yaml
 
 from shared.model.language import Each, Job, Parallel, SubJob, Task, kind_of
 from tests.unit.model.reading import job_of
@@ -64,8 +65,6 @@ wait: {timeout: 1m}
 
 
 def test_a_job_reads_back_as_it_was_submitted() -> None:
-    import yaml
-
     assert msgspec.to_builtins(job_of(WHOLE)) == yaml.safe_load(WHOLE)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from shared.model import messages
 from shared.model.queues import COORDINATOR_QUEUES
 from tests.unit.model.reading import job_of, messages_of, task_faults, task_of
 
@@ -258,8 +259,6 @@ def test_no_queue_of_the_engines_own(queue: str) -> None:
 
 
 def test_the_engines_own_queues_are_all_known() -> None:
-    from shared.model import messages
-
     assert messages.COORDINATOR_QUEUES <= COORDINATOR_QUEUES
 
 
@@ -419,6 +418,65 @@ def test_a_sub_job_has_only_its_own_defaults() -> None:
     assert messages_of(refused) == [
         "tasks[0].subjob.tasks[0].retry.limit: required, here or in the job's defaults"
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        (f"{RUN}, name: '%s'", ".name"),
+        ("image: '%s'", ".image"),
+        ("cmd: [a, '%s']", ".cmd[1]"),
+        (f"{RUN}, env: {{A: '%s'}}", ".env.A"),
+        (f"{RUN}, var: '%s'", ".var"),
+        (f"{RUN}, queue: '%s'", ".queue"),
+        (f"{RUN}, if: '%s'", ".if"),
+        (f"{RUN}, registry: {{username: '%s'}}", ".registry.username"),
+        (f"{RUN}, registry: {{password: '%s'}}", ".registry.password"),
+        ("run: x, pre: [{run: x, env: {A: '%s'}}]", ".pre[0].env.A"),
+        ("run: x, sidecars: [{run: x, image: '%s'}]", ".sidecars[0].image"),
+        ("each: {list: '%s', task: {run: x}}", ".each.list"),
+        ("subjob: {name: '%s', tasks: [{run: x}]}", ".subjob.name"),
+        ("subjob: {name: s, inputs: {a: '%s'}, tasks: [{run: x}]}", ".subjob.inputs.a"),
+        ("subjob: {name: s, secrets: {a: '%s'}, tasks: [{run: x}]}", ".subjob.secrets.a"),
+        ("subjob: {name: s, output: '%s', tasks: [{run: x}]}", ".subjob.output"),
+        (
+            "subjob: {name: s, webhooks: [{url: 'http://a', headers: {A: '%s'}}], tasks: [{run: x}]}",
+            ".subjob.webhooks[0].headers.A",
+        ),
+        (
+            "subjob: {name: s, webhooks: [{url: 'http://a', if: '%s'}], tasks: [{run: x}]}",
+            ".subjob.webhooks[0].if",
+        ),
+    ],
+)
+def test_templates_and_expressions_are_well_formed(fields: str, path: str) -> None:
+    name = "" if "name: '%s'" in fields and path == ".name" else "name: t, "
+    document = f"{{name: j, tasks: [{{{name}{fields}}}]}}"
+    said = 'bad expression "1 +": unexpected end of expression'
+    assert messages_of(document.replace("%s", "a {{ 1 + }}")) == [f"tasks[0]{path}: {said}"]
+    assert job_of(document.replace("%s", "{{ 1 + 1 }}"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "run: '{{ 1 + }}'",
+        "entrypoint: ['{{ 1 + }}']",
+        "run: x, files: {a: '{{ 1 + }}'}",
+        "run: x, env: {A: '{{', B: '{{}}', C: '}} {{'}",
+        "run: x, description: '{{ 1 + }}'",
+    ],
+)
+def test_what_is_no_template_may_look_like_one(fields: str) -> None:
+    assert task_of(fields)
+
+
+@pytest.mark.parametrize("expression", ["1 +", "unheard(1)", "a b", "'", "len()", "(" * 5_000])
+def test_bare_expressions_are_well_formed(expression: str) -> None:
+    for fields in ("run: x, if: %s", "each: {list: %s, task: {run: x}}"):
+        (said,) = task_faults(fields % ('"' + expression + '"'))
+        assert ": bad expression " in said
+        assert len(said) < 300
 
 
 def test_a_schedule() -> None:
