@@ -28,7 +28,7 @@ from coordinator.api.metrics import METERS, Meters
 from coordinator.api.middleware.access_log import access_log
 from coordinator.api.middleware.auth import auth
 from coordinator.api.middleware.cors import cors
-from coordinator.api.middleware.errors import errors
+from coordinator.api.middleware.errors import errors, note_begun
 from coordinator.api.middleware.limits import harden, limits
 from coordinator.api.middleware.rate_limit import rate_limit
 from coordinator.api.openapi import openapi
@@ -79,7 +79,7 @@ def create_app(
     app[docs.OPENAPI] = openapi(routes, version)
     add_routes(app, routes)
     app.middlewares.extend(_middlewares(app, config))
-    app.on_response_prepare.append(harden)
+    app.on_response_prepare.extend([note_begun, harden])
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     return app

@@ -28,6 +28,9 @@ ANYONE: Final = Caller(actor=GUEST, admin=True)
 """Who asks where no authentication is on, or with the key."""
 
 
+_DECODED_AT_ONCE: Final = 2
+
+
 class Api:
     """The parts that the API is made of."""
 
@@ -39,6 +42,8 @@ class Api:
         self.commands = commands
         self.config = config
         self.version = version
+        self.decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
+        """Documents are read on threads, few at a time."""
         self.closing = asyncio.Event()
         """Set when the server stops: streams end."""
 

@@ -34,8 +34,6 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _LOOK: Final = 5.0
 """Seconds between two looks whether a client that waits is still there."""
 
-_decoding: Final = asyncio.Semaphore(2)
-
 
 class Submission(msgspec.Struct, frozen=True):
     """A definition that was sent, and the hash of the bytes it came in."""
@@ -48,7 +46,7 @@ async def read_submission(request: web.Request, *, scheduled: bool = False) -> S
     """Return the definition in the body. 415, 413, or `InvalidDocument` with all that is wrong."""
     form = _format(request)
     body = await read_body(request)
-    async with _decoding:
+    async with api_of(request).decoding:
         definition = await asyncio.to_thread(decode_job, body, form, scheduled=scheduled)
     return Submission(definition, hashlib.sha256(body).hexdigest())
 

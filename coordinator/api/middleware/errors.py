@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Final
 
 import structlog
@@ -22,6 +23,9 @@ from shared.model.faults import InvalidDocument
 
 log = structlog.get_logger(__name__)
 
+_begun: Final[ContextVar[bool]] = ContextVar("begun", default=False)
+"""Each request is served by an asyncio task of its own, which this belongs to."""
+
 _STATUS: Final[dict[type[HaulierError], int]] = {
     NotAllowed: 400,
     Forbidden: 403,
@@ -38,15 +42,27 @@ _WHO: Final[dict[type[HaulierError], str]] = {
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a handler raises into a JSON error."""
+    """Turn whatever a handler raises into a JSON error; cut off an answer that had begun."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         return http_error(request, error)
     except Exception as error:
-        if request.task.cancelling():
-            raise
+        if _begun.get():
+            raise _cut_off(request, error) from error
         return _refused(request, error)
+
+
+async def note_begun(_request: web.Request, _response: web.StreamResponse) -> None:
+    """Note that an answer begins: from then on an error can't be another answer."""
+    _begun.set(True)
+
+
+def _cut_off(request: web.Request, error: Exception) -> ConnectionError:
+    log.warning("an answer broke off", method=request.method, path=request.path, reason=str(error))
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionResetError("the answer had begun")
 
 
 def _refused(request: web.Request, error: Exception) -> web.Response:

@@ -184,7 +184,21 @@ async def test_search(api: Served) -> None:
     assert await found("tag=toy") == ["blue", "red car"]
     assert await found("state=running") == []
     assert len(await found("state=PENDING")) == 3
-    for hostile in ("%22", "'", "(", "*", "a:", "tags:", "tag:", "%00", "NEAR", "-", "$where"):
+    for hostile in (
+        "%22",
+        "'",
+        "(",
+        "*",
+        "a:",
+        "tags:",
+        "tag:",
+        "%00",
+        "NEAR",
+        "-",
+        "$where",
+        "%ff",
+        "%ed%a0%80",
+    ):
         assert (await api.get(f"/jobs?q={hostile}")).status == 200
 
 
@@ -318,6 +332,14 @@ async def test_what_is_no_job(api: Served, body: str) -> None:
     answer = await api.ask("POST", "/jobs", data=body.encode(), headers=YAML)
     assert answer.status == 400
     assert answer.json["faults"]
+
+
+@pytest.mark.parametrize("escape", ["\\ud800", "\\u0000", "\\ufffe", "\\ud83d\\ude00"])
+async def test_odd_characters(api: Served, escape: str) -> None:
+    body = f'{{"name": "a{escape}", "tasks": [{{"name": "t", "run": "x"}}]}}'
+    answer = await api.ask("POST", "/jobs", data=body, headers=JSON)
+    assert answer.status in (200, 400)
+    assert (await api.get("/jobs")).status == 200
 
 
 async def test_dry_run_stores_nothing(api: Served) -> None:

@@ -7,11 +7,13 @@ import json
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 import pytest
 
-from coordinator.api import log_follower
+from coordinator.api import log_follower, logs
 from coordinator.api.log_cursor import Cursor, Place, read_cursor, write_cursor
 from haulier.sse import ServerEvent
+from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import SECOND, Pulse, Task
 from shared.model.writes import Change
@@ -233,3 +235,18 @@ async def test_head_of_a_stream(api: Served) -> None:
     job = (await api.submit())["id"]
     answer = await api.ask("HEAD", f"/jobs/{job}/log/stream")
     assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_a_download_that_fails_is_cut_off(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, "a\n")
+
+    async def breaks(*_: Any) -> Any:
+        yield "a\n"
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(logs, "whole_log", breaks)
+    with pytest.raises(aiohttp.ClientError):
+        await api.get(f"/jobs/{job}/log/download")
+    assert (await api.get("/health")).status == 200
