@@ -12,7 +12,6 @@ from docker.errors import NotFound
 
 from worker.runtime import exchange
 
-
 _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
 

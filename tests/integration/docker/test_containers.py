@@ -1,0 +1,239 @@
+"""What a task's container is: isolated, limited, labelled, and gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from docker import APIClient
+
+from shared.config.tree import WorkerLimits
+from shared.model.language import Limits, Mount, SmallTask
+from tests.contract.runtime_runs import IMAGE, Log, Subject, all_dead
+from tests.integration.docker.conftest import Start, named_for
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def nobodys_image(api: APIClient) -> Any:
+    """An image whose containers run as nobody."""
+    name = f"haulier-test-{uuid4().hex[:8]}:1"
+    container = api.create_container(IMAGE, ["true"])["Id"]
+    api.commit(container, *name.split(":"), changes="USER 65534:65534\nLABEL haulier.node=dead")
+    api.remove_container(container)
+    yield name
+    api.remove_image(name, force=True)
+
+
+async def test_another_user_writes_and_replaces_the_output(
+    subject: Subject, nobodys_image: str
+) -> None:
+    script = "id -u; echo a > $TORK_OUTPUT; echo b > x; mv -f x $TORK_OUTPUT; echo 5 > $TORK_PROGRESS"
+    ran = await subject.ran(run=script, image=nobodys_image, files={"f": "f"})
+    assert ran.outcome.error is None, ran
+    assert ran.outcome.result == "b\n"
+    assert ran.log.text == "65534\n"
+
+
+async def test_a_private_output_of_another_user_is_read(
+    subject: Subject, nobodys_image: str
+) -> None:
+    script = "rm $TORK_OUTPUT; umask 077; echo mine > $TORK_OUTPUT"
+    ran = await subject.ran(run=script, image=nobodys_image)
+    assert ran.outcome.result == "mine\n"
+
+
+async def test_the_safe_defaults(subject: Subject, api: APIClient) -> None:
+    async with subject.prepared(Log(), run="true", name="x"):
+        (found,) = [c for c in named_for(api, subject.node_id) if c["Image"] == IMAGE]
+        host = api.inspect_container(found["Id"])["HostConfig"]
+    assert found["Labels"]["haulier.job"] == "job1"
+    assert len(found["Labels"]["haulier.task"]) == 32
+    assert host["Init"] is True
+    assert host["Privileged"] is False
+    assert host["PidsLimit"] == 4096
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert not host["CapAdd"]
+
+
+async def test_settings_and_limits_are_passed_on(start: Start, api: APIClient) -> None:
+    subject = await start(
+        limits=WorkerLimits(cpus="1.5", memory="64m"), cap_drop=("NET_RAW",), pids_limit=100
+    )
+    own = Limits(memory="128m", pids=50)
+    async with subject.prepared(Log(), run="true"), subject.prepared(Log(), run="true", limits=own):
+        hosts = [
+            api.inspect_container(found["Id"])["HostConfig"]
+            for found in named_for(api, subject.node_id)
+            if found["Image"] == IMAGE
+        ]
+    seen = {(host["NanoCpus"], host["Memory"] // 2**20, host["PidsLimit"]) for host in hosts}
+    assert seen == {(1_500_000_000, 64, 100), (1_500_000_000, 128, 50)}
+    assert hosts[0]["CapDrop"] == ["NET_RAW"]
+
+
+async def test_an_out_of_memory_kill_is_said_to_be_one(subject: Subject) -> None:
+    script = "exec tail /dev/zero"
+    ran = await subject.ran(run=script, limits=Limits(memory="16m"))
+    assert ran.outcome.exit_code == 137
+    assert ran.outcome.error is not None
+    assert "killed for lack of memory" in ran.outcome.error
+
+
+async def test_a_limit_that_the_engine_refuses(subject: Subject) -> None:
+    ran = await subject.ran(run="true", limits=Limits(cpus="4000"))
+    assert ran.outcome.error is not None
+    assert "CPUs" in ran.outcome.error
+
+
+async def test_an_image_that_starts_by_itself(subject: Subject, api: APIClient) -> None:
+    name = f"haulier-test-{uuid4().hex[:8]}:1"
+    container = api.create_container(IMAGE, ["true"])["Id"]
+    api.commit(container, *name.split(":"), changes='ENTRYPOINT ["echo", "by"]\nCMD ["itself"]')
+    api.remove_container(container)
+    try:
+        assert (await subject.ran(image=name)).log.text == "by itself\n"
+        assert (await subject.ran(image=name, cmd=["me"])).log.text == "by me\n"
+    finally:
+        api.remove_image(name)
+
+
+async def test_an_image_that_is_not_there(subject: Subject) -> None:
+    ran = await subject.ran(run="true", image="127.0.0.1:9/no/such:image")
+    assert ran.outcome.error is not None
+    assert "127.0.0.1:9/no/such:image" in ran.outcome.error
+    assert ran.outcome.lost is False
+
+
+async def test_no_image(subject: Subject) -> None:
+    ran = await subject.ran(run="true", image="")
+    assert ran.outcome.error == "image: a task that runs in a container needs one"
+
+
+async def test_gpus_where_there_are_none(subject: Subject) -> None:
+    ran = await subject.ran(run="true", gpus="all")
+    assert ran.outcome.error is not None
+    assert "gpu" in ran.outcome.error.lower()
+
+
+async def test_a_container_removed_by_somebody_is_lost(subject: Subject, api: APIClient) -> None:
+    log = Log()
+    async with subject.prepared(log, run="echo ready; sleep 60") as run:
+        work = asyncio.create_task(run.run())
+        await log.until(lambda log: "ready" in log.text)
+        (found,) = [c for c in named_for(api, subject.node_id) if c["Image"] == IMAGE]
+        await asyncio.to_thread(api.remove_container, found["Id"], force=True)
+        outcome = await work
+    assert outcome.lost is True
+    assert outcome.error is None
+
+
+async def test_a_container_killed_by_somebody_has_failed(subject: Subject, api: APIClient) -> None:
+    log = Log()
+    async with subject.prepared(log, run="echo ready; sleep 60") as run:
+        work = asyncio.create_task(run.run())
+        await log.until(lambda log: "ready" in log.text)
+        (found,) = [c for c in named_for(api, subject.node_id) if c["Image"] == IMAGE]
+        await asyncio.to_thread(api.kill, found["Id"])
+        outcome = await work
+    assert outcome.lost is False
+    assert outcome.error == "exit code 137 (SIGKILL)\nready"
+
+
+async def test_a_task_that_closes_its_outputs_is_waited_for(subject: Subject) -> None:
+    script = "exec >&- 2>&-; sleep 1.5; echo late > $TORK_OUTPUT"
+    ran = await subject.ran(run=script)
+    assert ran.outcome.result == "late\n"
+
+
+async def test_nothing_is_left_in_the_engine(start: Start, api: APIClient) -> None:
+    subject = await start(warm_sandboxes=False)
+    ran = await subject.ran(
+        run="true",
+        mounts=[Mount(type="volume", target="/data")],
+        pre=[SmallTask(image=IMAGE, run="true")],
+    )
+    assert ran.outcome.error is None
+    mine = {"label": f"haulier.node={subject.node_id}"}
+    assert api.containers(all=True, filters=mine) == []
+    assert not api.volumes(filters=mine)["Volumes"]
+    assert api.networks(filters=mine) == []
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/haulier/{subject.node_id}/*/"))
+
+
+async def test_a_cancelled_preparation_leaves_nothing(start: Start, api: APIClient) -> None:
+    subject = await start(warm_sandboxes=False)
+    work = asyncio.create_task(
+        subject.runtime.prepare(subject.assignment(subject.task(run="true")), Log())
+    )
+    await asyncio.sleep(0.003)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert named_for(api, subject.node_id) == []
+
+
+async def test_a_sweep_touches_nothing_that_is_not_ours(
+    subject: Subject, api: APIClient, nobodys_image: str
+) -> None:
+    foreign = api.create_container(nobodys_image, ["true"])["Id"]
+    try:
+        await subject.runtime.sweep(
+            lambda nodes: all_dead([node for node in nodes if node == "dead"]), subject.node_id
+        )
+        assert api.inspect_container(foreign)["Config"]["Labels"]["haulier.node"] == "dead"
+    finally:
+        api.remove_container(foreign)
+
+
+async def test_a_sweep_removes_volumes_networks_and_sandboxes(start: Start, api: APIClient) -> None:
+    dead = await start()
+    task = dead.task(run="true", mounts=[Mount(type="volume", target="/d")])
+    left = await dead.runtime.prepare(dead.assignment(task), Log())
+    api.create_network("haulier-left", labels={"haulier.node": dead.node_id})
+    alive = await start()
+
+    async def only(nodes: Any) -> Any:
+        return [node for node in nodes if node == dead.node_id]
+
+    assert await alive.runtime.sweep(only, alive.node_id) >= 4
+    mine = {"label": f"haulier.node={dead.node_id}"}
+    assert api.containers(all=True, filters=mine) == []
+    assert not api.volumes(filters=mine)["Volumes"]
+    assert api.networks(filters=mine) == []
+    await left.remove()
+
+
+async def test_a_privileged_container_only_by_configuration(start: Start) -> None:
+    script = "grep CapEff /proc/self/status"
+    usual = await (await start()).ran(run=script)
+    privileged = await (await start(privileged=True)).ran(run=script)
+    assert int(usual.log.text.split()[1], 16) < int(privileged.log.text.split()[1], 16)
+
+
+async def test_no_device_of_the_hosts_can_be_read_through_the_output(subject: Subject) -> None:
+    ran = await subject.ran(run="rm $TORK_OUTPUT && mknod $TORK_OUTPUT c 1 8")
+    assert ran.outcome.error == "the output is not a plain file"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+async def test_a_folder_where_nothing_may_run_falls_back_to_archives(
+    start: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "noexec"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", str(folder)], check=True)
+    try:
+        subject = await start(data=folder)
+        ran = await subject.ran(run="cat f; echo out > $TORK_OUTPUT", files={"f": "in"})
+        await subject.runtime.close()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert ran.outcome.result == "out\n"
+    assert ran.log.text == "in"
