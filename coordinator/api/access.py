@@ -11,7 +11,7 @@ from coordinator.api.query import path_id
 from coordinator.store.port import Viewer
 from shared.errors import Forbidden, NotAllowed, NotFound
 from shared.model import language
-from shared.model.documents import Job, Role, Schedule, Task, User
+from shared.model.documents import GUEST, Job, Role, Schedule, Task, User
 from shared.model.writes import In
 
 
@@ -65,7 +65,7 @@ def require_admin() -> None:
 
 async def check_permissions(api: Api, permissions: Sequence[language.Permission]) -> None:
     """Raise `NotAllowed` where a permission names a user or a role that does not exist."""
-    users = {each.user for each in permissions if each.user}
+    users = {each.user for each in permissions if each.user} - {GUEST.username}
     roles = {each.role for each in permissions if each.role}
     known_users = (
         {user.username for user in await api.store.find(User, {"username": In(tuple(users))})}

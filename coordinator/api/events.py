@@ -12,6 +12,7 @@ from aiohttp import web
 from coordinator.api.access import may_see
 from coordinator.api.context import Api, api_of, caller
 from coordinator.api.listening import listening
+from coordinator.api.reading import redactor
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
 from coordinator.store.port import Viewer
@@ -19,6 +20,7 @@ from shared.errors import StoreUnavailable
 from shared.model.documents import Job
 from shared.model.messages import StateChanged
 from shared.model.views import rfc3339
+from shared.redaction import Redactor
 
 _REMEMBERED: Final = 1000
 _WAITING: Final = 1000
@@ -27,30 +29,52 @@ _LOOK: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
 
 
+_FREE: Final = ("name", "description", "tags", "inputs", "result", "error")
+"""What of a summary is free text, and may hold a secret of a job above the one it tells of."""
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """Whether a job's events may be seen, and what must be taken out of them."""
+
+    visible: bool
+    redactor: Redactor | None = None
+
+
 class Eyes:
-    """Which jobs somebody may see; remembers the latest ones."""
+    """What somebody may see of jobs; remembers the latest ones."""
 
     def __init__(self, api: Api, viewer: Viewer | None) -> None:
         self._api = api
         self._viewer = viewer
-        self._seen: OrderedDict[str, bool] = OrderedDict()
+        self._seen: OrderedDict[str, Sight] = OrderedDict()
 
-    async def may_see(self, job_id: str) -> bool:
-        """Tell whether the job may be seen; not, where that can't be found out."""
-        if self._viewer is None:
-            return True
+    async def see(self, event: StateChanged) -> StateChanged | None:
+        """Return an event as it may be seen, or None; None too where that can't be found out."""
+        job_id = event.job_id
         if job_id not in self._seen:
-            self._seen[job_id] = await self._look(job_id)
+            try:
+                self._seen[job_id] = await self._look(job_id)
+            except StoreUnavailable:
+                return None
             if len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
-        return self._seen[job_id]
+        sight = self._seen[job_id]
+        if not sight.visible:
+            return None
+        return event if sight.redactor is None else _redacted(event, sight.redactor)
 
-    async def _look(self, job_id: str) -> bool:
-        try:
-            job = await self._api.store.get(Job, job_id)
-        except StoreUnavailable:
-            return False
-        return job is not None and may_see(job.permissions, self._viewer)
+    async def _look(self, job_id: str) -> Sight:
+        job = await self._api.store.get(Job, job_id)
+        if job is None:
+            return Sight(visible=self._viewer is None)
+        if not may_see(job.permissions, self._viewer):
+            return Sight(visible=False)
+        return Sight(visible=True, redactor=await redactor(self._api, job))
+
+
+def _redacted(event: StateChanged, redactor: Redactor) -> StateChanged:
+    free = {name: event.summary[name] for name in _FREE if name in event.summary}
+    return msgspec.structs.replace(event, summary={**event.summary, **redactor.redact_value(free)})
 
 
 def event_json(event: StateChanged) -> str:
@@ -113,8 +137,8 @@ async def _heard(heard: asyncio.Event) -> None:
 
 async def _send(waiting: deque[StateChanged], stream: EventStream, eyes: Eyes) -> None:
     while waiting:
-        event = waiting.popleft()
-        if await eyes.may_see(event.job_id):
+        event = await eyes.see(waiting.popleft())
+        if event is not None:
             await stream.send(event_json(event), event=event.type)
     await stream.idle()
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from contextlib import aclosing
 
-from tests.unit.api.served import Served
+from tests.unit.api.served import HELLO, Served
 
 
 async def test_state_changes_as_they_happen(api: Served) -> None:
@@ -44,3 +44,17 @@ async def test_filters(api: Served) -> None:
         assert not firsts[1].done()
         firsts[1].cancel()
         await asyncio.wait(firsts)
+
+
+async def test_events_of_sub_jobs_hold_no_secret_of_the_jobs_above(api: Served) -> None:
+    top = await api.submit(HELLO + "secrets: {token: hunter2}\n")
+    parent = await api.task(top["id"])
+    low = (await api.submit(HELLO.replace("hello", "with hunter2", 1)))["id"]
+    await api.commands.become(low, "SCHEDULED", parent_id=parent.id, root_id=top["id"])
+    async with aclosing(api.stream(f"/events?job={low}")) as stream:
+        waiting = asyncio.ensure_future(anext(stream))
+        await api.commands.listened.wait()
+        await api.commands.become(low, "RUNNING", result="hunter2")
+        event = await waiting
+        assert json.loads(event.data)["name"] == "with [REDACTED]"
+        assert "hunter2" not in event.data
