@@ -8,6 +8,7 @@ from shared.expressions.equality import equal
 from shared.expressions.faults import ExpressionError
 from shared.expressions.limits import Budget
 from shared.expressions.methods import METHODS, bound
+from shared.expressions.moments import Time
 from shared.expressions.operators import to_int
 from shared.expressions.strings import byte_length, byte_slice, to_bytes
 from shared.expressions.values import Nil, Pair, Table, Texts, is_map, type_name
@@ -58,9 +59,7 @@ def usable_key(base: Mapping[object, object], key: object) -> object:
 
 
 def fetch_or_nil(base: object, key: object) -> object:
-    """`get()`: as `fetch`, but nil for what is not there and for anything inside nil."""
-    if base is None:
-        return None
+    """`get()`: as `fetch`, but nil for what is not there, and where there is nothing to reach into."""
     if isinstance(base, list | str):
         length = len(base) if isinstance(base, list) else byte_length(base)
         index = to_int(key)
@@ -68,9 +67,11 @@ def fetch_or_nil(base: object, key: object) -> object:
     if is_map(base):
         assert isinstance(base, Mapping)
         return base.get(usable_key(base, key))
-    if type(base) in METHODS and isinstance(key, str):
+    if type(base) in METHODS and isinstance(key, str) and key in METHODS[type(base)]:
         return bound(base, key)
-    raise ExpressionError(f"there is nothing to get from {type_name(base)}")
+    if isinstance(base, Time) and not isinstance(key, str):
+        raise ExpressionError(f"{type_name(base)} has no field {type_name(key)}")
+    return None
 
 
 def cut(base: object, start: object, stop: object, budget: Budget) -> object:
@@ -106,4 +107,6 @@ def within(needle: object, whole: object, budget: Budget) -> bool:
     if is_map(whole):
         assert isinstance(whole, Mapping)
         return usable_key(whole, needle) in whole
+    if isinstance(whole, Time) and isinstance(needle, str):
+        return False
     raise ExpressionError(f"operator 'in' is not defined on {type_name(whole)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cmp_to_key
+from typing import Any
 
 from shared.expressions.access import fetch, fetch_or_nil
 from shared.expressions.code import Frame
@@ -85,7 +86,7 @@ def _keys(frame: Frame, value: object) -> object:
 def _values(frame: Frame, value: object) -> object:
     entries = _entries("get values from", value)
     frame.budget.build(len(entries))
-    return list(entries.values())
+    return [value for _, value in entries.items()]
 
 
 def _to_pairs(frame: Frame, value: object) -> object:
@@ -150,7 +151,7 @@ def _pour(frame: Frame, items: list[object], flat: list[object], depth: int) -> 
             flat.append(item)
 
 
-def sort_key(frame: Frame) -> Callable[[object], object]:
+def sort_key(frame: Frame) -> Callable[[object], Any]:
     """The key that sorts values as `<` orders them; what `<` refuses, the sort refuses."""
 
     def compare(left: object, right: object) -> int:

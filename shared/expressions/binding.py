@@ -11,7 +11,17 @@ from shared.expressions.faults import ExpressionError, name_fault
 from shared.expressions.limits import Budget
 from shared.expressions.operators import OPERATIONS, at_least, at_most, negated, to_bool, to_text
 from shared.expressions.patterns import compile_pattern
-from shared.expressions.shapes import BOOL, DURATION, FLOAT, INT, TEXT, TIME, UNKNOWN, Shape, list_of
+from shared.expressions.shapes import (
+    BOOL,
+    DURATION,
+    FLOAT,
+    INT,
+    TEXT,
+    TIME,
+    UNKNOWN,
+    Shape,
+    list_of,
+)
 from shared.expressions.strings import to_bytes
 from shared.expressions.syntax import Array, Binary, Literal
 from shared.expressions.values import is_int, is_nil, type_name
@@ -28,7 +38,9 @@ def _promoted(left: Shape, right: Shape) -> Shape:
     return FLOAT if "float" in (left.kind, right.kind) else INT
 
 
-def _arithmetic(pairs: dict[tuple[str, str], Shape], *kinds: str) -> Callable[[Shape, Shape], Shape | None]:
+def _arithmetic(
+    pairs: dict[tuple[str, str], Shape], *kinds: str
+) -> Callable[[Shape, Shape], Shape | None]:
     """The rule of an operator on numbers and on the given pairs of kinds."""
 
     def rule(left: Shape, right: Shape) -> Shape | None:
@@ -55,7 +67,11 @@ def _only(gives: Shape, *kinds: str) -> Callable[[Shape, Shape], Shape | None]:
 def _order(left: Shape, right: Shape) -> Shape | None:
     same = left.kind == right.kind and left.kind in ("string", "time", "duration")
     numbers = left.is_number and right.is_number
-    return BOOL if same or numbers or _either(left, right, *_NUMBERS, "string", "time", "duration") else None
+    return (
+        BOOL
+        if same or numbers or _either(left, right, *_NUMBERS, "string", "time", "duration")
+        else None
+    )
 
 
 def _equality(left: Shape, right: Shape) -> Shape | None:
@@ -67,6 +83,8 @@ def _membership(left: Shape, right: Shape) -> Shape | None:
         return BOOL if left.is_unknown or left.fits(right.keys()) else None
     if right.kind == "list":
         return BOOL if left.compares_with(right.items()) else None
+    if right.kind == "time":
+        return BOOL if left.maybe("string") else None
     return BOOL if right.is_unknown or (left.is_unknown and right.kind == "string") else None
 
 
@@ -79,11 +97,15 @@ def _coalesced(left: Shape, right: Shape) -> Shape | None:
 _D, _T = "duration", "time"
 _RULES: dict[str, Callable[[Shape, Shape], Shape | None]] = {
     "+": _arithmetic(
-        {("string", "string"): TEXT, (_T, _D): TIME, (_D, _T): TIME, (_D, _D): DURATION}, "string", _T, _D
+        {("string", "string"): TEXT, (_T, _D): TIME, (_D, _T): TIME, (_D, _D): DURATION},
+        "string",
+        _T,
+        _D,
     ),
     "-": _arithmetic({(_T, _T): DURATION, (_T, _D): TIME, (_D, _D): DURATION}, _T, _D),
     "*": _arithmetic(
-        {(_D, _D): DURATION, **{(a, b): DURATION for n in _NUMBERS for a, b in ((n, _D), (_D, n))}}, _D
+        {(_D, _D): DURATION, **{(a, b): DURATION for n in _NUMBERS for a, b in ((n, _D), (_D, n))}},
+        _D,
     ),
     **dict.fromkeys(["/", "**", "^"], _only(FLOAT, *_NUMBERS)),
     "%": _only(INT, "int"),
@@ -105,7 +127,9 @@ def bind_unary(operator: str, operand: Code, position: int) -> Code:
         raise name_fault(f"invalid operation: {operator} (mismatched type {shape})", position)
     if operand.literal is not MISSING and operand.shape.kind in ("bool", *_NUMBERS):
         value = operand.literal
-        return constant(shape, not value if inverts else negated(value) if operator == "-" else value)
+        return constant(
+            shape, not value if inverts else negated(value) if operator == "-" else value
+        )
     if inverts:
         return Code(BOOL, guarded(position, lambda frame: not to_bool(run(frame))))
     gives = UNKNOWN if shape.is_unknown else shape
@@ -293,4 +317,3 @@ def _folded_numbers(sign: str, left: Code, right: Code, position: int) -> Code |
         return constant(shape, OPERATIONS[sign](left.literal, right.literal, Budget()))
     except ExpressionError as fault:
         raise name_fault(fault.message, position) from None
-

@@ -33,7 +33,9 @@ def compile_function(node: Builtin, arguments: Sequence[Code]) -> Code:
     if len(runs) == 1:
         only = runs[0]
         return Code(shape, guarded(node.position, lambda frame: apply(frame, only(frame))))
-    return Code(shape, guarded(node.position, lambda frame: apply(frame, *[run(frame) for run in runs])))
+    return Code(
+        shape, guarded(node.position, lambda frame: apply(frame, *[run(frame) for run in runs]))
+    )
 
 
 def _given(name: str, signature: object, arguments: Sequence[Code], position: int) -> Shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from shared.expressions.access import cut, fetch
 from shared.expressions.binding import bind_binary, bind_unary
@@ -13,6 +12,7 @@ from shared.expressions.faults import name_fault
 from shared.expressions.loops import Loop, compile_loop, current, mapped, sifted_end
 from shared.expressions.methods import METHODS_BY_KIND
 from shared.expressions.operators import add, to_bool, to_text
+from shared.expressions.parser import LOOPS
 from shared.expressions.shapes import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
 from shared.expressions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.syntax import (
@@ -34,15 +34,12 @@ from shared.expressions.syntax import (
     Slice,
     Unary,
 )
-from shared.expressions.parser import LOOPS
 from shared.expressions.values import is_nil
 
 ENVIRONMENT = "$env"
 """The name of the scope itself."""
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 """The names of the language's own functions."""
-
-_N = TypeVar("_N", bound=Node)
 
 
 class Scope:
@@ -83,9 +80,9 @@ class _Compiler:
         return constant(shape_of(node.value), node.value)
 
     def name(self, node: Name) -> Code:
-        for name, shape in reversed(self._variables):
-            if name == node.name:
-                return Code(shape, lambda frame: frame.variables[name])
+        given = dict(self._variables).get(node.name)
+        if given is not None:
+            return Code(given, lambda frame: frame.variables[node.name])
         if node.name == ENVIRONMENT:
             return Code(UNKNOWN, lambda frame: dict(frame.scope))
         found = self._scope.shapes.get(node.name)
@@ -111,7 +108,12 @@ class _Compiler:
 
     def let(self, node: Let) -> Code:
         name = node.name
-        if name in self._scope.shapes or name in FUNCTION_NAMES or name in EXTRAS or name in dict(self._variables):
+        if (
+            name in self._scope.shapes
+            or name in FUNCTION_NAMES
+            or name in EXTRAS
+            or name in dict(self._variables)
+        ):
             raise name_fault(f"{name} has a meaning already: name it otherwise", node.position)
         value = self.visit(node.value)
         self._variables.append((name, value.shape))
@@ -141,20 +143,30 @@ class _Compiler:
     def conditional(self, node: Conditional) -> Code:
         condition = self.visit(node.condition)
         if not condition.shape.maybe("bool"):
-            raise name_fault(f"a condition is a boolean, not {condition.shape}", node.condition.position)
+            raise name_fault(
+                f"a condition is a boolean, not {condition.shape}", node.condition.position
+            )
         then, otherwise = self.visit(node.then), self.visit(node.otherwise)
         test, first, second = condition.run, then.run, otherwise.run
 
         def run(frame: Frame) -> object:
             return first(frame) if to_bool(test(frame)) else second(frame)
 
-        return Code(_either_shape(then.shape, otherwise.shape), guarded(node.condition.position, run))
+        return Code(
+            _either_shape(then.shape, otherwise.shape), guarded(node.condition.position, run)
+        )
 
     def unary(self, node: Unary) -> Code:
         return bind_unary(node.operator, self.visit(node.operand), node.position)
 
     def binary(self, node: Binary) -> Code:
+        if node.operator == "??":
+            return bind_binary(node, self._side(node.left), self._side(node.right))
         return bind_binary(node, self.visit(node.left), self.visit(node.right))
+
+    def _side(self, node: Node) -> Code:
+        """A side of `??`, where a chain may give a list that was never made."""
+        return self.chain(node, tidy=False) if isinstance(node, Chain) else self.visit(node)
 
     def array(self, node: Array) -> Code:
         codes = [self.visit(item) for item in node.items]
@@ -183,7 +195,7 @@ class _Compiler:
 
     # Reaching in
 
-    def chain(self, node: Chain) -> Code:
+    def chain(self, node: Chain, *, tidy: bool = True) -> Code:
         inner = self.visit(node.inner)
         run = inner.run
 
@@ -192,16 +204,25 @@ class _Compiler:
                 value = run(frame)
             except _GaveUp:
                 return None
-            return None if is_nil(value) else value
+            return None if tidy and is_nil(value) else value
 
         return Code(inner.shape, give_up)
 
     def member(self, node: Member) -> Code:
-        if isinstance(node.base, Name) and node.base.name == ENVIRONMENT and isinstance(node.key, Literal):
+        if (
+            isinstance(node.base, Name)
+            and node.base.name == ENVIRONMENT
+            and isinstance(node.key, Literal)
+        ):
             return self._of_environment(node, node.key.value)
         base, key = self.visit(node.base), self.visit(node.key)
         shape = _member_shape(node, base.shape, key)
-        if base.sieve is not None and not node.optional and key.shape.kind == "int" and key.literal in (0, -1):
+        if (
+            base.sieve is not None
+            and not node.optional
+            and key.shape.kind == "int"
+            and key.literal in (0, -1)
+        ):
             end = 0 if key.literal == 0 else -1
             return Code(shape, guarded(node.position, sifted_end(base.sieve, end, must=True)))
         first, second = base.run, key.run
@@ -219,7 +240,9 @@ class _Compiler:
 
     def _of_environment(self, node: Member, key: object) -> Code:
         if not isinstance(key, str):
-            return Code(UNKNOWN, guarded(node.position, lambda frame: fetch(dict(frame.scope), key)))
+            return Code(
+                UNKNOWN, guarded(node.position, lambda frame: fetch(dict(frame.scope), key))
+            )
         found = self._scope.find(key)
         if found is None and not node.optional:
             raise name_fault(f"unknown name {key}", node.position)
@@ -244,7 +267,9 @@ class _Compiler:
             return None
         code = self.visit(node)
         if not code.shape.maybe("int"):
-            raise name_fault(f"a bound of a slice is a whole number, not {code.shape}", node.position)
+            raise name_fault(
+                f"a bound of a slice is a whole number, not {code.shape}", node.position
+            )
         return code.run
 
     # Calls
@@ -267,7 +292,9 @@ class _Compiler:
             added = self._added(node.arguments[0], collection)
             if added is not None:
                 return added
-        extra_names = {"map": {"index": INT}, "reduce": {"index": INT, "acc": UNKNOWN}}.get(node.name, {})
+        extra_names = {"map": {"index": INT}, "reduce": {"index": INT, "acc": UNKNOWN}}.get(
+            node.name, {}
+        )
         body: Code | None = None
         cost = 1
         if len(node.arguments) > 1:
@@ -300,7 +327,7 @@ class _Compiler:
         return Code(collection.shape.items(), guarded(node.position, run))
 
 
-class _GaveUp(Exception):  # noqa: N818 - not an error: how `?.` leaves its chain
+class _GaveUp(Exception):
     """Something before a `?.` is nil."""
 
 
@@ -326,7 +353,9 @@ def _either_shape(then: Shape, otherwise: Shape) -> Shape:
 def _member_shape(node: Member, base: Shape, key: Code) -> Shape:
     if base.is_unknown:
         return UNKNOWN
-    name = key.literal if isinstance(node.key, Literal) and isinstance(node.key.value, str) else None
+    name = (
+        key.literal if isinstance(node.key, Literal) and isinstance(node.key.value, str) else None
+    )
     if isinstance(name, str) and name in METHODS_BY_KIND.get(base.kind, {}):
         return Shape("func", form=base.kind, name=name)
     if base.kind == "map":
@@ -335,7 +364,9 @@ def _member_shape(node: Member, base: Shape, key: Code) -> Shape:
         return base.items()
     if base.kind == "list":
         if not key.shape.maybe("int"):
-            raise name_fault(f"elements are counted by whole numbers, not {key.shape}", node.position)
+            raise name_fault(
+                f"elements are counted by whole numbers, not {key.shape}", node.position
+            )
         return base.items()
     if name is not None:
         raise name_fault(f"{base} has no field {name}", node.position)
@@ -369,4 +400,3 @@ _VISITS: dict[type[Node], Callable[..., Code]] = {
     Array: _Compiler.array,
     Map: _Compiler.map,
 }
-

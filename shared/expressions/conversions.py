@@ -19,7 +19,9 @@ from shared.expressions.values import Month, Weekday, is_int, is_number, type_na
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+")
+_HEXADECIMAL = re.compile(
+    r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+"
+)
 _NAMED = re.compile(r"[+-]?(?:inf|infinity)|nan", re.IGNORECASE)
 _UNDERSCORE = re.compile(r"(?<=[0-9a-fA-FxX])_(?=[0-9a-fA-F])")
 _MANY_DIGITS = 1_000
@@ -63,19 +65,24 @@ def _float(_: Frame, value: object) -> object:
 def _parse_float(text: str) -> float:
     if _NAMED.fullmatch(text):
         return float(text)
-    digits = _UNDERSCORE.sub("", text) if text[1:2] in "xX" or text[2:3] in "xX" or "_" in text else text
-    try:
-        if _DECIMAL.fullmatch(digits):
-            number = float(digits)
-        elif _HEXADECIMAL.fullmatch(digits):
-            number = float.fromhex(digits)
-        else:
-            raise ValueError("not a number")
-    except (ValueError, OverflowError):
-        raise ExpressionError("invalid operation: float() of a text that is not a number") from None
+    digits = (
+        _UNDERSCORE.sub("", text) if text[1:2] in "xX" or text[2:3] in "xX" or "_" in text else text
+    )
+    number = _read_float(digits)
     if number in (float("inf"), float("-inf")):
         raise ExpressionError("invalid operation: float() of a number that no float holds")
     return number
+
+
+def _read_float(digits: str) -> float:
+    if _DECIMAL.fullmatch(digits):
+        return float(digits)
+    if not _HEXADECIMAL.fullmatch(digits):
+        raise ExpressionError("invalid operation: float() of a text that is not a number")
+    try:
+        return float.fromhex(digits)
+    except OverflowError:
+        return float("inf")
 
 
 def _string(frame: Frame, value: object) -> object:

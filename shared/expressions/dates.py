@@ -264,7 +264,10 @@ def _day(read: _Read) -> tuple[int, int]:
         if read.month not in (-1, date.month) or read.day not in (-1, date.day):
             raise ValueError("the day of the year is another date")
         return date.month, date.day
-    month, day = max(read.month, 1) if read.month < 0 else read.month, 1 if read.day < 0 else read.day
+    month, day = (
+        max(read.month, 1) if read.month < 0 else read.month,
+        1 if read.day < 0 else read.day,
+    )
     year, next_month = (read.year, month + 1) if month < 12 else (read.year + 1, 1)
     length = days_from_civil(year, next_month, 1) - days_from_civil(read.year, month, 1)
     if not 1 <= day <= length:

@@ -67,4 +67,3 @@ def _maps_identical(
 
 def _group(value: Mapping[object, object]) -> bool:
     return isinstance(value, Table) and value.groups
-

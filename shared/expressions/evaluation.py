@@ -39,7 +39,7 @@ def _parsed(text: str, hidden: frozenset[str]) -> Parsed:
     return Parsed(tree, names_of(tree))
 
 
-def _compiled(text: str, hidden: frozenset[str], known: Known, closed: bool) -> Run:  # noqa: FBT001 - a cache key
+def _compiled(text: str, hidden: frozenset[str], known: Known, closed: bool) -> Run:
     try:
         return compile_tree(parsed(text, hidden).tree, Scope(dict(known), closed=closed))
     except RecursionError:
@@ -61,7 +61,9 @@ def parsed(text: str, hidden: frozenset[str] = frozenset()) -> Parsed:
 def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -> Run:
     """The expression compiled for a scope whose values have the `known` shapes. Raises any fault
     that can be seen before it runs."""
-    return (_cached_compiled if len(text) <= _CACHED_LENGTH else _compiled)(text, hidden, known, closed)
+    return (_cached_compiled if len(text) <= _CACHED_LENGTH else _compiled)(
+        text, hidden, known, closed
+    )
 
 
 def check_expression(text: str) -> None:
@@ -91,7 +93,9 @@ class Evaluation:
         """The raw value of one expression. Raises an ExpressionError."""
         text = adopted(text)
         names = parsed(text, self._hidden).names
-        known = tuple((name, shape_of(self._scope[name])) for name in sorted(names.top) if name in self._scope)
+        known = tuple(
+            (name, shape_of(self._scope[name])) for name in sorted(names.top) if name in self._scope
+        )
         run = compiled(text, self._hidden, known, closed=True)
         frame = Frame(self._scope, self._now, self._random)
         try:

@@ -124,4 +124,3 @@ def format_scalar(value: object) -> str:
     if isinstance(value, Function):
         return f"func {value.name}"
     return str(value)
-

@@ -18,11 +18,17 @@ Implementation = Callable[..., object]
 """Takes the frame, then the arguments, whose number has been checked. Raises a fault for wrong ones."""
 
 
+def _bound(value: object) -> int:
+    """A bound of a sequence, nil counting as zero."""
+    if value is None:
+        return 0
+    if not is_int(value):
+        raise ExpressionError(f"sequence takes an int, not {type_name(value)}")
+    return to_int(value)
+
+
 def _sequence(frame: Frame, start: object, stop: object) -> object:
-    for bound in (start, stop):
-        if not is_int(bound):
-            raise ExpressionError(f"sequence takes an int, not {type_name(bound)}")
-    first, last = to_int(start), to_int(stop)
+    first, last = _bound(start), _bound(stop)
     frame.budget.build(max(0, last - first))
     return Ints(range(first, last))
 

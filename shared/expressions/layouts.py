@@ -109,7 +109,9 @@ def _offset_text(seconds: int, form: str) -> str:
         parts.append(f"{minutes % 60:02d}")
     if len(form) > 6:
         parts.append(f"{abs(seconds) % 60:02d}")
-    return ("-" if seconds < 0 and (minutes or seconds) else "+") + (":" if ":" in form else "").join(parts)
+    return ("-" if seconds < 0 and (minutes or seconds) else "+") + (
+        ":" if ":" in form else ""
+    ).join(parts)
 
 
 def _fraction(ns: int, form: str) -> str:

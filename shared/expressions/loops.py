@@ -61,7 +61,9 @@ def _before(frame: Frame, elements: Sequence[object], run: Run) -> object:
     return value
 
 
-def _turns(frame: Frame, items: Sequence[object], body: Run, cost: int, order: Sequence[int]) -> Iterator[object]:
+def _turns(
+    frame: Frame, items: Sequence[object], body: Run, cost: int, order: Sequence[int]
+) -> Iterator[object]:
     """What the body gives for each element, which is the current one meanwhile."""
     saved = frame.item, frame.index
     try:
@@ -108,7 +110,18 @@ def _summed(collection: Shape, body: Shape | None) -> Shape:
 
 
 _TESTS = frozenset(
-    ["all", "none", "any", "one", "filter", "count", "find", "findLast", "findIndex", "findLastIndex"]
+    [
+        "all",
+        "none",
+        "any",
+        "one",
+        "filter",
+        "count",
+        "find",
+        "findLast",
+        "findIndex",
+        "findLastIndex",
+    ]
 )
 _GIVES: dict[str, Callable[[Shape, Shape | None], Shape]] = {
     **dict.fromkeys(["all", "none", "any", "one"], lambda _, __: BOOL),
@@ -301,11 +314,15 @@ def mapped(code: Code, loop: Loop) -> Code:
     inner = loop.collection.sieve
     if inner is None or inner.made is not None:
         return code
-    sieve = Sieve(inner.collection, inner.conditions, inner.cost + loop.cost, loop.position, _body(loop))
+    sieve = Sieve(
+        inner.collection, inner.conditions, inner.cost + loop.cost, loop.position, _body(loop)
+    )
     return Code(code.shape, guarded(loop.position, _sifted(sieve)), sieve=sieve)
 
 
-def _passing(sieve: Sieve, turns: Callable[..., Iterator[object]]) -> Callable[[Frame], Iterator[object]]:
+def _passing(
+    sieve: Sieve, turns: Callable[..., Iterator[object]]
+) -> Callable[[Frame], Iterator[object]]:
     def passes(frame: Frame) -> object:
         return all(to_bool(condition(frame)) for condition in sieve.conditions)
 
@@ -347,5 +364,8 @@ def sifted_end(sieve: Sieve, index: int, *, must: bool) -> Run:
 
 def sifted_count(sieve: Sieve) -> Run:
     """How many elements a sieve keeps, making nothing of them."""
-    passing = _passing(Sieve(sieve.collection, sieve.conditions, sieve.cost, sieve.position, lambda _: None), _forwards)
+    passing = _passing(
+        Sieve(sieve.collection, sieve.conditions, sieve.cost, sieve.position, lambda _: None),
+        _forwards,
+    )
     return lambda frame: sum(1 for _ in passing(frame))

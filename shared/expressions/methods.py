@@ -11,6 +11,7 @@ from shared.expressions.faults import ExpressionError
 from shared.expressions.formatting import format_value
 from shared.expressions.layouts import format_time
 from shared.expressions.moments import Time
+from shared.expressions.numerals import wrap
 from shared.expressions.values import Function, Month, Weekday, type_name
 from shared.expressions.zones import GREENWICH, LOCAL, Fixed, Region
 
@@ -30,7 +31,7 @@ def _compare(left: Time, right: Time) -> int:
 
 
 def _since(unit: int) -> Implementation:
-    return lambda time: time.total_ns() // unit
+    return lambda time: wrap(time.total_ns() // unit)
 
 
 _TEXT = Method((), "string", format_value)

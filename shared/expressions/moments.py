@@ -33,13 +33,22 @@ def days_from_civil(year: int, month: int, day: int) -> int:
     shifted = year - (month <= 2)
     era, year_of_era = divmod(shifted, 400)
     day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    return era * 146_097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719_468
+    return (
+        era * 146_097
+        + year_of_era * 365
+        + year_of_era // 4
+        - year_of_era // 100
+        + day_of_year
+        - 719_468
+    )
 
 
 def civil_from_days(days: int) -> Civil:
     """The date that many days after 1 January 1970."""
     era, day_of_era = divmod(days + 719_468, 146_097)
-    year_of_era = (day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    year_of_era = (
+        day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096
+    ) // 365
     day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
     shifted_month = (5 * day_of_year + 2) // 153
     day = day_of_year - (153 * shifted_month + 2) // 5 + 1
@@ -74,7 +83,9 @@ class Time:
         return cls(second, passed.microseconds * 1_000, zone)
 
     @classmethod
-    def civil(cls, date: tuple[int, int, int], clock: tuple[int, int, int], ns: int, zone: Location) -> Time:
+    def civil(
+        cls, date: tuple[int, int, int], clock: tuple[int, int, int], ns: int, zone: Location
+    ) -> Time:
         """The instant when the clocks of `zone` show that date and time, months and days out of
         range counting on. An hour that a change of clocks skips is taken with the offset before it."""
         year, month, day = date

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from shared.expressions.code import Frame
 from shared.expressions.durations import Duration
 from shared.expressions.faults import ExpressionError
 from shared.expressions.limits import MAX_VALUE_DEPTH, Budget
-from shared.expressions.operators import less, more
 from shared.expressions.numerals import wrap
+from shared.expressions.operators import less, more
 from shared.expressions.values import Month, Weekday, is_int, is_number, type_name
 
 _WORD = 64
@@ -54,32 +54,38 @@ def _round(number: float) -> float:
     return math.copysign(float(abs(whole) + away), number)
 
 
-def _extreme(name: str, passes: Callable[[object, object, Budget], object]) -> Callable[..., object]:
+_Passes = Callable[[object, object, Budget], object]
+
+
+def _extreme(name: str, passes: _Passes) -> Callable[..., object]:
     """`max` and `min`: of all numbers among the arguments and in lists there, the first of equals."""
 
-    def best(frame: Frame, arguments: list[object], depth: int) -> object:
-        if depth > MAX_VALUE_DEPTH:
-            raise ExpressionError(f"{name} takes no lists nested deeper than {MAX_VALUE_DEPTH}")
+    def apply(frame: Frame, *arguments: object) -> object:
+        if len(arguments) == 1 and not isinstance(arguments[0], list):
+            return arguments[0]
         chosen: object = None
-        for argument in arguments:
-            frame.budget.step()
-            candidate = argument
-            if isinstance(argument, list):
-                for candidate in (best(frame, [item], depth + 1) for item in argument):
-                    if not is_number(candidate):
-                        raise _invalid(name, candidate)
-                    if chosen is None or passes(chosen, candidate, frame.budget):
-                        chosen = candidate
-            elif isinstance(argument, int | float | Duration | Month | Weekday) and argument is not True and argument is not False:
-                if chosen is None or passes(chosen, candidate, frame.budget):
-                    chosen = candidate
-            elif len(arguments) == 1:
-                return argument
-            else:
-                raise _invalid(name, argument)
+        for candidate in _candidates(frame, name, arguments, 0):
+            if chosen is None or passes(chosen, candidate, frame.budget):
+                chosen = candidate
         return chosen
 
-    return lambda frame, *arguments: best(frame, list(arguments), 0)
+    return apply
+
+
+def _candidates(frame: Frame, name: str, values: Iterable[object], depth: int) -> Iterator[object]:
+    """The numbers (outside of lists durations and the like too) that one is to be chosen of."""
+    if depth > MAX_VALUE_DEPTH:
+        raise ExpressionError(f"{name} takes no lists nested deeper than {MAX_VALUE_DEPTH}")
+    for value in values:
+        frame.budget.step()
+        if isinstance(value, list):
+            if depth and not value:
+                raise _invalid(name, None)
+            yield from _candidates(frame, name, value, depth + 1)
+        elif is_number(value) or (depth == 0 and isinstance(value, Duration | Month | Weekday)):
+            yield value
+        else:
+            raise _invalid(name, value)
 
 
 def _flat(frame: Frame, name: str, values: list[object], depth: int = 0) -> Iterator[float]:
@@ -128,7 +134,9 @@ def _mean_parts(frame: Frame, values: list[object], depth: int) -> tuple[int, fl
 
 
 def _median(frame: Frame, *arguments: object) -> object:
-    numbers = sorted(_flat(frame, "median", list(arguments)), key=lambda number: (number == number, number))
+    numbers = sorted(
+        _flat(frame, "median", list(arguments)), key=lambda number: (number == number, number)
+    )
     middle, odd = divmod(len(numbers), 2)
     if not numbers:
         return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 from shared.expressions.durations import Duration
 from shared.expressions.faults import ExpressionError
@@ -12,7 +13,7 @@ from shared.expressions.limits import Budget
 from shared.expressions.moments import Time
 from shared.expressions.numerals import truncate, wrap
 from shared.expressions.powers import power
-from shared.expressions.strings import joined
+from shared.expressions.strings import ends, holds, joined, starts
 from shared.expressions.values import Ints, is_int, is_nil, is_number, type_name
 
 Operation = Callable[[object, object, Budget], object]
@@ -54,7 +55,9 @@ def to_bool(value: object) -> bool:
     raise ExpressionError(f"expected a bool, not {type_name(value)}")
 
 
-def _number(function: Callable[[int | float, int | float], int | float], left: object, right: object) -> object:
+def _number(
+    function: Callable[[int | float, int | float], int | float], left: object, right: object
+) -> object:
     """A number by Go's rules: whole numbers wrap round at 64 bits, a float makes it a float."""
     assert isinstance(left, int | float)
     assert isinstance(right, int | float)
@@ -132,7 +135,7 @@ def exponent(left: object, right: object, _: Budget) -> object:
     return power(to_float(left), to_float(right))
 
 
-def _ordered(sign: str, compare: Callable[[object, object], bool]) -> Operation:
+def _ordered(sign: str, compare: Callable[[Any, Any], bool]) -> Operation:
     def apply(left: object, right: object, budget: Budget) -> bool:
         if is_number(left) and is_number(right):
             return compare(left, right)
@@ -182,9 +185,9 @@ def _on_texts(test: Callable[[str, str], bool]) -> Operation:
     return apply
 
 
-contains = _on_texts(lambda text, part: part in text)
-starts_with = _on_texts(str.startswith)
-ends_with = _on_texts(str.endswith)
+contains = _on_texts(holds)
+starts_with = _on_texts(starts)
+ends_with = _on_texts(ends)
 
 OPERATIONS: dict[str, Operation] = {
     "+": add,

@@ -157,7 +157,9 @@ class _Parser:
     def _expression(self, rank: int) -> Node:
         self._nesting += 1
         if self._nesting > MAX_NESTING:
-            raise limit_fault(f"the expression is nested deeper than {MAX_NESTING}", self._token.position)
+            raise limit_fault(
+                f"the expression is nested deeper than {MAX_NESTING}", self._token.position
+            )
         try:
             if rank == 0 and self._sees("operator", "let"):
                 return self._let()
@@ -229,10 +231,7 @@ class _Parser:
         condition = self._expression(0)
         then = self._block()
         self._expect("operator", "else")
-        if self._sees("operator", "if"):
-            otherwise = self._expression(0)
-        else:
-            otherwise = self._block()
+        otherwise = self._expression(0) if self._sees("operator", "if") else self._block()
         return self._grown(Conditional(start.position, condition, then, otherwise))
 
     def _block(self) -> Node:
@@ -272,7 +271,9 @@ class _Parser:
     def _pointer(self) -> Node:
         token = self._token
         if not self._loops:
-            raise syntax_fault(f"{token.value!r} stands for an element, and this is not a loop", token.position)
+            raise syntax_fault(
+                f"{token.value!r} stands for an element, and this is not a loop", token.position
+            )
         name = ""
         if self._takes("operator", "#") and self._token.kind == "name":
             name = self._advance().value
@@ -332,7 +333,9 @@ class _Parser:
                 raise self._unexpected()
             if index:
                 self._expect("operator", ",")
-            arguments.append(self._predicate() if form.startswith("predicate") else self._expression(0))
+            arguments.append(
+                self._predicate() if form.startswith("predicate") else self._expression(0)
+            )
         self._takes("operator", ",")
         self._expect("bracket", ")")
         return tuple(arguments)
@@ -345,7 +348,9 @@ class _Parser:
         else:
             body = self._expression(0)
             if self._sees("operator", ";"):
-                raise syntax_fault("several expressions in a loop go into braces", self._token.position)
+                raise syntax_fault(
+                    "several expressions in a loop go into braces", self._token.position
+                )
         self._loops -= 1
         return self._grown(Predicate(start, body))
 
@@ -388,7 +393,8 @@ class _Parser:
         if token.is_("bracket", "("):
             return self._expression(0)
         raise syntax_fault(
-            f"a key is a text, a number, a name or an expression in parentheses, not {token}", token.position
+            f"a key is a text, a number, a name or an expression in parentheses, not {token}",
+            token.position,
         )
 
     # What follows a value
@@ -434,5 +440,6 @@ class _Parser:
 def _refuse_mixing(previous: str, operator: Token) -> None:
     if previous == "??" and operator.value != "??":
         raise syntax_fault(
-            f"{operator.value!r} and '??' do not mix: put one of them in parentheses", operator.position
+            f"{operator.value!r} and '??' do not mix: put one of them in parentheses",
+            operator.position,
         )

@@ -17,7 +17,7 @@ _MEMORY = 4 * 1024 * 1024
 _BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
 
-def _options() -> Any:  # noqa: ANN401 - re2 is untyped
+def _options() -> Any:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MEMORY
@@ -28,7 +28,7 @@ _OPTIONS = _options()
 
 
 @lru_cache(maxsize=64)
-def compile_pattern(pattern: str) -> Any:  # noqa: ANN401 - re2 is untyped
+def compile_pattern(pattern: str) -> Any:
     """A compiled pattern, whose `search` takes bytes. Raises a fault where it is none."""
     if len(pattern) > MAX_PATTERN:
         raise limit_fault(f"the regular expression has more than {MAX_PATTERN:,} characters")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from shared.expressions.exponentials import exponential, logarithm
+
 _HUGE = 2.0**63
 _FAR_EXPONENT = 1 << 12
 
@@ -28,7 +30,11 @@ def _at_the_edge(base: float, exponent: float) -> float:
     try:
         return math.pow(base, exponent)
     except ValueError:
-        odd = abs(exponent) < _HUGE and exponent == math.trunc(exponent) and math.trunc(exponent) % 2 == 1
+        odd = (
+            abs(exponent) < _HUGE
+            and exponent == math.trunc(exponent)
+            and math.trunc(exponent) % 2 == 1
+        )
         return math.copysign(math.inf, base) if odd else math.inf
 
 
@@ -52,7 +58,7 @@ def _finite(base: float, exponent: float) -> float:
         if fraction > 0.5:
             fraction -= 1
             whole += 1
-        mantissa = math.exp(fraction * math.log(base))
+        mantissa = exponential(fraction * logarithm(base))
     mantissa, scale = _by_squaring(base, int(whole), mantissa)
     if exponent < 0:
         mantissa, scale = 1 / mantissa, -scale

@@ -128,7 +128,9 @@ def _now(name: str, given: Sequence[Shape]) -> Shape:
 def _date(name: str, given: Sequence[Shape]) -> Shape:
     placed = bool(given) and given[0].kind == "location"
     if not given or len(given) - placed > 3:
-        raise ValueError(f"{name} takes a text, a layout and a time zone, not {len(given)} arguments")
+        raise ValueError(
+            f"{name} takes a text, a layout and a time zone, not {len(given)} arguments"
+        )
     return TIME
 
 
@@ -168,7 +170,9 @@ SIGNATURES: dict[str, Signature] = {
     "trim": overloads((TEXT,), (TEXT, TEXT), gives=TEXT),
     **dict.fromkeys(["trimPrefix", "trimSuffix"], overloads((TEXT, TEXT), (TEXT,), gives=TEXT)),
     **dict.fromkeys(["upper", "lower", "toBase64", "fromBase64"], takes(TEXT, gives=TEXT)),
-    **dict.fromkeys(["split", "splitAfter"], overloads((TEXT, TEXT), (TEXT, TEXT, INT), gives=TEXT_LIST)),
+    **dict.fromkeys(
+        ["split", "splitAfter"], overloads((TEXT, TEXT), (TEXT, TEXT, INT), gives=TEXT_LIST)
+    ),
     "replace": overloads((TEXT, TEXT, TEXT, INT), (TEXT, TEXT, TEXT), gives=TEXT),
     "repeat": takes(TEXT, INT, gives=TEXT),
     "join": overloads((TEXT_LIST, TEXT), (LIST, TEXT), (LIST,), (TEXT_LIST,), gives=TEXT),

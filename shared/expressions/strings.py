@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FOREIGN_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _REPLACEMENT = "\ufffd"
@@ -80,6 +82,45 @@ def lower(text: str) -> str:
 def _lower(letter: str) -> str:
     changed = letter.lower()[0]
     return _REPLACEMENT if "\ud800" <= changed <= "\udfff" else changed
+
+
+def _bytes_if_broken(text: str, part: str) -> tuple[str, str] | tuple[bytes, bytes]:
+    """Both as they are, or as bytes where one of them cuts a character that the other may have whole."""
+    if is_broken(text) or is_broken(part):
+        return to_bytes(text), to_bytes(part)
+    return text, part
+
+
+def holds(text: str, part: str) -> bool:
+    """Whether `part` is somewhere in the text."""
+    whole, piece = _bytes_if_broken(text, part)
+    return piece in whole  # type: ignore[operator] # both are of one type
+
+
+def starts(text: str, part: str) -> bool:
+    """Whether the text begins with `part`."""
+    whole, piece = _bytes_if_broken(text, part)
+    return whole.startswith(piece)  # type: ignore[arg-type] # both are of one type
+
+
+def ends(text: str, part: str) -> bool:
+    """Whether the text ends with `part`."""
+    whole, piece = _bytes_if_broken(text, part)
+    return whole.endswith(piece)  # type: ignore[arg-type] # both are of one type
+
+
+def without_prefix(text: str, prefix: str) -> str:
+    """The text without `prefix` before it, where it has it."""
+    if not is_broken(prefix):
+        return text.removeprefix(prefix)
+    return from_bytes(to_bytes(text).removeprefix(to_bytes(prefix)))
+
+
+def without_suffix(text: str, suffix: str) -> str:
+    """The text without `suffix` after it, where it has it."""
+    if not is_broken(suffix):
+        return text.removesuffix(suffix)
+    return from_bytes(to_bytes(text).removesuffix(to_bytes(suffix)))
 
 
 def index_of(text: str, part: str) -> int:

@@ -47,6 +47,7 @@ class Unary(Node):
     operand: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.operand,)
 
 
@@ -59,6 +60,7 @@ class Binary(Node):
     right: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.left, self.right)
 
 
@@ -71,6 +73,7 @@ class Member(Node):
     optional: bool = False
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.base, self.key)
 
 
@@ -81,6 +84,7 @@ class Chain(Node):
     inner: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.inner,)
 
 
@@ -93,6 +97,7 @@ class Slice(Node):
     stop: Node | None
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.base, self.start, self.stop)
 
 
@@ -104,6 +109,7 @@ class Call(Node):
     arguments: tuple[Node, ...]
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.callee, *self.arguments)
 
 
@@ -115,6 +121,7 @@ class Builtin(Node):
     arguments: tuple[Node, ...]
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return self.arguments
 
 
@@ -125,6 +132,7 @@ class Predicate(Node):
     body: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.body,)
 
 
@@ -137,6 +145,7 @@ class Let(Node):
     body: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.value, self.body)
 
 
@@ -147,6 +156,7 @@ class Sequence(Node):
     parts: tuple[Node, ...]
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return self.parts
 
 
@@ -159,6 +169,7 @@ class Conditional(Node):
     otherwise: Node
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return (self.condition, self.then, self.otherwise)
 
 
@@ -169,6 +180,7 @@ class Array(Node):
     items: tuple[Node, ...]
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return self.items
 
 
@@ -179,4 +191,5 @@ class Map(Node):
     pairs: tuple[tuple[Node, Node], ...]
 
     def children(self) -> tuple[Node | None, ...]:
+        """The nodes right below."""
         return tuple(node for pair in self.pairs for node in pair)

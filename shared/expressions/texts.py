@@ -8,7 +8,7 @@ from shared.expressions import strings
 from shared.expressions.code import Frame
 from shared.expressions.faults import ExpressionError, limit_fault
 from shared.expressions.operators import to_int, to_text
-from shared.expressions.values import Nil, Pair, Pairs, Strings, is_list, type_name
+from shared.expressions.values import Ints, Nil, Pair, Pairs, Strings, is_list, type_name
 
 _MAX_REPEATS = 1_000_000
 
@@ -19,11 +19,11 @@ def _trim(frame: Frame, value: object, cutset: object = None) -> object:
 
 
 def _trim_prefix(frame: Frame, value: object, prefix: object = " ") -> object:
-    return _read(frame, value).removeprefix(to_text(prefix))
+    return strings.without_prefix(_read(frame, value), to_text(prefix))
 
 
 def _trim_suffix(frame: Frame, value: object, suffix: object = " ") -> object:
-    return _read(frame, value).removesuffix(to_text(suffix))
+    return strings.without_suffix(_read(frame, value), to_text(suffix))
 
 
 def _upper(frame: Frame, value: object) -> object:
@@ -82,7 +82,7 @@ def _repeat(frame: Frame, value: object, times: object) -> object:
 
 def _join(frame: Frame, items: object, glue: object = "") -> object:
     between = to_text(glue)
-    if not is_list(items) or type(items) in (Pair, Pairs):
+    if not is_list(items) or isinstance(items, Ints | Pair | Pairs):
         raise ExpressionError(f"invalid argument for join (type {type_name(items)})")
     assert isinstance(items, list)
     texts = [to_text(item) for item in items]
@@ -112,6 +112,6 @@ TEXTS: dict[str, Callable[..., object]] = {
     "join": _join,
     "indexOf": _finder(strings.index_of),
     "lastIndexOf": _finder(strings.last_index_of),
-    "hasPrefix": _finder(str.startswith),
-    "hasSuffix": _finder(str.endswith),
+    "hasPrefix": _finder(strings.starts),
+    "hasSuffix": _finder(strings.ends),
 }

@@ -71,16 +71,20 @@ def _skip(text: str, position: int) -> int:
 
 def _next(text: str, position: int, after: Token | None) -> tuple[Token, int]:
     character = text[position]
+    if _names_pointer(after, position) and is_word_character(character):
+        return _word(text, position, pointer=True)
     if character in "'\"":
         value, end = read_quoted(text, position)
         return Token("text", value, position), end
     if character == "`":
         value, end = read_raw(text, position)
         return Token("text", value, position), end
-    if character in "0123456789" or (character == "." and text[position + 1 : position + 2] in _DIGITS):
+    if character in "0123456789" or (
+        character == "." and text[position + 1 : position + 2] in _DIGITS
+    ):
         return _number(text, position)
     if is_word_character(character):
-        return _word(text, position, after)
+        return _word(text, position, pointer=False)
     return _sign(text, position)
 
 
@@ -96,12 +100,16 @@ def _number(text: str, position: int) -> tuple[Token, int]:
     return Token("number", match.group(), position), end
 
 
-def _word(text: str, position: int, after: Token | None) -> tuple[Token, int]:
+def _names_pointer(after: Token | None, position: int) -> bool:
+    """Whether a `#` stands right before, so that a word here is its name, whatever the word."""
+    return after is not None and after.is_("operator", "#") and after.position == position - 1
+
+
+def _word(text: str, position: int, *, pointer: bool) -> tuple[Token, int]:
     end = position
     while end < len(text) and is_word_character(text[end]):
         end += 1
     word = text[position:end]
-    pointer = after is not None and after.is_("operator", "#") and after.position == position - 1
     kind: TokenKind = "operator" if word in _WORDS and not pointer else "name"
     return Token(kind, word, position), end
 

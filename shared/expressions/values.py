@@ -7,7 +7,7 @@ is `[]any`, a dict `map[string]any`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from shared.expressions.faults import ExpressionError
@@ -61,6 +61,20 @@ class Pairs(list[object]):
     __slots__ = ()
 
 
+class _Entries(ItemsView[object, object]):
+    """The entries of a table, the ones under NaN too, which no look-up finds."""
+
+    def __init__(self, entries: Mapping[object, tuple[object, object]]) -> None:
+        super().__init__({})
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[tuple[object, object]]:
+        return iter(self._entries.values())
+
+
 class Table(Mapping[object, object]):
     """A map whose keys are any values; 1, 1.0 and true are three keys, as in Go.
 
@@ -89,6 +103,10 @@ class Table(Mapping[object, object]):
     def __contains__(self, key: object) -> bool:
         return identity(key) in self._entries
 
+    def items(self) -> ItemsView[object, object]:
+        """Keys and values, in the order they were put."""
+        return _Entries(self._entries)
+
 
 def identity(key: object) -> object:
     """What two keys share when they are the same key. Raises a fault for a list or a map."""
@@ -101,13 +119,18 @@ def identity(key: object) -> object:
     return (type(key), key)
 
 
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+
+
 class Month:
     """A month of a date, 1 to 12."""
 
     __slots__ = ("number",)
-    NAMES: ClassVar = (
-        "January February March April May June July August September October November December"
-    ).split()
+    NAMES: ClassVar = _MONTHS
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -126,7 +149,7 @@ class Weekday:
     """A day of the week, 0 (Sunday) to 6."""
 
     __slots__ = ("number",)
-    NAMES: ClassVar = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split()
+    NAMES: ClassVar = _WEEKDAYS
 
     def __init__(self, number: int) -> None:
         self.number = number
