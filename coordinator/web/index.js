@@ -8,8 +8,9 @@ const MAX_LINES = 5000;
 
 let leave = null; // aborts what the view that is shown still does
 
-function tell(error) {
-  notice.textContent = error.message || String(error);
+function tell(what, good = false) {
+  notice.textContent = what.message || String(what);
+  notice.className = good ? "good" : "";
   notice.hidden = false;
   clearTimeout(tell.timer);
   tell.timer = setTimeout(() => { notice.hidden = true; }, 8000);
@@ -106,7 +107,7 @@ function submission() {
   const submit = async (dry) => {
     const path = dry ? "/jobs?dryRun=true" : "/jobs";
     const job = await ask(path, { method: "POST", body: text.value, headers: { "Content-Type": "text/yaml" } });
-    if (dry) tell({ message: "“" + job.name + "” is a good job." });
+    if (dry) tell("“" + job.name + "” is a good job.", true);
     else location.hash = "/jobs/" + seg(job.id);
   };
   main.replaceChildren(make("h1", {}, "New job"), make("p", { class: "soft" }, "A job in YAML."), text,
@@ -129,7 +130,9 @@ function job(signal, query, id) {
     if (text === shown && ENDED.includes(found.state)) return;
     if (shown && ENDED.includes(JSON.parse(shown).state) && !ENDED.includes(found.state)) log.again();
     shown = text;
+    const opened = [...top.querySelectorAll("details[open]")].map((one) => one.dataset.name);
     top.replaceChildren(...jobHead(found));
+    for (const one of top.querySelectorAll("details")) one.open = opened.includes(one.dataset.name);
     tasks.replaceChildren(taskTable(found));
   });
 }
@@ -145,7 +148,7 @@ function jobHead(job) {
   const over = ENDED.includes(job.state);
   const fact = (name, value) => (value === undefined || value === "" ? [] :
     make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-  const code = (name, value) => value && make("details", {},
+  const code = (name, value) => value && make("details", { "data-name": name },
     make("summary", {}, name), make("pre", { class: "card" }, JSON.stringify(value, null, 2)));
   return [
     make("div", { class: "head" }, make("h1", {}, job.name), state(job.state), make("span", { class: "grow" }),
