@@ -110,7 +110,7 @@ class Task(Document, kw_only=True, rename="camel"):
     """One attempt at one task of a job; children of composites too."""
 
     collection = "tasks"
-    sealed = ("evaluated", "scope", "result")
+    sealed = ("definition", "evaluated", "scope", "result")
 
     job_id: str
     root_id: str

@@ -21,6 +21,7 @@ def secretive() -> list[Job | Task | Items | Delivery]:
         job("j", definition=definition, result=SECRET),
         task(
             "t",
+            definition=language.Task(name="t", subjob=language.SubJob(secrets={"key": SECRET})),
             evaluated=language.Task(name="t", env={"K": SECRET}),
             result=SECRET,
             scope={"item": {"index": "0", "value": SECRET}},
