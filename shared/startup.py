@@ -15,6 +15,7 @@ from shared.config.load import load
 from shared.config.tree import Config
 from shared.errors import HaulierError
 from shared.telemetry import configure_logging
+from shared.tracing import tracing
 
 CAN_NOT_START: Final = 2
 INTERRUPTED: Final = 130
@@ -38,7 +39,9 @@ def start(role: Role, argv: Sequence[str], program: str, find: Callable[[], Run]
         for warning in loaded.warnings:
             log.warning(warning)
         log.debug("configuration read", file=str(loaded.file) if loaded.file else None)
-        return _run(find(), loaded.config)
+        run = find()
+        with tracing(loaded.config.telemetry, role):
+            return _run(run, loaded.config)
     except HaulierError as error:
         return _refuse(str(error))
     except OSError as error:

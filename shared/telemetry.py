@@ -20,8 +20,18 @@ LEVELS: Final = {
     "error": logging.ERROR,
 }
 
-_CHATTY: Final = ("aiormq", "aio_pika", "aiohttp.access", "asyncio", "docker", "urllib3", "pymongo")
-"""Libraries that tell of what we tell of better ourselves: heard from WARNING on."""
+_CHATTY: Final = {
+    "aiormq": logging.WARNING,
+    # It calls every failed try to connect an error; our adapter says what is waited for.
+    "aiormq.connection": logging.CRITICAL,
+    "aio_pika": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "docker": logging.WARNING,
+    "urllib3": logging.WARNING,
+    "pymongo": logging.WARNING,
+}
+"""Libraries that tell of what we tell of better ourselves, and from which level they are heard."""
 
 
 def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
@@ -55,8 +65,8 @@ def configure_logging(level: str, style: str, stream: TextIO | None = None) -> N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+    for name, least in _CHATTY.items():
+        logging.getLogger(name).setLevel(max(LEVELS[level], least))
     logging.captureWarnings(capture=True)
 
 

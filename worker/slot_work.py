@@ -24,6 +24,7 @@ from shared.model.messages import (
     TaskMessage,
 )
 from shared.model.sealing import MessageCodec
+from shared.tracing import span
 from worker.log_shipper import LogShipper
 from worker.post import Post
 from worker.roster import Entry, Roster
@@ -318,7 +319,7 @@ class SlotWorker:
         """Run to the end; None where it was stopped before that."""
         if entry.stopped is not None:
             return None
-        running = asyncio.create_task(run.run(), name=f"run-{entry.task_id}")
+        running = asyncio.create_task(_traced(entry, run), name=f"run-{entry.task_id}")
         stopping = asyncio.create_task(entry.stop_asked.wait(), name=f"stop-{entry.task_id}")
         try:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -390,6 +391,15 @@ class SlotWorker:
             log_parts=parts,
             last_part=last,
         )
+
+
+async def _traced(entry: Entry, run: Run) -> Outcome:
+    attributes = {"haulier.job_id": entry.job_id, "haulier.task_id": entry.task_id}
+    with span("run task", attributes) as here:
+        outcome = await run.run()
+        if outcome.error is not None:
+            here.fail("the task failed")
+        return outcome
 
 
 async def remove(run: Run) -> None:

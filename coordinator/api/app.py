@@ -31,6 +31,7 @@ from coordinator.api.middleware.cors import cors
 from coordinator.api.middleware.errors import errors, note_begun
 from coordinator.api.middleware.limits import harden, limits
 from coordinator.api.middleware.rate_limit import rate_limit
+from coordinator.api.middleware.traces import traced
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
 from coordinator.api.routes import Route, add_routes
@@ -94,6 +95,8 @@ def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
     """Return what requests pass through, from the outside in."""
     settings = config.coordinator.middleware
     found: list[AioMiddleware] = []
+    if config.telemetry.enabled:
+        found.append(traced)
     if settings.request_log.enabled:
         found.append(access_log(settings.request_log.skip))
     found += [app[METERS].middleware, errors]

@@ -173,6 +173,7 @@ def test_json_logs_are_an_object_a_line() -> None:
         log.exception("it failed")
     logging.getLogger("some.library").warning("said %s", "this", extra={"more": 1})
     logging.getLogger("aio_pika.x").info("chatter")
+    logging.getLogger("aiormq.connection").error("our adapter says this itself")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["level"], line["event"]) for line in lines] == [
         ("info", "job stored"),
