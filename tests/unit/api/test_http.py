@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.api import bodies
+from coordinator.api import bodies, server
+from coordinator.api.app import ROUTES
 from shared.config.tree import RequestLog
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured
@@ -151,3 +154,57 @@ async def test_answers_are_not_kept(api: Served) -> None:
     answer = await api.get("/jobs")
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_headers_that_do_not_come(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEADER_TIME", 0.2)
+    api = await start()
+    reader, writer = await asyncio.open_connection(api.host, api.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    await writer.drain()
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+ODD = [
+    "x",
+    "0",
+    "%00",
+    "%ff",
+    "%ed%a0%80",
+    "..",
+    "%2e%2e%2f",
+    "a" * 300,
+    "%F0%9F%92%A9",
+    "{id}",
+    "*",
+    "-1",
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_request_is_an_accident(api: Served, seed: int) -> None:
+    chance = random.Random(seed)
+    job = (await api.submit())["id"]
+    await api.task(job)
+    known = [job, "t1", "default", "jobs"]
+    for _ in range(150):
+        route = chance.choice([route for route in ROUTES if "stream" not in route.path])
+        if route.path == "/events":
+            continue
+        path = re.sub(r"\{\w+\}", lambda _: chance.choice(ODD + known), route.path)
+        names = ["page", "size", "q", "state", "tag", "dryRun", "format", chance.choice(ODD)]
+        query = "&".join(f"{chance.choice(names)}={chance.choice(ODD)}" for _ in range(3))
+        body = chance.choice([b"", b"{", b"\xff\xfe", b"[]", HELLO.encode(), b"null", b'{"a":1}'])
+        kinds = ["text/yaml", "application/json", "text/plain", ";", "application/json; charset=x"]
+        headers = {"Content-Type": chance.choice(kinds), "Accept": chance.choice(ODD[:2])}
+        answer = await api.ask(
+            chance.choice([route.method, "GET", "POST", "PUT", "DELETE"]),
+            f"{path}?{query}",
+            data=body,
+            headers=headers,
+        )
+        assert answer.status < 500, (route.method, path, query, body, answer.text)
+        if answer.status >= 400:
+            assert answer.message
