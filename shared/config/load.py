@@ -92,7 +92,13 @@ def load(
 
 def _home(environ: Mapping[str, str]) -> Path:
     named = environ.get("HOME")
-    return Path(named) if named else Path.home()
+    if named:
+        return Path(named)
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A user id without a name, as containers have: what has no home starts at the root.
+        return Path("/")
 
 
 def _defaults(environ: Mapping[str, str], home: Path, cpus: int) -> _Layers:
