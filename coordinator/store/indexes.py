@@ -28,6 +28,7 @@ INDEXES: tuple[Index, ...] = (
     Index(Job, ("delete_at",)),
     Index(Job, ("ended_at",)),
     Index(Task, ("job_id", "position", "created_at")),
+    Index(Task, ("job_id", "created_at", "id")),
     Index(Task, ("job_id", "open")),
     Index(Task, ("job_id", "var", "-completed_at")),
     Index(Task, ("parent_id", "open")),

@@ -1,0 +1,120 @@
+"""The questions of the hot paths are answered from indexes, without a look at everything or a sort.
+
+They are asked of the server's own planner: MongoDB's `explain`, SQLite's `EXPLAIN QUERY PLAN`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pymongo
+import pytest
+
+from coordinator.store.mongodb import queries
+from coordinator.store.mongodb.schema import NEWEST_FIRST
+from coordinator.store.port import Store, Viewer
+from coordinator.store.search import understood
+from coordinator.store.sqlite.sql import order_clause, where_clause
+from shared.model.documents import Delivery, Document, Items, Job, LogPart, Schedule, Task, User
+from shared.model.writes import Above, Below, In, Where
+from tests.contract.conftest import StorePlace
+from tests.contract.documents import job
+
+Question = tuple[type[Document], Where, tuple[str, ...]]
+
+QUESTIONS: list[Question] = [
+    (Job, {"id": "j"}, ()),
+    (Job, {"parent_id": "t", "state": In(("RUNNING", "PENDING"))}, ()),
+    (Job, {"root_id": "j", "state": "RUNNING"}, ()),
+    (Job, {"ended_at": Above(5)}, ("-ended_at",)),
+    (Job, {"delete_at": Below(5)}, ("delete_at",)),
+    (Job, {}, ("-created_at", "-id")),
+    (Job, {"state": "RUNNING"}, ("-created_at", "-id")),
+    (Task, {"job_id": "j"}, ("position", "created_at")),
+    (Task, {"job_id": "j"}, ("-position", "-created_at")),
+    (Task, {"job_id": "j", "kind": "container", "created_at": Above(5)}, ("created_at", "id")),
+    (Task, {"job_id": "j", "open": True, "active": True, "restarts": Below(2)}, ()),
+    (Task, {"job_id": "j", "var": "v", "state": "COMPLETED"}, ("-completed_at",)),
+    (Task, {"parent_id": "t", "open": True}, ()),
+    (Task, {"parent_id": "t", "state": In(("COMPLETED", "SKIPPED"))}, ()),
+    (Task, {"slot_of": "t", "hold": "concurrency", "state": "CREATED"}, ("index",)),
+    (Task, {"window_of": "j", "hold": "window"}, ("created_at", "index")),
+    (Task, {"slot_of": "t", "open": True}, ()),
+    (Task, {"state": "PENDING", "published_at": Below(5)}, ("published_at",)),
+    (Task, {"state": "RUNNING", "kind": "container", "published_at": Above(5)}, ("-published_at",)),
+    (Task, {"hold": "delay", "due_at": Below(5)}, ("due_at",)),
+    (Task, {"node_id": "n", "state": "RUNNING", "epoch": Below(2)}, ()),
+    (Items, {"task_id": "t", "digest": "d", "first": Below(5)}, ("-first",)),
+    (Items, {"job_id": "j"}, ()),
+    (LogPart, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
+    (LogPart, {"job_id": "j"}, ("-created_at", "-number")),
+    (LogPart, {"task_id": "t"}, ("-created_at", "-number")),
+    (LogPart, {"created_at": Below(5)}, ()),
+    (Delivery, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
+    (Delivery, {"job_id": "j"}, ()),
+    (Schedule, {"state": "ACTIVE", "next_at": Below(5)}, ("next_at",)),
+    (User, {"username": "alice"}, ()),
+]
+
+
+@pytest.mark.parametrize(
+    "question", QUESTIONS, ids=lambda asked: f"{asked[0].__name__}-{'-'.join(asked[1])}"
+)
+async def test_a_question_is_answered_from_an_index(
+    store_place: StorePlace, store: Store, question: Question
+) -> None:
+    kind, where, order = question
+    if store_place.name == "sqlite":
+        plan = sqlite_plan(store_place, kind, where, order)
+        assert not [step for step in plan if "SCAN" in step and "USING" not in step], plan
+        assert not [step for step in plan if "TEMP B-TREE" in step], plan
+    else:
+        query, sort = queries.query_of(kind, where), queries.sort_of(kind, order)
+        assert_indexed(store_place, kind, query, sort)
+
+
+def sqlite_plan(
+    place: StorePlace, kind: type[Document], where: Where, order: tuple[str, ...]
+) -> list[str]:
+    clause = where_clause(kind, where)
+    asked = f"SELECT * FROM {kind.collection} WHERE {clause.sql}{order_clause(kind, order)}"
+    with closing(sqlite3.connect(place.path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {asked}", clause.values)
+        return [str(row[3]) for row in plan]
+
+
+def assert_indexed(
+    place: StorePlace, kind: type[Document], query: dict[str, Any], sort: list[tuple[str, int]]
+) -> None:
+    with pymongo.MongoClient[dict[str, Any]](place.database.url) as client:
+        found = client[place.database.name][kind.collection].find(query)
+        plan = json.dumps(
+            (found.sort(sort) if sort else found).explain()["queryPlanner"]["winningPlan"]
+        )
+    assert "COLLSCAN" not in plan, plan
+    assert '"SORT"' not in plan, plan
+    assert "IXSCAN" in plan or "IDHACK" in plan, plan
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        understood(["alpha"], [], None, None),
+        understood(["alpha", "beta"], [], None, None),
+        understood(["failed"], [], None, None),
+        understood([], [["a", "b"]], None, None),
+        understood([], [], "FAILED", None),
+        understood([], [], None, Viewer("alice", ("ops",))),
+        understood(["alpha"], [["a"], ["b"]], "FAILED", Viewer("alice", ("ops",))),
+    ],
+)
+@pytest.mark.mongodb
+@pytest.mark.parametrize("store_place", ["mongodb"], indirect=True)
+async def test_a_search_goes_along_an_index(
+    store_place: StorePlace, store: Store, search: Any
+) -> None:
+    await store.insert_many([job(str(n), name="alpha beta", tags=["a"]) for n in range(50)])
+    assert_indexed(store_place, Job, queries.search_query(search), NEWEST_FIRST)
