@@ -129,3 +129,13 @@ async def test_what_was_asked_for_is_done_when_it_closes(store_place: StorePlace
     await store.close()
     again = await store_place.open()
     assert await again.get(Job, "before") == job("before")
+
+
+async def test_what_is_under_way_when_it_closes_is_finished(store_place: StorePlace) -> None:
+    store = await store_place.open()
+    under_way = [asyncio.create_task(store.insert(job(str(n)))) for n in range(MANY)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert all(await asyncio.gather(*under_way))
+    again = await store_place.open()
+    assert await again.count(Job, {}) == MANY

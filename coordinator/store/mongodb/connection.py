@@ -11,7 +11,6 @@ import asyncio
 import time
 import warnings
 from collections.abc import Awaitable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -96,6 +95,7 @@ class Connection:
         self._client: Any = None
         self._database: Any = None
         self._watch: asyncio.Task[None] | None = None
+        self._asked: set[asyncio.Future[Any]] = set()
         self.clock = ServerClock()
 
     def __getitem__(self, collection: str) -> Any:
@@ -114,9 +114,12 @@ class Connection:
 
     async def ask(self, call: Awaitable[T]) -> T:
         """Return what a call of the driver gives, with our errors for its own."""
+        asked = asyncio.ensure_future(call)
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
         with translated():
             async with asyncio.timeout(PATIENCE):
-                return await call
+                return await asked
 
     async def look_at_clock(self) -> None:
         """Ask for the server's time once."""
@@ -138,12 +141,13 @@ class Connection:
                 log.debug("MongoDB's clock can not be seen", reason=str(error))
 
     async def close(self) -> None:
-        """Close the client; a second time does nothing."""
+        """Finish what was asked for and close the client; a second time does nothing."""
         if self._watch is not None:
             self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.wait([self._watch])
             self._watch = None
+        if self._asked:
+            await asyncio.wait(self._asked, timeout=PATIENCE)
         if self._client is not None:
             self._client.close()
         self._client = self._database = None

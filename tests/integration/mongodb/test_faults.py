@@ -27,9 +27,9 @@ from shared.model.writes import Change
 from tests.contract.documents import intent, job
 from tests.services.need import need
 
-pytestmark = [pytest.mark.mongodb, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mongodb, pytest.mark.slow, pytest.mark.timeout(600)]
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 WRITERS = 8
 
 
