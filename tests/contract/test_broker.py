@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
 
 import pytest
 
@@ -15,10 +14,8 @@ from shared.broker.rabbitmq import RabbitMQBroker
 from shared.broker.topology import ALWAYS_THERE, TRANSIENT_TTL
 from shared.errors import BrokerUnavailable
 from shared.model.messages import CLAIMS, COMPLETED, DEAD, JOBS
+from tests.integration.rabbitmq.waiting import Inbox, eventually, within
 
-T = TypeVar("T")
-
-PATIENCE = 15.0
 NODE_EXPIRY = 1.0
 
 
@@ -50,44 +47,9 @@ async def broker(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[
     await within(made.close())
 
 
-async def within(awaitable: Awaitable[T], seconds: float = PATIENCE) -> T:
-    async with asyncio.timeout(seconds):
-        return await awaitable
-
-
-async def eventually(
-    look: Callable[[], Awaitable[T]], good: Callable[[T], bool], seconds: float = PATIENCE
-) -> T:
-    """Look until it is good: a broker's figures lag behind."""
-    deadline = time.monotonic() + seconds
-    while not good(seen := await look()):
-        assert time.monotonic() < deadline, f"still {seen!r}"
-        await asyncio.sleep(0.05)
-    return seen
-
-
 async def figures(broker: Broker, name: str, size: int, subscribers: int, unacked: int) -> None:
     wanted = QueueInfo(name, size, subscribers, unacked)
     await eventually(lambda: broker.queue(name), lambda seen: seen == wanted)
-
-
-class Inbox:
-    """A handler that keeps what it is given, settled or not."""
-
-    def __init__(self, *, ack: bool = True) -> None:
-        self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._ack = ack
-
-    async def __call__(self, delivery: Delivery) -> None:
-        self.deliveries.put_nowait(delivery)
-        if self._ack:
-            await delivery.ack()
-
-    async def next(self) -> Delivery:
-        return await within(self.deliveries.get())
-
-    async def bodies(self, count: int) -> list[bytes]:
-        return [(await self.next()).body for _ in range(count)]
 
 
 class Holding:
@@ -348,7 +310,7 @@ async def test_a_transient_message_is_dropped_in_time(broker: Broker, clock: Clo
 
 
 async def test_every_subscriber_hears_every_event_in_order(broker: Broker) -> None:
-    one, two = Inbox(), Inbox(ack=False)
+    one, two = Inbox(), Inbox()
     await broker.publish_event(b"before")
     first = await broker.subscribe_events(one)
     await broker.subscribe_events(two)

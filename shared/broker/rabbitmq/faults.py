@@ -12,6 +12,7 @@ from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelLockedResource,
     ChannelPreconditionFailed,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
 
@@ -61,11 +62,11 @@ def refusal(error: BaseException, address: str) -> BrokerMisconfigured | None:
         return BrokerMisconfigured(
             f"RabbitMQ at {address} refuses the user or the password of broker.rabbitmq.url"
         )
-    text = str(error)
-    if "NOT_ALLOWED" in text and "vhost" in text and ("not found" in text or "refused" in text):
+    # The driver shows what was answered, without its words.
+    if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         return BrokerMisconfigured(
-            f"RabbitMQ at {address} has no such virtual host for this user: "
-            "make it and give the user its rights, or set another one in broker.rabbitmq.url"
+            f"RabbitMQ refuses the virtual host of {address}: make it and give the user its rights "
+            "there, set another one in broker.rabbitmq.url, or raise its limit of connections"
         )
     cause = error if isinstance(error, ssl.SSLError) else error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):

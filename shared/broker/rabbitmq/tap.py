@@ -137,6 +137,7 @@ class Tap:
                 with interruptible():
                     yield
         except BaseException:
+            self._session.forget(self.queue)
             await self.close()
             raise
 

@@ -1,0 +1,57 @@
+"""How queues are declared, by type and by version."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from shared.broker.rabbitmq.declarations import Declarations
+from shared.broker.rabbitmq.link import delays
+from shared.model.messages import CLAIMS, COMPLETED
+from tests.integration.rabbitmq.conftest import Brokers
+from tests.integration.rabbitmq.server import Server
+from tests.integration.rabbitmq.waiting import within
+from tests.services.fixtures import Vhost
+
+CLASSIC = {"x-queue-type": "classic"}
+
+
+@pytest.mark.parametrize(
+    ("queue_type", "version", "queue", "arguments"),
+    [
+        ("classic", (3, 10), "work", {**CLASSIC, "x-max-priority": 9}),
+        ("classic", (4, 3), "work", {**CLASSIC, "x-max-priority": 9}),
+        ("classic", (4, 3), COMPLETED, CLASSIC),
+        ("classic", (4, 3), CLAIMS, {**CLASSIC, "x-message-ttl": 15_000}),
+        ("classic", (4, 3), "x-node", {**CLASSIC, "x-expires": 60_000}),
+        ("quorum", (3, 13), "work", {"x-queue-type": "quorum"}),
+        ("quorum", (4, 0), "work", {"x-queue-type": "quorum", "x-delivery-limit": -1}),
+        ("quorum", (4, 0), COMPLETED, {"x-queue-type": "quorum", "x-delivery-limit": -1}),
+        ("quorum", (4, 0), CLAIMS, {**CLASSIC, "x-message-ttl": 15_000}),
+        ("quorum", (4, 0), "x-node", {**CLASSIC, "x-expires": 60_000}),
+    ],
+)
+def test_arguments(
+    queue_type: str, version: tuple[int, ...], queue: str, arguments: dict[str, object]
+) -> None:
+    assert Declarations(queue_type, 60.0).arguments(queue, version) == arguments
+
+
+async def test_quorum_queues_by_configuration(
+    brokers: Brokers, rabbitmq_vhost: Vhost, server: Server
+) -> None:
+    broker = await brokers.start(rabbitmq_vhost, queue_type="quorum")
+    await within(broker.publish("work", b"x", priority=9))
+    slot = await broker.slot("work")
+    for _ in range(30):
+        delivery = await within(slot.take())
+        await delivery.requeue()
+    assert (await within(slot.take())).body == b"x"
+    assert (await server.queue("work"))["type"] == "quorum"
+    assert (await server.queue(CLAIMS))["type"] == "classic"
+
+
+def test_delays_double_up_to_the_cap_and_are_cut_at_random() -> None:
+    assert list(islice(delays(1.0, lambda: 0.0), 5)) == [0.2, 0.4, 0.8, 1.0, 1.0]
+    assert list(islice(delays(1.0, lambda: 1.0), 3)) == [0.1, 0.2, 0.4]

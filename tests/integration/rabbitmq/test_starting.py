@@ -1,0 +1,112 @@
+"""Starting: servers that are away, users that are refused, queues that are others'."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from shared.broker.rabbitmq import RabbitMQBroker
+from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
+from shared.model.messages import COMPLETED
+from tests.integration.rabbitmq.conftest import Brokers
+from tests.integration.rabbitmq.forwarder import Forwarder
+from tests.integration.rabbitmq.server import Server
+from tests.integration.rabbitmq.waiting import eventually, within
+from tests.services.fixtures import Vhost
+
+
+async def test_it_waits_for_a_server_that_is_away(brokers: Brokers, rabbitmq_vhost: Vhost) -> None:
+    forwarder = Forwarder(rabbitmq_vhost.url)
+    away = Vhost(rabbitmq_vhost.name, forwarder.url, rabbitmq_vhost.management_url)
+    broker = brokers.make(away, jitter=lambda: 1.0)
+    starting = asyncio.create_task(broker.start())
+    with pytest.raises(BrokerUnavailable):
+        await broker.ping()
+    assert not starting.done()
+    async with forwarder:
+        await within(starting)
+        await within(broker.ping())
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(rabbitmq_vhost: Vhost) -> None:
+    before = asyncio.all_tasks()
+    broker = RabbitMQBroker(Forwarder(rabbitmq_vhost.url).url)
+    with pytest.raises(TimeoutError):
+        await within(broker.start(), 0.5)
+
+    async def left() -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks() - before
+
+    await eventually(left, lambda tasks: not tasks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vhost: vhost.url.replace("guest:guest", "guest:wrong"), "user or the password"),
+        (lambda vhost: vhost.url + "-not-there", "virtual host"),
+        (lambda vhost: vhost.url.replace("amqp://", "http://"), "amqp://"),
+        (lambda _: "amqp://[", "not a URL"),
+    ],
+    ids=["password", "vhost", "scheme", "nonsense"],
+)
+async def test_what_waiting_does_not_help_stops_the_start(
+    rabbitmq_vhost: Vhost, change: Any, message: str
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(BrokerMisconfigured, match=message) as refused:
+        await within(RabbitMQBroker(change(rabbitmq_vhost)).start())
+    assert time.monotonic() - began < 5
+    assert "wrong" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        {"durable": False},
+        {"durable": True},
+        {"durable": True, "arguments": {"x-queue-type": "quorum"}},
+    ],
+    ids=["transient", "plain", "quorum"],
+)
+async def test_a_queue_of_another_program(
+    brokers: Brokers, rabbitmq_vhost: Vhost, server: Server, declaration: dict[str, Any]
+) -> None:
+    broker = await brokers.start(rabbitmq_vhost)
+    await server.declare_queue("theirs", **declaration)
+    for call in (
+        lambda: broker.publish("theirs", b"x"),
+        lambda: broker.slot("theirs"),
+        lambda: broker.subscribe("theirs", _never, prefetch=1),
+    ):
+        with pytest.raises(QueueMismatch, match=r"'theirs'.*delete it"):
+            await within(call())
+    await broker.publish("ours", b"x")
+    found = await broker.queue("theirs")
+    assert found is not None
+    assert found.size == 0
+
+
+async def test_a_coordinators_queue_of_another_program_stops_the_start(
+    rabbitmq_vhost: Vhost, server: Server
+) -> None:
+    await server.declare_queue(COMPLETED, durable=False)
+    with pytest.raises(QueueMismatch, match=COMPLETED):
+        await within(RabbitMQBroker(rabbitmq_vhost.url).start())
+
+
+async def test_two_brokers_of_one_name_start_at_once(
+    brokers: Brokers, rabbitmq_vhost: Vhost
+) -> None:
+    started = await within(
+        asyncio.gather(*(brokers.start(rabbitmq_vhost, name="same") for _ in range(4)))
+    )
+    await started[0].publish("work", b"x")
+    assert (await within((await started[3].slot("work")).take())).body == b"x"
+
+
+async def _never(_: object) -> None:
+    raise AssertionError("nothing was published")
