@@ -20,7 +20,7 @@ from tests.unit.model.test_language import WHOLE
 CASES = settings(max_examples=int(os.environ.get("PROPERTY_CASES", "400")), deadline=None)
 """PROPERTY_CASES=10000 for a long look."""
 
-SECONDS = 1.0  # of processor time: a deadline by the clock fails where the machine is shared
+SECONDS = 5.0  # of processor time, a pause of the garbage collector included
 
 NAMES = st.sampled_from(sorted({field.name for field in FIELDS}))
 SCALARS = st.one_of(
