@@ -18,7 +18,7 @@ test: setup ## Start every service and run every test (ARGS='-k word' for some)
 	@deploy/services run -- .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: setup ## Run the unit tests: no services, under a minute
-	@.venv/bin/pytest tests/unit -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
+	@.venv/bin/pytest tests/unit -n 2 -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
 
 lint: setup ## Check style, types and which room imports which
 	@deploy/lint
