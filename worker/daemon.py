@@ -119,10 +119,21 @@ class Daemon:
                 self._slots.append(slot)
                 self._workers.append(SlotWorker(shop, slot, len(self._workers)))
         self._working = [
-            asyncio.create_task(worker.work(), name=f"slot-{number}")
+            asyncio.create_task(self._keep_working(worker), name=f"slot-{number}")
             for number, worker in enumerate(self._workers)
         ]
         self._sweeping = asyncio.create_task(self._keep_sweeping(), name="sweep")
+
+    async def _keep_working(self, worker: SlotWorker) -> None:
+        """Work a slot; one that fails for a reason of its own takes up again."""
+        while True:
+            try:
+                await worker.work()
+            except Exception:
+                log.exception("a slot failed and takes up again")
+                await asyncio.sleep(1.0)
+            else:
+                return
 
     async def drain(self) -> None:
         """Take nothing new; let what runs end, or past the grace time hand it back; wait until all is stored."""

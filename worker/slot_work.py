@@ -27,7 +27,7 @@ from shared.model.sealing import MessageCodec
 from shared.tracing import span
 from worker.log_shipper import LogShipper
 from worker.post import Post
-from worker.roster import Entry, Roster
+from worker.roster import ENDED, Entry, Roster
 from worker.runtime.port import Assignment, Outcome, Run, Runtime
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,8 @@ GRANT_WITHIN = 10.0
 
 BEAT_FIRST_DELAY = 0.05
 STORED_TIMEOUT = 10.0
+FAILED_DELAY = 1.0
+"""Seconds before a delivery on which this worker itself failed goes back."""
 
 DRAINED = "the worker is stopping"
 
@@ -115,8 +117,7 @@ class SlotWorker:
             delivery = await self._next()
             if delivery is not None:
                 await self._settle(delivery)
-        if self._removal is not None:
-            await self._removal
+        await self._last_removed()
 
     def finish(self) -> None:
         """Take nothing new, and end `work` once what runs has ended."""
@@ -162,6 +163,7 @@ class SlotWorker:
             await self._handle(delivery, message)
         except Exception:
             log.exception("a task could not be handled", task=message.task_id)
+            await asyncio.sleep(FAILED_DELAY)
             await delivery.requeue()
         finally:
             self.delivery = self.task_id = None
@@ -175,6 +177,13 @@ class SlotWorker:
     async def _handle(self, delivery: Delivery, message: TaskMessage) -> None:
         entry = Entry(message.task_id, message.job_id, new_id(), self._shop.beat_number())
         self._shop.roster.add(entry)
+        try:
+            await self._claim_and_run(delivery, message, entry)
+        finally:
+            if entry.role != ENDED:
+                self._shop.roster.forget(entry.nonce)
+
+    async def _claim_and_run(self, delivery: Delivery, message: TaskMessage, entry: Entry) -> None:
         shipper = LogShipper(
             self._shop.post,
             entry.task_id,
@@ -190,18 +199,17 @@ class SlotWorker:
         try:
             granted = await self._claim(delivery, message, entry)
         except BaseException:
-            await self._give_up(entry, preparing, shipper)
+            await self._give_up(preparing, shipper)
             raise
         if granted is None:
-            await self._give_up(entry, preparing, shipper)
+            await self._give_up(preparing, shipper)
             return
         entry.granted(granted.run)
         shipper.begin(granted.run)
         await self._run(delivery, entry, preparing, shipper)
 
     async def _prepare(self, message: TaskMessage, entry: Entry, shipper: LogShipper) -> Run:
-        if self._removal is not None:
-            await self._removal
+        await self._last_removed()
         assignment = Assignment(
             task_id=entry.task_id,
             job_id=entry.job_id,
@@ -213,11 +221,13 @@ class SlotWorker:
         )
         return await self._shop.runtime.prepare(assignment, RunSink(self._shop, entry, shipper))
 
-    async def _give_up(
-        self, entry: Entry, preparing: asyncio.Task[Run], shipper: LogShipper
-    ) -> None:
+    async def _last_removed(self) -> None:
+        """Wait until what was made for the last run is removed. Cancelling the wait does not cancel that."""
+        if self._removal is not None:
+            await asyncio.wait({self._removal})
+
+    async def _give_up(self, preparing: asyncio.Task[Run], shipper: LogShipper) -> None:
         """Forget a claim that came to nothing, and what was prepared for it."""
-        self._shop.roster.forget(entry.nonce)
         shipper.drop()
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)
@@ -358,7 +368,6 @@ class SlotWorker:
                 await shipper.end_by_itself()
         except TimeoutError:
             shipper.drop()
-        self._shop.roster.forget(entry.nonce)
         await delivery.ack()
 
     def _handed_back(self, entry: Entry, outcome: Outcome | None) -> HandedBack:

@@ -1,0 +1,50 @@
+"""Fixtures: a standalone process, a cluster on real services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import SHELL, Cluster, Standalone
+from tests.services.fixtures import Database, Vhost
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
+    """Makes and starts standalone processes, of the shell runtime where nothing else is said."""
+    made: list[Standalone] = []
+
+    def make(*, docker: bool = False, **settings: str) -> Standalone:
+        process = Standalone(
+            tmp_path / f"standalone-{len(made)}", **({} if docker else SHELL), **settings
+        )
+        made.append(process)
+        process.start()
+        return process
+
+    yield make
+    for process in made:
+        process.stop()
+
+
+@pytest.fixture
+def cluster_settings(rabbitmq_vhost: Vhost, mongodb_database: Database) -> dict[str, str]:
+    """The settings by which coordinators and workers of one test meet."""
+    return {
+        "HAULIER_BROKER_TYPE": "rabbitmq",
+        "HAULIER_BROKER_RABBITMQ_URL": rabbitmq_vhost.url,
+        "HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL": rabbitmq_vhost.management_url,
+        "HAULIER_DATASTORE_TYPE": "mongodb",
+        "HAULIER_DATASTORE_MONGODB_URL": mongodb_database.url,
+        "HAULIER_DATASTORE_MONGODB_DATABASE": mongodb_database.name,
+    }
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster with nothing in it yet."""
+    made = Cluster(tmp_path, cluster_settings)
+    yield made
+    made.stop()
