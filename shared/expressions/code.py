@@ -17,11 +17,13 @@ class Frame:
 
     __slots__ = ("acc", "budget", "index", "item", "now", "random", "scope", "variables")
 
-    def __init__(self, scope: Mapping[str, object], now: Time, random: Random) -> None:
+    def __init__(
+        self, scope: Mapping[str, object], now: Time, random: Random, budget: Budget
+    ) -> None:
         self.scope = scope
         self.now = now
         self.random = random
-        self.budget = Budget()
+        self.budget = budget
         self.variables: dict[str, object] = {}
         self.item: object = None
         self.index = 0

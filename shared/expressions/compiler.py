@@ -11,6 +11,7 @@ from shared.expressions.code import MISSING, Code, Frame, Run, constant, guarded
 from shared.expressions.faults import name_fault
 from shared.expressions.loops import Loop, compile_loop, current, mapped, sifted_end
 from shared.expressions.methods import METHODS_BY_KIND
+from shared.expressions.names import ENVIRONMENT
 from shared.expressions.operators import add, to_bool, to_text
 from shared.expressions.parser import LOOPS
 from shared.expressions.shapes import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
@@ -36,8 +37,6 @@ from shared.expressions.syntax import (
 )
 from shared.expressions.values import is_nil
 
-ENVIRONMENT = "$env"
-"""The name of the scope itself."""
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 """The names of the language's own functions."""
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from shared.expressions.code import Frame, Run
 from shared.expressions.compiler import FUNCTION_NAMES, Scope, compile_tree
 from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.limits import Budget
 from shared.expressions.moments import Time
 from shared.expressions.names import Names, names_of
 from shared.expressions.parser import parse
-from shared.expressions.results import MAPS_OF_TEXTS, adopt
+from shared.expressions.results import adopt
 from shared.expressions.shapes import Shape, shape_of
 from shared.expressions.strings import adopted
 from shared.expressions.syntax import Node
@@ -73,7 +74,7 @@ def check_expression(text: str) -> None:
 
 
 class Evaluation:
-    """A scope at an instant, in which expressions are evaluated.
+    """A scope at an instant, in which expressions are evaluated, all out of one budget.
 
     `now` (by default the present) and `seed` (by default any) decide what `now()` and `randomInt()`
     give, so that the same evaluation gives the same again.
@@ -82,25 +83,32 @@ class Evaluation:
     def __init__(
         self, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
     ) -> None:
-        self._scope = {
-            name: adopt(value, texts=name in MAPS_OF_TEXTS) for name, value in scope.items()
-        }
+        self._scope = scope
+        self._adopted: dict[str, object] = {}
         self._now = Time.of(now or datetime.now(UTC))
         self._random = Random(seed)
-        self._hidden = FUNCTION_NAMES.intersection(self._scope)
+        self._budget = Budget()
+        self._hidden = FUNCTION_NAMES.intersection(scope)
 
     def value(self, text: str) -> object:
         """The raw value of one expression. Raises an ExpressionError."""
         text = adopted(text)
-        names = parsed(text, self._hidden).names
-        known = tuple(
-            (name, shape_of(self._scope[name])) for name in sorted(names.top) if name in self._scope
-        )
-        run = compiled(text, self._hidden, known, closed=True)
-        frame = Frame(self._scope, self._now, self._random)
         try:
-            return run(frame)
+            self._budget.parse(len(text))
+            run = self._compiled(text)
+            return run(Frame(self._adopted, self._now, self._random, self._budget))
         except ExpressionError as fault:
             raise fault.within(text) from None
         except RecursionError:
             raise limit_fault("the expression works too deep inside a value").within(text) from None
+
+    def _compiled(self, text: str) -> Run:
+        names = parsed(text, self._hidden).names
+        for name in self._scope if names.whole else names.top.intersection(self._scope):
+            if name not in self._adopted:
+                self._adopted[name] = adopt(name, self._scope[name])
+        known = tuple(
+            (name, shape_of(self._adopted[name]))
+            for name in sorted(names.top & self._adopted.keys())
+        )
+        return compiled(text, self._hidden, known, closed=True)

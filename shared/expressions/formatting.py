@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from shared.expressions.faults import limit_fault
 from shared.expressions.layouts import SHOWN, format_time
-from shared.expressions.limits import MAX_RENDERED, MAX_VALUE_DEPTH
+from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.moments import Time
 from shared.expressions.values import Function, is_map, pairs_of
 
@@ -72,6 +72,7 @@ class _Writer:
     def __init__(self, written: list[str]) -> None:
         self._written = written
         self._left = MAX_RENDERED
+        self._elements = MAX_ITEMS + 1
 
     def _put(self, text: str) -> None:
         self._left -= len(text)
@@ -80,8 +81,11 @@ class _Writer:
         self._written.append(text)
 
     def write(self, value: object, depth: int) -> None:
+        self._elements -= 1
         if depth > MAX_VALUE_DEPTH:
             raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+        if self._elements < 0:
+            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
         if isinstance(value, list):
             self._list(value, depth)
         elif is_map(value):

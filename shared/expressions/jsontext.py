@@ -11,7 +11,7 @@ from shared.expressions.durations import Duration
 from shared.expressions.faults import ExpressionError, limit_fault
 from shared.expressions.formatting import exponential, positional, shortest, special
 from shared.expressions.layouts import RFC3339_NANO, format_time
-from shared.expressions.limits import MAX_TEXT, MAX_VALUE_DEPTH
+from shared.expressions.limits import MAX_ITEMS, MAX_TEXT, MAX_VALUE_DEPTH
 from shared.expressions.moments import Time
 from shared.expressions.strings import adopted
 from shared.expressions.values import Month, Nil, Table, Weekday, is_map, type_name
@@ -57,6 +57,8 @@ def to_json(value: object) -> str:
         if size > MAX_TEXT:
             raise limit_fault(f"the JSON is longer than {MAX_TEXT:,} characters")
         written.append(piece)
+        if len(written) > 3 * MAX_ITEMS:
+            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
     return "".join(written)
 
 

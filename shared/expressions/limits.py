@@ -23,10 +23,14 @@ MAX_VALUE_DEPTH = 100
 MAX_PATTERN = 8_192
 """Characters of a regular expression."""
 MAX_TEMPLATE = 4 * 1024 * 1024
-"""Characters of a template, and (`MAX_RENDERED`) of what it becomes."""
+"""Characters of a template."""
+MAX_EXPRESSIONS = 131_072
+"""Characters of all the expressions of one template."""
 MAX_RENDERED = 16 * 1024 * 1024
-"""Characters of a rendered template."""
+"""Characters of a rendered template, or of any value as text."""
 
+_CHARACTER_STEPS = 4
+"""Steps that it costs to read one character of an expression."""
 _TEXT_PER_STEP = 256
 """Characters handled that cost as much as one step."""
 
@@ -59,6 +63,10 @@ class Budget:
         if self.text < 0:
             raise limit_fault(f"the expression builds more than {MAX_TEXT:,} characters of text")
         self.read(count)
+
+    def parse(self, count: int) -> None:
+        """Takes the steps for making sense of an expression of `count` characters."""
+        self.step(_CHARACTER_STEPS * count)
 
     def read(self, count: int) -> None:
         """Takes the steps for going once through `count` characters."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from shared.expressions.syntax import Let, Literal, Member, Name, Node
 
+ENVIRONMENT = "$env"
+"""The name of the scope itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -32,21 +35,28 @@ class Names:
 
 def names_of(tree: Node) -> Names:
     """The names that a tree speaks of, those of its own `let` among them."""
-    found = Names()
+    keys: dict[str, set[str] | None] = {}
+    whole = False
     for node, parent in _walk(tree):
         if isinstance(node, Let):
-            found = found.joined(Names(top=frozenset([node.name]), keys={node.name: None}))
+            keys[node.name] = None
         elif isinstance(node, Name):
-            found = found.joined(_named(node.name, _key(node, parent)))
-    return found
+            name, key = node.name, _key(node, parent)
+            if name == ENVIRONMENT:
+                whole = whole or key is None
+                name, key = key or "", None
+            _note(keys, name, key)
+    keys.pop("", None)
+    noted = {name: None if wanted is None else frozenset(wanted) for name, wanted in keys.items()}
+    return Names(frozenset(noted), whole, noted)
 
 
-def _named(name: str, key: str | None) -> Names:
-    if name != "$env":
-        return Names(frozenset([name]), keys={name: None if key is None else frozenset([key])})
+def _note(keys: dict[str, set[str] | None], name: str, key: str | None) -> None:
+    wanted = keys.setdefault(name, set())
     if key is None:
-        return Names(whole=True)
-    return Names(frozenset([key]), keys={key: None})
+        keys[name] = None
+    elif wanted is not None:
+        wanted.add(key)
 
 
 def _key(node: Node, parent: Node | None) -> str | None:

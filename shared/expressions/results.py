@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from shared.expressions.durations import Duration
@@ -11,21 +12,45 @@ from shared.expressions.layouts import RFC3339_NANO, format_time
 from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
 from shared.expressions.moments import Time
 from shared.expressions.numerals import MAX_INT, MIN_INT
-from shared.expressions.strings import presented
+from shared.expressions.strings import adopted, presented
 from shared.expressions.values import Month, Table, Texts, Weekday, is_map
 
-MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
+_MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
 """The names whose maps hold nothing but texts, a missing one being empty."""
+_KEPT = (bool, float, type(None), Texts, Table, Time, Duration, Month, Weekday)
 
 
-def adopt(value: object, *, texts: bool = False) -> object:
-    """A value of the scope as the language has it: a map of `texts` as one in which a missing key is
-    the empty text, a whole number beyond 64 bits as a float."""
-    if texts and isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
-        return Texts(value)
-    if type(value) is int and not MIN_INT <= value <= MAX_INT:
-        return float(value) if abs(value) < 10**308 else float("inf")
-    return value
+def adopt(name: str, value: object) -> object:
+    """A value of the scope as the language has it: the maps of texts such, whole numbers beyond 64
+    bits as floats, texts sound. Raises a `limit` fault where it is nested too deeply."""
+    if name not in _MAPS_OF_TEXTS or not isinstance(value, dict):
+        return _adopt(value, 0)
+    if not all(isinstance(text, str) for text in value.values()):
+        return _adopt(value, 0)
+    return Texts({adopted(key): adopted(text) for key, text in value.items()})
+
+
+def _adopt(value: object, depth: int) -> object:
+    if depth > MAX_VALUE_DEPTH:
+        raise limit_fault(f"a value of the scope is nested deeper than {MAX_VALUE_DEPTH}")
+    if isinstance(value, str):
+        return adopted(value)
+    if isinstance(value, _KEPT):
+        return value
+    if isinstance(value, int):
+        return value if MIN_INT <= value <= MAX_INT else _as_float(value)
+    if isinstance(value, list | tuple):
+        return [_adopt(item, depth + 1) for item in value]
+    if isinstance(value, Mapping):
+        return {adopted(str(key)): _adopt(item, depth + 1) for key, item in value.items()}
+    raise TypeError(f"a {type(value).__name__} cannot be in the scope of an expression")
+
+
+def _as_float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def finished(value: object) -> object:

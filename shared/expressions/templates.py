@@ -9,7 +9,7 @@ from functools import reduce
 from shared.expressions.evaluation import Evaluation, check_expression, parsed
 from shared.expressions.faults import ExpressionError, limit_fault
 from shared.expressions.formatting import format_value
-from shared.expressions.limits import MAX_RENDERED, MAX_TEMPLATE
+from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE
 from shared.expressions.names import Names
 from shared.expressions.results import finished
 from shared.expressions.strings import adopted, presented
@@ -19,7 +19,7 @@ _OPEN, _CLOSE = "{{", "}}"
 
 def parts(template: str) -> list[str]:
     """The template cut up: plain text and expressions by turns, plain text first and last. Raises a
-    `limit` fault where it is too long.
+    `limit` fault where it, or all the expressions in it, are too long.
 
     An expression goes from `{{` to the next `}}` and is not empty, with no line break inside; all
     else is plain text. Takes time linear in the template, so no regular expression: one looks for
@@ -39,6 +39,10 @@ def parts(template: str) -> list[str]:
             continue
         pieces += (template[done:start], template[inside:end])
         done = start = end + len(_CLOSE)
+    if sum(map(len, pieces[1::2])) > MAX_EXPRESSIONS:
+        raise limit_fault(
+            f"the template's expressions have more than {MAX_EXPRESSIONS:,} characters"
+        )
     return [*pieces, template[done:]]
 
 
