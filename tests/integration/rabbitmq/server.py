@@ -25,7 +25,12 @@ CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 def settings() -> str:
     """Lines for the node's rabbitmq.conf."""
-    return f"consumer_timeout = {CONSUMER_TIMEOUT * 1000:.0f}\nchannel_tick_interval = 1000\n"
+    return f"consumer_timeout = {CONSUMER_TIMEOUT * 1000:.0f}\n"
+
+
+async def look_often(node: Node) -> None:
+    """Have the node look for late acknowledgements every second, on channels opened from now on."""
+    await control(node, "eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
 
 
 class Server:

@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
+from devservices.rabbitmq_node import Node
 from shared.broker.port import Delivery
 from shared.broker.rabbitmq import RabbitMQBroker
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.model.messages import COMPLETED, JOBS, LOGS
 from tests.integration.rabbitmq.conftest import Brokers
-from tests.integration.rabbitmq.server import CONSUMER_TIMEOUT, Server
+from tests.integration.rabbitmq.server import CONSUMER_TIMEOUT, Server, look_often
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
 from tests.services.fixtures import Vhost
 
@@ -140,8 +141,9 @@ async def test_reconnecting_leaves_nothing_behind(broker: RabbitMQBroker, server
 
 @pytest.mark.slow
 async def test_the_acknowledgement_timeout_costs_its_own_slot_only(
-    own_vhost: Vhost, brokers: Brokers
+    own_vhost: Vhost, brokers: Brokers, own_node: Node
 ) -> None:
+    await look_often(own_node)
     broker = await brokers.start(own_vhost)
     await broker.publish("work", b"long")
     slot, other = await broker.slot("work"), await broker.slot("work")
