@@ -7,11 +7,8 @@ tell what a text needs of its scope. All raise ExpressionError and nothing else.
 
 from __future__ import annotations
 
-from shared.expressions.durations import Duration
 from shared.expressions.faults import ExpressionError, FaultKind
-from shared.expressions.formatting import format_value
-from shared.expressions.moments import Time
-from shared.expressions.names import Names
+from shared.expressions.grammar.names import Names
 from shared.expressions.results import to_plain
 from shared.expressions.templates import (
     check,
@@ -22,7 +19,10 @@ from shared.expressions.templates import (
     names_in_field,
     render,
 )
-from shared.expressions.values import Month, Table, Texts, Weekday
+from shared.expressions.values.durations import Duration
+from shared.expressions.values.formatting import format_value
+from shared.expressions.values.kinds import Month, Table, Texts, Weekday
+from shared.expressions.values.moments import Time
 
 __all__ = [
     "Duration",

@@ -8,17 +8,18 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
-from shared.expressions.code import Frame, Run
-from shared.expressions.compiler import FUNCTION_NAMES, Scope, compile_tree
+from shared.expressions.compilation.code import Run
+from shared.expressions.compilation.compiler import FUNCTION_NAMES, Scope, compile_tree
+from shared.expressions.compilation.shapes import Shape, shape_of
 from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.frame import Frame
+from shared.expressions.grammar.names import Names, names_of
+from shared.expressions.grammar.parser import parse
+from shared.expressions.grammar.syntax import Node
 from shared.expressions.limits import Budget
-from shared.expressions.moments import Time
-from shared.expressions.names import Names, names_of
-from shared.expressions.parser import parse
 from shared.expressions.results import adopt
-from shared.expressions.shapes import Shape, shape_of
-from shared.expressions.strings import adopted
-from shared.expressions.syntax import Node
+from shared.expressions.values.moments import Time
+from shared.expressions.values.strings import adopted
 
 _CACHED_LENGTH = 1_024
 """Characters of the longest expression that is kept compiled (so that the cache stays small)."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from shared.expressions.durations import Duration
 from shared.expressions.faults import ExpressionError, limit_fault
-from shared.expressions.formatting import format_value, special
-from shared.expressions.layouts import RFC3339_NANO, format_time
 from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
-from shared.expressions.moments import Time
-from shared.expressions.numerals import MAX_INT, MIN_INT
-from shared.expressions.strings import adopted, presented
-from shared.expressions.values import Month, Table, Texts, Weekday, is_map
+from shared.expressions.values.durations import Duration
+from shared.expressions.values.formatting import format_value, special
+from shared.expressions.values.kinds import Month, Table, Texts, Weekday, is_map
+from shared.expressions.values.layouts import RFC3339_NANO, format_time
+from shared.expressions.values.moments import Time
+from shared.expressions.values.numerals import MAX_INT, MIN_INT
+from shared.expressions.values.strings import adopted, presented
 
 _MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
 """The names whose maps hold nothing but texts, a missing one being empty."""

@@ -8,11 +8,11 @@ from functools import reduce
 
 from shared.expressions.evaluation import Evaluation, check_expression, parsed
 from shared.expressions.faults import ExpressionError, limit_fault
-from shared.expressions.formatting import format_value
+from shared.expressions.grammar.names import Names
 from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE
-from shared.expressions.names import Names
 from shared.expressions.results import finished
-from shared.expressions.strings import adopted, presented
+from shared.expressions.values.formatting import format_value
+from shared.expressions.values.strings import adopted, presented
 
 _OPEN, _CLOSE = "{{", "}}"
 

@@ -1,0 +1,1 @@
+"""From a tree to closures, and what they do when they run."""

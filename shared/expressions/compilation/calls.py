@@ -1,0 +1,91 @@
+"""Calls: of the language's functions, of functions in the scope, of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from shared.expressions.compilation.code import Code, Run, guarded
+from shared.expressions.compilation.loops import sifted_count, sifted_end
+from shared.expressions.compilation.shapes import FLOAT, INT, TEXT, TIME, UNKNOWN, Shape
+from shared.expressions.faults import ExpressionError, name_fault
+from shared.expressions.frame import Frame
+from shared.expressions.functions.methods import METHODS_BY_KIND
+from shared.expressions.functions.registry import EXTRA_FUNCTIONS, FUNCTIONS
+from shared.expressions.functions.signatures import EXTRAS, SIGNATURES, takes
+from shared.expressions.grammar.syntax import Builtin, Call
+from shared.expressions.values.kinds import Function, type_name
+
+_SHAPES: dict[str, Shape] = {"int": INT, "float": FLOAT, "string": TEXT, "time": TIME}
+_ENDS = {"first": 0, "last": -1}
+
+
+def compile_function(node: Builtin, arguments: Sequence[Code]) -> Code:
+    """The code of a call of one of the language's functions. Raises a `name` fault for arguments that
+    it does not take."""
+    shape = _given(node.name, SIGNATURES[node.name], arguments, node.position)
+    sieve = arguments[0].sieve if arguments else None
+    if sieve is not None and node.name in _ENDS:
+        return Code(shape, guarded(node.position, sifted_end(sieve, _ENDS[node.name], must=False)))
+    if sieve is not None and node.name == "len":
+        return Code(shape, guarded(node.position, sifted_count(sieve)))
+    apply = FUNCTIONS[node.name]
+    runs = tuple(argument.run for argument in arguments)
+    if len(runs) == 1:
+        only = runs[0]
+        return Code(shape, guarded(node.position, lambda frame: apply(frame, only(frame))))
+    return Code(
+        shape, guarded(node.position, lambda frame: apply(frame, *[run(frame) for run in runs]))
+    )
+
+
+def _given(name: str, signature: object, arguments: Sequence[Code], position: int) -> Shape:
+    assert callable(signature)
+    try:
+        shape: Shape = signature(name, [argument.shape for argument in arguments])
+    except ValueError as reason:
+        raise name_fault(str(reason), position) from None
+    return shape
+
+
+def compile_call(node: Call, callee: Code, arguments: Sequence[Code]) -> Code:
+    """The code of a call of anything else. Raises a `name` fault where it is no function."""
+    shape = callee.shape
+    runs = tuple(argument.run for argument in arguments)
+    if shape.is_unknown:
+        return Code(UNKNOWN, guarded(node.position, _dynamic(callee.run, runs)))
+    if shape.kind != "func":
+        raise name_fault(f"{shape} is not a function", node.position)
+    if shape.form:
+        method = METHODS_BY_KIND[shape.form][shape.name]
+        wanted = takes(*(_shape(kind) for kind in method.takes), gives=_shape(method.gives))
+        given = _given(shape.name, wanted, arguments, node.position)
+        return Code(given, guarded(node.position, _dynamic(callee.run, runs)))
+    signature = EXTRAS.get(shape.name)
+    if signature is None:
+        raise name_fault(f"{shape.name} cannot be called here", node.position)
+    given = _given(shape.name, signature, arguments, node.position)
+    return Code(given, guarded(node.position, _dynamic(callee.run, runs)))
+
+
+def _shape(kind: str) -> Shape:
+    return _SHAPES.get(kind) or Shape(kind)  # type: ignore[arg-type] # the tables name kinds only
+
+
+def _dynamic(callee: Run, runs: Sequence[Run]) -> Run:
+    def run(frame: Frame) -> object:
+        arguments = [argument(frame) for argument in runs]
+        function = callee(frame)
+        if not isinstance(function, Function):
+            raise ExpressionError(f"{type_name(function)} is not a function")
+        apply = function.apply
+        assert callable(apply)
+        return apply(*arguments)
+
+    return run
+
+
+def extra_function(name: str) -> Run:
+    """The code that finds a function of the job language."""
+    apply = EXTRA_FUNCTIONS[name]
+    return lambda frame: Function(name, partial(apply, frame))

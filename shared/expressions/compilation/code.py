@@ -1,0 +1,56 @@
+"""What an expression is compiled to: closures that take the frame of one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.expressions.compilation.shapes import Shape
+from shared.expressions.faults import ExpressionError
+from shared.expressions.frame import Frame
+
+Run = Callable[[Frame], object]
+MISSING = object()
+"""Stands where there is no literal."""
+
+
+@dataclass(slots=True)
+class Code:
+    """A compiled part: what is known of its value, and how to get it.
+
+    `literal` is its value where that is written out (or follows from what is), else MISSING.
+    `sieve` is there for a filter, whose reader may need less than the whole list.
+    """
+
+    shape: Shape
+    run: Run
+    literal: object = MISSING
+    sieve: Sieve | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Sieve:
+    """A filter in parts: what it goes through, what must hold, what it makes of what passes."""
+
+    collection: Run
+    conditions: tuple[Run, ...]
+    cost: int
+    position: int
+    made: Run | None = None
+
+
+def constant(shape: Shape, value: object) -> Code:
+    """The code of a value that is written out."""
+    return Code(shape, lambda _: value, value)
+
+
+def guarded(position: int, run: Run) -> Run:
+    """The same, its faults placed at `position` unless they are placed already."""
+
+    def place(frame: Frame) -> object:
+        try:
+            return run(frame)
+        except ExpressionError as fault:
+            raise fault.at(position) from None
+
+    return place

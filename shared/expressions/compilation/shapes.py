@@ -1,0 +1,138 @@
+"""What is known of a value before anything runs: enough to refuse `trim(5)` when a job is submitted.
+
+The rules are those of the original's checker, since what it knows also decides how some operators
+behave (an `==` of what must be whole numbers refuses nil, for one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.expressions.values.durations import Duration
+from shared.expressions.values.kinds import Function, Ints, Month, Strings, Table, Texts, Weekday
+from shared.expressions.values.moments import Time
+from shared.expressions.values.zones import Fixed, Region
+
+Kind = Literal[
+    "unknown", "any", "nil", "bool", "int", "float", "string", "list", "map",
+    "time", "duration", "month", "weekday", "location", "func",
+]  # fmt: skip
+"""`any` is what came out of a list or map of anything; `unknown` is not even that much known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A kind, and for lists and maps what they hold.
+
+    `form` tells kinds of lists (`any`, `string`, `int`) and of maps (`any`, `texts`, `table`,
+    `groups`) apart; `element` is what a list is known to hold beyond its form; `name` is the name of
+    a function.
+    """
+
+    kind: Kind
+    form: str = ""
+    element: Shape | None = None
+    name: str = ""
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether anything may come."""
+        return self.kind in ("unknown", "any")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it must be a number."""
+        return self.kind in ("int", "float")
+
+    def maybe(self, *kinds: str) -> bool:
+        """Whether it may be one of the kinds."""
+        return self.is_unknown or self.kind in kinds
+
+    def items(self) -> Shape:
+        """What its elements are."""
+        if self.kind == "map":
+            return {"texts": TEXT, "groups": LIST}.get(self.form, ANY)
+        if self.element is not None:
+            return self.element
+        return {"string": TEXT, "int": INT}.get(self.form, ANY)
+
+    def keys(self) -> Shape:
+        """What the keys of a map are."""
+        return ANY if self.form in ("table", "groups") else TEXT
+
+    def fits(self, wanted: Shape) -> bool:
+        """Whether a value of it may stand where `wanted` is asked for, in Go's sense."""
+        if self.kind == "nil":
+            return wanted.kind in ("any", "map", "list", "location", "func")
+        if self.kind == "unknown" or wanted.kind == "unknown":
+            return False
+        return wanted.kind == "any" or (self.kind == wanted.kind and self.form == wanted.form)
+
+    def compares_with(self, other: Shape) -> bool:
+        """Whether `==` of the two makes sense."""
+        if self.is_unknown or other.is_unknown or "nil" in (self.kind, other.kind):
+            return True
+        if (self.is_number and other.is_number) or self.kind == other.kind == "list":
+            return True
+        return self.fits(other)
+
+    def __str__(self) -> str:
+        return {"unknown": "anything", "any": "anything", "list": "array"}.get(self.kind, self.kind)
+
+
+UNKNOWN = Shape("unknown")
+ANY = Shape("any")
+NIL = Shape("nil")
+BOOL = Shape("bool")
+INT = Shape("int")
+FLOAT = Shape("float")
+TEXT = Shape("string")
+TIME = Shape("time")
+DURATION = Shape("duration")
+LIST = Shape("list", "any")
+TEXT_LIST = Shape("list", "string")
+INT_LIST = Shape("list", "int")
+MAP = Shape("map", "any")
+TEXTS = Shape("map", "texts")
+TABLE = Shape("map", "table")
+GROUPS = Shape("map", "groups")
+
+_SHAPES: dict[type, Shape] = {
+    type(None): NIL,
+    bool: BOOL,
+    int: INT,
+    float: FLOAT,
+    str: TEXT,
+    list: LIST,
+    Strings: TEXT_LIST,
+    Ints: INT_LIST,
+    dict: MAP,
+    Texts: TEXTS,
+    Time: TIME,
+    Duration: DURATION,
+    Month: Shape("month"),
+    Weekday: Shape("weekday"),
+    Fixed: Shape("location"),
+    Region: Shape("location"),
+}
+
+
+def list_of(element: Shape) -> Shape:
+    """A list of anything that is known to hold just that."""
+    return Shape("list", "any", element)
+
+
+def shape_of(value: object) -> Shape:
+    """What is known of a value of the scope: its kind, and nothing of what it holds."""
+    known = _SHAPES.get(type(value))
+    if known is not None:
+        return known
+    if isinstance(value, Function):
+        return Shape("func", name=value.name)
+    if isinstance(value, Table):
+        return GROUPS if value.groups else TABLE
+    if isinstance(value, list):
+        return LIST
+    return MAP if isinstance(value, Mapping) else UNKNOWN

@@ -1,0 +1,1 @@
+"""The functions of the language, and the methods of its values."""

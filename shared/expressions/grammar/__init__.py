@@ -1,0 +1,1 @@
+"""What expressions look like: from text to a tree."""

@@ -1,0 +1,445 @@
+"""From tokens to a tree, by precedence climbing.
+
+The grammar is that of the language definition of expr-lang 1.17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from shared.expressions.faults import ExpressionError, limit_fault, syntax_fault
+from shared.expressions.grammar.syntax import (
+    Array,
+    Binary,
+    Builtin,
+    Call,
+    Chain,
+    Conditional,
+    Let,
+    Literal,
+    Map,
+    Member,
+    Name,
+    Node,
+    Pointer,
+    Predicate,
+    Sequence,
+    Slice,
+    Unary,
+)
+from shared.expressions.grammar.tokens import Token, TokenKind, tokenize
+from shared.expressions.limits import MAX_DEPTH, MAX_LENGTH, MAX_NESTING, MAX_NODES
+from shared.expressions.values.numerals import read_number
+
+UNARY = {"not": 50, "!": 50, "-": 90, "+": 90}
+"""How tightly each sign binds what follows it."""
+BINARY = {
+    "|": 0,
+    **dict.fromkeys(["or", "||"], 10),
+    **dict.fromkeys(["and", "&&"], 15),
+    **dict.fromkeys(["==", "!=", "<", ">", ">=", "<="], 20),
+    **dict.fromkeys(["in", "matches", "contains", "startsWith", "endsWith"], 20),
+    "..": 25,
+    **dict.fromkeys(["+", "-"], 30),
+    **dict.fromkeys(["*", "/", "%"], 60),
+    **dict.fromkeys(["**", "^"], 100),
+    "??": 500,
+}
+"""How tightly each operator binds; all group to the left but `**` and `^`."""
+_GROUPS_RIGHT = frozenset(["**", "^"])
+_COMPARISONS = frozenset(["<", ">", "<=", ">="])
+_NEGATABLE = frozenset(["in", "matches", "contains", "startsWith", "endsWith"])
+_CONSTANTS = {"true": True, "false": False, "nil": None}
+
+LOOPS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(["all", "none", "any", "one", "filter", "map"], ("value", "predicate")),
+    **dict.fromkeys(["find", "findIndex", "findLast", "findLastIndex"], ("value", "predicate")),
+    "groupBy": ("value", "predicate"),
+    **dict.fromkeys(["count", "sum"], ("value", "predicate?")),
+    **dict.fromkeys(["sortBy", "reduce"], ("value", "predicate", "value?")),
+}
+"""The functions that evaluate an expression for each element, and what they take."""
+
+_AnyNode = TypeVar("_AnyNode", bound=Node)
+
+
+def parse(text: str, builtins: Collection[str]) -> Node:
+    """The tree of `text`; a call of a name in `builtins` is one of the language's own functions.
+
+    Raises a fault of kind `syntax`, or `limit` where the text is too long, too nested or too rich.
+    """
+    if len(text) > MAX_LENGTH:
+        raise limit_fault(f"the expression has more than {MAX_LENGTH:,} characters")
+    try:
+        return _Parser(tokenize(text), builtins).whole()
+    except RecursionError:
+        raise limit_fault("the expression is nested too deeply") from None
+    except ExpressionError as fault:
+        raise fault.within(text) from None
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token], builtins: Collection[str]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._builtins = builtins
+        self._nodes = 0
+        self._nesting = 0
+        self._loops = 0
+
+    # The tokens
+
+    @property
+    def _token(self) -> Token:
+        return self._tokens[self._next]
+
+    def _advance(self) -> Token:
+        token = self._tokens[self._next]
+        if token.kind != "end":
+            self._next += 1
+        return token
+
+    def _sees(self, kind: TokenKind, value: str) -> bool:
+        return self._tokens[self._next].is_(kind, value)
+
+    def _takes(self, kind: TokenKind, value: str) -> bool:
+        if self._sees(kind, value):
+            self._next += 1
+            return True
+        return False
+
+    def _expect(self, kind: TokenKind, value: str) -> Token:
+        if not self._sees(kind, value):
+            raise self._unexpected()
+        return self._advance()
+
+    def _expect_name(self) -> Token:
+        if self._token.kind != "name":
+            raise self._unexpected()
+        return self._advance()
+
+    def _unexpected(self) -> ExpressionError:
+        return syntax_fault(f"unexpected {self._token}", self._token.position)
+
+    # The nodes
+
+    def _grown(self, node: _AnyNode) -> _AnyNode:
+        """Counts a new node against the limits."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise limit_fault(f"the expression has more than {MAX_NODES:,} parts", node.position)
+        below = [child for child in node.children() if child is not None]
+        node.depth = max((child.depth for child in below), default=0) + 1
+        node.size = sum(child.size for child in below) + 1
+        if node.depth > MAX_DEPTH:
+            raise limit_fault(f"the expression is deeper than {MAX_DEPTH} levels", node.position)
+        return node
+
+    def whole(self) -> Node:
+        """All of the tokens as one expression."""
+        node = self._sequence()
+        if self._token.kind != "end":
+            raise self._unexpected()
+        return node
+
+    def _sequence(self) -> Node:
+        first = self._expression(0)
+        parts = [first]
+        while self._takes("operator", ";"):
+            if self._token.kind == "end":
+                break
+            parts.append(self._expression(0))
+        if len(parts) == 1:
+            return first
+        return self._grown(Sequence(first.position, tuple(parts)))
+
+    def _expression(self, rank: int) -> Node:
+        self._nesting += 1
+        if self._nesting > MAX_NESTING:
+            raise limit_fault(
+                f"the expression is nested deeper than {MAX_NESTING}", self._token.position
+            )
+        try:
+            if rank == 0 and self._sees("operator", "let"):
+                return self._let()
+            if rank == 0 and self._sees("operator", "if"):
+                return self._if()
+            node = self._operators(self._primary(), rank)
+            return self._ternary(node) if rank == 0 else node
+        finally:
+            self._nesting -= 1
+
+    def _operators(self, left: Node, rank: int) -> Node:
+        previous = ""
+        while self._token.kind == "operator":
+            negated = self._negation(rank)
+            operator = self._tokens[self._next + negated]
+            binds = BINARY.get(operator.value, -1)
+            if binds < rank:
+                break
+            self._next += negated + 1
+            if operator.value == "|":
+                left = self._call(self._expect_name(), (left,))
+            else:
+                _refuse_mixing(previous, operator)
+                left = self._binary(left, operator, binds)
+                if negated:
+                    left = self._grown(Unary(operator.position, "not", left))
+            previous = operator.value
+        return left
+
+    def _negation(self, rank: int) -> int:
+        """1 where a `not` stands before an operator that it turns round, else 0."""
+        if not self._sees("operator", "not"):
+            return 0
+        following = self._tokens[self._next + 1]
+        if following.kind != "operator" or following.value not in _NEGATABLE:
+            raise syntax_fault(f"unexpected {following}", following.position)
+        return 1 if BINARY[following.value] >= rank else 0
+
+    def _binary(self, left: Node, operator: Token, binds: int) -> Node:
+        if operator.value in _COMPARISONS:
+            return self._comparison(left, operator, binds)
+        right = self._expression(binds if operator.value in _GROUPS_RIGHT else binds + 1)
+        return self._grown(Binary(operator.position, operator.value, left, right))
+
+    def _comparison(self, left: Node, operator: Token, binds: int) -> Node:
+        """`a < b < c` means `a < b && b < c`."""
+        whole: Node | None = None
+        while True:
+            right = self._expression(binds + 1)
+            link = self._grown(Binary(operator.position, operator.value, left, right))
+            whole = link if whole is None else self._both(whole, link, operator)
+            if self._token.kind != "operator" or self._token.value not in _COMPARISONS:
+                return whole
+            left, operator = right, self._advance()
+
+    def _both(self, left: Node, right: Node, operator: Token) -> Node:
+        return self._grown(Binary(operator.position, "&&", left, right))
+
+    def _let(self) -> Node:
+        self._advance()
+        name = self._expect_name()
+        self._expect("operator", "=")
+        value = self._expression(0)
+        self._expect("operator", ";")
+        return self._grown(Let(name.position, name.value, value, self._sequence()))
+
+    def _if(self) -> Node:
+        start = self._advance()
+        condition = self._expression(0)
+        then = self._block()
+        self._expect("operator", "else")
+        otherwise = self._expression(0) if self._sees("operator", "if") else self._block()
+        return self._grown(Conditional(start.position, condition, then, otherwise))
+
+    def _block(self) -> Node:
+        self._expect("bracket", "{")
+        node = self._sequence()
+        self._expect("bracket", "}")
+        return node
+
+    def _ternary(self, condition: Node) -> Node:
+        while self._takes("operator", "?"):
+            if self._takes("operator", ":"):
+                then = condition
+            else:
+                then = self._expression(0)
+                self._expect("operator", ":")
+            otherwise = self._expression(0)
+            condition = self._grown(Conditional(condition.position, condition, then, otherwise))
+        return condition
+
+    def _primary(self) -> Node:
+        token = self._token
+        if token.kind == "operator":
+            if token.value in UNARY:
+                self._advance()
+                operand = self._expression(UNARY[token.value])
+                return self._postfix(self._grown(Unary(token.position, token.value, operand)))
+            if token.value in ("#", "."):
+                return self._postfix(self._pointer())
+            if self._takes("operator", "::"):
+                return self._postfix(self._call(self._expect_name(), (), own=True))
+        if self._takes("bracket", "("):
+            node = self._sequence()
+            self._expect("bracket", ")")
+            return self._postfix(node)
+        return self._atom()
+
+    def _pointer(self) -> Node:
+        token = self._token
+        if not self._loops:
+            raise syntax_fault(
+                f"{token.value!r} stands for an element, and this is not a loop", token.position
+            )
+        name = ""
+        if self._takes("operator", "#") and self._token.kind == "name":
+            name = self._advance().value
+        return self._grown(Pointer(token.position, name))
+
+    def _atom(self) -> Node:
+        token = self._token
+        if token.kind == "number":
+            self._advance()
+            return self._grown(Literal(token.position, read_number(token.value, token.position)))
+        if token.kind == "text":
+            self._advance()
+            return self._postfix(self._grown(Literal(token.position, token.value)))
+        if token.kind == "name":
+            return self._named(self._advance())
+        if token.is_("bracket", "["):
+            return self._postfix(self._array())
+        if token.is_("bracket", "{"):
+            return self._postfix(self._map())
+        raise self._unexpected()
+
+    def _named(self, token: Token) -> Node:
+        if token.value in _CONSTANTS:
+            return self._grown(Literal(token.position, _CONSTANTS[token.value]))
+        if self._sees("bracket", "("):
+            return self._postfix(self._call(token, ()))
+        return self._postfix(self._grown(Name(token.position, token.value)))
+
+    # Calls
+
+    def _call(self, token: Token, given: tuple[Node, ...], *, own: bool = False) -> Node:
+        """A call of `token`, its first arguments `given` by a pipe.
+
+        `own` is the `::` form: the language's function, whatever the scope calls so too.
+        """
+        name = token.value
+        known = own or name in self._builtins
+        if known and name in LOOPS:
+            return self._grown(Builtin(token.position, name, self._loop_arguments(name, given)))
+        arguments = given + self._arguments()
+        if known:
+            return self._grown(Builtin(token.position, name, arguments))
+        callee = self._grown(Name(token.position, name))
+        return self._grown(Call(token.position, callee, arguments))
+
+    def _arguments(self) -> tuple[Node, ...]:
+        self._expect("bracket", "(")
+        return self._list(")", lambda: self._expression(0))
+
+    def _loop_arguments(self, name: str, given: tuple[Node, ...]) -> tuple[Node, ...]:
+        self._expect("bracket", "(")
+        arguments = list(given)
+        for index, form in enumerate(LOOPS[name][len(given) :]):
+            if self._sees("bracket", ")"):
+                if form.endswith("?"):
+                    break
+                raise self._unexpected()
+            if index:
+                self._expect("operator", ",")
+            arguments.append(
+                self._predicate() if form.startswith("predicate") else self._expression(0)
+            )
+        self._takes("operator", ",")
+        self._expect("bracket", ")")
+        return tuple(arguments)
+
+    def _predicate(self) -> Node:
+        start = self._token.position
+        self._loops += 1
+        if self._sees("bracket", "{"):
+            body = self._block()
+        else:
+            body = self._expression(0)
+            if self._sees("operator", ";"):
+                raise syntax_fault(
+                    "several expressions in a loop go into braces", self._token.position
+                )
+        self._loops -= 1
+        return self._grown(Predicate(start, body))
+
+    # Literals in brackets
+
+    def _list(self, closing: str, read: Callable[[], _AnyNode]) -> tuple[_AnyNode, ...]:
+        """What `read` reads, between commas up to the closing bracket; a last comma may stand."""
+        items: list[_AnyNode] = []
+        while not self._takes("bracket", closing):
+            if items:
+                self._expect("operator", ",")
+                if self._takes("bracket", closing):
+                    break
+            items.append(read())
+        return tuple(items)
+
+    def _array(self) -> Node:
+        start = self._advance()
+        return self._grown(Array(start.position, self._list("]", lambda: self._expression(0))))
+
+    def _map(self) -> Node:
+        start = self._advance()
+        pairs: list[tuple[Node, Node]] = []
+
+        def pair() -> Node:
+            key = self._key()
+            self._expect("operator", ":")
+            value = self._expression(0)
+            pairs.append((key, value))
+            return value
+
+        self._list("}", pair)
+        return self._grown(Map(start.position, tuple(pairs)))
+
+    def _key(self) -> Node:
+        token = self._token
+        if token.kind in ("number", "text", "name"):
+            self._advance()
+            return self._grown(Literal(token.position, token.value))
+        if token.is_("bracket", "("):
+            return self._expression(0)
+        raise syntax_fault(
+            f"a key is a text, a number, a name or an expression in parentheses, not {token}",
+            token.position,
+        )
+
+    # What follows a value
+
+    def _postfix(self, node: Node) -> Node:
+        while True:
+            token = self._token
+            if self._takes("operator", ".") or self._takes("operator", "?."):
+                node = self._after_dot(node, optional=token.value == "?.")
+            elif self._takes("bracket", "["):
+                node = self._index(node, token, optional=False)
+            else:
+                return node
+
+    def _after_dot(self, node: Node, *, optional: bool) -> Node:
+        token = self._token
+        if optional and self._takes("bracket", "["):
+            return self._index(node, token, optional=True)
+        if token.kind != "name" and not (token.kind == "operator" and token.value.isalpha()):
+            raise syntax_fault(f"expected a name, not {token}", token.position)
+        self._advance()
+        chained = optional
+        if isinstance(node, Chain):
+            node, chained = node.inner, True
+        key = self._grown(Literal(token.position, token.value))
+        node = self._grown(Member(token.position, node, key, optional))
+        if self._sees("bracket", "("):
+            node = self._grown(Call(token.position, node, self._arguments()))
+        return self._grown(Chain(token.position, node)) if chained else node
+
+    def _index(self, node: Node, bracket: Token, *, optional: bool) -> Node:
+        start = None if self._sees("operator", ":") else self._expression(0)
+        if self._takes("operator", ":"):
+            stop = None if self._sees("bracket", "]") else self._expression(0)
+            self._expect("bracket", "]")
+            return self._grown(Slice(bracket.position, node, start, stop))
+        self._expect("bracket", "]")
+        assert start is not None
+        member = self._grown(Member(bracket.position, node, start, optional))
+        return self._grown(Chain(bracket.position, member)) if optional else member
+
+
+def _refuse_mixing(previous: str, operator: Token) -> None:
+    if previous == "??" and operator.value != "??":
+        raise syntax_fault(
+            f"{operator.value!r} and '??' do not mix: put one of them in parentheses",
+            operator.position,
+        )

@@ -1,0 +1,164 @@
+"""JSON, written and read as Go's encoding/json does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.limits import MAX_ITEMS, MAX_TEXT, MAX_VALUE_DEPTH
+from shared.expressions.values.durations import Duration
+from shared.expressions.values.formatting import exponential, positional, shortest, special
+from shared.expressions.values.kinds import Month, Nil, Table, Weekday, is_map, type_name
+from shared.expressions.values.layouts import RFC3339_NANO, format_time
+from shared.expressions.values.moments import Time
+from shared.expressions.values.strings import adopted
+
+_ESCAPED = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\ud800-\udfff]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+_LEAST_POWER, _GREATEST_POWER = -6, 21
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if "\ud800" <= character <= "\udfff":
+        return "\\ufffd"
+    return _SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+def json_string(text: str) -> str:
+    """The text in quotes, safe inside HTML too."""
+    return f'"{_ESCAPED.sub(_escape, text)}"'
+
+
+def json_float(number: float) -> str:
+    """The float in the fewest digits. Raises a fault for what JSON has no word for."""
+    if special(number) is not None:
+        raise ExpressionError(f"JSON has no {special(number)}")
+    sign, digits, power = shortest(number)
+    if digits == "0":
+        return f"{sign}0"
+    if power < _LEAST_POWER or power >= _GREATEST_POWER:
+        return exponential(sign, digits, power).replace("e-0", "e-").replace("e+0", "e+")
+    return positional(sign, digits, power)
+
+
+def to_json(value: object) -> str:
+    """The value as JSON over several lines, two spaces deep, keys in order.
+
+    Raises a fault for what JSON cannot hold: maps with keys of any kind, functions, NaN.
+    """
+    written: list[str] = []
+    size = 0
+    for piece in _pieces(value, 0):
+        size += len(piece)
+        if size > MAX_TEXT:
+            raise limit_fault(f"the JSON is longer than {MAX_TEXT:,} characters")
+        written.append(piece)
+        if len(written) > 3 * MAX_ITEMS:
+            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
+    return "".join(written)
+
+
+def _pieces(value: object, depth: int) -> Iterator[str]:
+    if depth > MAX_VALUE_DEPTH:
+        raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+    if isinstance(value, list):
+        yield from _list(value, depth)
+    elif is_map(value):
+        assert isinstance(value, Mapping)
+        yield from _map(value, depth)
+    else:
+        yield _scalar(value)
+
+
+def _list(items: list[object], depth: int) -> Iterator[str]:
+    if not items:
+        yield "null" if isinstance(items, Nil) else "[]"
+        return
+    margin = "\n" + "  " * depth
+    for index, item in enumerate(items):
+        yield f"{',' if index else '['}{margin}  "
+        yield from _pieces(item, depth + 1)
+    yield f"{margin}]"
+
+
+def _map(value: Mapping[object, object], depth: int) -> Iterator[str]:
+    if isinstance(value, Table):
+        raise ExpressionError("JSON has no map with keys that are not texts")
+    if not value:
+        yield "{}"
+        return
+    margin = "\n" + "  " * depth
+    keys = sorted((str(key) for key in value), key=lambda key: key.encode("utf-8", "surrogatepass"))
+    for index, key in enumerate(keys):
+        yield f"{',' if index else '{'}{margin}  {json_string(key)}: "
+        yield from _pieces(value[key], depth + 1)
+    yield f"{margin}}}"
+
+
+def _scalar(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json_string(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return json_float(value)
+    return _special(value)
+
+
+def _special(value: object) -> str:
+    if isinstance(value, Duration):
+        return str(value.ns)
+    if isinstance(value, Month | Weekday):
+        return str(value.number)
+    if isinstance(value, Time):
+        if not 0 <= value.date().year <= 9999:
+            raise ExpressionError("JSON has no date outside the years 0 to 9999")
+        return json_string(format_time(value, RFC3339_NANO))
+    if type_name(value) == "func":
+        raise ExpressionError("JSON has no functions")
+    return "{}"
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("not JSON")
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if special(number) is not None:
+        raise ValueError("more than a float holds")
+    return number
+
+
+def from_json(text: str) -> object:
+    """The value of a JSON text; every number is a float. Raises a fault where it is not JSON."""
+    try:
+        value: object = json.loads(
+            text, parse_int=_number, parse_float=_number, parse_constant=_no_constant
+        )
+    except ValueError:
+        raise ExpressionError("the text is not JSON") from None
+    except RecursionError:
+        raise limit_fault(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}") from None
+    return _checked(value, 0)
+
+
+def _checked(value: object, depth: int) -> object:
+    """The value with sound texts, no deeper than a value may be."""
+    if depth > MAX_VALUE_DEPTH:
+        raise limit_fault(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}")
+    if isinstance(value, str):
+        return adopted(value)
+    if isinstance(value, list):
+        return [_checked(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {adopted(key): _checked(item, depth + 1) for key, item in value.items()}
+    return value
