@@ -65,7 +65,7 @@ async def subject(start: Start) -> Subject:
     return await start()
 
 
-def named_for(api: APIClient, node_id: str, **filters: Any) -> list[dict[str, Any]]:
+def named_for(api: Any, node_id: str, **filters: Any) -> list[dict[str, Any]]:
     """Return the containers that a node has made."""
     found: list[dict[str, Any]] = api.containers(
         all=True, filters={"label": [f"haulier.node={node_id}", *filters.get("labels", [])]}

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from docker import APIClient
 from docker.errors import ImageNotFound
 
 from shared.model import language
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def image(api: APIClient, registry: Registry) -> Iterator[str]:
+def image(api: Any, registry: Registry) -> Iterator[str]:
     """An image that only the registry has."""
     repository = f"{registry.address}/test-{uuid4().hex[:8]}"
     api.tag(IMAGE, repository, "1")
@@ -97,7 +96,11 @@ async def test_credentials_of_a_helper(
     start: Start, image: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helper = tmp_path / "docker-credential-test"
-    told = {"ServerURL": registry.address, "Username": registry.username, "Secret": registry.password}
+    told = {
+        "ServerURL": registry.address,
+        "Username": registry.username,
+        "Secret": registry.password,
+    }
     helper.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -108,10 +111,12 @@ async def test_credentials_of_a_helper(
 
 
 async def test_unused_images_are_pruned(
-    start: Start, image: str, registry: Registry, api: APIClient, tmp_path: Path
+    start: Start, image: str, registry: Registry, api: Any, tmp_path: Path
 ) -> None:
     subject = await start(image_ttl=3600.0)
-    assert (await subject.ran(run="true", image=image, registry=given(registry))).outcome.error is None
+    assert (
+        await subject.ran(run="true", image=image, registry=given(registry))
+    ).outcome.error is None
     await subject.runtime.sweep(nobody_dead, subject.node_id)
     assert api.inspect_image(image)
     for file in (tmp_path / "worker/images").iterdir():
@@ -122,6 +127,7 @@ async def test_unused_images_are_pruned(
     assert api.inspect_image(IMAGE)
 
 
+@pytest.mark.filterwarnings("ignore:docker-credential-not-there not installed")
 async def test_a_broken_config_file_is_a_clear_error(
     start: Start, image: str, tmp_path: Path
 ) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from docker import APIClient
 
 from shared.model.language import Probe, Sidecar, SmallTask
 from tests.contract.runtime_runs import IMAGE, Log, Subject
@@ -20,7 +19,7 @@ SERVE = "mkdir -p /www && echo served > /www/index.html && exec httpd -f -p 8080
 
 
 @pytest.fixture
-def network(api: APIClient) -> Iterator[str]:
+def network(api: Any) -> Iterator[str]:
     """A network of the operator's."""
     name = f"test-{uuid4().hex[:8]}"
     api.create_network(name, driver="bridge")
@@ -59,7 +58,7 @@ async def test_the_hosts_network_where_it_is_allowed(start: Start) -> None:
     assert "docker0" in ran.log.text.split() or "eth0" in ran.log.text.split()
 
 
-async def test_another_tasks_network_is_refused(subject: Subject, api: APIClient) -> None:
+async def test_another_tasks_network_is_refused(subject: Subject, api: Any) -> None:
     name = f"haulier-{uuid4().hex[:8]}"
     api.create_network(name, labels={"haulier.node": "another"})
     try:
@@ -70,7 +69,7 @@ async def test_another_tasks_network_is_refused(subject: Subject, api: APIClient
 
 
 async def test_a_sidecar_is_ready_before_the_task_and_gone_after_it(
-    subject: Subject, api: APIClient
+    subject: Subject, api: Any
 ) -> None:
     sidecar = Sidecar(
         name="The Cache",
@@ -105,11 +104,11 @@ async def test_a_sidecar_that_is_never_ready(subject: Subject) -> None:
     assert ran.outcome.error == "sidecar 'db': not ready after 1500ms"
 
 
-async def test_stopping_while_a_sidecar_gets_ready(subject: Subject, api: APIClient) -> None:
+async def test_stopping_while_a_sidecar_gets_ready(subject: Subject, api: Any) -> None:
     sidecar = Sidecar(name="db", image=IMAGE, run="sleep 60", probe=Probe(port=1))
     async with subject.prepared(Log(), run="true", sidecars=[sidecar]) as run:
         work = asyncio.create_task(run.run())
-        while not any("sidecar" in c["Names"][0] for c in named_for(api, subject.node_id)):
+        while not any("sidecar" in c["Names"][0] for c in named_for(api, subject.node_id)):  # noqa: ASYNC110 - the engine is asked
             await asyncio.sleep(0.05)
         await run.stop("cancelled")
         assert (await work).error == "cancelled"
@@ -118,11 +117,11 @@ async def test_stopping_while_a_sidecar_gets_ready(subject: Subject, api: APICli
 # --- sandboxes ---
 
 
-async def warm(subject: Subject) -> Any:
+async def warm(subject: Any) -> Any:
     """Return the runtime's sandboxes when one is ready."""
     sandboxes = subject.runtime._services.sandboxes
     async with asyncio.timeout(30):
-        while not sandboxes._free:
+        while not sandboxes._free:  # noqa: ASYNC110 - nobody else waits for one
             await asyncio.sleep(0.05)
     return sandboxes
 
@@ -133,12 +132,15 @@ async def test_a_task_joins_a_sandbox_and_has_files_of_its_own(start: Start) -> 
     before = sandboxes._free[0].id
     spoil = "echo 6.6.6.6 evil >> /etc/hosts; echo nameserver 6.6.6.6 > /etc/resolv.conf; echo x > /etc/hostname"
     assert (await subject.ran(run=spoil)).outcome.error is None
-    ran = await subject.ran(run="cat /etc/hosts /etc/resolv.conf /etc/hostname; hostname; echo $HOSTNAME")
+    ran = await subject.ran(
+        run="cat /etc/hosts /etc/resolv.conf /etc/hostname; hostname; echo $HOSTNAME"
+    )
     assert "6.6.6.6" not in ran.log.text
     assert "127.0.0.1\tlocalhost" in ran.log.text
     hostname, own = ran.log.text.split()[-2:]
     assert before.startswith(hostname)
-    assert len(own) == 12 != hostname
+    assert len(own) == 12
+    assert own != hostname
     assert sandboxes._free[0].id == before
 
 
@@ -162,7 +164,7 @@ async def test_a_sandbox_with_a_socket_left_is_replaced(start: Start) -> None:
     assert before not in {sandbox.id for sandbox in sandboxes._free}
 
 
-async def test_a_sandbox_that_vanished_costs_the_task_nothing(start: Start, api: APIClient) -> None:
+async def test_a_sandbox_that_vanished_costs_the_task_nothing(start: Start, api: Any) -> None:
     subject = await start(slots=1)
     sandboxes = await warm(subject)
     await asyncio.to_thread(api.remove_container, sandboxes._free[0].id, force=True)
@@ -176,7 +178,7 @@ async def test_a_sandbox_that_vanished_costs_the_task_nothing(start: Start, api:
         assert (await run.run()).error is None
 
 
-async def test_sandboxes_are_off_by_configuration(start: Start, api: APIClient) -> None:
+async def test_sandboxes_are_off_by_configuration(start: Start, api: Any) -> None:
     subject = await start(warm_sandboxes=False)
     ran = await subject.ran(run="hostname; echo $HOSTNAME")
     assert len(set(ran.log.text.split())) == 1

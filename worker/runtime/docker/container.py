@@ -63,7 +63,7 @@ class Container:
         try:
             await self._engine.call(self._engine.api.start, self.id)
         except NotFound as error:
-            if "No such container" in explain(error):
+            if self.id in explain(error):  # and not another, whose network it is to join
                 raise RunLostError("the container vanished") from None
             raise StartError(_start_fault(error)) from None
         except APIError as error:

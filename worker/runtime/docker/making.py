@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from shared.model.language import SmallTask
 from worker.runtime import exchange as host
@@ -169,3 +169,5 @@ def refusals() -> Iterator[None]:
         yield
     except APIError as error:
         raise TaskError(f"the engine refuses: {explain(error)}") from None
+    except DockerException as error:
+        raise TaskError(str(error)) from None
