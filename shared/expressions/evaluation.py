@@ -9,8 +9,8 @@ from random import Random
 from typing import NamedTuple
 
 from shared.expressions.compilation.code import Run
-from shared.expressions.compilation.compiler import FUNCTION_NAMES, Scope, compile_tree
-from shared.expressions.compilation.shapes import Shape, shape_of
+from shared.expressions.compilation.compiler import FUNCTION_NAMES, compile_tree
+from shared.expressions.compilation.inference import Scope
 from shared.expressions.faults import ExpressionError, limit_fault
 from shared.expressions.frame import Frame
 from shared.expressions.grammar.names import Names, names_of
@@ -18,6 +18,7 @@ from shared.expressions.grammar.parser import parse
 from shared.expressions.grammar.syntax import Node
 from shared.expressions.limits import Budget
 from shared.expressions.results import adopt
+from shared.expressions.shapes import Shape, shape_of
 from shared.expressions.values.moments import Time
 from shared.expressions.values.strings import adopted
 

@@ -1,21 +1,11 @@
-"""Operators: what they may stand between, and the code for it."""
+"""The code of operators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from shared.expressions.compilation.code import MISSING, Code, Run, constant, guarded
-from shared.expressions.compilation.shapes import (
-    BOOL,
-    DURATION,
-    FLOAT,
-    INT,
-    TEXT,
-    TIME,
-    UNKNOWN,
-    Shape,
-    list_of,
-)
+from shared.expressions.compilation.rules import NUMBERS, RULES
 from shared.expressions.faults import ExpressionError, name_fault
 from shared.expressions.frame import Frame
 from shared.expressions.grammar.syntax import Array, Binary, Literal
@@ -30,110 +20,22 @@ from shared.expressions.operations.operators import (
     to_text,
 )
 from shared.expressions.operations.patterns import compile_pattern
+from shared.expressions.shapes import (
+    BOOL,
+    UNKNOWN,
+)
 from shared.expressions.values.equality import equal
 from shared.expressions.values.kinds import is_int, is_nil, type_name
 from shared.expressions.values.strings import to_bytes
-
-_NUMBERS = ("int", "float")
-
-
-def _either(left: Shape, right: Shape, *kinds: str) -> bool:
-    """Whether both may be of the kinds, at least one of them being anything."""
-    return (left.is_unknown and right.maybe(*kinds)) or (right.is_unknown and left.kind in kinds)
-
-
-def _promoted(left: Shape, right: Shape) -> Shape:
-    return FLOAT if "float" in (left.kind, right.kind) else INT
-
-
-def _arithmetic(
-    pairs: dict[tuple[str, str], Shape], *kinds: str
-) -> Callable[[Shape, Shape], Shape | None]:
-    """The rule of an operator on numbers and on the given pairs of kinds."""
-
-    def rule(left: Shape, right: Shape) -> Shape | None:
-        if left.is_number and right.is_number:
-            return _promoted(left, right)
-        known = pairs.get((left.kind, right.kind))
-        if known is None and _either(left, right, *_NUMBERS, *kinds):
-            return UNKNOWN
-        return known
-
-    return rule
-
-
-def _only(gives: Shape, *kinds: str) -> Callable[[Shape, Shape], Shape | None]:
-    """The rule of an operator whose sides must both be of the kinds."""
-
-    def rule(left: Shape, right: Shape) -> Shape | None:
-        both = left.kind in kinds and right.kind in kinds
-        return gives if both or _either(left, right, *kinds) else None
-
-    return rule
-
-
-def _order(left: Shape, right: Shape) -> Shape | None:
-    same = left.kind == right.kind and left.kind in ("string", "time", "duration")
-    numbers = left.is_number and right.is_number
-    return (
-        BOOL
-        if same or numbers or _either(left, right, *_NUMBERS, "string", "time", "duration")
-        else None
-    )
-
-
-def _equality(left: Shape, right: Shape) -> Shape | None:
-    return BOOL if left.compares_with(right) else None
-
-
-def _membership(left: Shape, right: Shape) -> Shape | None:
-    if right.kind == "map":
-        return BOOL if left.is_unknown or left.fits(right.keys()) else None
-    if right.kind == "list":
-        return BOOL if left.compares_with(right.items()) else None
-    if right.kind == "time":
-        return BOOL if left.maybe("string") else None
-    return BOOL if right.is_unknown or (left.is_unknown and right.kind == "string") else None
-
-
-def _coalesced(left: Shape, right: Shape) -> Shape | None:
-    if "nil" in (left.kind, right.kind):
-        return right if left.kind == "nil" else left
-    return left if right.fits(left) else UNKNOWN
-
-
-_D, _T = "duration", "time"
-_RULES: dict[str, Callable[[Shape, Shape], Shape | None]] = {
-    "+": _arithmetic(
-        {("string", "string"): TEXT, (_T, _D): TIME, (_D, _T): TIME, (_D, _D): DURATION},
-        "string",
-        _T,
-        _D,
-    ),
-    "-": _arithmetic({(_T, _T): DURATION, (_T, _D): TIME, (_D, _D): DURATION}, _T, _D),
-    "*": _arithmetic(
-        {(_D, _D): DURATION, **{(a, b): DURATION for n in _NUMBERS for a, b in ((n, _D), (_D, n))}},
-        _D,
-    ),
-    **dict.fromkeys(["/", "**", "^"], _only(FLOAT, *_NUMBERS)),
-    "%": _only(INT, "int"),
-    "..": _only(list_of(INT), "int"),
-    **dict.fromkeys(["<", ">", "<=", ">="], _order),
-    **dict.fromkeys(["==", "!="], _equality),
-    **dict.fromkeys(["and", "&&", "or", "||"], _only(BOOL, "bool")),
-    **dict.fromkeys(["contains", "startsWith", "endsWith", "matches"], _only(BOOL, "string")),
-    "in": _membership,
-    "??": _coalesced,
-}
 
 
 def bind_unary(operator: str, operand: Code, position: int) -> Code:
     """The code of a sign before `operand`. Raises a `name` fault where it makes no sense."""
     shape, run = operand.shape, operand.run
     inverts = operator in ("not", "!")
-    if not shape.maybe(*(("bool",) if inverts else _NUMBERS)):
+    if not shape.maybe(*(("bool",) if inverts else NUMBERS)):
         raise name_fault(f"invalid operation: {operator} (mismatched type {shape})", position)
-    if operand.literal is not MISSING and operand.shape.kind in ("bool", *_NUMBERS):
+    if operand.literal is not MISSING and operand.shape.kind in ("bool", *NUMBERS):
         value = operand.literal
         return constant(
             shape, not value if inverts else negated(value) if operator == "-" else value
@@ -149,7 +51,7 @@ def bind_unary(operator: str, operand: Code, position: int) -> Code:
 def bind_binary(node: Binary, left: Code, right: Code) -> Code:
     """The code of an operator. Raises a `name` fault where the sides do not fit it."""
     sign, position = node.operator, node.position
-    gives = _RULES[sign](left.shape, right.shape)
+    gives = RULES[sign](left.shape, right.shape)
     if gives is None:
         raise name_fault(
             f"invalid operation: {sign} (mismatched types {left.shape} and {right.shape})", position
@@ -311,7 +213,7 @@ def _folded_logic(left: Code, right: Code, *, neutral: bool) -> Code | None:
 
 
 def _folded_numbers(sign: str, left: Code, right: Code, position: int) -> Code | None:
-    shape = _RULES[sign](left.shape, right.shape)
+    shape = RULES[sign](left.shape, right.shape)
     assert shape is not None
     if sign == "..":
         first, last = left.literal, right.literal

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.expressions.compilation.shapes import Shape
 from shared.expressions.faults import ExpressionError
 from shared.expressions.frame import Frame
+from shared.expressions.shapes import Shape
 
 Run = Callable[[Frame], object]
 MISSING = object()
@@ -37,6 +37,19 @@ class Sieve:
     cost: int
     position: int
     made: Run | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Loop:
+    """A loop's call: its name and place, what it goes through, what it evaluates, and what it takes
+    besides. `cost` counts the steps of one turn."""
+
+    name: str
+    position: int
+    collection: Code
+    body: Code | None
+    extra: Code | None
+    cost: int
 
 
 def constant(shape: Shape, value: object) -> Code:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from shared.expressions.compilation.binding import bind_binary, bind_unary
 from shared.expressions.compilation.calls import compile_call, compile_function, extra_function
-from shared.expressions.compilation.code import MISSING, Code, Run, constant, guarded
-from shared.expressions.compilation.loops import Loop, compile_loop, current, mapped, sifted_end
-from shared.expressions.compilation.shapes import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
+from shared.expressions.compilation.code import MISSING, Code, Loop, Run, constant, guarded
+from shared.expressions.compilation.inference import (
+    Scope,
+    either_shape,
+    member_shape,
+    speaks_of_index,
+)
+from shared.expressions.compilation.loops import compile_loop
+from shared.expressions.compilation.sieves import mapped, sifted_end
+from shared.expressions.compilation.turns import current
 from shared.expressions.faults import name_fault
 from shared.expressions.frame import Frame
-from shared.expressions.functions.methods import METHODS_BY_KIND
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.grammar.names import ENVIRONMENT
-from shared.expressions.grammar.parser import LOOPS
 from shared.expressions.grammar.syntax import (
     Array,
     Binary,
@@ -34,28 +39,14 @@ from shared.expressions.grammar.syntax import (
     Slice,
     Unary,
 )
+from shared.expressions.grammar.vocabulary import LOOPS
 from shared.expressions.operations.access import cut, fetch
 from shared.expressions.operations.operators import add, to_bool, to_text
+from shared.expressions.shapes import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
 from shared.expressions.values.kinds import is_nil
 
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 """The names of the language's own functions."""
-
-
-class Scope:
-    """What is known of the scope before anything runs: its names, and the shapes of their values.
-
-    `closed` says whether these are all the names there are; where it is not, any other name may be
-    anything.
-    """
-
-    def __init__(self, shapes: Mapping[str, Shape], *, closed: bool) -> None:
-        self.shapes = shapes
-        self.closed = closed
-
-    def find(self, name: str) -> Shape | None:
-        """The shape of a name, None where there is no such name."""
-        return self.shapes.get(name) or (None if self.closed else UNKNOWN)
 
 
 def compile_tree(tree: Node, scope: Scope) -> Run:
@@ -153,7 +144,7 @@ class _Compiler:
             return first(frame) if to_bool(test(frame)) else second(frame)
 
         return Code(
-            _either_shape(then.shape, otherwise.shape), guarded(node.condition.position, run)
+            either_shape(then.shape, otherwise.shape), guarded(node.condition.position, run)
         )
 
     def unary(self, node: Unary) -> Code:
@@ -216,7 +207,7 @@ class _Compiler:
         ):
             return self._of_environment(node, node.key.value)
         base, key = self.visit(node.base), self.visit(node.key)
-        shape = _member_shape(node, base.shape, key)
+        shape = member_shape(node, base.shape, key)
         if (
             base.sieve is not None
             and not node.optional
@@ -307,7 +298,7 @@ class _Compiler:
         extra = self.visit(node.arguments[2]) if len(node.arguments) > 2 else None
         loop = Loop(node.name, node.position, collection, body, extra, cost)
         code = compile_loop(loop)
-        if node.name == "map" and not _speaks_of_index(node.arguments[1]):
+        if node.name == "map" and not speaks_of_index(node.arguments[1]):
             return mapped(code, loop)
         return code
 
@@ -336,51 +327,6 @@ def _from_scope(name: str) -> Run:
         return frame.scope.get(name)
 
     return run
-
-
-def _either_shape(then: Shape, otherwise: Shape) -> Shape:
-    if "nil" in (then.kind, otherwise.kind):
-        return otherwise if then.kind == "nil" else then
-    if not then.fits(otherwise):
-        return UNKNOWN
-    if then.kind == otherwise.kind == "list":
-        one, other = then.items(), otherwise.items()
-        if not (one.fits(other) and other.fits(one)):
-            return LIST
-    return then
-
-
-def _member_shape(node: Member, base: Shape, key: Code) -> Shape:
-    if base.is_unknown:
-        return UNKNOWN
-    name = (
-        key.literal if isinstance(node.key, Literal) and isinstance(node.key.value, str) else None
-    )
-    if isinstance(name, str) and name in METHODS_BY_KIND.get(base.kind, {}):
-        return Shape("func", form=base.kind, name=name)
-    if base.kind == "map":
-        if not key.shape.is_unknown and not key.shape.fits(base.keys()):
-            raise name_fault(f"cannot use {key.shape} to get an element from {base}", node.position)
-        return base.items()
-    if base.kind == "list":
-        if not key.shape.maybe("int"):
-            raise name_fault(
-                f"elements are counted by whole numbers, not {key.shape}", node.position
-            )
-        return base.items()
-    if name is not None:
-        raise name_fault(f"{base} has no field {name}", node.position)
-    raise name_fault(f"{base}[{key.shape}] is undefined", node.position)
-
-
-def _speaks_of_index(node: Node) -> bool:
-    pending: list[Node] = [node]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, Pointer) and part.name == "index":
-            return True
-        pending.extend(child for child in part.children() if child is not None)
-    return False
 
 
 _VISITS: dict[type[Node], Callable[..., Code]] = {

@@ -5,10 +5,10 @@ The grammar is that of the language definition of expr-lang 1.17.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Collection
 
 from shared.expressions.faults import ExpressionError, limit_fault, syntax_fault
+from shared.expressions.grammar.cursor import Cursor
 from shared.expressions.grammar.syntax import (
     Array,
     Binary,
@@ -28,40 +28,18 @@ from shared.expressions.grammar.syntax import (
     Slice,
     Unary,
 )
-from shared.expressions.grammar.tokens import Token, TokenKind, tokenize
-from shared.expressions.limits import MAX_DEPTH, MAX_LENGTH, MAX_NESTING, MAX_NODES
+from shared.expressions.grammar.tokens import Token, tokenize
+from shared.expressions.grammar.vocabulary import (
+    BINARY,
+    COMPARISONS,
+    CONSTANTS,
+    GROUPS_RIGHT,
+    LOOPS,
+    NEGATABLE,
+    UNARY,
+)
+from shared.expressions.limits import MAX_LENGTH, MAX_NESTING
 from shared.expressions.values.numerals import read_number
-
-UNARY = {"not": 50, "!": 50, "-": 90, "+": 90}
-"""How tightly each sign binds what follows it."""
-BINARY = {
-    "|": 0,
-    **dict.fromkeys(["or", "||"], 10),
-    **dict.fromkeys(["and", "&&"], 15),
-    **dict.fromkeys(["==", "!=", "<", ">", ">=", "<="], 20),
-    **dict.fromkeys(["in", "matches", "contains", "startsWith", "endsWith"], 20),
-    "..": 25,
-    **dict.fromkeys(["+", "-"], 30),
-    **dict.fromkeys(["*", "/", "%"], 60),
-    **dict.fromkeys(["**", "^"], 100),
-    "??": 500,
-}
-"""How tightly each operator binds; all group to the left but `**` and `^`."""
-_GROUPS_RIGHT = frozenset(["**", "^"])
-_COMPARISONS = frozenset(["<", ">", "<=", ">="])
-_NEGATABLE = frozenset(["in", "matches", "contains", "startsWith", "endsWith"])
-_CONSTANTS = {"true": True, "false": False, "nil": None}
-
-LOOPS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(["all", "none", "any", "one", "filter", "map"], ("value", "predicate")),
-    **dict.fromkeys(["find", "findIndex", "findLast", "findLastIndex"], ("value", "predicate")),
-    "groupBy": ("value", "predicate"),
-    **dict.fromkeys(["count", "sum"], ("value", "predicate?")),
-    **dict.fromkeys(["sortBy", "reduce"], ("value", "predicate", "value?")),
-}
-"""The functions that evaluate an expression for each element, and what they take."""
-
-_AnyNode = TypeVar("_AnyNode", bound=Node)
 
 
 def parse(text: str, builtins: Collection[str]) -> Node:
@@ -79,62 +57,12 @@ def parse(text: str, builtins: Collection[str]) -> Node:
         raise fault.within(text) from None
 
 
-class _Parser:
+class _Parser(Cursor):
     def __init__(self, tokens: list[Token], builtins: Collection[str]) -> None:
-        self._tokens = tokens
-        self._next = 0
+        super().__init__(tokens)
         self._builtins = builtins
-        self._nodes = 0
         self._nesting = 0
         self._loops = 0
-
-    # The tokens
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._next]
-
-    def _advance(self) -> Token:
-        token = self._tokens[self._next]
-        if token.kind != "end":
-            self._next += 1
-        return token
-
-    def _sees(self, kind: TokenKind, value: str) -> bool:
-        return self._tokens[self._next].is_(kind, value)
-
-    def _takes(self, kind: TokenKind, value: str) -> bool:
-        if self._sees(kind, value):
-            self._next += 1
-            return True
-        return False
-
-    def _expect(self, kind: TokenKind, value: str) -> Token:
-        if not self._sees(kind, value):
-            raise self._unexpected()
-        return self._advance()
-
-    def _expect_name(self) -> Token:
-        if self._token.kind != "name":
-            raise self._unexpected()
-        return self._advance()
-
-    def _unexpected(self) -> ExpressionError:
-        return syntax_fault(f"unexpected {self._token}", self._token.position)
-
-    # The nodes
-
-    def _grown(self, node: _AnyNode) -> _AnyNode:
-        """Counts a new node against the limits."""
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise limit_fault(f"the expression has more than {MAX_NODES:,} parts", node.position)
-        below = [child for child in node.children() if child is not None]
-        node.depth = max((child.depth for child in below), default=0) + 1
-        node.size = sum(child.size for child in below) + 1
-        if node.depth > MAX_DEPTH:
-            raise limit_fault(f"the expression is deeper than {MAX_DEPTH} levels", node.position)
-        return node
 
     def whole(self) -> Node:
         """All of the tokens as one expression."""
@@ -194,14 +122,14 @@ class _Parser:
         if not self._sees("operator", "not"):
             return 0
         following = self._tokens[self._next + 1]
-        if following.kind != "operator" or following.value not in _NEGATABLE:
+        if following.kind != "operator" or following.value not in NEGATABLE:
             raise syntax_fault(f"unexpected {following}", following.position)
         return 1 if BINARY[following.value] >= rank else 0
 
     def _binary(self, left: Node, operator: Token, binds: int) -> Node:
-        if operator.value in _COMPARISONS:
+        if operator.value in COMPARISONS:
             return self._comparison(left, operator, binds)
-        right = self._expression(binds if operator.value in _GROUPS_RIGHT else binds + 1)
+        right = self._expression(binds if operator.value in GROUPS_RIGHT else binds + 1)
         return self._grown(Binary(operator.position, operator.value, left, right))
 
     def _comparison(self, left: Node, operator: Token, binds: int) -> Node:
@@ -211,7 +139,7 @@ class _Parser:
             right = self._expression(binds + 1)
             link = self._grown(Binary(operator.position, operator.value, left, right))
             whole = link if whole is None else self._both(whole, link, operator)
-            if self._token.kind != "operator" or self._token.value not in _COMPARISONS:
+            if self._token.kind != "operator" or self._token.value not in COMPARISONS:
                 return whole
             left, operator = right, self._advance()
 
@@ -296,8 +224,8 @@ class _Parser:
         raise self._unexpected()
 
     def _named(self, token: Token) -> Node:
-        if token.value in _CONSTANTS:
-            return self._grown(Literal(token.position, _CONSTANTS[token.value]))
+        if token.value in CONSTANTS:
+            return self._grown(Literal(token.position, CONSTANTS[token.value]))
         if self._sees("bracket", "("):
             return self._postfix(self._call(token, ()))
         return self._postfix(self._grown(Name(token.position, token.value)))
@@ -355,17 +283,6 @@ class _Parser:
         return self._grown(Predicate(start, body))
 
     # Literals in brackets
-
-    def _list(self, closing: str, read: Callable[[], _AnyNode]) -> tuple[_AnyNode, ...]:
-        """What `read` reads, between commas up to the closing bracket; a last comma may stand."""
-        items: list[_AnyNode] = []
-        while not self._takes("bracket", closing):
-            if items:
-                self._expect("operator", ",")
-                if self._takes("bracket", closing):
-                    break
-            items.append(read())
-        return tuple(items)
 
     def _array(self) -> Node:
         start = self._advance()

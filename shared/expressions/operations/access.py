@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.expressions.faults import ExpressionError
-from shared.expressions.functions.methods import METHODS, bound
 from shared.expressions.limits import Budget
 from shared.expressions.operations.operators import to_int
 from shared.expressions.values.equality import equal
 from shared.expressions.values.kinds import Nil, Pair, Table, Texts, is_map, type_name
+from shared.expressions.values.methods import METHODS, bound
 from shared.expressions.values.moments import Time
 from shared.expressions.values.strings import byte_length, byte_slice, to_bytes
 
