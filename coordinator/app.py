@@ -8,11 +8,13 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from coordinator.api.app import create_app
 from coordinator.api.server import ApiRunner
 from coordinator.commands import Commands
 from coordinator.conductor import Conductor
+from coordinator.conductor.figures import NotedFigures
 from coordinator.engine import pulse
 from coordinator.engine.flow import Bounds
 from coordinator.intake import Intake
@@ -92,12 +94,15 @@ class Coordinator:
             self.conductor.soon(self.conductor.carry_out(flow))
 
     async def _serve(self, commands: Commands) -> int:
+        registry = CollectorRegistry()
+        registry.register(NotedFigures(self.conductor.counts))
         app = create_app(
             store=self._store,
             broker=self._broker,
             commands=commands,
             config=self._config,
             version=version(),
+            registry=registry,
         )
         runner = ApiRunner(app)
         await self._begin(runner.setup, runner.cleanup)
@@ -122,6 +127,7 @@ def bounds_of(config: Config) -> Bounds:
         reconnect_cap=int(engine.reconnect_cap * SECOND),
         redeliveries=engine.redeliveries,
         job_window=engine.job_window,
+        redaction_keys=config.redaction.keys,
     )
 
 
@@ -170,12 +176,13 @@ async def run(config: Config) -> int:
     async with AsyncExitStack() as stack:
         store = make_store(config, vault)
         stack.push_async_callback(store.close)
-        await store.start()
         broker = make_broker(config)
         stack.push_async_callback(broker.close)
-        await broker.start()
+        for begin in (store.start, broker.start):
+            if not await stop.lets(begin()):
+                return 0
         coordinator = Coordinator(config, store, broker, MessageCodec(vault))
         stack.push_async_callback(coordinator.close)
-        await coordinator.start()
-        await stop.wait()
+        if await stop.lets(coordinator.start()):
+            await stop.wait()
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 import structlog
@@ -204,7 +204,7 @@ class Commands:
             raise NotAllowed("scheduled job is not paused")
 
     async def _move_schedule(
-        self, schedule: Schedule, source: str, fields: dict[str, object]
+        self, schedule: Schedule, source: str, fields: Mapping[str, object]
     ) -> Schedule | None:
         return await self._store.change(
             Change(kind=Schedule, id=schedule.id, where={"state": source}, set=fields)

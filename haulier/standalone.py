@@ -38,15 +38,22 @@ async def run(config: Config) -> int:
         worker = Worker(config, broker, codec)
         stack.push_async_callback(coordinator.close)
         stack.push_async_callback(worker.close)
-        await worker.open_runtime()
-        await remove_leftovers(worker, store)
-        await coordinator.start()
-        await take_up(coordinator)
-        await worker.start()
-        log.info("haulier is ready", address=coordinator.address, data=config.datastore.sqlite.path)
-        await stop.wait()
-        await worker.drain()
+        if await stop.lets(begin(coordinator, worker, store)):
+            log.info(
+                "haulier is ready", address=coordinator.address, data=config.datastore.sqlite.path
+            )
+            await stop.wait()
+            await worker.drain()
     return 0
+
+
+async def begin(coordinator: Coordinator, worker: Worker, store: Store) -> None:
+    """Start both sides, each after what it needs."""
+    await worker.open_runtime()
+    await remove_leftovers(worker, store)
+    await coordinator.start()
+    await take_up(coordinator)
+    await worker.start()
 
 
 async def remove_leftovers(worker: Worker, store: Store) -> None:

@@ -10,6 +10,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
@@ -35,6 +37,21 @@ class StopSignal:
             os._exit(AT_ONCE)
         log.info("stopping", signal=signal.Signals(number).name)
         self._asked.set()
+
+    async def lets(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Await `work`, unless the process is asked to stop first: then cut it short, and return False."""
+        working = asyncio.create_task(work, name="starting")
+        waiting = asyncio.create_task(self._asked.wait(), name="stop-signal")
+        try:
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+                return True
+            return False
+        finally:
+            for task in (working, waiting):
+                task.cancel()
+            await asyncio.gather(working, waiting, return_exceptions=True)
 
     async def wait(self) -> None:
         """Return when the process was asked to stop."""

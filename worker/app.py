@@ -100,12 +100,12 @@ async def run(config: Config) -> int:
     codec = MessageCodec(Vault(key, config.encryption.old_keys) if key else None)
     async with AsyncExitStack() as stack:
         broker = make_broker(config)
-        await broker.start()
         stack.push_async_callback(broker.close)
         worker = Worker(config, broker, codec)
         stack.push_async_callback(worker.close)
-        await worker.open_runtime()
-        await worker.start()
+        for begin in (broker.start, worker.open_runtime, worker.start):
+            if not await stop.lets(begin()):
+                return 0
         await stop.wait()
         await worker.drain()
     return 0

@@ -351,7 +351,7 @@ class SlotWorker:
     ) -> None:
         """Tell the end of a run; what was stopped because it no longer counts has only its log told."""
         if outcome is None and entry.stopped != DRAINED:
-            await self._after_stop(delivery, entry, shipper)
+            await self._after_stop(delivery, shipper)
             return
         if outcome is None or outcome.lost:
             await shipper.end_by_itself()
@@ -362,7 +362,7 @@ class SlotWorker:
         await self._shop.post.end(end)
         await delivery.ack()
 
-    async def _after_stop(self, delivery: Delivery, entry: Entry, shipper: LogShipper) -> None:
+    async def _after_stop(self, delivery: Delivery, shipper: LogShipper) -> None:
         try:
             async with asyncio.timeout(STORED_TIMEOUT):
                 await shipper.end_by_itself()

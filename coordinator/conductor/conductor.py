@@ -41,7 +41,7 @@ class Conductor:
         self._begun: Recent[bool] = Recent(REMEMBERED_JOBS)
         self.outbox = Outbox(store, broker, codec, self._jobs)
         self.outbox.on_hooked = self.follow_soon
-        self.events = Events(broker, store.now)
+        self.events = Events(broker, store.now, bounds.redaction_keys)
         self._following: set[asyncio.Task[None]] = set()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
             flow.Get: self._get,
@@ -130,7 +130,7 @@ class Conductor:
 
     async def job(self, job_id: str) -> Job | None:
         """Return a job's fixed part, perhaps from the cache."""
-        return self._jobs.get(job_id) or await self._get(flow.Get(Job, job_id))  # type: ignore[arg-type, return-value]
+        return self._jobs.get(job_id) or await self._get(flow.Get(Job, job_id))  # type: ignore[return-value]  # a Job, by its kind
 
     async def _recall(self, effect: flow.Recall) -> Job | None:
         return await self.job(effect.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
@@ -12,7 +12,7 @@ from shared.errors import HaulierError
 from shared.model.documents import SECOND, Document, Job, Micros, Task
 from shared.model.messages import Listening, StateChanged, decode, encode
 from shared.model.views import job_summary, plain, task_summary
-from shared.model.views.redacting import redactor_of
+from shared.model.views.redacting import redactor_of_job
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +29,12 @@ BACKLOG = 1000
 class Events:
     """This coordinator's part in the exchange of events."""
 
-    def __init__(self, broker: Broker, now: Callable[[], Micros]) -> None:
+    def __init__(
+        self, broker: Broker, now: Callable[[], Micros], redaction_keys: Sequence[str]
+    ) -> None:
         self._broker = broker
         self._now = now
+        self._redaction_keys = redaction_keys
         self._until: Micros = 0
         self._readers: set[asyncio.Queue[StateChanged]] = set()
         self._subscription: Subscription | None = None
@@ -60,7 +63,7 @@ class Events:
 
     def tell(self, document: Document, job: Job | None) -> None:
         """Tell that the state of a job or task is what `document` says."""
-        event = state_changed(document, job, self._now())
+        event = state_changed(document, job, self._now(), self._redaction_keys)
         if event is None:
             return
         task = asyncio.create_task(self._broker.publish_event(encode(event)), name="event")
@@ -104,15 +107,18 @@ class Events:
                 queue.put_nowait(message)
 
 
-def state_changed(document: Document, job: Job | None, at: Micros) -> StateChanged | None:
+def state_changed(
+    document: Document, job: Job | None, at: Micros, redaction_keys: Sequence[str]
+) -> StateChanged | None:
     """Return the event of a job's or task's change, redacted; None where its job is not at hand."""
     if isinstance(document, Job):
+        summary = job_summary(document, redactor_of_job(document, redaction_keys))
         return StateChanged(
             type="job.StateChange",
             job_id=document.id,
             state=document.state,
             at=at,
-            summary=plain(job_summary(document)),
+            summary=plain(summary),
         )
     if not isinstance(document, Task) or job is None:
         return None
@@ -122,5 +128,5 @@ def state_changed(document: Document, job: Job | None, at: Micros) -> StateChang
         task_id=document.id,
         state=document.state,
         at=at,
-        summary=plain(task_summary(document, redactor_of(job.definition))),
+        summary=plain(task_summary(document, redactor_of_job(job, redaction_keys))),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -42,7 +43,7 @@ class Outbox:
         self._broker = broker
         self._codec = codec
         self._jobs = jobs
-        self._later: Batcher[Change[Document]] = Batcher(
+        self._later: Batcher[Change[Any]] = Batcher(
             self._write, delay=MARK_DELAY, size=BATCH, name="later-writes"
         )
         self._stored: Batcher[tuple[str, str]] = Batcher(
@@ -62,11 +63,11 @@ class Outbox:
 
     # --- writes that nobody awaits --------------------------------------------------------------------------------
 
-    def write_later(self, change: Change[Document]) -> None:
+    def write_later(self, change: Change[Any]) -> None:
         """Make a compare-and-set soon, in bulk."""
         self._later.add(change)
 
-    async def _write(self, changes: list[Change[Document]]) -> None:
+    async def _write(self, changes: list[Change[Any]]) -> None:
         try:
             await self._store.change_many(changes)
         except StoreUnavailable as error:

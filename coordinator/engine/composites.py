@@ -27,6 +27,7 @@ from shared.ids import derived_id
 from shared.model import language
 from shared.model.documents import Document, Intent, Items, Job, Micros, Task
 from shared.model.rendering import render_subjob
+from shared.model.views.redacting import secrets_of
 from shared.model.writes import Above, Below, In
 
 BATCH = 200
@@ -300,6 +301,7 @@ def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, a
         depth=task.depth + 1,
         created_by=job.created_by,
         permissions=job.permissions,
+        inherited_secrets=secrets_of(job),
     )
 
 

@@ -17,7 +17,7 @@ from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
 from shared.model.evaluated import validate_evaluated
 from shared.model.rendering import render_subjob, render_task
-from shared.model.views.redacting import secret_values
+from shared.model.views.redacting import secrets_of
 
 MAX_EVALUATED = 2 * 1024 * 1024
 """Bytes, as JSON, that an evaluated task may take: it travels as one message."""
@@ -107,7 +107,7 @@ def evaluated(task: Task, evaluator: Evaluator, at: Micros) -> Task:
 def evaluated_fault(definition: language.Task) -> str | None:
     """Return what is wrong with an evaluated task, or None."""
     if faults := validate_evaluated(definition):
-        return "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
+        return "; ".join(str(fault) for fault in faults)
     size = len(msgspec.json.encode(definition))
     if size > MAX_EVALUATED:
         return f"it is {size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
@@ -175,7 +175,7 @@ def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
 
 def log_secrets(job: Job, definition: language.Task) -> list[str]:
     """Return the values to redact from a task's log, longest first."""
-    values = {*secret_values(job.definition)}
+    values = {*secrets_of(job)}
     parts = [definition, *definition.pre, *definition.post, *definition.sidecars]
     values |= {part.registry.password for part in parts if part.registry and part.registry.password}
     return sorted(values, key=lambda value: (-len(value), value))

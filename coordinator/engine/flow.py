@@ -14,6 +14,7 @@ import msgspec
 from shared.model.documents import Document, Intent, Job, LogPart, Micros, Task
 from shared.model.messages import Message
 from shared.model.writes import Change, D, Where
+from shared.redaction import KEY_PATTERNS
 
 T = TypeVar("T")
 Flow = Generator[Any, Any, T]
@@ -130,6 +131,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_cap: Micros = 10_000_000
     handler_deadline: Micros = 10_000_000
     redeliveries: int = 5
+    redaction_keys: tuple[str, ...] = KEY_PATTERNS
+    """Values whose key contains one of these are never shown (configuration spec, `redaction`)."""
     job_window: int = 1000
 
 

@@ -13,14 +13,24 @@ import msgspec
 
 from coordinator.engine import states
 from coordinator.engine.evaluation import Evaluator, scope_for, wanted_vars
-from coordinator.engine.flow import Flow, change, get, insert_many, note, now, read_vars, recall
+from coordinator.engine.flow import (
+    Flow,
+    bounds,
+    change,
+    get,
+    insert_many,
+    note,
+    now,
+    read_vars,
+    recall,
+)
 from coordinator.engine.planning import HOOK, intent
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
 from shared.model.documents import Delivery, Document, Intent, Job, Micros, Task
 from shared.model.views import job_summary, plain, task_summary
-from shared.model.views.redacting import redactor_of
+from shared.model.views.redacting import redactor_of_job
 
 JOB_STATE = "job.StateChange"
 JOB_PROGRESS = "job.Progress"
@@ -61,7 +71,7 @@ def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
 def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None]:
     event, state = str(what.args["event"]), str(what.args["state"])
     present = job if isinstance(document, Job) else ((yield from get(Job, job.id)) or job)
-    summaries = _summaries(present, document, state)
+    summaries = _summaries(present, document, state, (yield from bounds()).redaction_keys)
     at = yield from now()
     made: list[Delivery] = []
     for index, hook in enumerate(job.definition.webhooks):
@@ -91,13 +101,18 @@ def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None
         yield from insert_many(made)
 
 
-def _summaries(job: Job, document: Job | Task, state: str) -> dict[str, dict[str, Any]]:
+def _summaries(
+    job: Job, document: Job | Task, state: str, keys: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    redactor = redactor_of_job(job, keys)
     if isinstance(document, Job):
         document = msgspec.structs.replace(document, state=state)
-        return {"job": plain(job_summary(document))}
+        return {"job": plain(job_summary(document, redactor))}
     document = msgspec.structs.replace(document, state=state)
-    redactor = redactor_of(job.definition)
-    return {"job": plain(job_summary(job)), "task": plain(task_summary(document, redactor))}
+    return {
+        "job": plain(job_summary(job, redactor)),
+        "task": plain(task_summary(document, redactor)),
+    }
 
 
 def _asked_for(hook: language.Webhook, summaries: Mapping[str, dict[str, Any]], at: Micros) -> bool:
@@ -122,6 +137,9 @@ def _both_spellings(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _address(job: Job, hook: language.Webhook, at: Micros) -> Flow[tuple[str, dict[str, str]]]:
+    """Return where a delivery goes; those of a sub-job were evaluated when it was made, in its parent's scope."""
+    if job.parent_id is not None or job.detached_from is not None:
+        return hook.url, hook.headers
     wanted = wanted_vars([hook.url, *hook.headers.values()])
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, job.restarts))
     evaluator = Evaluator(scope_for(job, {}, variables), at, 0)

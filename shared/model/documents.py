@@ -76,9 +76,11 @@ class Job(Document, kw_only=True, rename="camel"):
     """A job and where it stands. `definition` is what was submitted, as it was submitted."""
 
     collection = "jobs"
-    sealed = ("definition", "result")
+    sealed = ("definition", "inherited_secrets", "result")
 
     definition: language.Job = language.Job()
+    inherited_secrets: list[str] = []
+    """Values that jobs above a sub-job declare secret: they may have come down in its inputs."""
     name: str
     description: str = ""
     tags: list[str] = []

@@ -96,7 +96,7 @@ class WhoIsDead(Message, kw_only=True, tag="whoIsDead"):
 
 
 class RunEnded(Message, kw_only=True, tag="ended"):
-    """The end of a run. `ok` on `completed`, else on `error`. Applied only if (task, run, nonce) is the run that counts."""
+    """The end of a run: `ok` on `completed`, else on `error`. Applied only if (task, run, nonce) is what counts."""
 
     sealed = ("result", "error")
 
@@ -118,7 +118,7 @@ class RunEnded(Message, kw_only=True, tag="ended"):
 
 
 class HandedBack(Message, kw_only=True, tag="handedBack"):
-    """The worker cannot go on with a run (drain, lost disk, an answer that came too late): it costs the task nothing."""
+    """The worker cannot go on with a run (drain, lost disk, an answer that came late): it costs the task nothing."""
 
     task_id: str
     job_id: str

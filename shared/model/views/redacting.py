@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from shared.model import language
+from shared.model.documents import Job
 from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -105,6 +106,17 @@ def _declared(node: msgspec.Struct) -> Iterator[str]:
             for item in value:
                 if isinstance(item, msgspec.Struct):
                     yield from _declared(item)
+
+
+def secrets_of(job: Job) -> list[str]:
+    """Return all values that a job, or one above it, declares secret, longest first."""
+    values = {*secret_values(job.definition), *job.inherited_secrets}
+    return sorted(values, key=lambda value: (-len(value), value))
+
+
+def redactor_of_job(job: Job, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
+    """Return the redactor of a stored job: of what it, or one above it, declares secret."""
+    return Redactor(secrets_of(job), key_patterns)
 
 
 def redactor_of(*definitions: language.Job, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
