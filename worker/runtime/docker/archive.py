@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from docker import APIClient
 from docker.errors import NotFound
@@ -25,8 +25,12 @@ class Entry:
     mode: int
 
 
-def put(api: APIClient, container_id: str, entries: Iterable[Entry]) -> None:
-    """Put files into a created container; folders above them are made. Raises APIError."""
+def put(api: APIClient, container_id: str, entries: Iterable[Entry], below: str = "/") -> None:
+    """Put files into a created container, with paths relative to the folder `below`, which is there.
+
+    Folders above them are made. Engines differ in whether they see what is mounted further down
+    than `below`. Raises APIError, NotFound where `below` is not there.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for entry in entries:
@@ -38,7 +42,15 @@ def put(api: APIClient, container_id: str, entries: Iterable[Entry]) -> None:
             else:
                 info.size = len(entry.contents)
                 tar.addfile(info, io.BytesIO(entry.contents))
-    api.put_archive(container_id, "/", buffer.getvalue())
+    api.put_archive(container_id, below, buffer.getvalue())
+
+
+def put_in(api: APIClient, container_id: str, entries: list[Entry], folder: str) -> None:
+    """Put files into a folder of a created container, which is made if it is not there."""
+    try:
+        put(api, container_id, entries, folder)
+    except NotFound:
+        put(api, container_id, [replace(one, path=f"{folder}/{one.path}") for one in entries])
 
 
 def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes | None:

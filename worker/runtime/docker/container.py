@@ -153,7 +153,8 @@ def _vanished() -> Iterator[None]:
     except NotFound:
         raise RunLostError("the container vanished") from None
     except APIError as error:
-        if error.status_code == 409:  # its removal is in progress
+        gone = "no such container" in explain(error).lower()
+        if gone or error.status_code == 409:  # 409: its removal is in progress
             raise RunLostError(explain(error)) from None
         raise
 

@@ -54,9 +54,8 @@ class FolderExchange:
         """As promised above."""
         self._container_id = container_id
         if small.files and not _in_tork(workdir):
-            await self._engine.call(
-                archive.put, self._engine.api, container_id, _files(small, workdir)
-            )
+            put = archive.put_in
+            await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
 
     async def output(self, limit: int) -> str:
         """As promised above."""
@@ -108,8 +107,10 @@ class ArchiveExchange:
             entries.append(Entry(f"{TORK}/{exchange.SCRIPT}", exchange.encoded(small.run), 0o555))
         if _in_tork(workdir) and workdir != TORK:
             entries.append(Entry(workdir, None, 0o777))
-        entries += _files(small, workdir)
         await self._engine.call(archive.put, self._engine.api, container_id, entries)
+        if small.files:
+            put = archive.put_in
+            await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
 
     async def output(self, limit: int) -> str:
         """As promised above."""
@@ -132,8 +133,8 @@ def _in_tork(workdir: str) -> bool:
     return workdir == TORK or workdir.startswith(f"{TORK}/")
 
 
-def _files(small: SmallTask, workdir: str) -> list[Entry]:
+def _files(small: SmallTask) -> list[Entry]:
     return [
-        Entry(f"{workdir}/{exchange.safe_name(name)}", exchange.encoded(contents), 0o444)
+        Entry(exchange.safe_name(name), exchange.encoded(contents), 0o444)
         for name, contents in small.files.items()
     ]

@@ -68,6 +68,11 @@ class Maker:
         self._common = common
         return common
 
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that each container may use; 0 for no limit."""
+        return int(self._common.limits.get("Memory", 0)) if self._common else 0
+
     async def network(self) -> str:
         """Make the run's private network; returns its name. Raises APIError."""
         self._networks.append(self.name)

@@ -62,7 +62,7 @@ def _goes_both_ways(engine: Engine, node_id: str, folder: Path, word: bytes) -> 
         if archive.get_plain(api, container, f"{_INSIDE}/word", len(word)) != word:
             return False
         # Only who may remove what the engine's root has made can use folders.
-        archive.put(api, container, [Entry(f"{_INSIDE}/made/by/engine", word[::-1], 0o600)])
+        archive.put(api, container, [Entry("made/by/engine", word[::-1], 0o600)], _INSIDE)
         made = folder / "made/by/engine"
         return made.exists() and exchange.remove(folder)
     finally:

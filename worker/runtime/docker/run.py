@@ -23,6 +23,7 @@ from worker.runtime.port import Assignment, Sink
 from worker.runtime.stages import Exit, StagedRun, following
 
 MAIN = "main"
+_KILLED = 137
 _SANDBOX_FILES = frozenset({"/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc"})
 
 
@@ -122,7 +123,12 @@ class DockerRun(StagedRun):
         with self._running(container):
             self._ran.append(container)
             async with self._watched(made, main=small is self.assignment.task):
-                return await container.run(self.sink)
+                ended = await container.run(self.sink)
+        if ended.code == _KILLED and not ended.out_of_memory and self._services.cgroups:
+            starved = self._services.cgroups.starved
+            limit = self._maker.memory_limit
+            ended.out_of_memory = await asyncio.to_thread(starved, self._maker.name, limit)
+        return ended
 
     @contextlib.asynccontextmanager
     async def _watched(self, made: Made, *, main: bool) -> AsyncIterator[None]:

@@ -181,5 +181,8 @@ def _body(node_id: str) -> dict[str, Any]:
 
 
 def _hosts(found: dict[str, Any]) -> bytes:
-    address = found["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    networks = found["NetworkSettings"]["Networks"]  # one: the default one, whatever its name
+    address = next((network["IPAddress"] for network in networks.values()), "")
+    if not address:
+        raise LookupError("the engine's default network gives no address")
     return f"{_LOCAL_NAMES}{address}\t{found['Config']['Hostname']}\n".encode()

@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 NANO = 1e9
 MICRO = 1e6
+_CHARGED_AT_ONCE = 1024 * 1024
+"""Bytes that the kernel may take account of at once, on all CPUs: so near to a limit a peak can be."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Cgroups(ABC):
     @abstractmethod
     def read(self, run: str) -> Used | None:
         """Return what a run used; None where there is nothing to be read."""
+
+    @abstractmethod
+    def starved(self, run: str, limit: int) -> bool:
+        """Whether the kernel killed for lack of memory in a run whose containers have this limit.
+
+        Engines say it too, but not all of them, and some too late.
+        """
 
     @abstractmethod
     def folders(self, run: str) -> list[Path]:
@@ -65,6 +74,11 @@ class CgroupsV1(Cgroups):
             return None
         return Used(cpu / NANO, memory)
 
+    def starved(self, run: str, limit: int) -> bool:
+        """As promised above. Only a container's own cgroup counts its kills, and that is gone."""
+        used = self.read(run)
+        return used is not None and 0 < limit <= used.peak_memory_bytes + _CHARGED_AT_ONCE
+
     def folders(self, run: str) -> list[Path]:
         """As promised above."""
         return [
@@ -90,6 +104,15 @@ class CgroupsV2(Cgroups):
         except (OSError, ValueError, IndexError):
             return None
         return Used(cpu / MICRO, memory)
+
+    def starved(self, run: str, limit: int) -> bool:
+        """As promised above. The count includes that of the containers."""
+        del limit
+        try:
+            words = (ROOT / self.parent / run / "memory.events").read_text().split()
+            return int(words[words.index("oom_kill") + 1]) > 0
+        except (OSError, ValueError, IndexError):
+            return False
 
     def folders(self, run: str) -> list[Path]:
         """As promised above."""
