@@ -237,3 +237,16 @@ async def test_a_job_is_deleted_whole(store: Store) -> None:
     for kind, left in ((Job, 1), (Task, 1100), (LogPart, 2), (Items, 1), (Delivery, 1)):
         assert await store.count(kind, {}) == left
     assert await found(store) == "k"
+
+
+async def test_questions_of_any_length(jobs: Store) -> None:
+    words = [f"w{number}" for number in range(4000)]
+    assert await found(jobs, *words) == ""
+    assert await found(jobs, "export", tags_any=[["etl", *words]]) == "a"
+    assert await found(jobs, tags_any=[[word] for word in words]) == ""
+    await jobs.insert(job("e", description=" ".join(words), created_at=9, tags=words))
+    assert await found(jobs, *words) == "e"
+    assert await found(jobs, tags_any=[[word] for word in words]) == "e"
+    assert await found(jobs, viewer=Viewer("x", tuple(words))) == "edcba"
+    assert await log(jobs, task_ids=words, terms=words) == ""
+    assert await log(jobs, job_id="j", terms=["x" * 40_000, "(" * 5000, "\x00\n\ud800"]) == ""

@@ -24,6 +24,8 @@ WORDS, READERS = "_words", "_readers"
 HIDDEN = (OVERDUE, WORDS, READERS)
 """Fields that only questions need."""
 NOTHING: Query = {ID: {"$in": []}}
+PLANNED = 8
+"""Words, and sets of tags, of a question that are offered to the server's planner."""
 PIECE = 1000
 """Characters of a regular expression at most: MongoDB has a limit."""
 STATES = frozenset({"pending", "scheduled", "running", "completed", "failed", "cancelled"})
@@ -182,13 +184,36 @@ def _literal(value: Any) -> dict[str, Any]:
 
 def search_query(search: Search) -> Query:
     """Return the query for what a search finds."""
-    queries = [_word(word) for word in search.words]
-    queries += [{"tags": {"$in": list(tags)}} for tags in search.tags_any]
+    queries = [_word(word) for word in search.words[:PLANNED]]
+    queries += [{"tags": {"$in": list(tags)}} for tags in search.tags_any[:PLANNED]]
     if search.state is not None:
         queries.append({"state": search.state})
     if search.readers is not None:
         queries.append({READERS: {"$in": list(search.readers)}})
-    return all_of(queries)
+    return all_of(queries + _unplanned(search))
+
+
+def _unplanned(search: Search) -> list[Query]:
+    """Return conditions for the rest of a long question, in a form for which no plans are made.
+
+    The server weighs every condition that an index could serve against every other: thousands of
+    them would keep it busy for minutes."""
+    groups = search.tags_any[PLANNED:]
+    single = [group[0] for group in groups if len(group) == 1]
+    words = list(search.words[PLANNED:])
+    checks = [_subset(single, "$tags")] if single else []
+    if words:
+        checks.append(_subset(words, {"$concatArrays": [f"${WORDS}", [{"$toLower": "$state"}]]}))
+    checks += [_some(list(group), "$tags") for group in groups if len(group) > 1]
+    return [{"$expr": {"$and": checks}}] if checks else []
+
+
+def _subset(values: list[str], of: Any) -> dict[str, Any]:
+    return {"$setIsSubset": [_literal(values), of]}
+
+
+def _some(values: list[str], of: Any) -> dict[str, Any]:
+    return {"$gt": [{"$size": {"$setIntersection": [of, _literal(values)]}}, 0]}
 
 
 def _word(word: str) -> Query:

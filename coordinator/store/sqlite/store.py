@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.keycheck import checked
@@ -267,9 +269,10 @@ class SqliteStore:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
             return Page([], 0)
-        holds = [Clause("holds(contents, ?)", (term.casefold(),)) for term in terms]
-        owner = where_clause(LogPart, log_owner(job_id, task_ids))
-        where = Clause.joined(" AND ", [owner, *holds])
+        where = where_clause(LogPart, log_owner(job_id, task_ids))
+        if terms:
+            folded = msgspec.json.encode([term.casefold() for term in terms]).decode()
+            where = Clause.joined(" AND ", [where, Clause("holds(contents, ?)", (folded,))])
         cap = LOG_CAP if terms else None
         order = order_clause(LogPart, ("-created_at", "-number"))
         select = reads.Select(LogPart, names_of(LogPart), where, order, limit, skip)

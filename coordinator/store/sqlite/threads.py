@@ -8,6 +8,7 @@ way. In WAL mode readers never wait for it, and see all that was committed befor
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import sqlite3
 import threading
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from coordinator.store.sqlite.failures import blames_statement, translated
 from shared.errors import StoreUnavailable
@@ -54,9 +57,18 @@ def connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _holds(text: str, folded: str) -> bool:
-    """Whether `text` has `folded` in it, in any case (SQLite's own LIKE folds ASCII only)."""
-    return folded in text.casefold()
+def _holds(text: str, terms: str) -> bool:
+    """Whether `text` has all of `terms` (folded, as JSON) in it, in any case.
+
+    (SQLite's own LIKE folds ASCII only, and a chain of conditions has a limit.)
+    """
+    folded = text.casefold()
+    return all(term in folded for term in _terms(terms))
+
+
+@functools.lru_cache(maxsize=16)
+def _terms(text: str) -> list[str]:
+    return msgspec.json.decode(text, type=list[str])
 
 
 class _Write:
