@@ -33,10 +33,10 @@ def _sequence(frame: Frame, start: object, stop: object) -> object:
     return Ints(range(first, last))
 
 
-def _random_int(frame: Frame, bound: object = None) -> object:
-    if bound is None:
+def _random_int(frame: Frame, *bound: object) -> object:
+    if not bound:
         return frame.random.getrandbits(63)
-    limit = to_int(bound)
+    limit = to_int(bound[0])
     if limit <= 0:
         raise ExpressionError("randomInt takes a number above zero")
     return frame.random.randrange(limit)

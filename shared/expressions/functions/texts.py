@@ -13,9 +13,9 @@ from shared.expressions.values.kinds import Ints, Nil, Pair, Pairs, Strings, is_
 _MAX_REPEATS = 1_000_000
 
 
-def _trim(frame: Frame, value: object, cutset: object = None) -> object:
+def _trim(frame: Frame, value: object, *cutset: object) -> object:
     text = _read(frame, value)
-    return strings.trimmed(text) if cutset is None else text.strip(to_text(cutset))
+    return text.strip(to_text(cutset[0])) if cutset else strings.trimmed(text)
 
 
 def _trim_prefix(frame: Frame, value: object, prefix: object = " ") -> object:

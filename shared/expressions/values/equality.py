@@ -9,13 +9,15 @@ from shared.expressions.values.durations import Duration
 from shared.expressions.values.kinds import Ints, Nil, Strings, Table, is_map, is_nil, is_number
 from shared.expressions.values.moments import Time
 
+_COST = 4
+"""Steps that one comparison costs."""
 _KINDS_THAT_MIX = (list, Ints, Strings, Nil)
 
 
 def equal(left: object, right: object, budget: Budget) -> bool:
     """`==`: numbers by value whatever their type, lists element by element, maps only if what they
     hold is the same down to the types (so a map from JSON equals none with whole numbers)."""
-    budget.step()
+    budget.step(_COST)
     if is_number(left) and is_number(right):
         return left == right
     if type(left) in _KINDS_THAT_MIX and type(right) in _KINDS_THAT_MIX:
@@ -40,7 +42,7 @@ def _lists_equal(left: list[object], right: list[object], budget: Budget) -> boo
 
 def identical(left: object, right: object, budget: Budget) -> bool:
     """Equal down to the types: 1 is not 1.0, and a list never made is not an empty one."""
-    budget.step()
+    budget.step(_COST)
     if type(left) is not type(right):
         return False
     if isinstance(left, list):

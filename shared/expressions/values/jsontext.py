@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from shared.expressions.faults import ExpressionError, limit_fault
-from shared.expressions.limits import MAX_ITEMS, MAX_TEXT, MAX_VALUE_DEPTH
+from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import exponential, positional, shortest, special
 from shared.expressions.values.kinds import Month, Nil, Table, Weekday, is_map, type_name
@@ -54,10 +54,10 @@ def to_json(value: object) -> str:
     size = 0
     for piece in _pieces(value, 0):
         size += len(piece)
-        if size > MAX_TEXT:
-            raise limit_fault(f"the JSON is longer than {MAX_TEXT:,} characters")
+        if size > MAX_RENDERED:
+            raise limit_fault(f"the JSON is longer than {MAX_RENDERED:,} characters")
         written.append(piece)
-        if len(written) > 3 * MAX_ITEMS:
+        if len(written) > 2 * MAX_ITEMS:
             raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
     return "".join(written)
 

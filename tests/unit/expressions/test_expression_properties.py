@@ -29,8 +29,9 @@ from tests.unit.expressions.expression_cases import load
 
 SCOPE, CASES = load()
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-SECONDS = 10.0
-EXAMPLES = int(os.environ.get("HAULIER_HYPOTHESIS_EXAMPLES", "150"))
+SECONDS = 30.0
+"""A second or two on a quiet machine."""
+EXAMPLES = int(os.environ.get("HAULIER_HYPOTHESIS_EXAMPLES", "60"))
 
 many = settings(
     max_examples=EXAMPLES,

@@ -440,6 +440,7 @@ FAULTS: list[tuple[str, str]] = [
     ("take(nums, -1)", "run"),
     ("bitshl(1, -1)", "run"),
     ('repeat("a", -1)', "run"),
+    ('trim("a", m.b)', "run"),
     ('int("1.5")', "run"),
     ('float("x")', "run"),
     ('fromJSON("{")', "run"),

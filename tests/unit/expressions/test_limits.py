@@ -26,7 +26,7 @@ LIMITS: list[tuple[str, str]] = [
     ("all(1..999, all(1..999, all(1..999, true)))", "more than 2,000,000 steps"),
     ("reduce(1..40, [#acc, #acc], 1)", "more than 1,000,000 elements"),
     ("string(reduce(1..40, [#acc, #acc], 1))", "more than 1,000,000 elements"),
-    ("toJSON(reduce(1..40, [#acc, #acc], 1))", "longer than 33,554,432 characters"),
+    ("toJSON(reduce(1..40, [#acc, #acc], 1))", "longer than 16,777,216 characters"),
     ("flatten(reduce(1..40, [#acc, #acc], 1))", "more than 1,000,000 elements"),
     (
         "let a = reduce(1..40, [#acc, #acc], 1); a == reduce(1..40, [#acc, #acc], 1)",
@@ -62,7 +62,7 @@ def test_each_limit_has_its_message(text: str, reason: str) -> None:
         evaluate(text, {})
     assert caught.value.kind == "limit"
     assert reason in caught.value.message
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_what_stays_within_the_limits_works() -> None:
@@ -84,7 +84,7 @@ def test_what_stays_within_the_limits_works() -> None:
 def test_no_regular_expression_backtracks(text: str) -> None:
     started = time.monotonic()
     assert evaluate(text, {}) is False
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_regular_expression_that_grows_too_big_is_refused() -> None:
@@ -170,7 +170,7 @@ def test_names_of_a_long_expression_are_found_fast() -> None:
     text = "{{ [" + ", ".join(f"name{index}" for index in range(4_000)) + "] }}"
     started = time.monotonic()
     assert len(names_in(text).top) == 4_000
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_plain_values_hold_what_json_holds() -> None:

@@ -134,8 +134,8 @@ def test_names_in() -> None:
     assert names_in("plain").top == frozenset()
     names = names_in("{{ tasks.a + tasks['b'] }} {{ inputs.x }} {{ let y = item; y }}")
     assert names.top == {"tasks", "inputs", "item", "y"}
-    assert names.keys["tasks"] == {"a", "b"}
-    assert names.keys["inputs"] == {"x"}
+    assert names.keys["tasks"] == frozenset(["a", "b"])
+    assert names.keys["inputs"] == frozenset(["x"])
     assert names.keys["item"] is None
     assert not names.whole
     assert names_in("{{ tasks.a }} {{ keys(tasks) }}").keys["tasks"] is None
