@@ -13,6 +13,7 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection
 from yarl import URL
 
+from shared.broker.rabbitmq.cork import CorkedTransport
 from shared.broker.rabbitmq.declarations import (
     Declarations,
     declare_events,
@@ -32,6 +33,12 @@ HEARTBEAT = 5
 """Seconds. A peer that is frozen has its deliveries taken back after two to three of them."""
 
 _CLOSING = 5.0
+
+_FRAMES = 1_000
+"""Frames that may wait on their way out, or into a channel. At the driver's ten, many publishers at
+once queue up for its lock and get one turn of the loop each."""
+
+Connection.FRAME_BUFFER_SIZE = _FRAMES
 
 
 class Session:
@@ -56,8 +63,9 @@ class Session:
         session: Session | None = None
         try:
             with interruptible():
-                connection = await aio_pika.connect(url, timeout=PATIENCE)
-                assert isinstance(connection, aio_pika.Connection)
+                connection = aio_pika.Connection(url)
+                connection.kwargs["transport_factory"] = CorkedTransport()
+                await connection.connect(timeout=PATIENCE)
                 session = cls(connection, declarations)
         except BaseException:
             # Cancelled in the moment it was had.
@@ -85,7 +93,9 @@ class Session:
             with interruptible():
                 async with asyncio.timeout(PATIENCE):
                     opened = await self._inner.channel(
-                        publisher_confirms=confirms, on_return_raises=confirms
+                        publisher_confirms=confirms,
+                        on_return_raises=confirms,
+                        frame_buffer_size=_FRAMES,
                     )
         except BaseException:
             # Cancelled in the moment it was had.
