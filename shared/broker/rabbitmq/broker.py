@@ -96,12 +96,7 @@ class RabbitMQBroker:
 
     async def close(self) -> None:
         """Close all connections; handlers that run are cancelled, what is on loan goes back."""
-        for consumer in tuple(self._consumers):
-            if isinstance(consumer, RabbitSubscription):
-                await consumer.abandon()
-                await consumer.crew.cancel()
-            else:
-                await consumer.close()
+        await asyncio.gather(*(_end(consumer) for consumer in tuple(self._consumers)))
         if self._events is not None:
             await self._events.close()
         links = self._publishing, self._consuming, self._publishing_logs, self._consuming_logs
@@ -218,6 +213,14 @@ class RabbitMQBroker:
                 await asyncio.sleep(next(waits))
             else:
                 return
+
+
+async def _end(consumer: RabbitSubscription | RabbitSlot | RabbitEvents) -> None:
+    if isinstance(consumer, RabbitSubscription):
+        await consumer.abandon()
+        await consumer.crew.cancel()
+    else:
+        await consumer.close()
 
 
 def _checked(url: str) -> URL:

@@ -38,6 +38,9 @@ def check_name(queue: str) -> None:
         size = len(queue.encode())
     except UnicodeEncodeError:
         raise BrokerMisconfigured(f"the name of queue {queue!r} is not Unicode text") from None
+    if not size:
+        # To RabbitMQ it would be the queue that was declared last.
+        raise BrokerMisconfigured("a queue without a name")
     if size > LONGEST_NAME:
         raise BrokerMisconfigured(
             f"the name of queue {queue!r} has {size} bytes in UTF-8, RabbitMQ takes {LONGEST_NAME}"

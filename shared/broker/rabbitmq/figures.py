@@ -15,11 +15,11 @@ from aiormq.channel import Channel
 from yarl import URL
 
 from shared.broker.port import QueueInfo
-from shared.broker.rabbitmq.declarations import look
+from shared.broker.rabbitmq.declarations import check_name, look
 from shared.broker.rabbitmq.faults import Absent, Elsewhere, Interrupted, interruptible
 from shared.broker.rabbitmq.lane import Lane
 from shared.broker.topology import ALWAYS_THERE, kind_of
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ class Figures:
 
     async def queue(self, name: str) -> QueueInfo | None:
         """Figures of one queue. Raises `BrokerUnavailable`."""
+        if not _possible(name):
+            return None
         listed = await self._listed(name)
         if listed is not None and _expires(name):
             return listed
@@ -120,6 +122,8 @@ class Figures:
     async def delete(self, name: str) -> bool:
         """Delete a queue with what is in it; False where it is not there. Raises
         `BrokerUnavailable`, also where it is one that another connection has for itself."""
+        if not _possible(name):
+            return False
         try:
             await self._look(name)
             await self._ask(lambda channel: channel.queue_delete(name))
@@ -173,6 +177,14 @@ def _of_entry(entry: dict[str, Any] | None) -> QueueInfo | None:
     if entry is None or not all(isinstance(entry.get(column), int) for column in _FIGURES):
         return None
     return QueueInfo(str(entry["name"]), *(entry[column] for column in _FIGURES))
+
+
+def _possible(name: str) -> bool:
+    try:
+        check_name(name)
+    except BrokerMisconfigured:
+        return False
+    return True
 
 
 def _expires(name: str) -> bool:

@@ -15,6 +15,7 @@ from shared.broker.loans import Loan
 from shared.broker.rabbitmq.faults import Interrupted, interruptible
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.session import PATIENCE, Session, close_channel
+from shared.broker.topology import MAX_PRIORITY
 
 Bury = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
 """Puts a body with its headers into `dead`, confirmed."""
@@ -32,7 +33,7 @@ class RabbitLoan(Loan):
             for name, value in (properties.headers or {}).items()
             if isinstance(value, str)
         }
-        super().__init__(tap.queue, message.body, properties.priority or 0, texts)
+        super().__init__(tap.queue, message.body, _priority(properties.priority), texts)
         self._tap = tap
         self._tag = message.delivery_tag or 0
 
@@ -44,6 +45,11 @@ class RabbitLoan(Loan):
 
     async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
         await self._tap.bury(self.body, headers)
+
+
+def _priority(given: int | None) -> int:
+    """Other programs may send what is out of range."""
+    return min(given or 0, MAX_PRIORITY)
 
 
 class Source:

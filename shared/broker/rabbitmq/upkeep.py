@@ -58,6 +58,9 @@ class Upkeep:
             except BrokerUnavailable as closed:
                 self._failed(closed)
                 return
+            except Exception:
+                # Whatever it is, a queue that nobody takes from is worse.
+                log.exception("%s failed and is taken up again", self._name)
             await asyncio.sleep(next(self._waits))
 
     def _had(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
+from aiormq.exceptions import ChannelPreconditionFailed
 
-from shared.broker.rabbitmq.declarations import Declarations
+from shared.broker.rabbitmq.declarations import Declarations, only_limit_differs
+from shared.broker.rabbitmq.faults import declaration_refused
 from shared.broker.rabbitmq.link import delays
+from shared.errors import QueueMismatch
 from shared.model.messages import CLAIMS, COMPLETED
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import Server
@@ -36,6 +39,20 @@ def test_arguments(
     queue_type: str, version: tuple[int, ...], queue: str, arguments: dict[str, object]
 ) -> None:
     assert Declarations(queue_type, 60.0).arguments(queue, version) == arguments
+
+
+@pytest.mark.parametrize(
+    ("argument", "tolerated"), [("x-delivery-limit", True), ("x-max-priority", False)]
+)
+def test_a_queue_made_before_an_upgrade_is_used_as_it_is(argument: str, tolerated: bool) -> None:
+    said = ChannelPreconditionFailed(
+        f"PRECONDITION_FAILED - inequivalent arg '{argument}' for queue 'work' in vhost '/': "
+        "received the value '-1' of type 'signedint' but current is none"
+    )
+    refused = declaration_refused(said, "work")
+    assert isinstance(refused, QueueMismatch)
+    refused.__cause__ = said
+    assert only_limit_differs(refused) is tolerated
 
 
 async def test_quorum_queues_by_configuration(

@@ -35,6 +35,14 @@ async def test_without_the_management_api_what_we_have_met_is_asked_for(
     assert [info.name for info in await unmanaged.queues() if info.name == "work"] != ["x"]
 
 
+@pytest.mark.parametrize("name", ["", "漢" * 86, "x" * 300, "..", "\ud800", "a\0b"])
+async def test_names_that_no_queue_has(broker: RabbitMQBroker, name: str) -> None:
+    await broker.publish("declared last", b"x")
+    assert await broker.queue(name) is None
+    assert not await broker.delete_queue(name)
+    assert await broker.queue("declared last") is not None
+
+
 async def test_looking_keeps_no_dead_nodes_queue_alive(unmanaged: RabbitMQBroker) -> None:
     """RabbitMQ counts a passive declaration as a use."""
     inbox = Inbox()

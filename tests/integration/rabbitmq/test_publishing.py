@@ -134,3 +134,7 @@ async def test_what_would_cost_others_their_channel_is_refused_here(
         await broker.publish("漢" * 86, b"x")
     with pytest.raises(BrokerMisconfigured, match="Unicode"):
         await broker.publish("\ud800", b"x")
+    with pytest.raises(BrokerMisconfigured, match="without a name"):
+        await broker.publish("", b"x")
+    with pytest.raises(BrokerMisconfigured, match=r"amq\.mine"):
+        await broker.publish("amq.mine", b"x")
