@@ -14,10 +14,11 @@ from coordinator.conductor.caches import Recent
 from coordinator.engine import states
 from coordinator.engine.evaluation import DEFAULT_QUEUE, log_secrets
 from coordinator.engine.following import task_hooks
+from coordinator.engine.planning import ENDED, intent
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
-from shared.errors import BrokerUnavailable, StoreUnavailable
-from shared.model.documents import Document, Job, Task
+from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
+from shared.model.documents import Document, Job, Micros, Task
 from shared.model.messages import EndStored, Message, TaskMessage, node_queue
 from shared.model.sealing import MessageCodec
 
@@ -91,7 +92,16 @@ class Outbox:
         except BrokerUnavailable as error:
             log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
             return
+        except BrokerMisconfigured as error:
+            await self._fail(task, str(error))
+            return
         await self._mark_scheduled(job, task)
+
+    async def _fail(self, task: Task, error: str) -> None:
+        """Fail a task whose queue can't be used, whoever tries."""
+        image = await self._store.change(unpublishable(task, error, self._store.now()))
+        if image is not None:
+            self.on_hooked([image])
 
     async def _mark_scheduled(self, job: Job, task: Task) -> None:
         at = self._store.now()
@@ -138,6 +148,17 @@ class Outbox:
                 message=type(message).__name__,
                 reason=str(error),
             )
+
+
+def unpublishable(task: Task, error: str, at: Micros) -> Change[Task]:
+    """Return the change that fails a task which cannot be published."""
+    return Change(
+        kind=Task,
+        id=task.id,
+        where={"state": states.PENDING, "run": task.run},
+        set=states.task_end(states.FAILED, at, error=error),
+        add_then=(intent(ENDED, at),),
+    )
 
 
 def task_message(job: Job, task: Task) -> TaskMessage:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 
 from coordinator.engine import composites, following, hooks, jobs, turns
 from coordinator.engine.flow import Flow, note
-from coordinator.engine.planning import BEGIN, ENDED, EVALUATE, EXPAND, FINISH, HOOK, RESTART
+from coordinator.engine.planning import (
+    ABANDON,
+    BEGIN,
+    ENDED,
+    EVALUATE,
+    EXPAND,
+    FINISH,
+    HOOK,
+    RESTART,
+)
 from shared.model.documents import Document, Intent, Job, Task
 
 FollowUp = Callable[[Document, Intent], Flow[list[Document]]]
@@ -21,6 +30,7 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
     (Task, EXPAND): composites.expand,
     (Task, ENDED): following.task_ended,
     (Task, HOOK): hooks.deliver,
+    (Task, ABANDON): jobs.abandon,
 }
 
 

@@ -52,7 +52,8 @@ def _tried_again(task: Task) -> Flow[bool]:
         return False
     if not (yield from _still_wanted(task)):
         return False
-    yield from insert(attempt)
+    if (yield from insert(attempt)) is None:
+        yield from insert(turns.without_numbers(attempt))
     yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
     if not (yield from _still_wanted(task)):
         yield from composites.withdraw([attempt], at)

@@ -9,7 +9,7 @@ from coordinator.engine.composites import withdraw
 from coordinator.engine.flow import Flow, change, find, get, now, send
 from coordinator.engine.following import end_job, open_tasks, released, task_hooks, tell_parent
 from coordinator.engine.hooks import JOB_STATE, state_hook
-from coordinator.engine.planning import BEGIN, RESTART, intent
+from coordinator.engine.planning import ABANDON, BEGIN, RESTART, intent
 from shared.model.documents import Document, Intent, Job, Micros, Task
 from shared.model.messages import Stop
 
@@ -104,26 +104,26 @@ def _cancel_task(job: Job, task: Task) -> Flow[list[Document]]:
     at = yield from now()
     fields = states.task_end(states.CANCELLED, at, open=False)
     where = {"state": states.TASK_FROM[states.CANCELLED]}
-    image = yield from change(
-        Task, task.id, where, fields, add=task_hooks(job, states.CANCELLED, at)
-    )
+    add = task_hooks(job, states.CANCELLED, at)
+    if task.kind == planning.SUBJOB:
+        add = (*add, intent(ABANDON, at))
+    image = yield from change(Task, task.id, where, fields, add=add)
     if image is None:
         return []
     if image.kind == planning.CONTAINER and image.nonce:
         yield from send(image.node_id, Stop(nonces=[image.nonce], reason="cancelled"))
-    follow: list[Document] = [image] if image.then else []
-    if image.kind == planning.SUBJOB:
-        follow += yield from _cancel_attached(image)
-    return follow
+    return [image] if image.then else []
 
 
-def _cancel_attached(task: Task) -> Flow[list[Document]]:
+def abandon(task: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a cancelled task that may have a sub-job attached: cancel that too."""
     follow: list[Document] = []
     active = states.one_of(states.JOB_ACTIVE)
     for child in (yield from find(Job, {"parent_id": task.id, "state": active})):
         image = yield from cancel(child)
         if image is not None:
             follow.append(image)
+    yield from change(Task, task.id, {}, {}, drop=(what.id,))
     return follow
 
 

@@ -28,6 +28,7 @@ EVALUATE = "evaluate"
 EXPAND = "expand"
 ENDED = "ended"
 HOOK = "hook"
+ABANDON = "abandon"
 
 
 def intent(do: str, at: Micros, **args: Any) -> Intent:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
+
+import msgspec
 
 from coordinator.engine import beats, composites, evaluation, planning, slots, states
 from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
@@ -56,39 +58,36 @@ def unconfirmed() -> Flow[list[Document]]:
     return []
 
 
-def unheard(
-    quiet: Callable[[str], bool], overtaken_by: dict[str, tuple[Micros, int]]
-) -> Flow[list[Document]]:
-    """Send again what is SCHEDULED while nobody holds it: its queue was `quiet` at two sweeps, or it was overtaken."""
+def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Document]]:
+    """Send again what is SCHEDULED while nobody holds it, in a queue that had nothing ready at two sweeps (`quiet`),
+    or that was overtaken by one of `grants`."""
     at = yield from now()
-    where = {"state": states.SCHEDULED, "published_at": Below(at - UNHEARD)}
-    waiting = yield from find(
-        Task, where, order=("published_at",), limit=LIMIT, without=slots.HEAVY
-    )
-    if not waiting:
-        return []
-    holding = yield from held_by_nodes()
-    for task in waiting:
-        if task.id in holding or not _lost_on_the_way(task, quiet, overtaken_by):
-            continue
-        seen = {"state": states.SCHEDULED, "published_at": task.published_at}
-        image = yield from change(
-            Task, task.id, seen, {"state": states.PENDING, "published_at": at}
-        )
-        if image is not None:
-            yield from note("swept_unheard", task.id)
-            yield from publish([image])
+    old = Below(at - UNHEARD)
+    waiting = yield from _scheduled({"queue": In(tuple(quiet)), "published_at": old})
+    for queue, grant in grants.items():
+        overtaken = {"queue": queue, "published_at": Below(grant.published_at - OVERTAKEN)}
+        found = yield from _scheduled(overtaken)
+        waiting += [task for task in found if task.priority >= grant.priority]
+    if waiting:
+        holding = yield from held_by_nodes()
+        for task in waiting:
+            if task.id not in holding:
+                yield from _send_again(task, at)
     return []
 
 
-def _lost_on_the_way(
-    task: Task, quiet: Callable[[str], bool], overtaken_by: dict[str, tuple[Micros, int]]
-) -> bool:
-    queue = task.queue or evaluation.DEFAULT_QUEUE
-    if quiet(queue):
-        return True
-    published, priority = overtaken_by.get(queue, (0, 10))
-    return priority <= task.priority and published > (task.published_at or 0) + OVERTAKEN
+def _scheduled(where: dict[str, object]) -> Flow[list[Task]]:
+    where = {"state": states.SCHEDULED, **where}
+    return (yield from find(Task, where, order=("published_at",), limit=LIMIT, without=slots.HEAVY))
+
+
+def _send_again(task: Task, at: Micros) -> Flow[None]:
+    seen = {"state": states.SCHEDULED, "published_at": task.published_at}
+    fields = {"state": states.PENDING, "published_at": at}
+    image = yield from change(Task, task.id, seen, fields)
+    if image is not None:
+        yield from note("swept_unheard", task.id)
+        yield from publish([image])
 
 
 def held_by_nodes() -> Flow[Collection[str]]:
@@ -97,8 +96,15 @@ def held_by_nodes() -> Flow[Collection[str]]:
     return {task_id for node in nodes for task_id in node.holding}
 
 
-def latest_grants() -> Flow[dict[str, tuple[Micros, int]]]:
-    """Return, for each queue, when the latest published of the tasks now running was published, and its priority."""
+class Grant(msgspec.Struct, frozen=True):
+    """The latest published task of a queue that runs now."""
+
+    published_at: Micros
+    priority: int
+
+
+def latest_grants() -> Flow[dict[str, Grant]]:
+    """Return the latest published of the tasks that run now, by queue."""
     at = yield from now()
     where = {
         "state": states.RUNNING,
@@ -108,11 +114,10 @@ def latest_grants() -> Flow[dict[str, tuple[Micros, int]]]:
     running = yield from find(
         Task, where, order=("-published_at",), limit=LIMIT, without=slots.HEAVY
     )
-    latest: dict[str, tuple[Micros, int]] = {}
+    latest: dict[str, Grant] = {}
     for task in running:
-        latest.setdefault(
-            task.queue or evaluation.DEFAULT_QUEUE, (task.published_at or 0, task.priority)
-        )
+        grant = Grant(task.published_at or 0, task.priority)
+        latest.setdefault(task.queue or evaluation.DEFAULT_QUEUE, grant)
     return latest
 
 

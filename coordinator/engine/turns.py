@@ -54,6 +54,12 @@ def held(task: Task, reason: str) -> Task:
     return msgspec.structs.replace(task, state=states.CREATED, hold=reason)
 
 
+def without_numbers(task: Task) -> Task:
+    """Return a task that waits for numbers anew: those it was to have are somebody else's."""
+    reason = planning.HOLD_CONCURRENCY if task.slot_of else planning.HOLD_WINDOW
+    return held(msgspec.structs.replace(task, slot=None, window=None, then=[]), reason)
+
+
 def place_many(job: Job, tasks: Sequence[Task], at: Micros) -> Flow[list[Task]]:
     """Insert many at once, those without a hold with their turn come; return those that need to be gone on with.
 
@@ -73,9 +79,7 @@ def _as_stored(tasks: Sequence[Task]) -> Flow[list[Task]]:
     for task in tasks:
         found = yield from get(Task, task.id)
         if found is None:
-            waiting = msgspec.structs.replace(task, window=None, then=[])
-            reason = planning.HOLD_CONCURRENCY if task.slot_of else planning.HOLD_WINDOW
-            found = held(msgspec.structs.replace(waiting, slot=None), reason)
+            found = without_numbers(task)
             yield from insert(found)
         stored.append(found)
     return stored

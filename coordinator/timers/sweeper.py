@@ -88,10 +88,8 @@ class Sweeper:
             self._quiet.clear()
             return
         grants = await self._conductor.carry_out(sweeping.latest_grants())
-        await self._conductor.handle(sweeping.unheard(self._is_quiet, grants))
-
-    def _is_quiet(self, queue: str) -> bool:
-        return self._quiet[queue] >= QUIET_SWEEPS
+        quiet = [queue for queue, sweeps in self._quiet.items() if sweeps >= QUIET_SWEEPS]
+        await self._conductor.handle(sweeping.unheard(quiet, grants))
 
     async def _leases(self) -> None:
         await self._conductor.handle(pulse.expire_leases())
