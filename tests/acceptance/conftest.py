@@ -29,6 +29,16 @@ def standalone(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
         process.stop()
 
 
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """One standalone process of the shell runtime that many tests share: a queue `serial` has one slot."""
+    queues = {"HAULIER_WORKER_QUEUES_SERIAL": "1", "HAULIER_WORKER_QUEUES_VIDEO": "2"}
+    process = Standalone(tmp_path_factory.mktemp("shell"), slots=8, **SHELL, **queues)
+    process.start()
+    yield process
+    process.stop()
+
+
 @pytest.fixture
 def cluster_settings(rabbitmq_vhost: Vhost, mongodb_database: Database) -> dict[str, str]:
     """The settings by which coordinators and workers of one test meet."""
