@@ -40,7 +40,9 @@ GRANT_WITHIN = 10.0
 """Seconds after the last ask within which a grant counts."""
 
 BEAT_FIRST_DELAY = 0.05
-STORED_TIMEOUT = 10.0
+LOG_TIMEOUT = 10.0
+"""Seconds to send the rest of a log of which nothing will be reported."""
+
 FAILED_DELAY = 1.0
 """Seconds before a delivery on which this worker itself failed goes back."""
 
@@ -297,16 +299,14 @@ class SlotWorker:
         self, delivery: Delivery, entry: Entry, preparing: asyncio.Task[Run], shipper: LogShipper
     ) -> None:
         started = time.monotonic()
+        run: Run | None = None
         try:
-            run = await self._prepared(entry, preparing)
-            outcome = await self._outcome(entry, run) if run is not None else None
-        except Exception as error:
-            log.exception("a run failed in the worker", task=entry.task_id)
-            run, outcome = (
-                None,
-                Outcome(error=f"the worker failed: {type(error).__name__}: {error}"),
-            )
-        try:
+            try:
+                run = await self._prepared(entry, preparing)
+                outcome = await self._outcome(entry, run) if run is not None else None
+            except Exception as error:
+                log.exception("a run failed by this worker's fault", task=entry.task_id)
+                outcome = Outcome(lost=True, error=f"{type(error).__name__}: {error}")
             await self._report(delivery, entry, outcome, shipper, time.monotonic() - started)
         finally:
             if run is not None:
@@ -354,7 +354,7 @@ class SlotWorker:
             await self._after_stop(delivery, shipper)
             return
         if outcome is None or outcome.lost:
-            await shipper.end_by_itself()
+            await self._end_log(shipper)
             end: RunEnded | HandedBack = self._handed_back(entry, outcome)
         else:
             end = await self._end(entry, outcome, shipper, seconds)
@@ -363,12 +363,16 @@ class SlotWorker:
         await delivery.ack()
 
     async def _after_stop(self, delivery: Delivery, shipper: LogShipper) -> None:
-        try:
-            async with asyncio.timeout(STORED_TIMEOUT):
-                await shipper.end_by_itself()
-        except TimeoutError:
-            shipper.drop()
+        await self._end_log(shipper)
         await delivery.ack()
+
+    async def _end_log(self, shipper: LogShipper) -> None:
+        """Send the rest of a log that no end of a run goes with, if that can be done soon."""
+        try:
+            async with asyncio.timeout(LOG_TIMEOUT):
+                await shipper.end_by_itself()
+        except (TimeoutError, OSError):
+            shipper.drop()
 
     def _handed_back(self, entry: Entry, outcome: Outcome | None) -> HandedBack:
         vanished = outcome is not None and outcome.lost

@@ -25,6 +25,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._read_at = 0
         self._write_at = 0
+        self._one_at_a_time = asyncio.Lock()
 
     def __len__(self) -> int:
         return self._in_memory + self._write_at - self._read_at
@@ -41,7 +42,8 @@ class Spool:
             self._memory.append(data)
             self._in_memory += len(data)
             return
-        await asyncio.to_thread(self._append, data)
+        async with self._one_at_a_time:
+            await asyncio.to_thread(self._append, data)
 
     async def take(self) -> str | None:
         """Take the text that was added first; None where there is none."""
@@ -49,9 +51,10 @@ class Spool:
             data = self._memory.popleft()
             self._in_memory -= len(data)
             return data.decode()
-        if self._file is None:
-            return None
-        return (await asyncio.to_thread(self._read)).decode()
+        async with self._one_at_a_time:
+            if self._file is None:
+                return None
+            return (await asyncio.to_thread(self._read)).decode()
 
     def close(self) -> None:
         """Drop what is left."""
