@@ -20,6 +20,7 @@ from coordinator.engine.flow import Bounds
 from coordinator.intake import Intake
 from coordinator.store.port import Store
 from coordinator.timers.beating import Beating
+from coordinator.timers.growth import Growth
 from coordinator.timers.probes import Probes
 from coordinator.timers.retention import Retention
 from coordinator.timers.schedules import Schedules
@@ -61,6 +62,7 @@ class Coordinator:
         await self._begin(conductor.start, conductor.close)
         for part in (
             Schedules(conductor),
+            Growth(conductor),
             Webhooks(
                 self._store,
                 config.coordinator.webhooks.attempts,

@@ -28,6 +28,9 @@ T = TypeVar("T")
 REMEMBERED_JOBS = 2_000
 REMEMBERED_NODES = 10_000
 
+_MOVES = frozenset({"open", "progress", "position"})
+"""Fields of a child or sub-job whose change may move the progress of what is above it."""
+
 
 class Conductor:
     """Drives flows. One for each coordinator; all its methods belong to one event loop."""
@@ -42,11 +45,13 @@ class Conductor:
         self.outbox = Outbox(store, broker, codec, self._jobs)
         self.outbox.on_hooked = self.follow_soon
         self.events = Events(broker, store.now, bounds.redaction_keys)
+        self._moved: set[str] = set()
         self._following: set[asyncio.Task[None]] = set()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
             flow.Get: self._get,
             flow.Recall: self._recall,
             flow.Find: self._find,
+            flow.Count: self._count,
             flow.Insert: self._insert,
             flow.InsertMany: self._insert_many,
             Change: self._change,
@@ -140,6 +145,9 @@ class Conductor:
             effect.kind, effect.where, effect.order, limit=effect.limit, without=effect.without
         )
 
+    async def _count(self, effect: flow.Count[Document]) -> int:
+        return await self.store.count(effect.kind, effect.where)
+
     async def _vars(self, effect: flow.Vars) -> dict[str, str]:
         return await self.store.vars(effect.job_id, effect.names, effect.restarts)
 
@@ -184,9 +192,20 @@ class Conductor:
             self._jobs.keep(image.id, image)
         elif isinstance(image, Node):
             self._leases.keep(image.id, image)
+        self._mark_moved(image, effect)
         if "state" in effect.set:
             await self._tell(image)
         return image
+
+    def _mark_moved(self, image: Document, effect: Change[Document]) -> None:
+        above = image.parent_id if isinstance(image, Job | Task) else None
+        if above and not _MOVES.isdisjoint(effect.set):
+            self._moved.add(above)
+
+    def take_moved(self) -> set[str]:
+        """Return the tasks below which something moved since this was last asked."""
+        moved, self._moved = self._moved, set()
+        return moved
 
     async def _change_first(self, effect: flow.ChangeFirst[Document]) -> Document | None:
         return await self.store.change_first(

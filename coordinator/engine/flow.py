@@ -43,6 +43,13 @@ class Find(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
     without: tuple[str, ...] = ()
 
 
+class Count(msgspec.Struct, Generic[D], frozen=True):
+    """Count what matches."""
+
+    kind: type[D]
+    where: Where
+
+
 class Insert(msgspec.Struct, frozen=True):
     """Write a new document. Answers whether it was new; None where its slot is taken."""
 
@@ -169,6 +176,12 @@ def find(
 ) -> Flow[list[D]]:
     """Read what matches."""
     found: list[D] = yield Find(kind=kind, where=where, order=order, limit=limit, without=without)
+    return found
+
+
+def count(kind: type[Document], where: Where) -> Flow[int]:
+    """Count what matches."""
+    found: int = yield Count(kind, where)
     return found
 
 

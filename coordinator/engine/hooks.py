@@ -58,6 +58,13 @@ def state_hook(
     return (intent(HOOK, at, event=event, state=state, stamp=stamp or str(at)),)
 
 
+def progress_hook(job: Job | None, event: str, at: Micros) -> tuple[Intent, ...]:
+    """Return the intent for a webhook that hears of progress."""
+    if not wants(job, event):
+        return ()
+    return (intent(HOOK, at, event=event, state=states.RUNNING, stamp=str(at)),)
+
+
 def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
     """Follow a hook intent: store a delivery for each webhook that is for it."""
     assert isinstance(document, Job | Task)

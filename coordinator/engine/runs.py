@@ -22,17 +22,15 @@ from coordinator.engine.flow import (
     send,
 )
 from coordinator.engine.following import task_hooks
-from coordinator.engine.hooks import wants
-from coordinator.engine.planning import ENDED, HOOK, intent
+from coordinator.engine.planning import ENDED, intent
 from shared.errors import Unreadable
-from shared.model.documents import SECOND, Document, Intent, Job, LogPart, Micros, Node, Task
+from shared.model.documents import SECOND, Document, LogPart, Micros, Node, Task
 from shared.model.messages import (
     BeatFirst,
     Claim,
     EndStored,
     Granted,
     HandedBack,
-    Progressed,
     Refused,
     RunEnded,
 )
@@ -252,37 +250,3 @@ def taken_back(task: Task, node: Node) -> Flow[bool]:
     where = {"state": WAITING, "run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
     image = yield from change(Task, task.id, where, fields)
     return image is not None
-
-
-# --- progress -----------------------------------------------------------------------------------------------------
-
-
-def progressed(message: Progressed) -> Flow[list[Document]]:
-    """Keep a run's progress, and its job's share of it."""
-    percent = min(100.0, max(0.0, round(message.progress, 2)))
-    job = yield from recall(message.job_id)
-    at = yield from now()
-    where: dict[str, Any] = {"state": states.RUNNING, "run": message.run}
-    if message.nonce:
-        where["nonce"] = message.nonce
-    add = progress_hook(job, "task.Progress", at)
-    task = yield from change(Task, message.task_id, where, {"progress": percent}, add=add)
-    if task is None or job is None:
-        return []
-    follow: list[Document] = [task] if task.then else []
-    if task.parent_id is None:
-        share = planning.progress_of(task.position - 1, job.task_count, percent)
-        where = {"state": states.RUNNING, "position": task.position, "restarts": task.restarts}
-        add = progress_hook(job, "job.Progress", at)
-        image = yield from change(Job, job.id, where, {"progress": share}, add=add)
-        follow += [image] if image and image.then else []
-    return follow
-
-
-def progress_hook(job: Job | None, event: str, at: Micros) -> tuple[Intent, ...]:
-    """Return the intent for a webhook that hears of progress."""
-    return (
-        (intent(HOOK, at, event=event, state=states.RUNNING, stamp=str(at)),)
-        if wants(job, event)
-        else ()
-    )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from coordinator.conductor import Conductor
-from coordinator.engine import beats, runs
+from coordinator.engine import beats, progress, runs
 from coordinator.timers.probes import Probes
 from shared.errors import Unreadable
 from shared.model import messages
@@ -86,7 +86,7 @@ class Handlers:
         self._probes.taken(message)
 
     async def _progressed(self, message: Progressed) -> None:
-        await self._conductor.handle(runs.progressed(message))
+        await self._conductor.handle(progress.progressed(message))
 
     async def _beat(self, message: Beat) -> None:
         await self._conductor.handle(beats.beaten(message))

@@ -1,0 +1,78 @@
+"""How far tasks and jobs are: what a run tells of itself, and what composites and sub-jobs are found to have done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.engine import planning, states
+from coordinator.engine.flow import Flow, change, count, find, get, now, recall
+from coordinator.engine.hooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
+from coordinator.engine.slots import HEAVY
+from shared.model.documents import Document, Job, Task
+from shared.model.messages import Progressed
+from shared.model.writes import Above, In
+
+DONE = In(tuple(sorted(states.GOOD)))
+
+RUNNING_SEEN = 1_000
+"""So many running children's own progress is looked at, at most."""
+
+
+def progressed(message: Progressed) -> Flow[list[Document]]:
+    """Keep a run's progress, and its job's share of it."""
+    percent = min(100.0, max(0.0, round(message.progress, 2)))
+    job = yield from recall(message.job_id)
+    where: dict[str, Any] = {"state": states.RUNNING, "run": message.run}
+    if message.nonce:
+        where["nonce"] = message.nonce
+    return (yield from _keep(job, message.task_id, percent, where))
+
+
+def grown(task_id: str) -> Flow[list[Document]]:
+    """Look again at a composite below which something moved; keep how far it is. Repeated, it writes nothing."""
+    task = yield from get(Task, task_id)
+    if task is None or task.state != states.RUNNING or task.kind == planning.CONTAINER:
+        return []
+    percent = yield from (_of_subjob(task) if task.kind == planning.SUBJOB else _of_children(task))
+    if percent == task.progress:
+        return []
+    job = yield from recall(task.job_id)
+    return (yield from _keep(job, task.id, percent, {"state": states.RUNNING}))
+
+
+def _of_subjob(task: Task) -> Flow[float]:
+    child = (yield from get(Job, task.subjob_id)) if task.subjob_id else None
+    return child.progress if child is not None else task.progress
+
+
+def _of_children(task: Task) -> Flow[float]:
+    """Return the children that are done over all, plus the share of those that run, in percent."""
+    if not task.size:
+        return task.progress
+    done = yield from count(Task, {"parent_id": task.id, "state": DONE})
+    running = yield from find(
+        Task,
+        {"parent_id": task.id, "state": states.RUNNING, "progress": Above(0)},
+        limit=RUNNING_SEEN,
+        without=HEAVY,
+    )
+    share = sum(child.progress for child in running)
+    return planning.progress_of(done, task.size, share)
+
+
+def _keep(
+    job: Job | None, task_id: str, percent: float, where: dict[str, Any]
+) -> Flow[list[Document]]:
+    at = yield from now()
+    add = progress_hook(job, TASK_PROGRESS, at)
+    task = yield from change(Task, task_id, where, {"progress": percent}, add=add)
+    if task is None or job is None:
+        return []
+    follow: list[Document] = [task] if task.then else []
+    if task.parent_id is None:
+        share = planning.progress_of(task.position - 1, job.task_count, percent)
+        of_job = {"state": states.RUNNING, "position": task.position, "restarts": task.restarts}
+        add = progress_hook(job, JOB_PROGRESS, at)
+        image = yield from change(Job, job.id, of_job, {"progress": share}, add=add)
+        follow += [image] if image and image.then else []
+    return follow
