@@ -20,8 +20,8 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.hooks import TASK_STATE, state_hook
-from coordinator.engine.planning import ENDED, EXPAND, intent
+from coordinator.engine.hooks import JOB_STATE, TASK_STATE, state_hook
+from coordinator.engine.planning import ABANDON, ENDED, EXPAND, intent
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
@@ -67,7 +67,9 @@ def _expand_parallel(job: Job, parent: Task, window: int) -> Flow[list[Document]
         planning.child_task(job, parent, definition, index, parent.scope, at)
         for index, definition in enumerate(definitions)
     ]
-    return (yield from _grow(job, parent, children, len(children), _Numbers(window, 0), last=True))
+    numbers = _Numbers(window, 0)
+    _, follow = yield from _grow(job, parent, children, len(children), numbers, last=True)
+    return follow
 
 
 def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
@@ -93,12 +95,12 @@ def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
             for index, entry in enumerate(entries, first)
         ]
         last = first + len(children) >= size
-        follow += yield from _grow(job, parent, children, size, numbers, last=last)
-        if last:
+        grown, more = yield from _grow(job, parent, children, size, numbers, last=last)
+        follow += more
+        if last or grown is None or grown.expanded_to <= first:
             return follow
-        grown = yield from get(Task, parent.id)
-        if grown is None or grown.state != states.RUNNING or grown.expanded_to <= first:
-            return follow
+        if len(follow) >= BATCH:
+            return [*follow, grown]
         parent = grown
 
 
@@ -148,24 +150,38 @@ class _Numbers:
 
 def _grow(
     job: Job, parent: Task, children: list[Task], size: int, numbers: _Numbers, *, last: bool
-) -> Flow[list[Document]]:
-    """Insert children, look again at the parent, publish. The last batch ends the expansion."""
+) -> Flow[tuple[Task | None, list[Document]]]:
+    """Insert children, look again at the parent, publish. The last batch ends the expansion, any other says that it
+    is alive. Return the parent as it is then, and what is to be followed."""
     at = yield from now()
     placed = yield from turns.place_many(job, (yield from numbers.give(children)), at)
     reached = parent.expanded_to + len(children)
     fields: dict[str, Any] = {"expanded_to": reached, "size": size}
     if last:
         fields["expanded"] = True
-    where = {"state": states.RUNNING, "restarts": parent.restarts}
-    image = yield from change(Task, parent.id, where, fields, drop=(EXPAND,) if last else ())
+    where = {
+        "state": states.RUNNING,
+        "restarts": parent.restarts,
+        "expanded": False,
+        "expanded_to": parent.expanded_to,
+    }
+    add = () if last else (intent(EXPAND, (yield from now())),)
+    image = yield from change(Task, parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
-        yield from withdraw(children, at)
-        return []
+        return None, (yield from _not_grown(job, parent, children))
     follow = yield from turns.go_on(placed)
     if last:
         follow += yield from ask(parent.id, job)
         follow += yield from _offer_again(children, numbers)
-    return follow
+    return image, follow
+
+
+def _not_grown(job: Job, parent: Task, children: Sequence[Task]) -> Flow[list[Document]]:
+    """Withdraw children whose parent has ended; where somebody else expands it too, they are that one's."""
+    present = yield from get(Task, parent.id)
+    if present is not None and present.state == states.RUNNING:
+        return []
+    return (yield from withdraw(job, children))
 
 
 def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Document]]:
@@ -182,11 +198,26 @@ def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Docum
     return follow
 
 
-def withdraw(children: Sequence[Task], at: Micros) -> Flow[None]:
+def withdraw(job: Job | None, children: Sequence[Task]) -> Flow[list[Document]]:
     """Cancel what was inserted below something that had ended meanwhile."""
+    follow: list[Document] = []
     for child in children:
-        fields = states.task_end(states.CANCELLED, at, open=False)
-        yield from change(Task, child.id, {"state": states.TASK_FROM[states.CANCELLED]}, fields)
+        image = yield from cancel_task(job, child)
+        follow += [image] if image is not None and image.then else []
+    return follow
+
+
+def cancel_task(job: Job | None, task: Task) -> Flow[Task | None]:
+    """Cancel a task that is still active, and close it; return it if this did.
+
+    That the sub-job attached to it is to be cancelled too is an intent of it."""
+    at = yield from now()
+    add = state_hook(job, TASK_STATE, states.CANCELLED, at)
+    if task.kind == planning.SUBJOB:
+        add = (*add, intent(ABANDON, at))
+    where = {"state": states.TASK_FROM[states.CANCELLED]}
+    fields = states.task_end(states.CANCELLED, at, open=False)
+    return (yield from change(Task, task.id, where, fields, add=add))
 
 
 # --- the list of an each ------------------------------------------------------------------------------------------
@@ -283,15 +314,15 @@ def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
     where = {"state": states.RUNNING, "restarts": task.restarts}
     image = yield from change(Task, task.id, where, fields, drop=(EXPAND,))
     if image is None:
-        end = states.job_end(states.CANCELLED, at)
-        yield from change(Job, child.id, {"state": states.JOB_FROM[states.CANCELLED]}, end)
-        return []
+        add = (intent(ABANDON, at),)
+        image = yield from change(Task, task.id, {}, {}, add=add, drop=(EXPAND,))
+        return [image] if image else []
     return [(yield from get(Job, child.id)) or child]
 
 
 def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, at: Micros) -> Job:
     id = derived_id("subjob", task.id)
-    return planning.new_job(
+    made = planning.new_job(
         definition,
         id,
         at,
@@ -303,6 +334,8 @@ def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, a
         permissions=job.permissions,
         inherited_secrets=secrets_of(job),
     )
+    made.then += state_hook(made, JOB_STATE, made.state, at)
+    return made
 
 
 # --- the end of a composite ---------------------------------------------------------------------------------------

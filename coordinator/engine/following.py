@@ -18,7 +18,7 @@ from coordinator.engine.flow import (
     recall,
 )
 from coordinator.engine.hooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
-from coordinator.engine.planning import ENDED, FINISH, HOOK, intent
+from coordinator.engine.planning import BEGIN, ENDED, FINISH, HOOK, intent
 from shared.durations import duration_seconds
 from shared.expressions import ExpressionError
 from shared.model.documents import SECOND, Document, Intent, Job, Micros, Task
@@ -37,6 +37,8 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
         return []
     if task.parent_id is not None:
         return (yield from _child_ended(job, task))
+    if job.state == states.PENDING:
+        yield from _begun(job, task)
     follow = yield from _step_ended(job, task)
     if task.window_of:
         follow += yield from slots.hand_over(task)
@@ -51,12 +53,13 @@ def _tried_again(task: Task) -> Flow[bool]:
     if attempt is None:
         return False
     if not (yield from _still_wanted(task)):
+        yield from composites.withdraw(None, [attempt])
         return False
     if (yield from insert(attempt)) is None:
         yield from insert(turns.without_numbers(attempt))
     yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
     if not (yield from _still_wanted(task)):
-        yield from composites.withdraw([attempt], at)
+        yield from composites.withdraw(None, [attempt])
     return True
 
 
@@ -91,6 +94,13 @@ def _child_ended(job: Job, task: Task) -> Flow[list[Document]]:
 # --- top-level tasks ----------------------------------------------------------------------------------------------
 
 
+def _begun(job: Job, task: Task) -> Flow[None]:
+    """Move a job to its first task, which has ended at once: whoever began the job may be stuck before it said so."""
+    where = {"state": states.PENDING, "restarts": task.restarts}
+    fields = {"state": states.SCHEDULED, "position": task.position}
+    yield from change(Job, job.id, where, fields, drop=(BEGIN,))
+
+
 def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
     """Go on to the next top-level task, or end the job."""
     if task.state in states.GOOD:
@@ -111,8 +121,7 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
     if image is None:
         present = yield from get(Job, job.id)
         if not _goes_on(present, task.restarts):
-            yield from composites.withdraw([placed], at)
-            return []
+            return (yield from composites.withdraw(job, [placed]))
         if present is not None and present.position > placed.position:
             return []
     return (yield from released(placed))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from coordinator.engine import planning, states, turns
-from coordinator.engine.composites import withdraw
+from coordinator.engine.composites import cancel_task, withdraw
 from coordinator.engine.flow import Flow, change, find, get, now, send
-from coordinator.engine.following import end_job, open_tasks, released, task_hooks, tell_parent
+from coordinator.engine.following import end_job, open_tasks, released, tell_parent
 from coordinator.engine.hooks import JOB_STATE, state_hook
-from coordinator.engine.planning import ABANDON, BEGIN, RESTART, intent
+from coordinator.engine.planning import BEGIN, RESTART, intent
 from shared.model.documents import Document, Intent, Job, Micros, Task
 from shared.model.messages import Stop
 
@@ -45,18 +45,12 @@ def _place_first(
     placed = yield from turns.place(
         job, planning.top_level_task(job, position, job.restarts, at), at
     )
-    image = yield from change(
-        Job,
-        job.id,
-        {**where, "restarts": job.restarts},
-        {**fields, "position": position},
-        drop=(what.id,),
-    )
+    here = {**where, "restarts": job.restarts, "position": job.position}
+    image = yield from change(Job, job.id, here, {**fields, "position": position}, drop=(what.id,))
     if image is None:
         present = yield from get(Job, job.id)
         if present is None or present.state in states.JOB_ENDED or present.restarts != job.restarts:
-            yield from withdraw([placed], at)
-            return []
+            return (yield from withdraw(job, [placed]))
     return (yield from released(placed))
 
 
@@ -101,13 +95,7 @@ def cancel_open(job: Job, restarts: int) -> Flow[list[Document]]:
 
 
 def _cancel_task(job: Job, task: Task) -> Flow[list[Document]]:
-    at = yield from now()
-    fields = states.task_end(states.CANCELLED, at, open=False)
-    where = {"state": states.TASK_FROM[states.CANCELLED]}
-    add = task_hooks(job, states.CANCELLED, at)
-    if task.kind == planning.SUBJOB:
-        add = (*add, intent(ABANDON, at))
-    image = yield from change(Task, task.id, where, fields, add=add)
+    image = yield from cancel_task(job, task)
     if image is None:
         return []
     if image.kind == planning.CONTAINER and image.nonce:

@@ -1,0 +1,58 @@
+"""A decision taken step by step, so that a test can put anything between two of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.conductor import Conductor
+from coordinator.engine.flow import Flow
+
+
+class Stepper:
+    """Takes a flow on, one effect at a time."""
+
+    def __init__(self, conductor: Conductor, flow: Flow[Any]) -> None:
+        self._conductor = conductor
+        self._flow = flow
+        self._answer: Any = None
+        self._next: Any = None
+        self.done = False
+        self.value: Any = None
+        self._advance()
+
+    def _advance(self) -> None:
+        try:
+            self._next = self._flow.send(self._answer)
+        except StopIteration as end:
+            self.done, self.value = True, end.value
+
+    async def until(self, wanted: Callable[[Any], bool]) -> Any:
+        """Go on until the next effect is one that is `wanted`; return it, not taken yet."""
+        while not self.done and not wanted(self._next):
+            await self._take()
+        assert not self.done, "the decision came to its end before that"
+        return self._next
+
+    async def finish(self) -> Any:
+        """Go on to the end, and return what the flow gives."""
+        while not self.done:
+            await self._take()
+        return self.value
+
+    async def _take(self) -> None:
+        self._answer = await self._conductor._steps[type(self._next)](self._next)
+        self._advance()
+
+
+def changes(kind: type, **fields: Any) -> Callable[[Any], bool]:
+    """Return the test for a compare-and-set of a `kind` that sets these fields."""
+
+    def wanted(effect: Any) -> bool:
+        return (
+            getattr(effect, "kind", None) is kind
+            and hasattr(effect, "set")
+            and all(effect.set.get(name, ...) == value for name, value in fields.items())
+        )
+
+    return wanted

@@ -1,0 +1,361 @@
+"""A whole engine without processes: the real store and broker, coordinators and workers that a test moves by hand.
+
+Nothing happens by itself: messages are handled when a test lets things `settle`, time goes on when it says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coordinator.conductor import Conductor
+from coordinator.conductor.batching import Batcher
+from coordinator.engine import jobs, planning, pulse, sweeping
+from coordinator.engine.flow import Bounds
+from coordinator.intake.handlers import READ_BY, Handlers
+from coordinator.store.port import Store
+from coordinator.timers.probes import Probes
+from coordinator.timers.sweeper import Sweeper
+from shared.broker.memory import MemoryBroker
+from shared.broker.port import Broker, Delivery, Slot
+from shared.errors import BrokerUnavailable, StoreUnavailable, Unreadable
+from shared.model import language
+from shared.model.documents import SECOND, Job, Task
+from shared.model.messages import JOBS, LOGS, JobChanged
+from shared.model.sealing import MessageCodec
+from tests.unit.engine.audit import Audit
+from tests.unit.engine.clock import Clock, ClockedStore
+from tests.unit.engine.hands import Run, Worker
+
+Outcome = Callable[[Run], str | None]
+"""What becomes of a run: None (it succeeds), or its error."""
+
+QUEUES = [name for name in READ_BY if name != LOGS]
+ROUNDS = 2_000
+"""So often something may move before a test says that it never comes to rest."""
+
+
+class Died(Exception):
+    """A coordinator's process is gone in the middle of what it did."""
+
+
+class Coordinator:
+    """A coordinator whose queues are taken, and whose timers tick, when the test says so."""
+
+    def __init__(
+        self, store: Store, broker: Broker, bounds: Bounds, codec: MessageCodec, name: str
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.broker = broker
+        self.codec = codec
+        self.conductor = Conductor(store, broker, bounds, codec)
+        self.probes = Probes(self.conductor, broker, codec, name)
+        self.handlers = Handlers(self.conductor, self.probes)
+        self.sweeper = Sweeper(self.conductor, broker, 5.0)
+        self._slots: dict[str, Slot] = {}
+
+    async def handle_one(self) -> bool:
+        """Handle the next message of any of its queues; return whether there was one."""
+        for queue in QUEUES:
+            figures = await self.broker.queue(queue)
+            if figures is not None and figures.size:
+                slot = self._slots.get(queue) or await self.broker.slot(queue)
+                self._slots[queue] = slot
+                await self._handle(queue, await slot.take())
+                return True
+        return False
+
+    async def _handle(self, queue: str, delivery: Delivery) -> None:
+        try:
+            await self.handlers.handle(queue, self.codec.decode(delivery.body))
+        except Unreadable as error:
+            await delivery.bury(str(error))
+        except (Died, StoreUnavailable):
+            await delivery.requeue()
+            raise
+        else:
+            await delivery.ack()
+
+    async def flush(self) -> bool:
+        """Do what is gathered or goes on in the background; return whether there was anything."""
+        moved = False
+        following = self.conductor._following
+        while following:
+            moved = True
+            await asyncio.wait(set(following))
+        outbox = self.conductor.outbox
+        return await _flushed(outbox._later) | await _flushed(outbox._stored) | moved
+
+    async def abandon(self) -> None:
+        """Die: whatever was gathered is gone."""
+        for task in list(self.conductor._following):
+            task.cancel()
+        await asyncio.gather(*self.conductor._following, return_exceptions=True)
+        for slot in self._slots.values():
+            await slot.close()
+
+
+async def _flushed(batcher: Batcher[Any]) -> bool:
+    items, batcher._items = batcher._items, []
+    if items:
+        await batcher._flush(items)
+    return bool(items)
+
+
+class World:
+    """Everything there is."""
+
+    def __init__(self, folder: Path, bounds: Bounds) -> None:
+        self.clock = Clock()
+        self.codec = MessageCodec()
+        self.bounds = bounds
+        self.store = ClockedStore(folder / "haulier.db", self.clock)
+        self.broker = MemoryBroker(node_expiry=3600.0, clock=lambda: self.clock.now / SECOND)
+        self.wrap: Callable[[], tuple[Store, Broker]] = lambda: (self.store, self.broker)
+        """What a new coordinator is given as its store and broker."""
+        self.coordinators: list[Coordinator] = []
+        self.workers: list[Worker] = []
+        self.audit: Audit
+        self._path = folder / "haulier.db"
+        self._numbers = itertools.count(1)
+
+    async def start(self) -> None:
+        await self.store.start()
+        self.audit = Audit(self._path)
+        await self.broker.start()
+        self.coordinator()
+
+    async def close(self) -> None:
+        for coordinator in self.coordinators:
+            await coordinator.abandon()
+        await self.broker.close()
+        self.audit.close()
+        await self.store.close()
+
+    # --- who there is ---------------------------------------------------------------------------------------------
+
+    def coordinator(self) -> Coordinator:
+        """Add a coordinator."""
+        store, broker = self.wrap()
+        name = f"coordinator-{next(self._numbers)}"
+        made = Coordinator(store, broker, self.bounds, self.codec, name)
+        self.coordinators.append(made)
+        return made
+
+    async def replace(self, coordinator: Coordinator) -> Coordinator:
+        """A coordinator dies, another one comes."""
+        self.coordinators.remove(coordinator)
+        await coordinator.abandon()
+        return self.coordinator()
+
+    @property
+    def conductor(self) -> Conductor:
+        return self.coordinators[0].conductor
+
+    async def worker(self, name: str = "w", *, slots: int = 4, **queues: int) -> Worker:
+        """Add a worker with `slots` on `default` and more on other queues."""
+        worker = Worker(self.broker, self.codec, name, {"default": slots, **queues})
+        self.workers.append(worker)
+        await worker.start()
+        await self.settle()
+        return worker
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    async def submit(self, *tasks: dict[str, Any], told: bool = True, **fields: Any) -> str:
+        """Store a job and say so (or have the message lost); return its id."""
+        definition = msgspec.convert({"name": "job", "tasks": list(tasks), **fields}, language.Job)
+        made = planning.new_job(definition, f"job{next(self._numbers):029}", self.clock.now)
+        made = jobs.submitted(made)
+        assert await self.store.insert(made)
+        if told:
+            await self.broker.publish(JOBS, self.codec.encode(JobChanged(job_id=made.id)))
+        return made.id
+
+    async def cancel(self, job_id: str) -> bool:
+        return await self._command(jobs.cancel(await self.job(job_id)))
+
+    async def restart(self, job_id: str) -> bool:
+        return await self._command(jobs.restart(await self.job(job_id)))
+
+    async def _command(self, flow: Any) -> bool:
+        image = await self.conductor.carry_out(flow)
+        if image is not None:
+            self.conductor.follow_soon([image])
+        return image is not None
+
+    # --- moving on ------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> bool:
+        """Handle messages until none is left; return whether there were any."""
+        moved = False
+        for _ in range(ROUNDS):
+            if not await self._moved():
+                return moved
+            moved = True
+        raise AssertionError("messages go round for ever")
+
+    async def _moved(self) -> bool:
+        moved = False
+        for coordinator in self.coordinators:
+            while await coordinator.handle_one():
+                moved = True
+            moved |= await coordinator.flush()
+        for worker in self.workers:
+            if worker.alive:
+                moved |= bool(await worker.hear())
+        return moved
+
+    async def run(self, outcome: Outcome = lambda _: None) -> None:
+        """Let workers take, run and end whatever there is, until nothing moves."""
+        for _ in range(ROUNDS):
+            moved = await self.settle()
+            for worker in self._alive():
+                moved |= bool(await worker.take())
+            moved |= await self.settle()
+            for worker in self._alive():
+                for run in worker.running:
+                    moved = True
+                    await worker.end(run, outcome(run), result=run.name)
+            if not moved:
+                self.audit.check()
+                return
+        raise AssertionError("tasks go round for ever")
+
+    def _alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.alive]
+
+    async def tick(self, seconds: float = 5.0) -> None:
+        """Let time go on by less than a beat: everybody beats, probes come through, timers are worked off."""
+        self.clock.advance(seconds)
+        for worker in self._alive():
+            await worker.beat()
+            await worker.ask_again()
+        await self.settle()
+        await self.pulse()
+        await self.sweep()
+        await self.settle()
+
+    async def pulse(self) -> None:
+        """Let a probe through each queue, taken a handler's deadline ago."""
+        taken = self.clock.now - self.bounds.handler_deadline
+        for queue in pulse.PROBED:
+            await self.conductor.carry_out(pulse.probe_taken(queue, taken, taken))
+
+    async def sweep(self) -> None:
+        """Have every coordinator sweep, and release what is due."""
+        for coordinator in list(self.coordinators):
+            await coordinator.sweeper.sweep()
+            await coordinator.conductor.handle(sweeping.release_delayed())
+
+    async def heal(self, seconds: float = 90.0, outcome: Outcome = lambda _: None) -> None:
+        """Let time go on, and workers work, until all is well."""
+        for _ in range(int(seconds / 5)):
+            await self.tick()
+            await self.run(outcome)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def job(self, job_id: str) -> Job:
+        job = await self.store.get(Job, job_id)
+        assert job is not None
+        return job
+
+    async def state(self, job_id: str) -> str:
+        return (await self.job(job_id)).state
+
+    async def tasks(self, job_id: str) -> list[Task]:
+        return await self.store.find(Task, {"job_id": job_id}, ("position", "depth", "created_at"))
+
+    async def task(self, job_id: str, name: str) -> Task:
+        """The last attempt of the last restart of the task with this name."""
+        named = [task for task in await self.tasks(job_id) if task.name == name]
+        assert named, f"no task {name}"
+        return max(named, key=lambda task: (task.restarts, task.attempt))
+
+    async def states(self, job_id: str) -> dict[str, str]:
+        """The state of each task of a job by its path, the last attempt of the last restart."""
+        found = sorted(await self.tasks(job_id), key=lambda task: (task.restarts, task.attempt))
+        return {task.path: task.state for task in found}
+
+    async def subjobs(self, parent: Task) -> list[Job]:
+        return await self.store.find(Job, {"parent_id": parent.id})
+
+    def counts(self) -> dict[str, int]:
+        """What the coordinators have counted."""
+        total: dict[str, int] = {}
+        for coordinator in self.coordinators:
+            for what, count in coordinator.conductor.counts.items():
+                total[what] = total.get(what, 0) + count
+        return total
+
+    async def check_at_rest(self) -> None:
+        """Check that nothing is left half done, and that the sweeper finds nothing to do."""
+        self.audit.check()
+        all_jobs = {job.id: job for job in await self.store.find(Job, {})}
+        for job in all_jobs.values():
+            assert job.state in ("COMPLETED", "FAILED", "CANCELLED"), (job.state, job.position)
+            assert not job.then, job.then
+        by_job: dict[str, list[Task]] = {}
+        for task in await self.store.find(Task, {}):
+            assert not task.active, (task.path, task.state, task.hold)
+            assert not task.open, (task.path, task.state)
+            assert not task.then, (task.path, task.then)
+            by_job.setdefault(task.job_id, []).append(task)
+        for job in all_jobs.values():
+            _check_end(job, by_job.get(job.id, []))
+        assert max(self.audit.ends().values(), default=0) <= 1
+        before, n = self.counts(), len(self.audit.entries())
+        for _ in range(3):
+            await self.tick()
+        swept = {
+            what: count - before.get(what, 0)
+            for what, count in self.counts().items()
+            if what.startswith("swept")
+        }
+        assert not any(swept.values()), swept
+        assert len(self.audit.entries()) == n
+
+
+def _check_end(job: Job, tasks: list[Task]) -> None:
+    """Check that a completed job is what its tasks say."""
+    if job.state != "COMPLETED":
+        return
+    assert job.position == job.task_count + 1
+    for position in range(1, job.task_count + 1):
+        below = [task for task in tasks if task.position == position]
+        assert below, f"nothing ran at position {position}"
+        counted = max(task.restarts for task in below)
+        last: dict[str, Task] = {}
+        for task in sorted(below, key=lambda task: task.attempt):
+            if task.restarts == counted:
+                last[task.path] = task
+        assert str(position) in last
+        for task in last.values():
+            assert task.state in ("COMPLETED", "SKIPPED"), (task.path, task.state)
+
+
+@asynccontextmanager
+async def world_at(folder: Path, **bounds: Any) -> AsyncIterator[World]:
+    """Open a world whose store lies in `folder`."""
+    world = World(folder, Bounds(**bounds))
+    await world.start()
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+def step(name: str, **fields: Any) -> dict[str, Any]:
+    """A container task."""
+    return {"name": name, "run": "true", **fields}
+
+
+__all__ = ["BrokerUnavailable", "Died", "World", "step", "world_at"]
