@@ -11,6 +11,7 @@ from docker import APIClient
 from docker.errors import NotFound
 
 from worker.runtime import exchange
+from worker.runtime.faults import TaskError
 
 _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
@@ -42,7 +43,8 @@ def put(api: APIClient, container_id: str, entries: Iterable[Entry], below: str 
             else:
                 info.size = len(entry.contents)
                 tar.addfile(info, io.BytesIO(entry.contents))
-    api.put_archive(container_id, below, buffer.getvalue())
+    # Without tarfile's padding: Podman's reader stops at the end mark, and then fails by what is left.
+    api.put_archive(container_id, below, buffer.getvalue()[: tar.offset])
 
 
 def put_in(api: APIClient, container_id: str, entries: list[Entry], folder: str) -> None:
@@ -64,7 +66,14 @@ def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes
         return None
     if status["mode"] & _SPECIAL:  # of what the path names, not of what a link leads to
         raise exchange.output_not_plain()
-    with tarfile.open(fileobj=_Reader(iter(chunks)), mode="r|") as tar:
+    try:
+        return _first_file(_Reader(chunks), limit)
+    except tarfile.TarError as error:
+        raise TaskError(f"{path} cannot be read from the container: {error}") from None
+
+
+def _first_file(reader: _Reader, limit: int) -> bytes | None:
+    with tarfile.open(fileobj=reader, mode="r|") as tar:
         info = tar.next()
         if info is None:
             return None

@@ -51,6 +51,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self.address = Address("", "")
         self.info: dict[str, Any] = {}
+        self.is_podman = False
         self._api: APIClient | None = None
 
     @property
@@ -74,6 +75,8 @@ class Engine:
                 use_ssh_client=self.address.host.startswith("ssh://"),
             )
             self.info = self._api.info()
+            parts = self._api.version().get("Components") or []
+            self.is_podman = any("Podman" in part["Name"] for part in parts)
         except (DockerException, requests.RequestException, OSError) as error:
             raise RuntimeUnavailable(self._silent(error)) from None
         if self.address.socket:
@@ -100,6 +103,7 @@ class Engine:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait({work})
+            work.exception()  # nobody else will ask for it
             raise
 
     async def watch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -10,7 +10,8 @@ from worker.runtime.docker.engine import Engine, explain
 from worker.runtime.docker.spec import Network
 from worker.runtime.faults import TaskError
 
-DEFAULT = "bridge"
+DEFAULT = "default"
+"""The engine's own choice: a bridge, or none where it has no bridge."""
 _ALONE = ("host", "none")
 
 
@@ -56,7 +57,7 @@ def joined(networks: list[str], name: str, private: str = "") -> Network:
 
 def has_aliases(network: str) -> bool:
     """Whether containers can answer to names of their own on a network."""
-    return network not in (DEFAULT, "default", *_ALONE)
+    return network not in (DEFAULT, "bridge", *_ALONE)
 
 
 async def join_more(engine: Engine, container_id: str, network: Network) -> None:

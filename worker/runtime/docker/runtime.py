@@ -60,6 +60,10 @@ class DockerRuntime:
 
     def _cgroups(self) -> Cgroups | None:
         info, settings = self._services.engine.info, self._services.settings
+        if (
+            self._services.engine.is_podman
+        ):  # its monitor runs, and is counted, beside the container
+            return None
         parent = settings.parent_cgroup or "haulier"
         version, driver = str(info.get("CgroupVersion", "1")), str(info.get("CgroupDriver", ""))
         return cgroups(version, driver, f"{parent}/{self._services.node_id}")
@@ -105,6 +109,6 @@ class DockerRuntime:
         if services.sandboxes is not None:
             await services.sandboxes.close()
         if services.cgroups is not None:
-            await asyncio.to_thread(services.cgroups.close)
+            await asyncio.to_thread(services.cgroups.remove_all)
         await asyncio.to_thread(services.folders.close)
         await self._services.engine.close()

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from docker.errors import APIError
 
-from worker.runtime.docker import labels, pause
+from worker.runtime.docker import labels, networks, pause
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.docker.netns import Namespace, is_own
 
@@ -170,7 +170,7 @@ def _body(node_id: str) -> dict[str, Any]:
         "Image": pause.IMAGE,
         "Labels": {labels.NODE: node_id, labels.ROLE: "sandbox"},
         "HostConfig": {
-            "NetworkMode": "bridge",
+            "NetworkMode": networks.DEFAULT,
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -181,8 +181,8 @@ def _body(node_id: str) -> dict[str, Any]:
 
 
 def _hosts(found: dict[str, Any]) -> bytes:
-    networks = found["NetworkSettings"]["Networks"]  # one: the default one, whatever its name
-    address = next((network["IPAddress"] for network in networks.values()), "")
+    joined = found["NetworkSettings"]["Networks"]  # one: the default one, whatever its name
+    address = next((network["IPAddress"] for network in joined.values()), "")
     if not address:
         raise LookupError("the engine's default network gives no address")
     return f"{_LOCAL_NAMES}{address}\t{found['Config']['Hostname']}\n".encode()

@@ -33,6 +33,8 @@ async def sweep(
             removed += await _remove(services.engine, remove)
     for owner in gone:
         removed += await asyncio.to_thread(services.folders.remove_all, owner)
+        if services.cgroups is not None:
+            await asyncio.to_thread(services.cgroups.beside(owner).remove_all)
     return removed
 
 

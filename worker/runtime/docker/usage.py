@@ -51,15 +51,26 @@ class Cgroups(ABC):
     def folders(self, run: str) -> list[Path]:
         """Return the folders of a run's cgroup."""
 
-    def close(self) -> None:
-        """Remove the worker's own cgroup."""
-        self.remove("")
+    def beside(self, node_id: str) -> Cgroups:
+        """Return those of another worker with the same parent."""
+        return type(self)(f"{self.parent.rpartition('/')[0]}/{node_id}")
 
     def remove(self, run: str) -> None:
-        """Remove a run's cgroup."""
+        """Remove a run's cgroup, and what an engine has left in it."""
         for folder in self.folders(run):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            _remove_tree(folder)
+
+    def remove_all(self) -> None:
+        """Remove the worker's cgroup, and those of its runs."""
+        self.remove("")
+
+
+def _remove_tree(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone, or a process is still in it
+        for below in folder.iterdir():
+            if below.is_dir():
+                _remove_tree(below)
+        folder.rmdir()
 
 
 class CgroupsV1(Cgroups):
