@@ -88,15 +88,21 @@ class Intake:
             self._subscriptions.append(subscription)
 
     async def _shut(self) -> None:
+        """Hear no more, and wait for what is being handled."""
         subscriptions, self._subscriptions = self._subscriptions, []
         await asyncio.gather(*(subscription.close() for subscription in subscriptions))
+
+    async def _abandon(self) -> None:
+        """Hear no more, and give all that is held back at once, that of stuck handlers too."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await asyncio.gather(*(subscription.abandon() for subscription in subscriptions))
 
     async def _keep(self) -> None:
         """Close the consumers when there is trouble, and open them again when the store answers."""
         while True:
             await self._in_trouble.wait()
             log.warning("this coordinator hears nothing until the datastore answers")
-            await self._shut()
+            await self._abandon()
             await self._until_store_answers()
             self._in_trouble.clear()
             await self._open()

@@ -1,0 +1,233 @@
+"""The worker's side of the run protocol (engine spec, The run of a task)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.model.messages import (
+    BeatFirst,
+    Claim,
+    DeadNodes,
+    Drain,
+    Granted,
+    HandedBack,
+    RunEnded,
+    SendEnd,
+    Stop,
+    WhoIsDead,
+)
+from tests.unit.worker.plant import NODE, Plant
+from worker.runtime.port import Outcome
+
+
+@pytest.fixture
+async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
+    made = Plant(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_a_granted_task_runs_and_its_end_is_told_with_its_log(plant: Plant) -> None:
+    run = await plant.running()
+    await run.sink.write(b"hello\n")
+    run.end(Outcome(result="42", exit_code=0))
+    end = await plant.next(RunEnded)
+    assert (end.ok, end.result, end.run, end.node_id) == (True, "42", 1, NODE)
+    assert (end.log_parts, end.last_part) == (1, "hello\n")
+    async with asyncio.timeout(5):
+        await run.removed.wait()
+
+
+async def test_nothing_of_a_task_starts_before_its_grant(plant: Plant) -> None:
+    await plant.publish()
+    claim = await plant.next(Claim)
+    beat = await plant.next_beat(lambda beat: bool(beat.held))
+    assert [(held.nonce, held.role) for held in beat.held] == [(claim.nonce, "asked")]
+    assert beat.held_deliveries == ["task"]
+    assert not (await plant.runtime.prepared("task")).started.is_set()
+
+
+async def test_a_refused_task_is_acknowledged_and_forgotten(plant: Plant) -> None:
+    await plant.publish("first")
+    claim = await plant.next(Claim)
+    await plant.refuse(claim)
+    run = await plant.running("second")
+    assert not plant.runtime.runs["first"].started.is_set()
+    async with asyncio.timeout(5):
+        await plant.runtime.runs["first"].removed.wait()
+    beat = await plant.next_beat(lambda beat: any(h.role == "running" for h in beat.held))
+    assert claim.nonce not in {held.nonce for held in beat.held}
+    run.end(Outcome())
+
+
+async def test_a_refused_claim_leaves_the_clean_up_of_the_run_before_alone(plant: Plant) -> None:
+    run = await plant.running("first")
+    release = asyncio.Event()
+    remove = run.remove
+
+    async def slow_remove() -> None:
+        await release.wait()
+        await remove()
+
+    run.remove = slow_remove  # type: ignore[method-assign]
+    run.end(Outcome())
+    await plant.next(RunEnded)
+    await plant.publish("second")
+    await plant.refuse(await plant.next(Claim))
+    await plant.publish("third")
+    claim = await plant.next(Claim)
+    release.set()
+    await plant.grant(claim)
+    third = await plant.runtime.prepared("third")
+    async with asyncio.timeout(5):
+        await run.removed.wait()
+        await third.started.wait()
+
+
+async def test_an_unanswered_claim_is_asked_again_with_the_same_nonce(plant: Plant) -> None:
+    await plant.publish()
+    first = await plant.next(Claim)
+    second = await plant.next(Claim)
+    assert (first.nonce, first.task_id) == (second.nonce, second.task_id)
+    assert first.beat == second.beat
+
+
+async def test_told_to_beat_first_it_beats_and_asks_again(plant: Plant) -> None:
+    await plant.publish()
+    claim = await plant.next(Claim)
+    await plant.tell(BeatFirst(task_id=claim.task_id, nonce=claim.nonce))
+    await plant.next_beat(lambda beat: beat.number > claim.beat)
+    assert (await plant.next(Claim)).nonce == claim.nonce
+
+
+async def test_a_grant_that_nobody_waits_for_is_handed_back(plant: Plant) -> None:
+    await plant.tell(Granted(task_id="task", nonce="forgotten", run=4))
+    back = await plant.next(HandedBack)
+    assert (back.task_id, back.nonce, back.run, back.vanished) == ("task", "forgotten", 4, False)
+
+
+async def test_a_stopped_run_ends_and_is_not_told(plant: Plant) -> None:
+    run = await plant.running()
+    await plant.tell(Stop(nonces=[run.assignment.nonce], reason="cancelled"))
+    async with asyncio.timeout(5):
+        await run.removed.wait()
+    assert run.stopped == "cancelled"
+    await plant.next_beat(lambda beat: not beat.held)
+    assert plant.heard(RunEnded).empty()
+    assert plant.heard(HandedBack).empty()
+    (await plant.running("next")).end(Outcome())
+
+
+async def test_an_end_is_listed_until_it_is_told_stored_and_sent_again_when_asked(
+    plant: Plant,
+) -> None:
+    run = await plant.running()
+    run.end(Outcome(error="exit code 3", exit_code=3))
+    end = await plant.next(RunEnded)
+    assert (end.ok, end.error, end.exit_code) == (False, "exit code 3", 3)
+    await plant.next_beat(lambda beat: [held.role for held in beat.held] == ["ended"])
+    await plant.tell(SendEnd(nonces=[end.nonce]))
+    assert (await plant.next(RunEnded)).nonce == end.nonce
+    await plant.stored(end)
+    await plant.next_beat(lambda beat: not beat.held)
+
+
+async def test_a_run_whose_container_vanished_is_handed_back_as_lost(plant: Plant) -> None:
+    run = await plant.running()
+    run.end(Outcome(lost=True, error="the container is gone"))
+    back = await plant.next(HandedBack)
+    assert back.vanished
+
+
+async def test_a_failure_of_the_worker_itself_loses_the_run_and_not_the_slot(plant: Plant) -> None:
+    async def broken() -> Outcome:
+        raise OSError("no space left on device")
+
+    await plant.publish("second")
+    claim = await plant.next(Claim)
+    (await plant.runtime.prepared("second")).run = broken  # type: ignore[method-assign]
+    await plant.grant(claim)
+    back = await plant.next(HandedBack)
+    assert (back.task_id, back.vanished) == ("second", True)
+    assert "no space left" in back.reason
+    (await plant.running("third")).end(Outcome())
+
+
+async def test_a_message_that_is_no_task_is_buried_and_the_next_is_taken(plant: Plant) -> None:
+    await plant.broker.publish("default", b"\x00 not a message")
+    (await plant.running()).end(Outcome())
+    dead = await plant.broker.queue("dead")
+    assert dead is not None
+    assert dead.size == 1
+
+
+async def test_a_slot_never_holds_more_than_one_task(plant: Plant) -> None:
+    run = await plant.running("first")
+    await plant.publish("second")
+    assert await plant.ready() == 1
+    assert plant.heard(Claim).empty()
+    run.end(Outcome())
+    assert (await plant.next(Claim)).task_id == "second"
+
+
+async def test_told_to_drain_it_takes_nothing_until_told_to_go_on(plant: Plant) -> None:
+    await plant.tell(Drain(on=True))
+    await plant.next_beat(lambda beat: beat.draining)
+    await plant.publish()
+    await plant.next_beat(lambda beat: beat.draining)
+    assert plant.heard(Claim).empty()
+    assert await plant.ready() == 1
+    await plant.tell(Drain(on=False))
+    assert (await plant.next(Claim)).task_id == "task"
+
+
+async def test_draining_for_good_waits_for_what_runs_and_for_its_end_being_stored(
+    plant: Plant,
+) -> None:
+    run = await plant.running()
+    draining = asyncio.create_task(plant.daemon.drain())
+    await plant.next_beat(lambda beat: beat.draining)
+    run.end(Outcome(result="done"))
+    end = await plant.next(RunEnded)
+    assert not draining.done()
+    await plant.stored(end)
+    async with asyncio.timeout(5):
+        await draining
+
+
+async def test_past_the_grace_time_a_draining_worker_hands_back_what_runs(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, drain_timeout=0.2)
+    await plant.start()
+    try:
+        run = await plant.running()
+        draining = asyncio.create_task(plant.daemon.drain())
+        back = await plant.next(HandedBack)
+        assert (back.nonce, back.vanished) == (run.assignment.nonce, False)
+        assert run.stopped is not None
+        await plant.stored(back)
+        async with asyncio.timeout(5):
+            await draining
+    finally:
+        await plant.close()
+
+
+async def test_it_asks_which_nodes_are_dead_before_it_removes_what_they_left(
+    tmp_path: Path,
+) -> None:
+    plant = Plant(tmp_path)
+    plant.runtime.left = ["alive", "dead", NODE]
+    await plant.start()
+    try:
+        question = await plant.next(WhoIsDead)
+        assert question.nodes == ["alive", "dead"]
+        await plant.tell(DeadNodes(asked=question.nodes, nodes=["dead"]))
+        async with asyncio.timeout(5):
+            await plant.runtime.swept.wait()
+        assert plant.runtime.swept_for == ["dead"]
+    finally:
+        await plant.close()
