@@ -115,10 +115,12 @@ class Writer:
         return await within_deadline(write.future)
 
     async def close(self) -> None:
-        """Finish what was asked for, then end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        """Finish what was asked for, then end the thread, if it was started."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:

@@ -135,6 +135,16 @@ async def test_a_newer_schema_is_refused(path: Path) -> None:
     await started_and_closed(path)
 
 
+async def test_a_store_that_was_refused_can_be_closed(path: Path) -> None:
+    await started_and_closed(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    store = SqliteStore(path)
+    with pytest.raises(StoreMisconfigured, match="newer"):
+        await store.start()
+    await store.close()
+
+
 async def test_another_programs_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
