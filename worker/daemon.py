@@ -34,8 +34,10 @@ from shared.model.messages import (
 from shared.model.sealing import MessageCodec
 from worker.post import Post
 from worker.roster import ENDED, Roster
+from worker.running import DRAINED
 from worker.runtime.port import Runtime
-from worker.slot_work import DRAINED, SlotWorker, Workshop
+from worker.slot_work import SlotWorker
+from worker.workshop import Workshop
 
 log = structlog.get_logger(__name__)
 
