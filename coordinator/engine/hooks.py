@@ -89,7 +89,8 @@ def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None
                 continue
             url, headers = yield from _address(job, hook, at)
         except ExpressionError as error:
-            yield from note("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {error}")
+            said = redactor_of_job(job).redact(str(error))
+            yield from note("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {said}")
             continue
         body = summaries["task"] if isinstance(document, Task) else summaries["job"]
         made.append(

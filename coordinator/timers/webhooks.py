@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import os
 import random
+import socket
 
 import aiohttp
 import structlog
@@ -98,7 +100,7 @@ class Webhooks:
             ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return False, f"{type(error).__name__}: {error}"
+            return False, reason_of(error)
         if status < 300:
             return True, None
         return status < 500 and status not in AGAIN, f"the receiver answered {status}"
@@ -119,6 +121,17 @@ class Webhooks:
             fields["due_at"] = self._store.now() + int(self._delay(delivery.attempts) * SECOND)
         where = {"state": "PENDING", "attempts": delivery.attempts}
         await self._store.change(Change(kind=Delivery, id=delivery.id, where=where, set=fields))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a try failed, without what the error says of the address or the headers: a secret may stand there."""
+    cause = getattr(error, "os_error", error)
+    said = ""
+    if isinstance(cause, socket.gaierror):
+        said = cause.strerror or ""
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        said = os.strerror(cause.errno)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def signed(id: str, timestamp: str, body: bytes, secret: str) -> dict[str, str]:
