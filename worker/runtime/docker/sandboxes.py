@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST = 32
 """Sandboxes kept at once, however many slots there are."""
 FAULTS = 3
 """Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
+_BECOMING = 5.0
+"""Seconds that a started container's process has to become its program, on a busy machine."""
 _LOCAL_NAMES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -161,8 +164,13 @@ class Sandboxes:
 
 
 def _check_seen(namespace: Namespace, process: int) -> None:
-    if namespace.program() != pause.PROGRAM or not is_own(process):
-        raise LookupError("the engine's processes cannot be seen from here")
+    until = time.monotonic() + _BECOMING
+    while namespace.program() != pause.PROGRAM:  # it is still the one that starts it
+        if time.monotonic() > until:
+            raise LookupError("the engine's processes cannot be seen from here")
+        time.sleep(0.005)
+    if not is_own(process):
+        raise LookupError("the engine gives no network namespaces")
 
 
 def _body(node_id: str) -> dict[str, Any]:

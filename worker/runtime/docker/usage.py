@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -66,11 +67,15 @@ class Cgroups(ABC):
 
 
 def _remove_tree(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it is gone, or a process is still in it
-        for below in folder.iterdir():
-            if below.is_dir():
+    try:
+        folder.rmdir()  # the files in it are the kernel's and don't count
+    except FileNotFoundError:
+        return
+    except OSError:
+        with contextlib.suppress(OSError):  # a process is still in it
+            for below in folder.glob("*/"):
                 _remove_tree(below)
-        folder.rmdir()
+            folder.rmdir()
 
 
 class CgroupsV1(Cgroups):
@@ -92,14 +97,16 @@ class CgroupsV1(Cgroups):
 
     def folders(self, run: str) -> list[Path]:
         """As promised above."""
-        return [
-            hierarchy / self.parent / run
-            for hierarchy in ROOT.iterdir()
-            if not hierarchy.is_symlink() and hierarchy.is_dir()
-        ]
+        return [hierarchy / self.parent / run for hierarchy in _hierarchies()]
 
     def _file(self, controller: str, run: str, name: str) -> Path:
         return ROOT / controller / self.parent / run / name
+
+
+@cache
+def _hierarchies() -> list[Path]:
+    found = ROOT.iterdir()
+    return [folder for folder in found if not folder.is_symlink() and folder.is_dir()]
 
 
 class CgroupsV2(Cgroups):
