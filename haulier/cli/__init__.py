@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from haulier.cli import cluster, documents, jobs, logs, run, settings
+from haulier.cli import audit, cluster, documents, jobs, logs, run, settings
 from haulier.cli.calls import FAULT, INTERRUPTED
 from haulier.cli.output import complain
 from haulier.errors import HaulierError
@@ -23,7 +23,7 @@ def cli() -> None:
     """Haulier: a workflow engine. Short YAML jobs, each step a container."""
 
 
-for _module in (run, jobs, logs, cluster, documents, settings):
+for _module in (run, jobs, logs, cluster, audit, documents, settings):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

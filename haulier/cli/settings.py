@@ -22,7 +22,7 @@ from shared.config.show import as_toml
 def config(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
     """Print the settings in effect and where each came from, with secrets masked."""
     try:
-        loaded = load([_override(text) for text in assignments], file=file)
+        loaded = load([override(text) for text in assignments], file=file)
     except ConfigurationError as error:
         complain(str(error))
         return MISUSE
@@ -35,7 +35,8 @@ def config(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int
     return 0
 
 
-def _override(text: str) -> Override:
+def override(text: str) -> Override:
+    """Return what `--set text` says. Raises `BadParameter`."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise click.BadParameter("must be KEY=VALUE, like engine.beat=2s", param_hint="--set")

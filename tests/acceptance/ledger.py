@@ -14,12 +14,12 @@ class Ledger:
     """A file that the scripts of a test write into; a line of a few words is appended whole."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.touch()
 
     def script(self, work: str = "", name: str = "") -> str:
         """Return a script that does `work` between its two lines; each names it, its task and its process."""
-        told = f'"$HAULIER_TASK_ID $HAULIER_ATTEMPT $$ {name}" >> {self._path}'
+        told = f'"$HAULIER_TASK_ID $HAULIER_ATTEMPT $$ $(date +%s.%N) {name}" >> {self.path}'
         return f"echo start {told}\n{work}\necho end {told}\n"
 
     def task(self, work: str = "", name: str = "task", **fields: Any) -> dict[str, Any]:
@@ -31,10 +31,10 @@ class Ledger:
         return {"name": "job", "tasks": list(tasks), **fields}
 
     def lines(self, word: str) -> list[list[str]]:
-        """Return what the lines that begin with `word` say: task, attempt, process and name."""
+        """Return what the lines that begin with `word` say: task, attempt, process, time and name."""
         return [
             words[1:]
-            for line in self._path.read_text().splitlines()
+            for line in self.path.read_text().splitlines()
             if (words := line.split()) and words[0] == word
         ]
 

@@ -1,0 +1,56 @@
+"""`haulier audit`: whether anything was lost, left or done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Final
+
+import click
+import msgspec
+
+from haulier.cli.calls import FAULT, MISUSE
+from haulier.cli.output import complain, note, show_table
+from haulier.cli.settings import override
+from shared.config import ConfigurationError, load
+from shared.durations import duration_seconds
+from shared.errors import HaulierError
+
+
+@click.command()
+@click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
+@click.option(
+    "--patience",
+    default="90s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long a thing may take to be put right by itself.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def audit(file: str | None, assignments: tuple[str, ...], patience: str, as_json: bool) -> int:
+    """Look for what is stuck, left over or done twice; exit 0 if there is nothing.
+
+    It reads the datastore, the broker's queues and the engine of this host by the settings of a
+    coordinator or worker, and changes nothing. 1: there is something. 2: it could not look.
+    """
+    from haulier.auditing import audit as audited
+
+    try:
+        seconds = duration_seconds(patience)
+        loaded = load([override(text) for text in assignments], file=file)
+        report = asyncio.run(audited(loaded.config, seconds))
+    except (ConfigurationError, HaulierError, ValueError) as error:
+        complain(str(error))
+        return MISUSE
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(report), indent=2, ensure_ascii=False))
+    else:
+        rows = [(found.what, found.subject, found.detail) for found in report.findings]
+        show_table(("WHAT", "WHERE", "DETAIL"), rows, "clean")
+    for what in report.not_seen:
+        note(f"not looked at: {what}")
+    return FAULT if report.findings else 0
+
+
+COMMANDS: Final = (audit,)
