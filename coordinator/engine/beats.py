@@ -119,10 +119,11 @@ def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
 
 
 def _not_granted(node: Node, held: Held) -> Flow[None]:
-    """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it."""
-    task = yield from get(Task, held.task_id)
-    lost = task is not None and task.nonce == held.nonce and task.lost_by == runs.LOST_BY_LEASE
-    if task is not None and lost and (yield from runs.taken_back(task, node)):
+    """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it.
+
+    Another beat may take it back at the same time, so that a look that sees it granted after all ends there."""
+    task = yield from runs.counting(held.task_id, held.nonce, node)
+    if task is not None:
         if held.role == "ended":
             yield from send(node.id, SendEnd(nonces=[held.nonce]))
         return

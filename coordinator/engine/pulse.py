@@ -27,6 +27,10 @@ FORCE_INTERVAL: Micros = 300 * SECOND
 """A coordinator whose own link broke may begin a new era once in so long."""
 
 
+TRIES = 20
+"""All queues' probes are taken at about the same time, in every coordinator: so often one tries to move its stamp."""
+
+
 def read_pulse() -> Flow[Pulse]:
     """Return the stored pulse, making it where there is none."""
     pulse = yield from get(Pulse, ID)
@@ -40,6 +44,13 @@ def read_pulse() -> Flow[Pulse]:
 
 def probe_taken(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[None]:
     """Move a queue's stamp to a probe that was taken at `taken_at`, a handler's deadline ago."""
+    for _ in range(TRIES):
+        if (yield from _moved(queue, sent_at, taken_at)):
+            return
+
+
+def _moved(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[bool]:
+    """Try to move a stamp on; False where somebody else moved one at the same time."""
     pulse = yield from read_pulse()
     at = yield from now()
     stored = pulse.stamps.get(queue, 0)
@@ -49,22 +60,33 @@ def probe_taken(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[None]:
     fields: dict[str, Any] = {"moved_at": at, "rev": pulse.rev + 1}
     if stood_still:
         fields["era_at"] = at
-        yield from note("new_era", queue)
     if stood_still or sent_at > stored:
         fields["stamps"] = {**pulse.stamps, queue: sent_at}
-    yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+    image = yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+    if image is not None and stood_still:
+        yield from note("new_era", queue)
+    return image is not None
 
 
 def link_was_lost(coordinator: str) -> Flow[None]:
     """Begin a new era: this coordinator's own connection to the broker was lost and is back."""
+    for _ in range(TRIES):
+        if (yield from _forced(coordinator)):
+            return
+
+
+def _forced(coordinator: str) -> Flow[bool]:
+    """Try to begin a new era; False where the pulse was moved at the same time."""
     pulse = yield from read_pulse()
     at = yield from now()
     if at - pulse.forced.get(coordinator, 0) < FORCE_INTERVAL:
-        return
+        return True
     recent = {name: when for name, when in pulse.forced.items() if at - when < FORCE_INTERVAL}
     fields = {"era_at": at, "rev": pulse.rev + 1, "forced": {**recent, coordinator: at}}
-    if (yield from change(Pulse, ID, {"rev": pulse.rev}, fields)) is not None:
+    image = yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+    if image is not None:
         yield from note("new_era", coordinator)
+    return image is not None
 
 
 def expire_leases() -> Flow[list[Document]]:

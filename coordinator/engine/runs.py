@@ -42,10 +42,18 @@ WAITING = In((states.PENDING, states.SCHEDULED))
 MAY_END = In((states.RUNNING, states.PENDING, states.SCHEDULED))
 """States in which the end of a task's last run counts: RUNNING, or lost by lease and not yet granted again."""
 
+LOOKS = 3
+"""So often a run is looked at that somebody else changes at the same time."""
+
 LEASE_LEFT: Micros = 15 * SECOND
 """A claim is heard only of a node whose lease lasts this long."""
 
 LOST_BY_LEASE = "lease"
+GIVEN_BACK = "given back"
+"""`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
+
+COUNTS = In((None, LOST_BY_LEASE))
+"""`lost_by` of a run whose end counts."""
 
 
 # --- claim and grant ----------------------------------------------------------------------------------------------
@@ -102,17 +110,23 @@ def _second_look(claim: Claim, node: Node, at: Micros) -> Flow[Task | None]:
     task = yield from get(Task, claim.task_id)
     reason = "there is no such task"
     if task is not None:
-        if task.nonce == claim.nonce and task.state == states.RUNNING:
-            return task
-        if task.state in WAITING.values and task.run != claim.run:
+        if task.nonce == claim.nonce:
+            task = yield from counting(task.id, claim.nonce, node)
+            if task is not None:
+                return task
+        elif task.state in WAITING.values and task.run != claim.run:
             image = yield from _grant(claim, node, task.run, at)
             if image is not None:
                 return image
-        reason = (
-            f"the task is {task.state}" if task.state != states.RUNNING else "it runs elsewhere"
-        )
+        reason = _why_refused(task)
     yield from send(claim.node_id, Refused(task_id=claim.task_id, nonce=claim.nonce, reason=reason))
     return None
+
+
+def _why_refused(task: Task | None) -> str:
+    if task is None:
+        return "this run is over"
+    return f"the task is {task.state}" if task.state != states.RUNNING else "it runs elsewhere"
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -136,7 +150,7 @@ def run_ended(end: RunEnded) -> Flow[list[Document]]:
     )
     if end.ok:
         fields["progress"] = 100.0
-    where = {"state": MAY_END, "run": end.run, "nonce": end.nonce}
+    where = {"state": MAY_END, "run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
     add = (intent(ENDED, at), *task_hooks(job, state, at))
     image = yield from change(Task, end.task_id, where, fields, add=add)
     if image is None:
@@ -203,15 +217,18 @@ def handed_back(message: HandedBack) -> Flow[list[Document]]:
 def back_to_pending(task: Task, lost_by: str, *, costs: bool) -> Flow[list[Document]]:
     """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it.
 
-    Where its lease ran out (`lost_by`) the run may still be taken back: its number and nonce stay until the next
-    grant. Otherwise they are forgotten."""
+    Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
+    otherwise it is over for good. One run costs at most one loss."""
+    if task.lost_by == GIVEN_BACK:
+        return []
     at = yield from now()
-    lost = task.lost + (1 if costs else 0)
+    lost = task.lost + (1 if costs and task.lost_by is None else 0)
     where = {
         "state": states.RUNNING if lost_by else MAY_END,
         "run": task.run,
         "nonce": task.nonce,
         "epoch": task.epoch,
+        "lost_by": task.lost_by,
     }
     if lost > (yield from bounds()).redeliveries:
         return (yield from _given_up(task, where, lost, at))
@@ -219,10 +236,10 @@ def back_to_pending(task: Task, lost_by: str, *, costs: bool) -> Flow[list[Docum
         "state": states.PENDING,
         "lost": lost,
         "published_at": at,
-        "lost_by": lost_by or None,
+        "lost_by": lost_by or GIVEN_BACK,
     }
     if not lost_by:
-        fields |= {"nonce": None, "node_id": None, "epoch": None}
+        fields |= {"node_id": None, "epoch": None}
     image = yield from change(Task, task.id, where, fields)
     if image is not None:
         yield from note("run_lost" if costs else "run_handed_back", task.id)
@@ -238,8 +255,24 @@ def _given_up(task: Task, where: dict[str, Any], lost: int, at: Micros) -> Flow[
     return [image] if image else []
 
 
-def taken_back(task: Task, node: Node) -> Flow[bool]:
-    """Take back a run that was lost by lease and is not granted again: its node is still there and has it."""
+def counting(task_id: str, nonce: str, node: Node) -> Flow[Task | None]:
+    """Return the task of which `nonce` is the run that counts, RUNNING, or None: one that was only lost by lease is
+    taken back, as its node is there after all."""
+    for _ in range(LOOKS):
+        task = yield from get(Task, task_id)
+        if task is None or task.nonce != nonce or task.lost_by not in COUNTS.values:
+            return None
+        if task.state == states.RUNNING:
+            return task
+        if task.state not in WAITING.values:
+            return None
+        if (yield from _taken_back(task, node)):
+            return task
+    return None
+
+
+def _taken_back(task: Task, node: Node) -> Flow[bool]:
+    """Take back a run that was lost by lease and is not granted again."""
     fields = {
         "state": states.RUNNING,
         "epoch": node.epoch,
