@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import follow_ups
+from coordinator.engine import composites, follow_ups
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import Items, Task
 from tests.unit.engine.steps import Stepper, changes
@@ -236,38 +236,47 @@ async def test_a_child_that_can_not_be_evaluated_fails_its_parent(world: World) 
     await world.check_at_rest()
 
 
-async def test_many_children_come_in_batches(world: World) -> None:
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composites, "BATCH", 20)
+    monkeypatch.setattr(composites, "CHUNK_ITEMS", 30)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("condition", ["true", "false"])
+async def test_many_children_come_in_batches(world: World, condition: str) -> None:
     await world.worker(slots=50)
-    job_id = await world.submit(each("1..450", step("c")))
+    job_id = await world.submit(each("1..45", step("c", **{"if": condition})))
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
-    assert len(await world.tasks(job_id)) == 451
-    assert {len(items.values) for items in await world.store.find(Items, {})} == {450}
+    assert len(await world.tasks(job_id)) == 46
+    chunks = await world.store.find(Items, {}, ("first",))
+    assert [(chunk.first, len(chunk.values)) for chunk in chunks] == [(0, 30), (30, 15)]
     await world.check_at_rest()
 
 
+@pytest.mark.usefixtures("small_batches")
 async def test_an_expansion_that_stopped_between_batches_goes_on(world: World) -> None:
     await world.worker(slots=50)
-    job_id = await world.submit(each("1..450", step("c"), concurrency=40))
+    job_id = await world.submit(each("1..45", step("c"), concurrency=30))
     (job, dying) = await _expanding(world, job_id)
-    await dying.until(
-        changes(Task, expanded_to=200)
-    )  # children are there, the parent does not know
+    await dying.until(changes(Task, expanded_to=20))  # children are there, the parent does not know
     await world.replace(world.coordinators[0])
     await world.heal(30)
     assert await world.state(job) == "COMPLETED"
     indexes = sorted(task.index for task in await world.tasks(job_id) if task.parent_id)
-    assert indexes == list(range(450))
+    assert indexes == list(range(45))
     await world.check_at_rest()
 
 
+@pytest.mark.usefixtures("small_batches")
 async def test_an_expansion_is_not_begun_twice_while_it_goes_on(world: World) -> None:
     """Each batch says that it is alive: no sweeper takes it for forgotten."""
-    job_id = await world.submit(each("1..650", step("c"), concurrency=1))
+    job_id = await world.submit(each("1..65", step("c"), concurrency=1))
     (_, slow) = await _expanding(world, job_id)
-    await slow.until(changes(Task, expanded_to=200))
+    await slow.until(changes(Task, expanded_to=20))
     world.clock.advance(4)
-    await slow.until(changes(Task, expanded_to=600))
+    await slow.until(changes(Task, expanded_to=60))
     world.clock.advance(4)
     await world.coordinators[0].sweeper._overdue()
     assert world.counts().get("swept_overdue", 0) == 0

@@ -1,0 +1,178 @@
+"""The pulse: no backlog, outage or frozen coordinator makes live work look dead; dead work is found."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator.engine import pulse
+from shared.model.documents import SECOND, Node, Pulse
+from shared.model.messages import COMPLETED, ERROR, HEARTBEAT
+from tests.unit.engine.steps import Stepper
+from tests.unit.engine.world import World, step
+
+
+async def stored(world: World) -> Pulse:
+    found = await world.store.get(Pulse, pulse.ID)
+    assert found is not None
+    return found
+
+
+async def taken(world: World, queue: str, sent: int, came: int | None = None) -> None:
+    await world.conductor.carry_out(pulse.probe_taken(queue, sent, sent if came is None else came))
+
+
+async def steady(world: World, seconds: int = 60) -> None:
+    """Let probes come through for a while."""
+    for _ in range(seconds // 5):
+        world.clock.advance(5)
+        await world.pulse()
+
+
+async def test_stamps_move_forward_only(world: World) -> None:
+    await steady(world, 10)
+    at = (await stored(world)).stamps[COMPLETED]
+    await taken(world, COMPLETED, at - 3 * SECOND)
+    assert (await stored(world)).stamps[COMPLETED] == at
+    await taken(world, COMPLETED, at + SECOND)
+    assert (await stored(world)).stamps[COMPLETED] == at + SECOND
+
+
+async def test_probes_of_all_queues_at_once_all_count(world: World) -> None:
+    await steady(world, 30)
+    world.clock.advance(5)
+    sent = world.clock.now - 10 * SECOND
+    flows = [
+        Stepper(world.conductor, pulse.probe_taken(queue, sent, sent)) for queue in pulse.PROBED
+    ]
+    for flow in flows:
+        await flow.until(lambda effect: hasattr(effect, "set"))
+    await asyncio.gather(*(flow.finish() for flow in flows))
+    assert set((await stored(world)).stamps.values()) == {sent}
+
+
+async def test_a_steady_pulse_is_one_era(world: World) -> None:
+    await world.pulse()
+    began = (await stored(world)).era_at
+    await steady(world, 120)
+    assert (await stored(world)).era_at == began
+
+
+@pytest.mark.parametrize("what", ["slow", "behind", "pause"])
+async def test_a_new_era_begins_when_things_stood_still(world: World, what: str) -> None:
+    await steady(world)
+    world.clock.advance(5)
+    now, began = world.clock.now, (await stored(world)).era_at
+    if what == "slow":
+        await taken(world, COMPLETED, now - 25 * SECOND, now - 10 * SECOND)
+    elif what == "behind":
+        await taken(world, COMPLETED, (await stored(world)).stamps[COMPLETED] - 15 * SECOND)
+    else:
+        world.clock.advance(25)
+        await world.pulse()
+    assert (await stored(world)).era_at > began
+
+
+async def test_a_lost_link_begins_a_new_era_once_in_five_minutes(world: World) -> None:
+    await steady(world)
+    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    first = (await stored(world)).era_at
+    assert first == world.clock.now
+    await steady(world, 100)
+    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    assert (await stored(world)).era_at == first
+    await world.conductor.carry_out(pulse.link_was_lost("c2"))
+    assert (await stored(world)).era_at == world.clock.now
+    await steady(world, 300)
+    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    assert (await stored(world)).era_at == world.clock.now
+    assert set((await stored(world)).forced) == {"c1"}
+
+
+async def test_a_forced_era_is_not_lost_to_a_probe_at_the_same_time(world: World) -> None:
+    await steady(world)
+    forcing = Stepper(world.conductor, pulse.link_was_lost("c1"))
+    await forcing.until(lambda effect: hasattr(effect, "set"))
+    await world.pulse()
+    await forcing.finish()
+    assert (await stored(world)).era_at == world.clock.now
+
+
+async def lapsed(world: World) -> bool:
+    await world.conductor.handle(pulse.expire_leases())
+    node = await world.store.get(Node, "w")
+    assert node is not None
+    return node.closed
+
+
+async def test_the_lease_of_a_dead_node_runs_out_within_a_minute(world: World) -> None:
+    await steady(world)
+    worker = await world.worker()
+    await worker.kill()
+    for _ in range(9):  # 45 s: the lease, and the probes' way
+        await steady(world, 5)
+        if await lapsed(world):
+            break
+    assert await lapsed(world)
+    assert world.clock.now > 0
+
+
+async def test_no_lease_runs_out_before_its_end_is_behind_the_pulse(world: World) -> None:
+    await steady(world)
+    await world.worker()
+    for _ in range(8):
+        world.clock.advance(5)
+        for queue in (COMPLETED, HEARTBEAT):
+            await taken(world, queue, world.clock.now - 10 * SECOND)
+    assert not await lapsed(world)  # `error` stands still: an end may be waiting in it
+    await taken(world, ERROR, world.clock.now - 10 * SECOND)
+    assert not await lapsed(world)  # that began a new era
+
+
+async def test_no_lease_runs_out_in_a_young_era(world: World) -> None:
+    await steady(world)
+    await world.worker()
+    await steady(world, 35)
+    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    await steady(world, 40)
+    assert not await lapsed(world)
+    await steady(world, 5)
+    assert await lapsed(world)
+
+
+async def test_without_probes_no_lease_runs_out(world: World) -> None:
+    await world.worker()
+    world.clock.advance(1000)
+    assert not await lapsed(world)
+
+
+async def test_a_node_that_beats_keeps_its_lease(world: World, folder: Path) -> None:
+    worker = await world.worker()
+    for _ in range(30):
+        world.clock.advance(5)
+        await worker.beat()
+        await world.settle()
+        await world.pulse()
+        assert not await lapsed(world)
+
+
+async def test_a_killed_workers_task_runs_elsewhere_within_a_minute(world: World) -> None:
+    await steady(world)
+    worker = await world.worker()
+    other = await world.worker("other", slots=0, default=0)
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    await worker.kill()
+    died = world.clock.now
+    other.queues = {"default": 1}
+    other._slots = [("default", await world.broker.slot("default"))]
+    while await world.state(job_id) != "COMPLETED":
+        await world.tick()
+        await world.run()
+        assert world.clock.now - died <= 60 * SECOND
+    assert (await world.task(job_id, "a")).run == 2
+    await world.check_at_rest()
