@@ -49,6 +49,7 @@ class Commands:
         job = self._made(definition, actor, key, body_hash)
         if not await self._store.insert(job):
             return await self._first_of(job)
+        await self._conductor.tell(job)
         self._announce(job)
         return job
 

@@ -42,9 +42,9 @@ class Conductor:
         self._jobs: Recent[Job] = Recent(REMEMBERED_JOBS)
         self._leases: Recent[Node] = Recent(REMEMBERED_NODES)
         self._begun: Recent[bool] = Recent(REMEMBERED_JOBS)
-        self.outbox = Outbox(store, broker, codec, self._jobs)
-        self.outbox.on_hooked = self.follow_soon
         self.events = Events(broker, store.now, bounds.redaction_keys)
+        self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
+        self.outbox.on_hooked = self.follow_soon
         self._moved: set[str] = set()
         self._following: set[asyncio.Task[None]] = set()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -178,11 +178,17 @@ class Conductor:
         except SlotTaken:
             return None
         if new:
-            await self._tell(effect.document)
+            await self.tell(effect.document)
         return new
 
     async def _insert_many(self, effect: flow.InsertMany) -> int:
-        return await self.store.insert_many(effect.documents) if effect.documents else 0
+        if not effect.documents:
+            return 0
+        new = await self.store.insert_many(effect.documents)
+        if self.events.wanted:
+            for document in effect.documents:
+                await self.tell(document)
+        return new
 
     async def _change(self, effect: Change[Document]) -> Document | None:
         image = await self.store.change(effect)
@@ -194,7 +200,7 @@ class Conductor:
             self._leases.keep(image.id, image)
         self._mark_moved(image, effect)
         if "state" in effect.set:
-            await self._tell(image)
+            await self.tell(image)
         return image
 
     def _mark_moved(self, image: Document, effect: Change[Document]) -> None:
@@ -240,7 +246,8 @@ class Conductor:
     async def _send(self, effect: flow.Send) -> None:
         await self.outbox.send(effect.node_id, effect.message)
 
-    async def _tell(self, document: Document) -> None:
+    async def tell(self, document: Document) -> None:
+        """Tell of the state of a job or task that was written, where somebody listens."""
         if not self.events.wanted:
             return
         job = await self.job(document.job_id) if isinstance(document, Task) else None

@@ -11,6 +11,7 @@ import structlog
 
 from coordinator.conductor.batching import Batcher
 from coordinator.conductor.caches import Recent
+from coordinator.conductor.events import Events
 from coordinator.engine import states
 from coordinator.engine.evaluation import DEFAULT_QUEUE, log_secrets
 from coordinator.engine.following import task_hooks
@@ -38,12 +39,18 @@ class Outbox:
     the beats say it again."""
 
     def __init__(
-        self, store: Store, broker: Broker, codec: MessageCodec, jobs: Recent[Job]
+        self,
+        store: Store,
+        broker: Broker,
+        codec: MessageCodec,
+        jobs: Recent[Job],
+        events: Events,
     ) -> None:
         self._store = store
         self._broker = broker
         self._codec = codec
         self._jobs = jobs
+        self._events = events
         self._later: Batcher[Change[Any]] = Batcher(
             self._write, delay=MARK_DELAY, size=BATCH, name="later-writes"
         )
@@ -113,11 +120,15 @@ class Outbox:
             set={"state": states.SCHEDULED, "scheduled_at": at, "published_at": at},
             add_then=hooks,
         )
-        if not hooks:
+        if not (hooks or self._events.wanted):
             self._later.add(change)
             return
         image = await self._store.change(change)
-        if image is not None:
+        if image is None:
+            return
+        if self._events.wanted:
+            self._events.tell(image, job)
+        if image.then:
             self.on_hooked([image])
 
     # --- nodes ----------------------------------------------------------------------------------------------------

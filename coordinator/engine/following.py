@@ -124,7 +124,8 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
             return (yield from composites.withdraw(job, [placed]))
         if present is not None and present.position > placed.position:
             return []
-    return (yield from released(placed))
+    follow: list[Document] = [image] if image is not None and image.then else []
+    return [*follow, *(yield from released(placed))]
 
 
 def released(task: Task) -> Flow[list[Document]]:

@@ -48,6 +48,7 @@ class Schedules:
         if at is not None:
             job = jobs.submitted(firing.fired_job(schedule, at, now))
             if await self._store.insert(job):
+                await self._conductor.tell(job)
                 self._conductor.follow_soon([job])
         await self._store.change(
             Change(
