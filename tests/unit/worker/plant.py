@@ -90,9 +90,10 @@ class HeldRuntime:
     async def sweep(
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
-        if not self.left:
+        left = [node for node in self.left if node != mine]
+        if not left:
             return 0
-        self.swept_for = list(await dead(self.left))
+        self.swept_for = list(await dead(left))
         self.swept.set()
         return len(self.swept_for)
 
