@@ -110,11 +110,12 @@ _FORMS: Final[dict[str, Callable[[Line], str]]] = {
 async def _send(follower: Follower, stream: EventStream, written: Callable[[Line], str]) -> None:
     async for line in follower.lines():
         if line is not None:
-            await stream.send(written(line), id=line.id)
-        elif stream.wanted:
-            await stream.idle()
-        else:
+            await stream.gather(written(line), id=line.id)
+            continue
+        await stream.flush()
+        if not stream.wanted:
             return
+        await stream.idle()
 
 
 async def download_job_log(request: web.Request) -> web.StreamResponse:

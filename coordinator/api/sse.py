@@ -15,6 +15,8 @@ _PATIENCE: Final = 60.0
 """Seconds that a reader may take none of what is sent before it is given up."""
 _RECONNECT: Final = 2000
 """Milliseconds that a browser waits before it comes back."""
+_TOGETHER: Final = 16 * 1024
+"""Characters of events that are put together before they are written, at the most."""
 
 
 class EventStream:
@@ -30,6 +32,8 @@ class EventStream:
             }
         )
         self._written = time.monotonic()
+        self._gathered: list[str] = []
+        self._gathered_size = 0
 
     @property
     def wanted(self) -> bool:
@@ -55,12 +59,33 @@ class EventStream:
         return isinstance(error, ConnectionError)
 
     async def send(self, data: str, *, event: str = "", id: str = "") -> None:
-        """Send an event. `ConnectionError` where the reader is gone or takes nothing for a minute."""
+        """Send an event, behind those that were gathered.
+
+        `ConnectionError` where the reader is gone or takes nothing for a minute."""
+        await self.gather(data, event=event, id=id)
+        await self.flush()
+
+    async def gather(self, data: str, *, event: str = "", id: str = "") -> None:
+        """Let an event wait until there are many or `flush` is called: a write for each costs more than the event.
+
+        Errors as for `send`."""
         lines = [f"event: {event}"] if event else []
         if id:
             lines.append(f"id: {id}")
         lines += [f"data: {line}" for line in data.replace("\r", "\n").split("\n")]
-        await self._write("\n".join(lines) + "\n\n")
+        text = "\n".join(lines) + "\n\n"
+        self._gathered.append(text)
+        self._gathered_size += len(text)
+        if self._gathered_size >= _TOGETHER:
+            await self.flush()
+            await asyncio.sleep(0)  # a long log that a fast reader takes must leave room for others
+
+    async def flush(self) -> None:
+        """Send what was gathered. Errors as for `send`."""
+        if self._gathered:
+            text = "".join(self._gathered)
+            self._gathered, self._gathered_size = [], 0
+            await self._write(text)
 
     async def idle(self) -> None:
         """Say that nothing happens, if nothing was sent for a while."""

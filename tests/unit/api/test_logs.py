@@ -83,6 +83,17 @@ async def test_the_stream_of_what_has_ended(api: Served) -> None:
         assert json.loads(events[-1].data) == {"state": "COMPLETED"}
 
 
+async def test_a_long_log_leaves_room_for_other_requests(api: Served) -> None:
+    job, _ = await ended(api, *(["\n" * 30_000] * 4))
+    answered_meanwhile = 0
+    stream = asyncio.create_task(api.events(f"/jobs/{job}/log/stream"))
+    while not stream.done():
+        assert (await api.get("/health")).status == 200
+        answered_meanwhile += 1
+    assert len(lines(await stream)) == 120_000
+    assert answered_meanwhile > 20
+
+
 async def test_lines_as_json(api: Served) -> None:
     job, task = await ended(api, "a\n")
     (event, _) = await api.events(f"/jobs/{job}/log/stream?format=json")
