@@ -21,7 +21,7 @@ class Schedules:
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
         self._store = conductor.store
-        self._ticker = Ticker("schedules", EVERY, self._fire_due)
+        self._ticker = Ticker("schedules", EVERY, self.fire_due)
 
     def start(self) -> None:
         """Begin to look."""
@@ -31,7 +31,8 @@ class Schedules:
         """End."""
         await self._ticker.close()
 
-    async def _fire_due(self) -> None:
+    async def fire_due(self) -> None:
+        """Make the jobs that are due by now, and move their schedules on."""
         now = self._store.now()
         where = {"state": "ACTIVE", "next_at": Below(now + 1)}
         for schedule in await self._store.find(Schedule, where, ("next_at",), limit=LIMIT):

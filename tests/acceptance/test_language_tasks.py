@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,9 @@ from tests.acceptance.processes import Server, Standalone, wait_for
 pytestmark = pytest.mark.xdist_group("shell")
 
 
-def run(server: Server, *tasks: dict[str, object], **fields: object) -> dict[str, object]:
+def run(server: Server, *tasks: dict[str, Any], **fields: Any) -> Any:
     """Run a job to its end."""
-    ended: dict[str, object] = server.wait_job(server.submit(job(*tasks, **fields)))
-    return ended
+    return server.wait_job(server.submit(job(*tasks, **fields)))
 
 
 # --- if -----------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_a_composite_is_skipped_whole(shell: Standalone, kind: str) -> None:
     }[kind]
     done = run(shell, {"name": "whole", kind: composite, "if": "false"}, task(name="after"))
     assert done["state"] == "COMPLETED"
-    assert [ran["state"] for ran in done["execution"]] == ["SKIPPED", "COMPLETED"]  # type: ignore[attr-defined]
+    assert [ran["state"] for ran in done["execution"]] == ["SKIPPED", "COMPLETED"]
 
 
 # --- var and output -----------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_outputs_go_from_task_to_task_byte_for_byte(shell: Standalone) -> None:
         output="{{ tasks.b }}",
     )
     assert done["result"] == text
-    assert done["context"]["tasks"] == {"a": text, "b": text}  # type: ignore[index]
+    assert done["context"]["tasks"] == {"a": text, "b": text}
 
 
 def test_the_latest_of_a_var_wins_and_text_outside_braces_stays(shell: Standalone) -> None:
@@ -108,7 +108,7 @@ def test_the_latest_of_a_var_wins_and_text_outside_braces_stays(shell: Standalon
 def test_a_task_that_fails_has_no_result(shell: Standalone) -> None:
     done = run(shell, task('echo something > "$TORK_OUTPUT"; exit 3', var="x"))
     assert (done["state"], results(done)) == ("FAILED", [None])
-    assert "tasks" not in done["context"] or not done["context"]["tasks"]  # type: ignore[index, operator]
+    assert "tasks" not in done["context"] or not done["context"]["tasks"]
 
 
 def test_an_output_past_a_mebibyte_fails_and_is_never_cut(shell: Standalone) -> None:
@@ -154,7 +154,7 @@ def test_templates_stand_in_every_place_of_a_task(shell: Standalone) -> None:
     assert ran["run"].endswith("cat note")
     assert done["result"] == "1-first-job-abc"
     assert shell.log_of(str(done["id"])) == "{{ inputs.x }}\n{{ not expanded }}\n"
-    assert done["tasks"][1]["name"] == "named {{ inputs.x }}"  # type: ignore[index]
+    assert done["tasks"][1]["name"] == "named {{ inputs.x }}"
 
 
 def test_cmd_is_a_template_and_entrypoint_is_not(shell: Standalone) -> None:
@@ -172,7 +172,7 @@ def test_a_template_that_fails_names_the_task_and_the_place(shell: Standalone) -
     done = run(shell, task(name="broken", env={"A": "{{ int('x') }}"}))
     assert done["state"] == "FAILED"
     assert "broken" in str(done["error"])
-    (ran,) = done["execution"]  # type: ignore[misc]
+    (ran,) = done["execution"]
     assert ran["state"] == "FAILED"
     assert ran["error"]
 
@@ -247,7 +247,7 @@ def test_a_queue_without_a_worker_keeps_its_tasks(shell: Standalone) -> None:
 def test_a_task_that_takes_too_long_is_stopped_and_failed(shell: Standalone) -> None:
     done = run(shell, task("sleep 60 & sleep 60", timeout="700ms"))
     assert done["state"] == "FAILED"
-    (ran,) = done["execution"]  # type: ignore[misc]
+    (ran,) = done["execution"]
     assert "700ms" in ran["error"]
     assert 0.6 < seconds(ran["failedAt"]) - seconds(ran["startedAt"]) < 4
 
@@ -293,7 +293,7 @@ def test_defaults_reach_each_task_that_does_not_set_its_own(shell: Standalone) -
 def test_a_completed_job_goes_away_with_its_tasks_and_logs(shell: Standalone) -> None:
     done = run(shell, task("echo soon gone"), autoDelete={"after": "1s"})
     assert done["state"] == "COMPLETED"
-    task_id = done["execution"][0]["id"]  # type: ignore[index]
+    task_id = done["execution"][0]["id"]
     paths = (f"/jobs/{done['id']}", f"/tasks/{task_id}", f"/tasks/{task_id}/log")
     wait_for(lambda: {shell.call("GET", path)[0] for path in paths} == {404}, 20, "all gone")
 

@@ -258,7 +258,7 @@ def test_a_delivery_is_tried_again_with_growing_delays(shell: Standalone, hooks:
 
 def test_a_delivery_survives_a_crash(standalone: Make, hooks: Receiver) -> None:
     server = standalone()
-    hooks.answer = lambda request, before: 200 if before else 500
+    hooks.answer = lambda _request, before: 200 if before else 500
     hook = {"url": hooks.url + "/job", "if": "job.state == 'COMPLETED'"}
     job_id = server.submit(job(task(), webhooks=[hook]))
     wait_for(lambda: hooks.at("/job"), 20, "the first try")

@@ -1,0 +1,150 @@
+"""When schedules fire: on time, once each however many look, made up only where that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coordinator.commands import Commands
+from coordinator.conductor import Conductor
+from coordinator.engine.flow import Bounds
+from coordinator.store.port import Change
+from coordinator.timers.schedules import Schedules
+from shared.broker.memory import MemoryBroker
+from shared.model import language
+from shared.model.documents import GUEST, SECOND, Job, Schedule
+from shared.model.sealing import MessageCodec
+from tests.unit.engine.clock import Clock, ClockedStore
+
+
+class Plant:
+    """Two coordinators' schedules over one store and one clock."""
+
+    def __init__(self, store: ClockedStore, broker: MemoryBroker) -> None:
+        codec = MessageCodec(None)
+        self.store = store
+        self.clock = store.test_clock
+        conductors = [Conductor(store, broker, Bounds(), codec) for _ in range(2)]
+        self.commands = Commands(conductors[0], broker, codec)
+        self.schedules = [Schedules(conductor) for conductor in conductors]
+
+    async def make(self, cron: str, **fields: str) -> Schedule:
+        """Store a schedule."""
+        definition = language.Job(
+            name="job",
+            tasks=[language.Task(name="task", run="true")],
+            schedule=language.Schedule(cron=cron, **fields),
+        )
+        return await self.commands.schedule(definition, GUEST)
+
+    async def look(self) -> None:
+        """Have every coordinator look at what is due, one after another."""
+        for schedules in self.schedules:
+            await schedules.fire_due()
+
+    async def fired(self, schedule: Schedule) -> list[Job]:
+        """Return the jobs that a schedule made, oldest first."""
+        jobs = await self.store.find(Job, {}, order=("created_at",))
+        return [job for job in jobs if job.schedule and job.schedule.id == schedule.id]
+
+    async def next_at(self, schedule: Schedule) -> datetime:
+        """Return when it fires next."""
+        found = await self.store.get(Schedule, schedule.id)
+        assert found is not None
+        assert found.next_at is not None
+        return datetime.fromtimestamp(found.next_at / SECOND, UTC)
+
+
+@pytest.fixture
+async def plant(folder: Path) -> AsyncIterator[Plant]:
+    store = ClockedStore(folder / "haulier.db", Clock())
+    await store.start()
+    broker = MemoryBroker()
+    await broker.start()
+    made = Plant(store, broker)
+    yield made
+    await broker.close()
+    await store.close()
+
+
+async def test_each_firing_makes_one_job_however_many_look(plant: Plant) -> None:
+    schedule = await plant.make("@every 10s")
+    for _ in range(35):
+        plant.clock.advance(1)
+        await plant.look()
+    assert len(await plant.fired(schedule)) == 3
+
+
+async def test_a_firing_that_was_stored_but_not_moved_on_makes_no_second_job(plant: Plant) -> None:
+    schedule = await plant.make("@every 10s")
+    plant.clock.advance(10)
+    await plant.schedules[0].fire_due()
+    back = Change(kind=Schedule, id=schedule.id, set={"next_at": schedule.next_at})
+    await plant.store.change(back)
+    await plant.schedules[1].fire_due()
+    assert len(await plant.fired(schedule)) == 1
+
+
+@pytest.mark.parametrize(("catchup", "made_up"), [("", 0), ("none", 0), ("last", 1)])
+async def test_missed_firings_are_made_up_only_where_asked_and_then_the_latest(
+    plant: Plant, catchup: str, made_up: int
+) -> None:
+    schedule = await plant.make("@every 1m", catchup=catchup)
+    plant.clock.advance(10 * 60 + 30)
+    await plant.look()
+    await plant.look()
+    assert len(await plant.fired(schedule)) == made_up
+    plant.clock.advance(30)
+    await plant.look()
+    assert len(await plant.fired(schedule)) == made_up + 1
+
+
+async def test_a_late_look_within_the_grace_time_still_fires(plant: Plant) -> None:
+    schedule = await plant.make("@every 1m")
+    plant.clock.advance(60 + 10)
+    await plant.look()
+    assert len(await plant.fired(schedule)) == 1
+
+
+@pytest.mark.parametrize(
+    ("day", "timezone", "time"),
+    [
+        ((2026, 1, 15), "Europe/Berlin", "05:30"),
+        ((2026, 7, 15), "Europe/Berlin", "04:30"),
+        ((2026, 1, 15), "", "06:30"),
+        ((2026, 7, 15), "Asia/Kolkata", "01:00"),
+    ],
+)
+async def test_fields_are_read_in_the_schedules_zone(
+    plant: Plant, day: tuple[int, int, int], timezone: str, time: str
+) -> None:
+    plant.clock.now = int(datetime(*day, tzinfo=UTC).timestamp()) * SECOND
+    schedule = await plant.make("30 6 * * *", timezone=timezone)
+    at = await plant.next_at(schedule)
+    assert (at.date(), at.strftime("%H:%M")) == (datetime(*day).date(), time)  # noqa: DTZ001 a day only
+
+
+async def test_across_a_change_of_daylight_saving_it_fires_once_a_day(plant: Plant) -> None:
+    plant.clock.now = int(datetime(2026, 3, 28, 0, 0, tzinfo=UTC).timestamp()) * SECOND
+    schedule = await plant.make("30 2 * * *", timezone="Europe/Berlin")
+    for _ in range(72 * 60):
+        plant.clock.advance(60)
+        await plant.schedules[0].fire_due()
+    assert len(await plant.fired(schedule)) == 3
+
+
+async def test_a_pause_ends_the_firings_and_a_resume_makes_none_up(plant: Plant) -> None:
+    schedule = await plant.make("@every 1m", catchup="last")
+    await plant.commands.pause_schedule(schedule)
+    plant.clock.advance(600)
+    await plant.look()
+    assert await plant.fired(schedule) == []
+    await plant.commands.resume_schedule(schedule)
+    await plant.look()
+    assert await plant.fired(schedule) == []
+    plant.clock.advance(60)
+    await plant.look()
+    assert len(await plant.fired(schedule)) == 1
