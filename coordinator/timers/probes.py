@@ -28,7 +28,7 @@ class Probes:
         self._codec = codec
         self._name = name
         self._outstanding: dict[str, Micros] = {}
-        self._ticker = Ticker("probes", INTERVAL, self._send)
+        self._ticker = Ticker("probes", INTERVAL, self.send)
         self._moving: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -41,7 +41,8 @@ class Probes:
         for task in list(self._moving):
             task.cancel()
 
-    async def _send(self) -> None:
+    async def send(self) -> None:
+        """Send a probe through each queue in which none of ours is outstanding."""
         await asyncio.gather(*(self._probe(queue) for queue in pulse.PROBED))
 
     async def _probe(self, queue: str) -> None:
@@ -58,8 +59,10 @@ class Probes:
 
     def taken(self, probe: Probe) -> None:
         """A probe was taken: move its queue's stamp on, a handler's deadline later."""
-        if probe.sender == self._name:
-            self._outstanding.pop(probe.queue, None)
+        ours = self._outstanding.get(probe.queue)
+        if ours is not None and ours <= probe.sent_at:
+            # A queue gives first what was put in first: whoever had ours, it was taken before this one.
+            del self._outstanding[probe.queue]
         task = asyncio.create_task(self._move(probe, self._conductor.store.now()), name="probe")
         self._moving.add(task)
         task.add_done_callback(self._moving.discard)

@@ -1,0 +1,83 @@
+"""The pulse goes on quickly, whichever coordinator takes whose probes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.conductor import Conductor
+from coordinator.engine.flow import Bounds
+from coordinator.store.sqlite import SqliteStore
+from coordinator.timers.probes import Probes
+from shared.broker.memory import MemoryBroker
+from shared.model.messages import COMPLETED, Probe
+from shared.model.sealing import MessageCodec
+
+
+class Bench:
+    """Two coordinators' probes, and what they send."""
+
+    def __init__(self, conductor: Conductor, broker: MemoryBroker) -> None:
+        codec = MessageCodec(None)
+        self.broker = broker
+        self.one = Probes(conductor, broker, codec, "one")
+        self.two = Probes(conductor, broker, codec, "two")
+        self._codec = codec
+
+    async def next(self) -> Probe:
+        """Take a probe from the queue `completed`."""
+        slot = await self.broker.slot(COMPLETED)
+        async with asyncio.timeout(5):
+            delivery = await slot.take()
+        await delivery.ack()
+        await slot.close()
+        probe = self._codec.decode(delivery.body)
+        assert isinstance(probe, Probe)
+        return probe
+
+    async def waiting(self) -> int:
+        """How many probes are in that queue."""
+        queue = await self.broker.queue(COMPLETED)
+        return 0 if queue is None else queue.size
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store = SqliteStore(tmp_path / "haulier.db")
+    broker = MemoryBroker(node_expiry=60.0)
+    await store.start()
+    await broker.start()
+    made = Bench(Conductor(store, broker, Bounds(), MessageCodec(None)), broker)
+    yield made
+    await made.one.close()
+    await made.two.close()
+    await broker.close()
+    await store.close()
+
+
+async def test_one_probe_a_queue_is_outstanding(bench: Bench) -> None:
+    await bench.one.send()
+    await bench.one.send()
+    assert await bench.waiting() == 1
+
+
+async def test_a_later_probe_that_is_taken_says_that_ours_was(bench: Bench) -> None:
+    await bench.one.send()
+    await bench.two.send()
+    ours, theirs = await bench.next(), await bench.next()
+    bench.two.taken(ours)
+    bench.one.taken(theirs)
+    await bench.one.send()
+    assert (await bench.next()).sender == "one"
+
+
+async def test_an_earlier_one_says_nothing_of_ours(bench: Bench) -> None:
+    await bench.two.send()
+    theirs = await bench.next()
+    await bench.one.send()
+    bench.one.taken(theirs)
+    await bench.one.send()
+    assert await bench.waiting() == 1
