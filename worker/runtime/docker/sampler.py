@@ -12,7 +12,7 @@ from docker.errors import APIError
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.docker.usage import NANO, Used
 
-_FIRST, _LONGEST = 0.1, 5.0
+_FIRST, _LONGEST = 0.5, 5.0
 
 
 class Sampler:
