@@ -10,7 +10,18 @@ from typing import Any
 import msgspec
 
 from coordinator.engine import runs, states
-from coordinator.engine.flow import Flow, bounds, change, find, get, insert, later, now, send
+from coordinator.engine.flow import (
+    Flow,
+    Started,
+    bounds,
+    change,
+    find,
+    get,
+    insert,
+    later,
+    now,
+    send,
+)
 from shared.model.documents import Document, Micros, Node, Task
 from shared.model.messages import Beat, EndStored, Granted, Held, SendEnd, Stop, node_queue
 from shared.model.writes import Below
@@ -108,7 +119,9 @@ def _missing(task: Task) -> Flow[list[Document]]:
 
 
 def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
-    """The store grants what the worker lists: repeat an answer that it missed, ask for an end that went missing."""
+    """The store grants what the worker lists: repeat an answer that it missed, ask for an end that went missing, and
+    see to it that the job runs, should whoever granted it have died before that."""
+    yield Started(task.job_id, task.started_at or 0)
     if task.epoch != node.epoch:
         where = {"nonce": task.nonce, "run": task.run, "state": states.RUNNING}
         yield from later(Task, task.id, where, {"epoch": node.epoch})

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine.world import World, world_at
+pytest.register_assert_rewrite("tests.unit.engine.world", "tests.unit.engine.audit")
+
+from tests.unit.engine.world import World, world_at  # noqa: E402 - assertions in it are to be rewritten
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.engine import beats, runs
+from coordinator.engine.flow import Started
 from shared.model.documents import SECOND, Node, Task
 from shared.model.messages import Beat, EndStored, SendEnd, Stop
 from tests.unit.engine.hands import Run, Worker
@@ -249,3 +250,18 @@ async def test_coordinators_are_nodes_too(world: World) -> None:
     beat = Beat(node_id="c", node_kind="coordinator", number=1, name="c")
     await world.conductor.handle(beats.beaten(beat))
     assert (await node(world, "c")).queue is None
+
+
+async def test_a_beat_sees_to_it_that_the_job_of_a_granted_task_runs(world: World) -> None:
+    """Whoever granted it died before that."""
+    worker = await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    (run,) = await worker.take(ask=False)
+    dying = Stepper(world.conductor, runs.claimed(worker.claim_of(run)))
+    await dying.until(lambda effect: isinstance(effect, Started))
+    await worker.hear()
+    assert await world.state(job_id) == "SCHEDULED"
+    await worker.beat()
+    await world.settle()
+    assert await world.state(job_id) == "RUNNING"

@@ -6,8 +6,9 @@ Nothing happens by itself: messages are handled when a test lets things `settle`
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,24 @@ from coordinator.timers.probes import Probes
 from coordinator.timers.sweeper import Sweeper
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Delivery, Slot
-from shared.errors import BrokerUnavailable, StoreUnavailable, Unreadable
+from shared.errors import StoreUnavailable, Unreadable
 from shared.model import language
 from shared.model.documents import SECOND, Job, Task
 from shared.model.messages import JOBS, LOGS, JobChanged
 from shared.model.sealing import MessageCodec
+from shared.model.writes import In
+from tests.faults.ports import Died
 from tests.unit.engine.audit import Audit
 from tests.unit.engine.clock import Clock, ClockedStore
 from tests.unit.engine.hands import Run, Worker
 
-Outcome = Callable[[Run], str | None]
-"""What becomes of a run: None (it succeeds), or its error."""
+HOLD = "\0hold"
+Outcome = Callable[[Run], str | Awaitable[str | None] | None]
+"""What becomes of a run: None (it succeeds), its error, or `HOLD`: it goes on."""
 
 QUEUES = [name for name in READ_BY if name != LOGS]
 ROUNDS = 2_000
 """So often something may move before a test says that it never comes to rest."""
-
-
-class Died(Exception):
-    """A coordinator's process is gone in the middle of what it did."""
 
 
 class Coordinator:
@@ -59,7 +59,34 @@ class Coordinator:
         self.probes = Probes(self.conductor, broker, codec, name)
         self.handlers = Handlers(self.conductor, self.probes)
         self.sweeper = Sweeper(self.conductor, broker, 5.0)
+        self.loses_messages = False
+        """Whether what it was handling when it died is gone, and not given back."""
         self._slots: dict[str, Slot] = {}
+
+    @property
+    def dead(self) -> bool:
+        luck = getattr(self.store, "luck", None)
+        return luck is not None and luck.dead
+
+    async def work(self) -> bool:
+        """Handle what there is; return whether there was anything."""
+        moved = False
+        while await self.handle_one():
+            moved = True
+        return await self.flush() or moved
+
+    async def sweep(self) -> bool:
+        """Sweep, and release what is due."""
+        await self.sweeper.sweep()
+        await self.conductor.handle(sweeping.release_delayed())
+        return True
+
+    async def pulse(self) -> bool:
+        """Take a probe of each queue that came a handler's deadline ago."""
+        taken = self.store.now() - self.conductor.bounds.handler_deadline
+        for queue in pulse.PROBED:
+            await self.conductor.carry_out(pulse.probe_taken(queue, taken, taken))
+        return True
 
     async def handle_one(self) -> bool:
         """Handle the next message of any of its queues; return whether there was one."""
@@ -77,8 +104,10 @@ class Coordinator:
             await self.handlers.handle(queue, self.codec.decode(delivery.body))
         except Unreadable as error:
             await delivery.bury(str(error))
-        except (Died, StoreUnavailable):
+        except StoreUnavailable:
             await delivery.requeue()
+        except Died:
+            await (delivery.ack() if self.loses_messages else delivery.requeue())
             raise
         else:
             await delivery.ack()
@@ -122,6 +151,8 @@ class World:
         """What a new coordinator is given as its store and broker."""
         self.coordinators: list[Coordinator] = []
         self.workers: list[Worker] = []
+        self.root = ""
+        """The job that a test is about, where it has one."""
         self.audit: Audit
         self._path = folder / "haulier.db"
         self._numbers = itertools.count(1)
@@ -186,10 +217,18 @@ class World:
         return await self._command(jobs.restart(await self.job(job_id)))
 
     async def _command(self, flow: Any) -> bool:
-        image = await self.conductor.carry_out(flow)
-        if image is not None:
-            self.conductor.follow_soon([image])
-        return image is not None
+        coordinator = self.coordinators[0]
+        stored = []
+
+        async def command() -> bool:
+            image = await coordinator.conductor.carry_out(flow)
+            if image is not None:
+                stored.append(image)
+                coordinator.conductor.follow_soon([image])
+            return True
+
+        await self.guarded(coordinator, command())
+        return bool(stored)
 
     # --- moving on ------------------------------------------------------------------------------------------------
 
@@ -202,12 +241,23 @@ class World:
             moved = True
         raise AssertionError("messages go round for ever")
 
+    async def guarded(self, coordinator: Coordinator, work: Awaitable[bool]) -> bool:
+        """Have a coordinator do something; should it die of that, another one comes."""
+        try:
+            moved = await work
+        except Died:
+            moved = True
+        except StoreUnavailable:
+            moved = False
+        if coordinator.dead and coordinator in self.coordinators:
+            await self.replace(coordinator)
+            return True
+        return moved
+
     async def _moved(self) -> bool:
         moved = False
-        for coordinator in self.coordinators:
-            while await coordinator.handle_one():
-                moved = True
-            moved |= await coordinator.flush()
+        for coordinator in list(self.coordinators):
+            moved |= await self.guarded(coordinator, coordinator.work())
         for worker in self.workers:
             if worker.alive:
                 moved |= bool(await worker.hear())
@@ -222,12 +272,20 @@ class World:
             moved |= await self.settle()
             for worker in self._alive():
                 for run in worker.running:
-                    moved = True
-                    await worker.end(run, outcome(run), result=run.name)
+                    moved |= await self._ended(worker, run, outcome)
             if not moved:
                 self.audit.check()
                 return
         raise AssertionError("tasks go round for ever")
+
+    async def _ended(self, worker: Worker, run: Run, outcome: Outcome) -> bool:
+        error = outcome(run)
+        if inspect.isawaitable(error):
+            error = await error
+        if error == HOLD or run.nonce not in worker.runs:
+            return False
+        await worker.end(run, error, result=run.name)
+        return True
 
     def _alive(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.alive]
@@ -245,15 +303,33 @@ class World:
 
     async def pulse(self) -> None:
         """Let a probe through each queue, taken a handler's deadline ago."""
-        taken = self.clock.now - self.bounds.handler_deadline
-        for queue in pulse.PROBED:
-            await self.conductor.carry_out(pulse.probe_taken(queue, taken, taken))
+        await self.guarded(self.coordinators[0], self.coordinators[0].pulse())
 
     async def sweep(self) -> None:
         """Have every coordinator sweep, and release what is due."""
         for coordinator in list(self.coordinators):
-            await coordinator.sweeper.sweep()
-            await coordinator.conductor.handle(sweeping.release_delayed())
+            await self.guarded(coordinator, coordinator.sweep())
+
+    async def rest(self, seconds: float, outcome: Outcome = lambda _: None) -> None:
+        """Let time go on until nothing is left to do, at most so long; then check that all is well."""
+        await self.run(outcome)
+        for _ in range(int(seconds / 5)):
+            if await self._at_rest():
+                break
+            await self.tick()
+            await self.run(outcome)
+        await self.check_at_rest()
+
+    async def _at_rest(self) -> bool:
+        busy = await self.store.find(Task, {"open": True}, limit=1)
+        active = In(("PENDING", "SCHEDULED", "RUNNING"))
+        busy_jobs = await self.store.find(Job, {"state": active}, limit=1)
+        late = self.clock.now + 1_000 * SECOND
+        overdue = [
+            *(await self.store.overdue(Job, late, 1)),
+            *(await self.store.overdue(Task, late, 1)),
+        ]
+        return not busy and not busy_jobs and not overdue
 
     async def heal(self, seconds: float = 90.0, outcome: Outcome = lambda _: None) -> None:
         """Let time go on, and workers work, until all is well."""
@@ -343,9 +419,12 @@ def _check_end(job: Job, tasks: list[Task]) -> None:
 
 
 @asynccontextmanager
-async def world_at(folder: Path, **bounds: Any) -> AsyncIterator[World]:
-    """Open a world whose store lies in `folder`."""
+async def world_at(
+    folder: Path, prepare: Callable[[World], None] = lambda _: None, **bounds: Any
+) -> AsyncIterator[World]:
+    """Open a world whose store lies in `folder`, `prepare`d before its first coordinator comes."""
     world = World(folder, Bounds(**bounds))
+    prepare(world)
     await world.start()
     try:
         yield world
@@ -356,6 +435,3 @@ async def world_at(folder: Path, **bounds: Any) -> AsyncIterator[World]:
 def step(name: str, **fields: Any) -> dict[str, Any]:
     """A container task."""
     return {"name": name, "run": "true", **fields}
-
-
-__all__ = ["BrokerUnavailable", "Died", "World", "step", "world_at"]

@@ -1,0 +1,86 @@
+"""A coordinator dies at every step of everything that it does; others go on, and all ends as it must."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from coordinator.store.port import Store
+from shared.broker.port import Broker
+from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap, at
+from tests.faults.scenarios import SCENARIOS, Scenario, played
+from tests.unit.engine.world import World, world_at
+
+QUICK = frozenset({"chain", "nothing but skipped", "hooks", "parallel fails"})
+"""Scenarios that are played in every run of the tests."""
+
+cases = pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(
+            scenario, id=scenario.name, marks=() if scenario.name in QUICK else pytest.mark.slow
+        )
+        for scenario in SCENARIOS
+    ],
+)
+
+
+def unlucky(world: World, first: Luck) -> None:
+    """Give the first coordinator this luck; those that come after it have none to fear."""
+    lucks = iter([first])
+
+    def wrapped() -> tuple[Store, Broker]:
+        luck = next(lucks, None) or Luck()
+        return FaultyStore(world.store, luck), FaultyBroker(world.broker, luck)
+
+    world.wrap = wrapped
+
+
+async def play(folder: Path, scenario: Scenario, luck: Luck, *, loses: bool = False) -> int:
+    """Play a scenario in a new world; return how many steps its first coordinator took."""
+    prepare = partial(unlucky, first=luck)
+    async with world_at(folder, prepare, job_window=scenario.window) as world:
+        world.coordinators[0].loses_messages = loses
+        await played(world, scenario)
+    return len(luck.steps)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_without_bad_luck_all_ends_as_it_must(folder: Path, scenario: Scenario) -> None:
+    await play(folder / "0", scenario, Luck())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("loses", [False, True], ids=["given back", "lost"])
+@cases
+async def test_a_death_at_any_step_is_healed(folder: Path, scenario: Scenario, loses: bool) -> None:
+    await at_every_step(folder, scenario, Mishap.DIE_BEFORE, loses=loses)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.value)
+@cases
+async def test_any_mishap_at_any_step_is_healed(
+    folder: Path, scenario: Scenario, mishap: Mishap
+) -> None:
+    await at_every_step(folder, scenario, mishap)
+
+
+async def at_every_step(
+    folder: Path, scenario: Scenario, mishap: Mishap, *, loses: bool = False
+) -> None:
+    """Play a scenario once for each of its steps, which goes wrong."""
+    number, luck = 0, Luck()
+    while number <= len(luck.steps):
+        number += 1
+        luck = Luck(at(number, mishap))
+        try:
+            await play(folder / str(number), scenario, luck, loses=loses)
+        except AssertionError as error:
+            name = luck.steps[number - 1] if number <= len(luck.steps) else "after the last step"
+            error.add_note(f"{mishap.value}, step {number}: {name}")
+            raise
+    assert number > 5
