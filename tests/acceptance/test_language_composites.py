@@ -303,11 +303,11 @@ def test_a_cancelled_subjob_cancels_its_parent_task_and_job(shell: Standalone) -
     wait_for(lambda: not active_below(shell, job_id), 10, "nothing active")
 
 
-def test_a_subjob_has_webhooks_defaults_and_tags_of_its_own(shell: Standalone) -> None:
+def test_a_subjob_has_defaults_tags_and_an_end_of_its_own(shell: Standalone) -> None:
     done = run(
         shell,
         subjob(task(), description="d", tags=["x"], defaults={"queue": "video"},
-               autoDelete={"after": "1h"}),
+               autoDelete={"after": "1h"}, wait={"timeout": "1ms"}),
         defaults={"queue": "default"},
     )  # fmt: skip
     inner = shell.job(named(done, "subjob")[0]["subjob"]["id"])

@@ -175,7 +175,7 @@ def test_names_that_sound_secret_are_redacted_declared_or_not(shell: Standalone)
     assert done["inputs"] == {"db_password": "[REDACTED]", "user": "u"}
     assert done["context"]["inputs"]["db_password"] == "[REDACTED]"
     assert done["webhooks"][0]["headers"] == {"X-Secret": "[REDACTED]", "X": "w"}
-    states = {value for value in (done["state"], done["execution"][0]["state"])}
+    states = {done["state"], done["execution"][0]["state"]}
     assert states == {"COMPLETED"}
 
 

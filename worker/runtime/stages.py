@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.durations import SECOND, duration_seconds, format_duration
 from shared.model.documents import Usage
@@ -173,20 +173,25 @@ class StagedRun(ABC):
 
     async def _small(self, when: str, index: int, small: SmallTask) -> None:
         name = f"{when} task {small.name or index + 1!r}"
-        timeout = seconds_of(small.timeout) or None
-        work = asyncio.create_task(self._stage(index, small), name=f"{when} {index}")
+        late = f"{name}: timed out after {small.timeout}"
+        ended = await self._within(seconds_of(small.timeout), self._stage(index, small), late)
         try:
-            await asyncio.wait({work}, timeout=timeout)
-            if not work.done():
-                await self._terminate()
-                raise TaskError(f"{name}: timed out after {small.timeout}")
+            check(ended)
+        except TaskError as fault:
+            raise TaskError(f"{name}: {fault}", fault.exit_code) from None
+
+    async def _within(self, seconds: float, running: Coroutine[Any, Any, Exit], late: str) -> Exit:
+        """Return how something ended; past `seconds` (0: no limit) end it and raise TaskError."""
+        work = asyncio.create_task(running, name=f"part of {self.assignment.task_id}")
+        try:
+            await asyncio.wait({work}, timeout=seconds or None)
+            if work.done():
+                return work.result()
+            await self._terminate()
+            raise TaskError(late)
         finally:
             work.cancel()
             await asyncio.wait({work})
-        try:
-            check(work.result())
-        except TaskError as fault:
-            raise TaskError(f"{name}: {fault}", fault.exit_code) from None
 
     @contextlib.contextmanager
     def _running(self, live: Live) -> Iterator[None]:

@@ -72,9 +72,18 @@ class DockerRun(StagedRun):
 
     async def _main(self) -> Exit:
         assert self._made is not None
+        task = self.assignment.task
+        first = sidecars.first_to_end(task.sidecars)
+        now = asyncio.get_running_loop().time
         with refusals():
-            async with sidecars.beside(await self._sidecars()):
-                return await self._run_part(MAIN, self.assignment.task, self._made)
+            beside = await self._sidecars()
+            began = now()
+            async with sidecars.beside(beside):
+                main = self._run_part(MAIN, task, self._made)
+                if first is None:
+                    return await main
+                left = max(0.001, began + first.seconds - now())
+                return await self._within(left, main, first.late)
 
     async def _result(self) -> str:
         assert self._made is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from shared.model.language import Probe, Sidecar
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.faults import RunLostError, TaskError
+from worker.runtime.stages import seconds_of
 from worker.runtime.tail import LINES, Tail, failure
 
 _INTERVAL = 0.1
@@ -90,6 +91,24 @@ class Beside:
             logs = self.engine.api.logs
             tail.add(await self.engine.call(logs, self.container.id, tail=LINES))
         return TaskError(failure(f"sidecar {self.sidecar.name!r}: {what}", tail))
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """How long a sidecar may run, in seconds, and what to say when it has run longer."""
+
+    seconds: float
+    late: str
+
+
+def first_to_end(sidecars: Sequence[Sidecar]) -> TimeLimit | None:
+    """Return the shortest of the sidecars' own time limits; the task fails with it. Raises TaskError."""
+    limits = [
+        TimeLimit(seconds, f"sidecar {sidecar.name!r}: timed out after {sidecar.timeout}")
+        for sidecar in sidecars
+        if (seconds := seconds_of(sidecar.timeout))
+    ]
+    return min(limits, key=lambda limit: limit.seconds, default=None)
 
 
 @contextlib.asynccontextmanager
