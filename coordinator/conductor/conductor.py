@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 REMEMBERED_JOBS = 2_000
 REMEMBERED_NODES = 10_000
+
+A_WHILE = 4.0
+"""Seconds that a handler waits for what follows from its message; less than its deadline."""
 
 _MOVES = frozenset({"open", "progress", "position"})
 """Fields of a child or sub-job whose change may move the progress of what is above it."""
@@ -99,8 +102,23 @@ class Conductor:
             steps.close()
 
     async def handle(self, steps: Flow[list[Document]]) -> None:
-        """Carry a flow out, then follow what it left to follow."""
-        await self.follow(await self.carry_out(steps))
+        """Carry a flow out, then follow what it left to follow: what takes long goes on by itself.
+
+        The flow's own writes hold the intents of the rest, so whoever waits here need not wait for that: a fan-out
+        or a cancel of many thousand tasks misses no deadline of a handler."""
+        left = await self.carry_out(steps)
+        if left:
+            await self._follow_for_a_while(left)
+
+    async def _follow_for_a_while(self, documents: Sequence[Document]) -> None:
+        following = asyncio.create_task(self.follow(documents), name="follow")
+        try:
+            await asyncio.wait({following}, timeout=A_WHILE)
+        finally:
+            if not following.done():
+                self.soon(following)
+        if following.done():
+            following.result()
 
     async def follow(self, documents: Sequence[Document]) -> None:
         """Follow the intents of documents, and of all that comes of that."""
@@ -111,13 +129,13 @@ class Conductor:
         """Follow in the background. Should that fail, the sweeper does it."""
         self.soon(self.follow(documents))
 
-    def soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def soon(self, work: Awaitable[None]) -> None:
         """Do something in the background that the sweeper does too, should it fail."""
         task = asyncio.create_task(self._quietly(work), name="follow-up")
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _quietly(self, work: Awaitable[None]) -> None:
         try:
             await work
         except HaulierError as error:
