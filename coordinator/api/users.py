@@ -73,9 +73,12 @@ async def _insert_user(api: Api, new: NewUser, roles: list[str]) -> User | None:
 
 
 async def make_first_user(api: Api) -> None:
-    """Make the configured first user, an admin, where basic auth is on and it is missing."""
+    """Make the role admin, and the configured first user who has it, where basic auth is on and they are missing."""
     settings = api.config.coordinator.middleware.basic_auth
-    if not (settings.enabled and settings.username and settings.password):
+    if not settings.enabled:
+        return
+    await api.store.insert(_role(api, ADMIN))
+    if not (settings.username and settings.password):
         return
     if await api.store.find(User, {"username": settings.username}, limit=1):
         return
@@ -106,10 +109,14 @@ async def create_role(request: web.Request) -> web.StreamResponse:
     new = await read_json(request, NewRole)
     _check_name("name", new.name)
     store = api_of(request).store
-    role = Role(id=derived_id("role", new.name), name=new.name, created_at=store.now())
+    role = _role(api_of(request), new.name)
     if not await store.insert(role):
         raise NotAllowed(f"name: {new.name} is taken")
     return answer(role_view(role))
+
+
+def _role(api: Api, name: str) -> Role:
+    return Role(id=derived_id("role", name), name=name, created_at=api.store.now())
 
 
 async def list_roles(request: web.Request) -> web.StreamResponse:
