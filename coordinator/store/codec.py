@@ -63,6 +63,10 @@ _SCALARS: Mapping[type[inspect.Type], Shape] = {
 }
 
 
+_PLAIN = frozenset({Shape.TEXT, Shape.INTEGER})
+"""Shapes that rest as they are."""
+
+
 class Field(msgspec.Struct, frozen=True):
     """A field of a document: its Python name, its name in a store, and how it rests."""
 
@@ -73,6 +77,8 @@ class Field(msgspec.Struct, frozen=True):
     sealed: bool = False
     keys: Mapping[str, str] = {}
     """Of a struct: the Python names of its fields → their names in a store."""
+    plain: bool = False
+    """Whether what rests is the value itself."""
 
 
 @functools.cache
@@ -91,7 +97,7 @@ def _field(kind: type[Document], field: inspect.Field, hint: Any) -> Field:
     if field.name == "then":
         shape = Shape.THEN
     keys = _struct_keys(inner) if shape is Shape.STRUCT else {}
-    return Field(field.name, field.encode_name, shape, hint, sealed, keys)
+    return Field(field.name, field.encode_name, shape, hint, sealed, keys, shape in _PLAIN)
 
 
 def _struct_keys(described: inspect.Type) -> dict[str, str]:
@@ -163,9 +169,9 @@ class Codec:
         try:
             return kind(
                 **{
-                    name: self.decode_value(fields[name], value)
+                    name: value if field.plain else self.decode_value(field, value)
                     for name, value in stored.items()
-                    if value is not None and name in fields
+                    if value is not None and (field := fields.get(name)) is not None
                 }
             )
         except (msgspec.MsgspecError, TypeError) as error:
@@ -208,10 +214,10 @@ class Codec:
                 return [_intent(stored) for stored in value]
             case Shape.MAP:
                 return {key_of(key): item for key, item in value.items()}
-            case Shape.LIST | Shape.STRUCT:
-                return msgspec.convert(value, field.type, strict=False)
             case Shape.FLAG:
                 return bool(value)
+            case Shape.LIST | Shape.STRUCT:
+                return msgspec.convert(value, field.type, strict=False)
             case Shape.NUMBER:
                 return float(value)
             case _:

@@ -4,6 +4,7 @@ to render.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class Order(msgspec.Struct, frozen=True):
     falling: bool
 
 
+@functools.lru_cache(maxsize=4096)
 def target_of(kind: type[Document], path: str) -> Target:
     """Return what `path` names. `ValueError` where a kind has nothing of that name."""
     name, dot, key = path.partition(".")

@@ -94,15 +94,19 @@ class Connection:
         self._name = database
         self._client: Any = None
         self._database: Any = None
+        self._collections: dict[str, Any] = {}
         self._watch: asyncio.Task[None] | None = None
         self._asked: set[asyncio.Future[Any]] = set()
         self.clock = ServerClock()
 
     def __getitem__(self, collection: str) -> Any:
         """Return a collection."""
-        if self._database is None:
-            raise StoreUnavailable("the datastore is closed")
-        return self._database[collection]
+        found = self._collections.get(collection)
+        if found is None:
+            if self._database is None:
+                raise StoreUnavailable("the datastore is closed")
+            found = self._collections[collection] = self._database[collection]
+        return found
 
     def open(self) -> None:
         """Make the client; it connects when it is used. Raises `StoreMisconfigured`."""
@@ -111,6 +115,7 @@ class Connection:
             if self._client is None:
                 self._client = AsyncIOMotorClient(self._url, **OPTIONS)
             self._database = self._client[self._name]
+            self._collections.clear()
 
     async def ask(self, call: Awaitable[T]) -> T:
         """Return what a call of the driver gives, with our errors for its own."""
@@ -151,6 +156,7 @@ class Connection:
         if self._client is not None:
             self._client.close()
         self._client = self._database = None
+        self._collections.clear()
 
 
 def _micros(moment: datetime) -> Micros:

@@ -65,7 +65,8 @@ def from_mongo(codec: Codec, kind: type[D], stored: Mapping[str, Any]) -> D:
     )
 
 
-def projection(kind: type[Document], without: Sequence[str] = ()) -> dict[str, int]:
+@functools.lru_cache(maxsize=256)
+def projection(kind: type[Document], without: tuple[str, ...] = ()) -> Mapping[str, int]:
     """Return what not to read."""
     fields = fields_of(kind)
     return dict.fromkeys((*HIDDEN, *(fields[name].stored for name in without)), 0)

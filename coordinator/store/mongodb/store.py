@@ -367,7 +367,9 @@ class MongoStore:
     ) -> list[D]:
         if limit == 0:
             return []
-        cursor = self._of(kind).find(query, projection(kind, without), skip=skip, limit=limit or 0)
+        cursor = self._of(kind).find(
+            query, projection(kind, tuple(without)), skip=skip, limit=limit or 0
+        )
         if sort:
             cursor = cursor.sort(list(sort))
         found = await self._connection.ask(cursor.to_list(None))

@@ -12,7 +12,7 @@ from coordinator.store.codec import fields_of
 from coordinator.store.search import Search, tag_tokens, words_of
 from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, quoted
 from coordinator.store.sqlite.schema import SEARCH
-from coordinator.store.sqlite.sql import Clause, listed, marks, names_of
+from coordinator.store.sqlite.sql import Clause, columns, listed, marks, names_of
 from shared.model.documents import Document, Job, Micros, Task
 
 Columns = tuple[Any, ...]
@@ -134,7 +134,7 @@ def found_jobs(
 
 
 def _by_row(connection: sqlite3.Connection, keys: Sequence[Columns]) -> list[Columns]:
-    statement = f"SELECT {listed(names_of(Job))} FROM jobs WHERE {ROW} = ?"
+    statement = f"SELECT {columns(Job)} FROM jobs WHERE {ROW} = ?"
     rows = (connection.execute(statement, key).fetchone() for key in keys)
     return [row for row in rows if row is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,16 @@ class Clause(msgspec.Struct, frozen=True):
         )
 
 
-def names_of(kind: type[Document], without: Sequence[str] = ()) -> list[str]:
+@functools.lru_cache(maxsize=256)
+def names_of(kind: type[Document], without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the columns to read of a kind."""
-    return [name for name in fields_of(kind) if name not in without]
+    return tuple(name for name in fields_of(kind) if name not in without)
+
+
+@functools.lru_cache(maxsize=256)
+def columns(kind: type[Document], without: tuple[str, ...] = ()) -> str:
+    """Return the same as SQL wants them."""
+    return listed(names_of(kind, without))
 
 
 def listed(names: Sequence[str]) -> str:

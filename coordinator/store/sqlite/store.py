@@ -201,7 +201,7 @@ class SqliteStore:
         without: Sequence[str] = (),
     ) -> list[D]:
         """Return what matches."""
-        names = names_of(kind, without)
+        names = names_of(kind, tuple(without))
         select = reads.Select(
             kind,
             names,

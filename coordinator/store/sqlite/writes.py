@@ -13,9 +13,9 @@ from coordinator.store.port import SlotTaken
 from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, overdue_of, quoted, to_column
 from coordinator.store.sqlite.sql import (
     Clause,
+    columns,
     listed,
     marks,
-    names_of,
     order_clause,
     set_clauses,
     where_clause,
@@ -141,7 +141,7 @@ class PreparedChange(msgspec.Struct, frozen=True):
         if found is None:
             return None
         sets = [*self.sets, *self._then(found[1])]
-        table, names = quoted(self.kind.collection), listed(names_of(self.kind))
+        table, names = quoted(self.kind.collection), columns(self.kind)
         if not sets:
             statement = f"SELECT {names} FROM {table} WHERE {ROW} = ?"
             return _one(connection, statement, (found[0],))
