@@ -1,0 +1,19 @@
+"""The reference pages: each a text made from the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from docs import job_fields, rest_api
+from shared.config.reference import reference
+
+FOLDER: Final = Path(__file__).parent / "reference"
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "configuration.md": lambda: reference() + "\n",
+    "job-fields.md": job_fields.page,
+    "rest-api.md": rest_api.page,
+}
+"""By file name."""

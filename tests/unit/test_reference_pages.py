@@ -1,0 +1,38 @@
+"""The reference pages are those that the code makes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from coordinator.api.app import ROUTES
+from docs.pages import FOLDER, PAGES
+from shared.model.reference import FIELDS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_current(name: str) -> None:
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    assert text == PAGES[name](), "make docs makes it anew"
+
+
+def test_every_field_has_a_row() -> None:
+    rows = re.findall(r"^\| \**`(\w+)`", PAGES["job-fields.md"](), re.MULTILINE)
+    assert rows == [field.name for field in FIELDS]
+
+
+def test_every_endpoint_is_told_of() -> None:
+    page = PAGES["rest-api.md"]()
+    for route in ROUTES:
+        assert f"### {route.method} {route.path}\n" in page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_a_page_lead_somewhere(name: str) -> None:
+    page = PAGES[name]()
+    headings = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
