@@ -85,9 +85,10 @@ def _child_ended(job: Job, task: Task) -> Flow[list[Document]]:
         parent = yield from get(Task, task.parent_id)
         if parent is not None:
             follow += yield from composites.end_composite(parent, task.state, task.error)
-    yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    yield from change(Task, task.id, {}, {"open": False})
     follow += yield from slots.hand_over(task)
     follow += yield from composites.ask(task.parent_id, job)
+    yield from later(Task, task.id, {}, {}, drop=(ENDED,))
     return follow
 
 

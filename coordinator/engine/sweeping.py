@@ -178,9 +178,6 @@ def free_slots() -> Flow[list[Document]]:
     """Offer the free numbers of windows and `each`es that have tasks held."""
     window = (yield from bounds()).job_window
     follow: list[Document] = []
-    held = yield from _owners("window_of", planning.HOLD_WINDOW)
-    for owner in held:
-        follow += yield from slots.offer_window(owner, window)
     for owner in (yield from _owners("slot_of", planning.HOLD_CONCURRENCY)):
         parent = yield from get(Task, owner)
         if (
@@ -190,6 +187,8 @@ def free_slots() -> Flow[list[Document]]:
             and parent.expanded
         ):
             follow += yield from slots.offer_slots(owner, parent.definition.each.concurrency or 0)
+    for owner in (yield from _owners("window_of", planning.HOLD_WINDOW)):
+        follow += yield from slots.offer_window(owner, window)
     for document in follow:
         yield from note("swept_free_slot", document.id)
     return follow

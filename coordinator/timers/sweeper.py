@@ -11,7 +11,7 @@ from coordinator.conductor import Conductor
 from coordinator.engine import pulse, sweeping
 from coordinator.timers.ticking import Ticker
 from shared.broker.port import Broker
-from shared.errors import BrokerUnavailable, HaulierError
+from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
 from shared.model.documents import Document, Job, Task
 
 log = structlog.get_logger(__name__)
@@ -68,6 +68,8 @@ class Sweeper:
                     look=look.__name__,
                     reason=str(error),
                 )
+            except Exception:
+                log.exception("a look of the sweeper failed", look=look.__name__)
 
     async def _overdue(self) -> None:
         before = self._conductor.store.now() - OVERDUE
@@ -75,7 +77,16 @@ class Sweeper:
             overdue: list[Document] = list(await self._conductor.store.overdue(kind, before, LIMIT))
             for document in overdue:
                 self._conductor.counts["swept_overdue"] += 1
-                await self._conductor.follow([document])
+                await self._follow(document)
+
+    async def _follow(self, document: Document) -> None:
+        """Follow what is overdue in a document. A fault of its own keeps no other from its turn."""
+        try:
+            await self._conductor.follow([document])
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("an intent could not be followed", document=document.id)
 
     async def _unconfirmed(self) -> None:
         await self._conductor.handle(sweeping.unconfirmed())

@@ -1,0 +1,156 @@
+"""Cancelling: a job in every state, tasks in every state, and who comes too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.engine import follow_ups, jobs, runs
+from shared.model.documents import Job, Task
+from tests.unit.engine.steps import Stepper, changes
+from tests.unit.engine.world import World, step
+
+
+async def test_a_pending_job_can_be_cancelled(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    assert await world.cancel(job_id)
+    await world.run()
+    job = await world.job(job_id)
+    assert (job.state, job.failed_at, job.ended_at) == (
+        "CANCELLED",
+        world.clock.now,
+        world.clock.now,
+    )
+    assert await world.tasks(job_id) == []
+    await world.check_at_rest()
+
+
+async def test_a_scheduled_job_can_be_cancelled(world: World) -> None:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    assert await world.cancel(job_id)
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "CANCELLED"
+    worker = await world.worker()
+    await worker.take()
+    await world.settle()
+    assert not worker.runs  # its message was refused
+    await world.check_at_rest()
+
+
+async def test_a_running_job_can_be_cancelled_once(world: World) -> None:
+    worker = await world.worker()
+    job_id = await world.submit(step("a"), step("b"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    assert await world.cancel(job_id)
+    assert not await world.cancel(job_id)
+    await world.settle()
+    assert not worker.runs
+    await world.check_at_rest()
+
+
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED"])
+async def test_what_has_ended_can_not_be_cancelled(world: World, end: str) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.run(lambda _: None if end == "COMPLETED" else "no")
+    assert not await world.cancel(job_id)
+    assert await world.state(job_id) == end
+
+
+async def test_held_tasks_are_cancelled(world: World) -> None:
+    await world.worker(slots=1)
+    each = {"list": "1..4", "concurrency": 1, "task": step("c", retry={"limit": 1})}
+    job_id = await world.submit({"name": "e", "each": each})
+    await world.run(lambda _: "no")
+    assert {task.hold for task in await world.tasks(job_id)} == {None, "delay", "concurrency"}
+    assert await world.cancel(job_id)
+    await world.settle()
+    assert {task.hold for task in await world.tasks(job_id)} == {None}
+    await world.heal(10)
+    await world.check_at_rest()
+
+
+async def test_an_attempt_that_has_failed_stays_failed(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a", retry={"limit": 1}))
+    await world.run(lambda _: "no")
+    assert await world.cancel(job_id)
+    await world.settle()
+    states = [task.state for task in sorted(await world.tasks(job_id), key=lambda t: t.attempt)]
+    assert states == ["FAILED", "CANCELLED"]
+    await world.check_at_rest()
+
+
+async def test_the_end_of_the_last_task_and_a_cancel_do_not_both_win(world: World) -> None:
+    worker = await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    cancelling = Stepper(world.conductor, jobs.cancel(await world.job(job_id)))
+    await cancelling.until(changes(Job, state="CANCELLED"))
+    await world.run()
+    assert await cancelling.finish() is None
+    assert await world.state(job_id) == "COMPLETED"
+    await world.check_at_rest()
+
+
+async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
+    worker = await world.worker()
+    job_id = await world.submit(step("a"), step("b"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    end = await worker.end(worker.running[0], send=False)
+    (task,) = await world.conductor.carry_out(runs.run_ended(end))
+    slow = Stepper(world.conductor, follow_ups.follow([task]))
+    await slow.until(changes(Job, position=2))  # `b` is inserted
+    assert await world.cancel(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.settle()
+    assert (await world.task(job_id, "b")).state == "CANCELLED"
+    assert (await world.job(job_id)).position == 1
+    await world.check_at_rest()
+
+
+async def test_a_first_task_does_not_come_after_a_cancel(world: World) -> None:
+    job_id = await world.submit(step("a"), told=False)
+    slow = Stepper(world.conductor, follow_ups.follow([await world.job(job_id)]))
+    await slow.until(changes(Job, state="SCHEDULED"))
+    assert await world.cancel(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "CANCELLED"
+    await world.check_at_rest()
+
+
+async def test_a_cancel_meets_the_restart_that_came_between(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.run(lambda _: "no")
+    seen = await world.job(job_id)
+    assert await world.restart(job_id)
+    image = await world.conductor.carry_out(jobs.cancel(seen))
+    assert image is not None
+    assert (image.state, image.restarts) == ("CANCELLED", 1)
+    await world.conductor.follow([image])
+    await world.settle()
+    await world.check_at_rest()
+
+
+async def test_tasks_are_cancelled_parents_first(world: World) -> None:
+    job_id = await world.submit(
+        {"name": "p", "parallel": {"tasks": [{"name": "q", "parallel": {"tasks": [step("a")]}}]}}
+    )
+    await world.settle()
+    await world.cancel(job_id)
+    await world.settle()
+    order = [e.id for e in world.audit.entries() if e.kind == "task" and e.new == "CANCELLED"]
+    names = [(await world.store.get(Task, id)).name for id in order]  # type: ignore[union-attr]
+    assert names == ["p", "q", "a"]
+    await world.check_at_rest()

@@ -1,0 +1,272 @@
+"""The sweeper: each thing that may be left half done is found and put right, and counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.engine import composites, follow_ups, jobs, planning, runs, states
+from coordinator.engine.planning import intent
+from coordinator.store.port import Change
+from shared.model.documents import SECOND, Job, Task
+from shared.model.messages import JOBS
+from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
+from tests.unit.engine.steps import Stepper, changes
+from tests.unit.engine.world import World, step
+
+
+async def test_a_job_whose_message_was_lost_begins(world: World) -> None:
+    job_id = await world.submit(step("a"), told=False)
+    world.clock.advance(4)
+    await world.sweep()
+    assert await world.state(job_id) == "PENDING"
+    world.clock.advance(2)
+    await world.sweep()
+    assert await world.state(job_id) == "SCHEDULED"
+    assert world.counts()["swept_overdue"] == 1
+
+
+async def test_what_was_not_confirmed_is_sent_again(world: World) -> None:
+    world.wrap = lambda: (  # the broker is away for the first coordinator
+        FaultyStore(world.store, Luck()),
+        FaultyBroker(world.broker, Luck(lambda _n, name: Mishap.FAIL_BEFORE if "default" in name else None)),
+    )  # fmt: skip
+    await world.replace(world.coordinators[0])
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "PENDING"
+    world.wrap = lambda: (world.store, world.broker)
+    await world.replace(world.coordinators[0])
+    world.clock.advance(9)
+    await world.sweep()
+    assert (await world.task(job_id, "a")).state == "PENDING"
+    world.clock.advance(2)
+    await world.sweep()
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "SCHEDULED"
+    assert world.counts()["swept_unconfirmed"] == 1
+
+
+async def test_what_is_in_no_queue_and_in_nobodys_hands_is_sent_again(world: World) -> None:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    await world.broker.delete_queue("default")
+    worker = await world.worker()  # which makes the queue again
+    for _ in range(4):
+        await world.tick()
+    assert world.counts()["swept_unheard"] == 1
+    await worker.take()
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    await world.check_at_rest()
+
+
+async def test_what_waits_in_its_queue_is_left_alone(world: World) -> None:
+    await world.submit(step("a"))
+    await world.settle()
+    for _ in range(10):
+        await world.tick()
+    figures = await world.broker.queue("default")
+    assert figures is not None
+    assert figures.size == 1
+    assert not any(what.startswith("swept") for what in world.counts())
+
+
+async def test_what_a_worker_holds_is_left_alone(world: World) -> None:
+    worker = await world.worker()
+    await world.submit(step("a"))
+    await world.settle()
+    await worker.take(ask=False)
+    for _ in range(10):
+        world.clock.advance(5)
+        await worker.beat()
+        await world.settle()
+        await world.sweep()
+    assert not any(what.startswith("swept") for what in world.counts())
+
+
+async def test_what_was_overtaken_is_sent_again(world: World) -> None:
+    """Its queue is never empty, but what was sent later has been taken already."""
+    lost = await world.submit(step("lost"))
+    await world.settle()
+    slot = await world.broker.slot("default")
+    await (await slot.take()).ack()
+    await slot.close()
+    worker = await world.worker(slots=1)
+    world.clock.advance(29)
+    await worker.beat()
+    await world.submit(step("early"))
+    await world.submit(step("waits"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    await world.sweep()
+    assert "swept_unheard" not in world.counts()
+    await worker.end(worker.running[0])
+    world.clock.advance(2)
+    await world.submit(step("late"), step("x"))
+    await world.settle()
+    while not any(run.name == "late" for run in worker.running):
+        await worker.take()
+        await world.settle()
+        await worker.end(worker.running[0]) if worker.running[0].name != "late" else None
+        await world.settle()
+    await world.submit(step("keeps the queue busy"))
+    await world.settle()
+    await world.sweep()
+    assert world.counts()["swept_unheard"] == 1
+    await world.run()
+    assert await world.state(lost) == "COMPLETED"
+
+
+async def test_retries_are_released_by_whoever_is_there(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a", retry={"limit": 1, "initialDelay": "30s"}))
+    await world.run(lambda run: "no" if run.message.attempt == 1 else None)
+    await world.replace(world.coordinators[0])
+    world.clock.advance(30)
+    await world.sweep()
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+
+
+async def test_what_is_open_under_something_ended_is_cancelled(world: World) -> None:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    await world.store.change(
+        Change(kind=Job, id=job_id, set=states.job_end("CANCELLED", world.clock.now))
+    )
+    await world.sweep()
+    assert (await world.task(job_id, "a")).state == "CANCELLED"
+    assert world.counts()["swept_open_under_ended"] == 1
+    await world.check_at_rest()
+
+
+async def test_a_composite_that_nobody_asked_about_is_completed(world: World) -> None:
+    worker = await world.worker()
+    job_id = await world.submit({"name": "p", "parallel": {"tasks": [step("a")]}})
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    end = await worker.end(worker.running[0], send=False)
+    (done,) = await world.conductor.carry_out(runs.run_ended(end))
+    dying = Stepper(world.conductor, follow_ups.follow([done]))
+    await dying.until(changes(Task, open=False))
+    await world.store.change(
+        Change(kind=Task, id=done.id, set={"open": False}, drop_then=("ended",))
+    )
+    world.clock.advance(11)
+    await world.sweep()
+    await world.settle()
+    assert await world.state(job_id) == "COMPLETED"
+    assert world.counts()["swept_composite"] == 1
+    await world.check_at_rest()
+
+
+async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit({"name": "s", "subjob": {"name": "c", "tasks": [step("a")]}})
+    await world.settle()
+    (child,) = await world.subjobs(await world.task(job_id, "s"))
+    await world.store.change(
+        Change(kind=Job, id=child.id, set=states.job_end("FAILED", world.clock.now, error="no"))
+    )
+    world.clock.advance(11)
+    await world.sweep()
+    await world.settle()
+    assert (await world.job(job_id)).error == "no"
+    await world.heal(10)
+    await world.check_at_rest()
+
+
+async def test_free_slots_are_given_to_those_who_wait(world: World) -> None:
+    await world.worker()
+    each = {"list": "1..3", "concurrency": 1, "task": step("c")}
+    job_id = await world.submit({"name": "e", "each": each})
+    await world.settle()
+    (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
+    fields = states.task_end("COMPLETED", world.clock.now, open=False)
+    await world.store.change(Change(kind=Task, id=first.id, set=fields))  # nobody handed it over
+    await world.sweep()
+    await world.settle()
+    assert world.counts()["swept_free_slot"] == 1
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    await world.check_at_rest()
+
+
+async def test_a_free_slot_and_window_are_given_in_one_sweep(world: World) -> None:
+    """A child that gets a slot waits for the window next: it must not wait for the next sweep."""
+    each = {"list": "1..3", "concurrency": 1, "task": step("c")}
+    job_id = await world.submit({"name": "e", "each": each})
+    await world.settle()
+    (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
+    fields = states.task_end("COMPLETED", world.clock.now, open=False)
+    await world.store.change(Change(kind=Task, id=first.id, set=fields))
+    await world.sweep()
+    assert sum(task.state == "PENDING" for task in await world.tasks(job_id)) == 1
+
+
+async def test_an_unknown_intent_is_left_for_a_newer_version(world: World) -> None:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    await world.store.change(
+        Change(kind=Job, id=job_id, add_then=(intent("of the future", world.clock.now),))
+    )
+    world.clock.advance(10)
+    await world.sweep()
+    assert [what.do for what in (await world.job(job_id)).then] == ["of the future"]
+    assert world.counts()["intent_of_another_version"] == 1
+
+
+async def test_one_poisoned_intent_keeps_no_other_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(_document: Any, _what: Any) -> Any:
+        raise ValueError("a fault of ours")
+        yield
+
+    poison = await world.submit(step("a"), told=False)
+    world.clock.advance(1)
+    other = await world.submit(step("b"), told=False)
+    await world.store.change(
+        Change(kind=Job, id=poison, add_then=(intent("hook", 1),), drop_then=("begin",))
+    )
+    monkeypatch.setitem(follow_ups.FOLLOW_UPS, (Job, "hook"), poisoned)
+    world.clock.advance(10)
+    await world.sweep()
+    assert await world.state(other) == "SCHEDULED"
+
+
+async def test_a_quiet_system_is_left_alone(world: World) -> None:
+    worker = await world.worker()
+    await world.submit(step("a"), {"name": "p", "parallel": {"tasks": [step("b")]}})
+    await world.run(lambda run: None if run.name == "a" else "\0hold")
+    assert len(worker.running) == 1
+    before = world.audit.entries()
+    for _ in range(20):
+        await world.tick()
+    assert not any(what.startswith("swept") for what in world.counts())
+    assert world.audit.entries() == before
+    assert planning.PARALLEL == "parallel"
+    assert composites.BATCH > 0
+
+
+async def test_jobs_that_nobody_took_are_not_lost_with_their_queue(world: World) -> None:
+    job_id = await world.submit(step("a"))
+    await world.broker.delete_queue(JOBS)
+    world.clock.advance(6)
+    await world.sweep()
+    assert await world.state(job_id) == "SCHEDULED"
+
+
+async def test_times_are_the_stores(world: World) -> None:
+    world.clock.advance(-1_000_000)
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.run()
+    job = await world.job(job_id)
+    assert job.ended_at is not None
+    assert abs(job.ended_at - world.clock.now) < SECOND
+    assert await world.conductor.carry_out(jobs.restart(job)) is None
