@@ -50,6 +50,8 @@ class Process:
         self._command = command
         self._environment = clean_environment(environment)
         self.log = log
+        self.prefix: Sequence[str] = ()
+        """What it is started by, as `ip netns exec NAME`."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -62,7 +64,7 @@ class Process:
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._command],
+                [*self.prefix, sys.executable, "-m", *self._command],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
