@@ -9,12 +9,15 @@ import hmac
 import os
 import random
 import socket
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
 from coordinator.store.port import Below, Change, Store
 from coordinator.timers.ticking import Ticker
+from shared.errors import HaulierError
 from shared.model.documents import SECOND, Delivery, Micros
 
 log = structlog.get_logger(__name__)
@@ -22,8 +25,17 @@ log = structlog.get_logger(__name__)
 EVERY = 0.25
 """Seconds between looks at what is due."""
 
-LIMIT = 50
+PAUSE = 0.05
+"""Seconds between looks while more is due than may be under way."""
+
+LIMIT = 100
 """Deliveries under way at a time."""
+
+LIMIT_OF_ONE = 20
+"""Deliveries under way at a time to one host: one that hangs keeps only its own waiting."""
+
+LOOKED_AT = 300
+"""Due deliveries that are looked at, the longest due first, to find some whose host is free."""
 
 FIRST_DELAY = 5.0
 """Seconds before the second try; each further one waits three times as long."""
@@ -31,6 +43,11 @@ FIRST_DELAY = 5.0
 GROWTH = 3.0
 AGAIN = frozenset({408, 429})
 """Answers, besides 5xx, after which it is tried again."""
+
+
+class _UnderWay(NamedTuple):
+    host: str
+    task: asyncio.Task[None]
 
 
 class Webhooks:
@@ -42,6 +59,7 @@ class Webhooks:
         self._attempts = attempts
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
+        self._under_way: dict[str, _UnderWay] = {}
         self._ticker = Ticker("webhooks", EVERY, self._deliver_due)
 
     def start(self) -> None:
@@ -52,16 +70,53 @@ class Webhooks:
     async def close(self) -> None:
         """End; what is under way is tried again by whoever is there."""
         await self._ticker.close()
+        tasks = [under_way.task for under_way in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
     async def _deliver_due(self) -> None:
-        now = self._store.now()
-        where = {"state": "PENDING", "due_at": Below(now + 1)}
-        due = await self._store.find(Delivery, where, ("due_at",), limit=LIMIT)
-        await asyncio.gather(*(self._claim_and_try(delivery, now) for delivery in due))
+        while await self._begin_due():
+            tasks = [under_way.task for under_way in self._under_way.values()]
+            done, _ = await asyncio.wait(tasks, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            await asyncio.sleep(PAUSE)
 
-    async def _claim_and_try(self, delivery: Delivery, now: Micros) -> None:
+    async def _begin_due(self) -> bool:
+        """Begin what is due and has room, and tell whether there was more. A slow receiver costs only itself."""
+        where = {"state": "PENDING", "due_at": Below(self._store.now() + 1)}
+        more = False
+        for delivery in await self._store.find(Delivery, where, ("due_at",), limit=LOOKED_AT):
+            host = _host(delivery.url)
+            if delivery.id in self._under_way:
+                continue
+            if not self._has_room(host):
+                more = True
+                continue
+            work = self._claim_and_try(delivery)
+            task = asyncio.create_task(work, name=f"webhook {delivery.id}")
+            self._under_way[delivery.id] = _UnderWay(host, task)
+        return more and bool(self._under_way)
+
+    def _has_room(self, host: str) -> bool:
+        if len(self._under_way) >= LIMIT:
+            return False
+        return sum(each.host == host for each in self._under_way.values()) < LIMIT_OF_ONE
+
+    async def _claim_and_try(self, delivery: Delivery) -> None:
+        try:
+            await self._claim_try_settle(delivery, self._store.now())
+        except HaulierError as error:
+            log.info("a webhook waits for its next turn", id=delivery.id, reason=str(error))
+        except Exception:
+            log.exception("a webhook's delivery failed", id=delivery.id)
+        finally:
+            del self._under_way[delivery.id]
+
+    async def _claim_try_settle(self, delivery: Delivery, now: Micros) -> None:
         claimed = await self._store.change(
             Change(
                 kind=Delivery,
@@ -121,6 +176,13 @@ class Webhooks:
             fields["due_at"] = self._store.now() + int(self._delay(delivery.attempts) * SECOND)
         where = {"state": "PENDING", "attempts": delivery.attempts}
         await self._store.change(Change(kind=Delivery, id=delivery.id, where=where, set=fields))
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return url
 
 
 def reason_of(error: BaseException) -> str:
