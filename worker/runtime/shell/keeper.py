@@ -1,14 +1,18 @@
 """The keeper of local processes: a program of its own that imports nothing of ours.
 
-The worker starts it, and it forks one keeper per run. A keeper is the reaper of all processes of its
-run, however often they fork and whatever sessions they make, so that it can end the whole tree, and
-knows the exact use of all of it. It ends the tree when it is told to, when the run's own process has
-ended, and when the worker is gone: then the other end of its socket is closed, by the kernel and in
-all cases.
+The worker starts it, and it forks as many keepers as there are runs at a time; each keeps one run after
+another. A keeper is the reaper of all processes of its run, however often they fork and whatever
+sessions they make, so that it can end the whole tree, and knows the exact use of all of it. It ends the
+tree when it is told to, when the run's own process has ended, and when the worker is gone: then the
+other end of its socket is closed, by the kernel and in all cases. What a keeper that was killed left
+behind falls to the program itself, which kills it.
 
-A request is one packet of JSON with two descriptors: the run's socket and where its output goes.
-On a run's socket the worker sends `T` (SIGTERM to the tree) or `K` (SIGKILL); the keeper answers
-with one JSON object when nothing is left of the tree.
+A process is started without a copy of the keeper (`vfork`), which would cost more than all else.
+
+On the control socket each packet carries one descriptor: a new keeper's own socket. On that socket the
+worker sends an order, one packet with two descriptors: JSON, and where the output goes; while it runs
+`T` (SIGTERM to the tree) or `K` (SIGKILL). The keeper answers with one packet, a JSON object, when
+nothing is left of the tree, and waits for the next order.
 """
 
 from __future__ import annotations
@@ -19,86 +23,127 @@ import errno
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from typing import Any, NoReturn
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-LARGEST_REQUEST = 8 * 1024 * 1024
+LONGEST_FAULT = 4000
+"""Characters."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(control: socket.socket) -> None:
     """Serve until the worker closes its end. Keepers that still have runs outlive this, briefly."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers reap themselves
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the worker's to handle
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C in a terminal is the worker's to handle
+    _adopt()
+    waker = _wake_on_child()
+    keepers: set[int] = set()
     gc.freeze()
+    poll = _polling(waker, control.fileno())
     while True:
-        length, descriptors, _, _ = socket.recv_fds(control, 16, 3)
-        if not length:
-            return
-        run, request, output = descriptors
-        if os.fork() == 0:
+        for descriptor, _ in poll.poll():
+            if descriptor == waker:
+                os.read(waker, 4096)
+                _bury(keepers)
+                continue
+            length, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+            if not length:
+                return
+            with contextlib.suppress(OSError):  # its socket is closed, which says it all
+                keepers.add(_fork(control, descriptors[0]))
+
+
+def _fork(control: socket.socket, own: int) -> int:
+    """Make a keeper that serves its own socket; return its id."""
+    try:
+        process = os.fork()
+        if process == 0:
             control.close()
-            _keep(socket.socket(fileno=run), request, output)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            _keep(socket.socket(fileno=own))
+    finally:
+        os.close(own)
+    return process
 
 
-def _keep(run: socket.socket, request: int, output: int) -> NoReturn:
+def _bury(keepers: set[int]) -> None:
+    """Reap what has ended, and kill what a keeper left that did not end by itself."""
+    with contextlib.suppress(ChildProcessError):
+        while process := os.waitpid(-1, os.WNOHANG)[0]:
+            keepers.discard(process)
+    for orphan in _children(os.getpid()):
+        if orphan not in keepers:
+            for process in (orphan, *_descendants(orphan)):
+                _signal(process, signal.SIGKILL)
+
+
+def _keep(own: socket.socket) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        for descriptor in (run.fileno(), output):
-            os.set_inheritable(descriptor, False)
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        with os.fdopen(request, "rb") as file:
-            order = json.load(file)
-        _Keeper(run).keep(order, output)
+        _adopt()
+        waker = _wake_on_child()
+        while True:
+            length, descriptors, _, _ = socket.recv_fds(own, 16, 2)
+            if not length:
+                break
+            if descriptors:  # else a word that came too late for its run
+                _one_run(own, waker, *descriptors)
         status = 0
     finally:
         os._exit(status)
 
 
+def _one_run(own: socket.socket, waker: int, request: int, output: int) -> None:
+    with os.fdopen(request, "rb") as file:
+        order = json.load(file)
+    _Keeper(own, waker).keep(order, output)
+
+
+def _adopt() -> None:
+    """Be the parent of all descendants that lose theirs."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 class _Keeper:
-    def __init__(self, run: socket.socket) -> None:
-        self._run = run
+    """One run."""
+
+    def __init__(self, own: socket.socket, waker: int) -> None:
+        self._own = own
+        self._waker = waker
         self._main = 0
         self._status: int | None = None
         self._ending = False
+        self._cpu = 0.0
+        self._memory = 0
 
     def keep(self, order: dict[str, Any], output: int) -> None:
-        waker = _wake_on_child()
         started = time.monotonic()
         self._main, fault = _spawn(order, output)
         os.close(output)
         if not fault:
-            self._watch(waker)
+            self._watch()
         seconds = time.monotonic() - started
-        _end_tree()
+        self._end_tree()
         self._report(seconds, fault)
 
-    def _watch(self, waker: int) -> None:
-        poll = select.poll()
-        poll.register(waker, select.POLLIN)
-        poll.register(self._run, select.POLLIN)
+    def _watch(self) -> None:
+        poll = _polling(self._waker, self._own.fileno())
         while not self._reap():
             for descriptor, _ in poll.poll():
-                if descriptor == waker:
-                    os.read(waker, 4096)
+                if descriptor == self._waker:
+                    os.read(self._waker, 4096)
                 elif not self._obey():
                     return
 
     def _obey(self) -> bool:
         """Do as the worker says. False when the tree is to be killed, or the worker is gone."""
         try:
-            word = self._run.recv(1)
+            word = self._own.recv(1)
         except OSError:
             word = b""
         if word == b"T":
@@ -114,28 +159,44 @@ class _Keeper:
         That is when its own process has ended; after a SIGTERM, when all have: each may have
         something to put in order.
         """
+        if not self._reap_all():
+            return True
+        return self._status is not None and not self._ending
+
+    def _reap_all(self) -> bool:
+        """Reap what has ended, counting what it used. Returns whether any process is left."""
         while True:
             try:
-                process, status = os.waitpid(-1, os.WNOHANG)
+                process, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
+                return False
+            if not process:
                 return True
             if process == self._main:
                 self._status = status
-            if not process:
-                return self._status is not None and not self._ending
+            self._cpu += used.ru_utime + used.ru_stime
+            self._memory = max(self._memory, used.ru_maxrss * 1024)
+
+    def _end_tree(self) -> None:
+        """Kill and reap all processes of the run, until there is none."""
+        while self._reap_all():
+            processes = _descendants(os.getpid())
+            for number in (signal.SIGSTOP, signal.SIGKILL):  # one that is stopped forks no more
+                for process in processes:
+                    _signal(process, number)
+            time.sleep(0.001)
 
     def _report(self, seconds: float, fault: str) -> None:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         code = -signal.SIGKILL if self._status is None else os.waitstatus_to_exitcode(self._status)
         answer = {
             "code": code,
-            "fault": fault,
+            "fault": fault[:LONGEST_FAULT],
             "wall": seconds,
-            "cpu": used.ru_utime + used.ru_stime,
-            "memory": used.ru_maxrss * 1024,
+            "cpu": self._cpu,
+            "memory": self._memory,
         }
         with contextlib.suppress(OSError):  # the worker is gone: nobody wants to know
-            self._run.sendall(json.dumps(answer).encode())
+            self._own.sendall(json.dumps(answer).encode())
 
 
 def _wake_on_child() -> int:
@@ -146,52 +207,38 @@ def _wake_on_child() -> int:
     return reader
 
 
+def _polling(*descriptors: int) -> select.poll:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return poll
+
+
 def _spawn(order: dict[str, Any], output: int) -> tuple[int, str]:
     """Start the run's process. Returns its id, and what was wrong where it could not be started."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    process = os.fork()
-    if process == 0:
-        try:
-            os.close(reader)
-            _become(order, output)
-        except BaseException as error:  # told to the parent; nothing else may happen here
-            with contextlib.suppress(OSError):
-                os.write(writer, _reason(error, order).encode("utf-8", "replace"))
-        finally:
-            os._exit(127)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        return process, file.read().decode("utf-8", "replace")
+    uid, gid = order["uid"], order["gid"]
+    dropping = (uid is not None or gid is not None) and os.geteuid() == 0
+    try:
+        process = subprocess.Popen(  # noqa: S603 - this is the purpose
+            order["argv"],
+            env=order["env"],
+            cwd=order["cwd"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=0o022,
+            user=uid,
+            group=gid,
+            extra_groups=[] if dropping else None,
+        )
+    except Exception as error:
+        return 0, _reason(error, order)
+    process.returncode = 0  # it is reaped here, with all the others
+    return process.pid, ""
 
 
-def _become(order: dict[str, Any], output: int) -> None:
-    """Turn into the run's process: the last steps of the child."""
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(descriptor, target)
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    _drop_to(order["uid"], order["gid"])
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.umask(0o022)
-    os.chdir(order["cwd"])
-    os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606 - this is the purpose
-
-
-def _drop_to(uid: int | None, gid: int | None) -> None:
-    if uid is None and gid is None:
-        return
-    if os.geteuid() == 0:
-        os.setgroups([])
-    if gid is not None:
-        os.setresgid(gid, gid, gid)
-    if uid is not None:
-        os.setresuid(uid, uid, uid)
-
-
-def _reason(error: BaseException, order: dict[str, Any]) -> str:
+def _reason(error: Exception, order: dict[str, Any]) -> str:
     if not isinstance(error, OSError):
         return f"{type(error).__name__}: {error}"
     if error.errno == errno.ENOENT and os.path.isdir(order["cwd"]):  # noqa: PTH112 - pathlib is not imported
@@ -214,25 +261,6 @@ def _children(process: int) -> list[int]:
             with open(f"/proc/{process}/task/{thread}/children", "rb") as file:  # noqa: PTH123
                 found.extend(int(child) for child in file.read().split())
     return found
-
-
-def _end_tree() -> None:
-    """Kill and reap all processes of the run, until there is none."""
-    while _any_child_left():
-        processes = _descendants(os.getpid())
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # one that is stopped forks no more
-            for process in processes:
-                _signal(process, number)
-        time.sleep(0.001)
-
-
-def _any_child_left() -> bool:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _signal(process: int, number: int) -> None:

@@ -9,7 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,11 +36,15 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Keepers:
-    """The keeper program; started again should it have died. Its runs go on without it."""
+    """The keeper program, started again should it have died, and its keepers that have no run now.
+
+    All but `start` and `close` belong to the event loop's thread."""
 
     def __init__(self) -> None:
         self._program: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._idle: list[socket.socket] = []
+        self._making = threading.Lock()
 
     def start(self) -> None:
         """Start the program. Raises RuntimeUnavailable."""
@@ -61,33 +66,64 @@ class Keepers:
 
     def close(self) -> None:
         """End the program."""
+        for keeper in self._idle:
+            keeper.close()
+        self._idle.clear()
         if self._control is not None:
             self._control.close()
         if self._program is not None:
             self._program.wait()
 
-    def begin(self, order: LocalOrder) -> LocalProcess:
+    async def begin(self, order: LocalOrder) -> LocalProcess:
         """Have a process started. Raises RuntimeUnavailable."""
-        if not self.alive():
-            self.close()
-            self.start()
-        ours, theirs = socket.socketpair()
         reader, writer = os.pipe2(os.O_CLOEXEC)
         request = os.memfd_create("request", os.MFD_CLOEXEC)
         try:
             os.write(request, msgspec.json.encode(order))
             os.lseek(request, 0, os.SEEK_SET)
-            assert self._control is not None
-            socket.send_fds(self._control, [b"r"], [theirs.fileno(), request, writer])
-        except OSError as error:
-            ours.close()
+            keeper = await self._ordered([request, writer])
+        except BaseException as error:
             os.close(reader)
-            raise RuntimeUnavailable(f"cannot start local processes: {error}") from None
+            if isinstance(error, OSError):
+                raise RuntimeUnavailable(f"cannot start local processes: {error}") from None
+            raise
         finally:
-            theirs.close()
             os.close(writer)
             os.close(request)
-        return LocalProcess(ours, reader)
+        return LocalProcess(keeper, reader, self._idle.append)
+
+    async def _ordered(self, order: list[int]) -> socket.socket:
+        """Give an order to a keeper, and return that one's socket."""
+        while self._idle:
+            keeper = self._idle.pop()
+            with contextlib.suppress(OSError):  # it was killed meanwhile
+                socket.send_fds(keeper, [b"r"], order)
+                return keeper
+            keeper.close()
+        keeper = await asyncio.to_thread(self._new)
+        try:
+            socket.send_fds(keeper, [b"r"], order)
+        except OSError:
+            keeper.close()
+            raise
+        return keeper
+
+    def _new(self) -> socket.socket:
+        """Have one more keeper made; return the socket by which it is spoken to."""
+        with self._making:
+            if not self.alive():
+                self.close()
+                self.start()
+            assert self._control is not None
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                try:
+                    socket.send_fds(self._control, [b"r"], [theirs.fileno()])
+                except OSError:
+                    ours.close()
+                    raise
+        ours.setblocking(False)
+        return ours
 
 
 class LocalOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +137,14 @@ class LocalOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalProcess:
-    """A process and all that come of it."""
+    """A process and all that come of it. Its keeper is given back by `spare` once nothing is left of it."""
 
-    def __init__(self, keeper: socket.socket, output: int) -> None:
-        keeper.setblocking(False)
-        self._keeper = keeper
+    def __init__(
+        self, keeper: socket.socket, output: int, spare: Callable[[socket.socket], None]
+    ) -> None:
+        self._keeper: socket.socket | None = keeper
         self._output = output
+        self._spare = spare
         self._over = asyncio.Event()
         self.ending: Ending | None = None
 
@@ -125,7 +163,9 @@ class LocalProcess:
 
     def close(self) -> None:
         """Let go of it: what still runs of it is killed."""
-        self._keeper.close()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            self._spare(keeper) if self.ending is not None else keeper.close()
         if self._output >= 0:
             os.close(self._output)
             self._output = -1
@@ -133,8 +173,9 @@ class LocalProcess:
     async def terminate(self, grace: float) -> None:
         """As `Live` says."""
         for word in (b"T", b"K"):
-            with contextlib.suppress(OSError):  # it has ended
-                self._keeper.send(word)
+            if self._keeper is not None:
+                with contextlib.suppress(OSError):  # it has ended
+                    self._keeper.send(word)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), grace if word == b"T" else None)
                 return
@@ -156,26 +197,32 @@ class LocalProcess:
         while True:
             with contextlib.suppress(BlockingIOError):
                 return os.read(self._output, _CHUNK)
-            await self._readable()
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-        loop.add_reader(self._output, _set_once, ready)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(self._output)
+            await _readable(self._output)
 
     async def _hear(self) -> Ending:
-        loop = asyncio.get_running_loop()
+        keeper = self._keeper
+        assert keeper is not None
         said = b""
-        while part := await loop.sock_recv(self._keeper, 65536):
-            said += part
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                with contextlib.suppress(ConnectionError):
+                    said = keeper.recv(_CHUNK)
+                break
+            await _readable(keeper.fileno())
         try:
             return msgspec.convert(json.loads(said), Ending)
         except ValueError:
             raise RunLostError("the keeper of the process was killed") from None
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(descriptor, _set_once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def _set_once(ready: asyncio.Future[None]) -> None:

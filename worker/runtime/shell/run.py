@@ -81,15 +81,18 @@ class ShellRun(StagedRun):
 
     async def remove(self) -> None:
         """As the port says."""
-        await asyncio.to_thread(self._workdir.restore)
-        await asyncio.to_thread(exchange.remove, self._folder)
+        await asyncio.to_thread(self._remove)
 
     # --- inside ---
+
+    def _remove(self) -> None:
+        self._workdir.restore()
+        exchange.remove(self._folder)
 
     async def _process(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> Exit:
         order = self._order(small, folder, workdir)
         try:
-            process = await asyncio.to_thread(self._keepers.begin, order)
+            process = await self._keepers.begin(order)
         except RuntimeUnavailable as error:
             raise RunLostError(str(error)) from None
         return await self._attend(process)
