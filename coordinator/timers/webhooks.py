@@ -89,7 +89,10 @@ class Webhooks:
         """Begin what is due and has room, and tell whether there was more. A slow receiver costs only itself."""
         where = {"state": "PENDING", "due_at": Below(self._store.now() + 1)}
         more = False
-        for delivery in await self._store.find(Delivery, where, ("due_at",), limit=LOOKED_AT):
+        due = await self._store.find(
+            Delivery, where, ("due_at",), limit=LOOKED_AT, without=("body", "headers", "secret")
+        )
+        for delivery in due:
             host = _host(delivery.url)
             if delivery.id in self._under_way:
                 continue
