@@ -1,0 +1,212 @@
+"""The documentation agrees with the code: states, links, files, settings and commands that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+import pytest
+
+from coordinator.engine.states import JOB_MAY, TASK_MAY
+from coordinator.store.port import Store
+from haulier.cli import cli
+from shared.config.settings import settings
+from shared.config.sources import NOT_SETTINGS
+from shared.model.decoding import decode_job
+from shared.model.faults import InvalidDocument
+from worker.runtime.port import Runtime
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+GENERATED = DOCS / "reference"
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(page for page in DOCS.rglob("*.md") if not page.is_relative_to(GENERATED)),
+    ]
+)
+ROOMS = "coordinator|worker|shared|haulier|deploy|tests|examples|bench"
+
+_FENCE = re.compile(r"^\s*```(\w*)\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_EDGE = re.compile(r"^\s*([A-Z]+) --> ([A-Z]+)(?::.*)?$", re.MULTILINE)
+_CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(rf"^(?:{ROOMS})/[\w./-]*$")
+_VARIABLE = re.compile(r"\bHAULIER_[A-Z_]+\b")
+_COMMAND = re.compile(r"(?:^|[$;&|] |[A-Z]=\S+ )haulier ([a-z]+)(?: ([a-z]+))?")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text()
+
+
+def prose_of(page: Path) -> str:
+    """The page without its blocks of code."""
+    return _FENCE.sub("", text_of(page))
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one."""
+    return re.split(r"^#+ ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "table"), [("### Job", JOB_MAY), ("### Task", TASK_MAY)], ids=["job", "task"]
+)
+def test_the_drawn_states_are_those_of_the_code(
+    heading: str, table: dict[str, frozenset[str]]
+) -> None:
+    drawn = _EDGE.findall(section(text_of(DOCS / "architecture.md"), heading))
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == {(state, after) for state, those in table.items() for after in those}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in _LINK.findall(prose_of(page)):
+            if not re.match(r"[a-z]+:", target):
+                yield page, target
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    broken = []
+    for page, target in links():
+        path, _, anchor = unquote(target).partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors_of(found)):
+            broken.append(f"{name_of(page)}: {target}")
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    reached: set[Path] = set()
+    waiting = [DOCS / "index.md", ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md" or not page.exists():
+            continue
+        reached.add(page)
+        targets = _LINK.findall(prose_of(page))
+        waiting += [
+            (page.parent / unquote(target).partition("#")[0]).resolve() for target in targets
+        ]
+    assert [name_of(page) for page in PAGES if page not in reached] == []
+
+
+def test_every_example_is_shown() -> None:
+    shown = text_of(DOCS / "examples.md")
+    files = [file.name for file in (ROOT / "examples").iterdir()]
+    assert [name for name in files if f"(../examples/{name})" not in shown] == []
+
+
+def test_every_decision_is_listed() -> None:
+    listed = text_of(DOCS / "decisions" / "index.md")
+    pages = [page.name for page in (DOCS / "decisions").glob("[0-9]*.md")]
+    assert len(pages) > 1
+    assert [name for name in pages if f"({name})" not in listed] == []
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = [(page, code) for page in PAGES for code in _CODE.findall(prose_of(page))]
+    paths = [(page, code) for page, code in named if _PATH.match(code)]
+    assert len(paths) > 50
+    missing = [f"{name_of(page)}: {code}" for page, code in paths if not (ROOT / code).exists()]
+    assert missing == []
+
+
+def known_settings() -> set[str]:
+    return set(settings())
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = known_settings()
+    groups = {path.partition(".")[0] for path in known}
+    unknown = []
+    for page in PAGES:
+        for code in _CODE.findall(prose_of(page)):
+            path = code.partition(" = ")[0]
+            if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", path) or path.split(".")[0] not in groups:
+                continue
+            is_known = path in known or path.rpartition(".")[0] in known
+            if not is_known and not any(name.startswith(f"{path}.") for name in known):
+                unknown.append(f"{name_of(page)}: {path}")
+    assert unknown == []
+
+
+def test_every_variable_that_is_named_exists() -> None:
+    known = {"HAULIER_" + path.replace(".", "_").upper() for path in known_settings()}
+    unknown = [
+        f"{name_of(page)}: {name}"
+        for page in PAGES
+        for name in _VARIABLE.findall(text_of(page))
+        if name not in known | NOT_SETTINGS
+        and not name.startswith(("HAULIER_TEST_", "HAULIER_WORKER_QUEUES_"))
+    ]
+    assert unknown == []
+
+
+def blocks() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for language, body in _FENCE.findall(text_of(page)):
+            if language in ("shell", "console"):
+                yield page, body
+
+
+def test_every_command_that_is_shown_exists() -> None:
+    shown = [
+        (page, found)
+        for page, body in blocks()
+        for line in body.splitlines()
+        for found in _COMMAND.findall(line)
+    ]
+    assert len(shown) > 30
+    unknown = []
+    for page, (name, sub) in shown:
+        command = cli.commands.get(name)
+        if isinstance(command, click.Group):
+            command = command.commands.get(sub)
+        if command is None:
+            unknown.append(f"{name_of(page)}: haulier {name} {sub}")
+    assert unknown == []
+
+
+def whole_jobs() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for language, body in _FENCE.findall(text_of(page)):
+            if language == "yaml" and body.startswith("name:") and "\ntasks:" in body:
+                yield page, body
+
+
+def test_every_whole_job_that_is_shown_is_valid() -> None:
+    jobs = [(page, body) for page, body in whole_jobs() if "name: with mistakes" not in body]
+    assert len(jobs) > 5
+    for page, body in jobs:
+        job = decode_job(body.encode(), "yaml", scheduled="\nschedule:" in body)
+        assert job.tasks, name_of(page)
+
+
+def test_the_mistakes_that_are_shown_are_told_as_shown() -> None:
+    [(page, body)] = [found for found in whole_jobs() if "name: with mistakes" in found[1]]
+    with pytest.raises(InvalidDocument) as caught:
+        decode_job(body.encode(), "yaml")
+    for fault in caught.value.faults:
+        assert f"wrong.yaml:{fault.line}:{fault.column}: {fault}" in text_of(page)
+
+
+@pytest.mark.parametrize("port", [Store, Runtime], ids=lambda port: port.__name__)
+def test_the_ports_are_where_the_architecture_says(port: type) -> None:
+    path = port.__module__.replace(".", "/") + ".py"
+    assert f"`{path}`" in text_of(DOCS / "architecture.md")
