@@ -18,9 +18,11 @@ class Ledger:
         path.touch()
 
     def script(self, work: str = "", name: str = "") -> str:
-        """Return a script that does `work` between its two lines; each names it, its task and its process."""
-        told = f'"$HAULIER_TASK_ID $HAULIER_ATTEMPT $$ $(date +%s.%N) {name}" >> {self.path}'
-        return f"echo start {told}\n{work}\necho end {told}\n"
+        """Return a script that does `work` between its two lines; each names it, its task, its process and
+        the time since the machine started."""
+        told = f'"$HAULIER_TASK_ID $HAULIER_ATTEMPT $$ $at {name}" >> {self.path}'
+        look = "read at _ < /proc/uptime\n"
+        return f"{look}echo start {told}\n{work}\n{look}echo end {told}\n"
 
     def task(self, work: str = "", name: str = "task", **fields: Any) -> dict[str, Any]:
         """Return a task of such a script."""

@@ -28,6 +28,11 @@ SLACK = 45.0
 """Seconds more for the work itself, on a machine that does much else."""
 
 
+def now() -> float:
+    """Seconds since the machine started, as the ledger has them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True)
 class Struck:
     """A fault that struck: when, and how long it took until all that was there before had ended."""
@@ -58,10 +63,11 @@ class Campaign:
         self._plant = plant
         self._ledger = ledger
         self._receiver = receiver
+        self.seed = seed
         self._random = Random(seed)
         self._pace = pace
         self._say = say
-        self._jobs = Jobs(ledger, Random(seed + 1), receiver.url)
+        self._jobs = Jobs(ledger, Random(seed + 1), receiver.url, contained=plant.contained)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self.accepted: dict[str, Work] = {}
@@ -73,7 +79,8 @@ class Campaign:
         submitting.start()
         try:
             for fault in faults:
-                self._strike(fault)
+                if fault.can_strike(self._plant):
+                    self._strike(fault)
         finally:
             self._done.set()
             submitting.join()
@@ -92,12 +99,12 @@ class Campaign:
 
     def _strike(self, fault: Fault) -> None:
         self._done.wait(self._random.uniform(1, 4))
-        began = time.time()
+        began = now()
         what = fault.strike(self._plant, self._random)
-        over = time.time()
+        over = now()
         limit = (AFTER_OUTAGE if fault.outage else AFTER_FAULT) + SLACK
         self._wait_ended(self._open(), limit, f"all jobs of before: {fault.name} {what}")
-        self.struck.append(Struck(fault, what, began, over, time.time()))
+        self.struck.append(Struck(fault, what, began, over, now()))
         self._say(self.struck[-1].row())
 
     def _open(self) -> set[str]:

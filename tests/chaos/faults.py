@@ -23,6 +23,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from devservices import mongodb_node
+from devservices.processes import running
 from tests.acceptance.processes import Process
 from tests.chaos.plant import Plant
 
@@ -33,12 +34,17 @@ Strike = Callable[[Plant, Random], str]
 @dataclass(frozen=True)
 class Fault:
     """`repeats`: a run may have to be made again because of it. `outage`: of broker, store or all coordinators, so
-    that 90 s from its end on count instead of 60."""
+    that 90 s from its end on count instead of 60. `needs`: a part of the plant that not every machine can have."""
 
     name: str
     strike: Strike
     repeats: bool = False
     outage: bool = False
+    needs: str = ""
+
+    def can_strike(self, plant: Plant) -> bool:
+        """Whether the plant has what it needs."""
+        return not self.needs or getattr(plant, self.needs) is not None
 
 
 def kill_worker(plant: Plant, random: Random) -> str:
@@ -205,6 +211,63 @@ def lose_majority(plant: Plant, random: Random) -> str:
     return " ".join(node.host for node in gone)
 
 
+def cut_link(plant: Plant, random: Random) -> str:
+    """A worker's link is cut, and nobody is told."""
+    return _cut(plant, random.uniform(5, 15))
+
+
+def cut_link_for_long(plant: Plant, random: Random) -> str:
+    """A worker's link is cut for longer than its lease: its tasks run again, and it hears of that when it is back."""
+    return _cut(plant, random.uniform(60, 75))
+
+
+def _cut(plant: Plant, seconds: float) -> str:
+    assert plant.link is not None
+    plant.link.cut()
+    try:
+        time.sleep(seconds)
+    finally:
+        plant.link.mend()
+    return f"worker-far {seconds:.0f} s"
+
+
+def slow_link(plant: Plant, random: Random) -> str:
+    """A worker's link is slow."""
+    assert plant.link is not None
+    plant.link.delay = random.uniform(0.1, 0.5)
+    try:
+        time.sleep(15)
+    finally:
+        plant.link.delay = 0.0
+    return "worker-far"
+
+
+def jump_clock(plant: Plant, random: Random) -> str:
+    """A coordinator's clock is set to another time, and back."""
+    assert plant.clock is not None
+    jump = random.choice(["+7200", "-7200", "+40", "-40"])
+    plant.clock.write_text(jump)
+    try:
+        time.sleep(random.uniform(5, 15))
+    finally:
+        plant.clock.write_text("+0")
+    return f"{plant.coordinators[-1].log.stem} {jump} s"
+
+
+def fill_disk(plant: Plant, random: Random) -> str:
+    """A member of the store has no room left. It ends of that, and starts when there is room."""
+    assert plant.small is not None
+    member = plant.members[-1]
+    plant.small.fill()
+    try:
+        time.sleep(random.uniform(10, 20))
+    finally:
+        plant.small.clear()
+    if not running(member.folder):
+        member.start()
+    return member.host
+
+
 FAULTS = (
     Fault("worker killed", kill_worker, repeats=True),
     Fault("coordinator killed", kill_coordinator),
@@ -222,4 +285,9 @@ FAULTS = (
     Fault("primary killed", kill_primary, outage=True),
     Fault("primary frozen", freeze_primary, outage=True),
     Fault("majority of the store lost", lose_majority, outage=True),
+    Fault("link cut", cut_link, needs="link"),
+    Fault("link cut for long", cut_link_for_long, repeats=True, needs="link"),
+    Fault("link slow", slow_link, needs="link"),
+    Fault("clock set", jump_clock, needs="clock"),
+    Fault("disk full", fill_disk, outage=True, needs="small"),
 )

@@ -30,9 +30,12 @@ class Work:
 
 
 class Jobs:
-    """Makes jobs of all kinds, whose scripts write into `ledger` and whose webhooks go to `hook`."""
+    """Makes jobs of all kinds, whose scripts write into `ledger` and whose webhooks go to `hook`; containers too where
+    there is a worker that can run them."""
 
-    def __init__(self, ledger: Ledger, random: Random, hook: str = "") -> None:
+    def __init__(
+        self, ledger: Ledger, random: Random, hook: str = "", *, contained: bool = False
+    ) -> None:
         self._ledger = ledger
         self._random = random
         self._hook = hook
@@ -46,6 +49,7 @@ class Jobs:
             self.framed,
             self.logged,
             self.failing,
+            *((self.contained,) if contained else ()),
         )
 
     def next(self) -> Work:
@@ -129,3 +133,17 @@ class Jobs:
         children = [self._task(number, "b", "exit 3"), self._task(number, "c", "sleep 20")]
         tasks = [self._task(number, "a"), {"name": "all", "parallel": {"tasks": children}}]
         return self._work("failing", number, tasks, "a", state="FAILED")
+
+    def contained(self, number: int) -> Work:
+        """Two containers, of the queue that a worker with an engine takes from."""
+        where = str(self._ledger.path.parent)
+        more: dict[str, Any] = {
+            "image": "alpine:3.18.3",
+            "queue": "contained",
+            "mounts": [
+                {"type": "bind", "source": where, "target": where},
+                {"type": "volume", "target": "/data"},
+            ],
+        }
+        tasks = [self._task(number, "a", **more), self._task(number, "b", **more)]
+        return self._work("contained", number, tasks, "a b")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from devservices.packages import find
+from tests.acceptance.processes import SHELL, Cluster, Worker
 
 NUMBERS = itertools.count()
 
@@ -74,7 +75,11 @@ class Link:
                 threading.Thread(target=self._serve, args=(there,), daemon=True).start()
 
     def _serve(self, there: socket.socket) -> None:
-        with there, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._to)) as here:
+        with (
+            there,
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._to)) as here,
+        ):
             back = threading.Thread(target=self._pump, args=(here, there), daemon=True)
             back.start()
             self._pump(there, here)
@@ -92,6 +97,18 @@ class Link:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def add_far_worker(cluster: Cluster, link: Link) -> Worker:
+    """Launch a worker of the shell runtime at the far end of a link."""
+    url = f"amqp://guest:guest@{link.host}:{link.port}/"
+    settings = {**SHELL, **cluster.settings, "HAULIER_BROKER_RABBITMQ_URL": url}
+    settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = ""
+    worker = Worker(cluster.folder, "worker-far", settings)
+    worker.prefix = link.prefix
+    cluster.workers.append(worker)
+    worker.launch()
+    return worker
 
 
 def can_be_laid() -> bool:

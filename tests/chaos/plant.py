@@ -16,6 +16,9 @@ from devservices.mongodb_node import Node as MongoNode
 from devservices.nodes import node_folder
 from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.processes import Cluster, Coordinator, Worker, wait_for
+from tests.chaos.clocks import can_set_clocks, clock_of
+from tests.chaos.disks import SmallDisk, can_mount, small_disk
+from tests.chaos.link import Link, add_far_worker, can_be_laid, link_to
 
 MEMBERS = 3
 
@@ -35,9 +38,16 @@ class Plant:
                 "HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL": broker.management_url,
                 "HAULIER_DATASTORE_TYPE": "mongodb",
                 "HAULIER_DATASTORE_MONGODB_URL": self.store_url,
-                "HAULIER_LOGGING_LEVEL": "debug",
             },
         )
+        self.contained = False
+        """Whether there is a worker for containers."""
+        self.link: Link | None = None
+        """Of the last worker of the shell runtime."""
+        self.clock: Path | None = None
+        """Sets the last coordinator's clock."""
+        self.small: SmallDisk | None = None
+        """Of the last member of the store."""
 
     @property
     def store_url(self) -> str:
@@ -98,21 +108,56 @@ def is_primary(node: MongoNode) -> bool:
 
 @contextmanager
 def running(
-    folder: Path, coordinators: int = 2, workers: int = 3, members: int = MEMBERS
+    folder: Path, coordinators: int = 2, workers: int = 3, *, contained: bool = False
 ) -> Iterator[Plant]:
-    """A plant that runs, and is gone in the end."""
+    """A plant that runs, and is gone in the end.
+
+    As far as this machine lets us: the last worker is at the far end of a link of its own, the last coordinator has
+    a clock that can be set, the last member of the store a small disk. With `contained` one more worker runs
+    containers, of the queue `contained`."""
     with ExitStack() as stack:
         broker = RabbitNode(stack.enter_context(node_folder("rabbitmq")))
         broker.start()
-        nodes = [MongoNode(stack.enter_context(node_folder("mongodb"))) for _ in range(members)]
+        nodes = [MongoNode(stack.enter_context(node_folder("mongodb"))) for _ in range(MEMBERS)]
+        plant = Plant(folder, broker, nodes)
+        if can_mount():
+            plant.small = stack.enter_context(small_disk(nodes[-1].folder / "data"))
         for node in nodes:
             node.start()
         mongodb_node.initiate(nodes)
-        plant = Plant(folder, broker, nodes)
+        if can_be_laid():
+            plant.link = stack.enter_context(link_to(broker.port))
+        if can_set_clocks():
+            plant.clock = folder / "clock"
+            plant.clock.write_text("+0")
+        plant.contained = contained
         stack.callback(plant.cluster.stop)
-        for _ in range(coordinators):
-            plant.cluster.add_coordinator()
-        for _ in range(workers):
-            plant.cluster.add_worker()
-        plant.cluster.wait_ready()
+        _start(plant, coordinators, workers)
         yield plant
+
+
+def _start(plant: Plant, coordinators: int, workers: int) -> None:
+    cluster = plant.cluster
+    for _ in range(coordinators - 1):
+        cluster.add_coordinator()
+    cluster.add_coordinator(**clock_of(plant.clock))
+    for _ in range(workers - 1):
+        cluster.add_worker()
+    if plant.link is None:
+        cluster.add_worker()
+    else:
+        add_far_worker(cluster, plant.link)
+    if plant.contained:
+        add_contained(cluster)
+    cluster.wait_ready()
+
+
+def add_contained(cluster: Cluster) -> Worker:
+    """Launch a worker that runs containers."""
+    return cluster.add_worker(
+        name=f"contained-{len(cluster.workers)}",
+        HAULIER_RUNTIME_TYPE="docker",
+        HAULIER_WORKER_QUEUES_DEFAULT="0",
+        HAULIER_WORKER_QUEUES_CONTAINED="4",
+        HAULIER_MOUNTS_BIND_ALLOWED="true",
+    )

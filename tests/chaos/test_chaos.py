@@ -6,36 +6,42 @@ strikes, by name.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import docker
 import pytest
 
 from tests.acceptance.ledger import Ledger
+from tests.acceptance.processes import clean_environment, wait_for
 from tests.chaos import plant as plants
 from tests.chaos.campaign import Campaign
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.plant import Plant
 from tests.chaos.receiver import Receiver
 
 SECONDS = float(os.environ.get("HAULIER_CHAOS_SECONDS", "0"))
 SEED = int(os.environ.get("HAULIER_CHAOS_SEED", "0"))
-PACE = 0.4
-"""Seconds between two jobs."""
-CHOSEN = os.environ.get("HAULIER_CHAOS_FAULTS", "")
-"""Names of the only faults that strike, separated by commas."""
+CHOSEN = tuple(filter(None, os.environ.get("HAULIER_CHAOS_FAULTS", "").split(",")))
+"""Names of the only faults that strike."""
+
 SHORT = ("coordinator killed", "worker killed", "broker killed", "primary killed")
 """The faults of the short run, within the suite."""
+
+PACE = 0.4
+"""Seconds between two jobs."""
 
 pytestmark = [
     pytest.mark.rabbitmq,
     pytest.mark.mongodb,
     pytest.mark.slow,
     pytest.mark.xdist_group("chaos"),
-    pytest.mark.timeout(SECONDS + 900),
 ]
 
 
@@ -45,9 +51,10 @@ def say(text: str) -> None:
 
 
 def endless(random: Random) -> Iterator[Fault]:
-    """All faults in random order, then all in another."""
+    """All faults (or the chosen ones) in random order, then all in another."""
+    faults = [fault for fault in FAULTS if not CHOSEN or fault.name in CHOSEN]
     while True:
-        yield from random.sample(FAULTS, len(FAULTS))
+        yield from random.sample(faults, len(faults))
 
 
 def for_seconds(faults: Iterator[Fault], seconds: float) -> Iterator[Fault]:
@@ -59,23 +66,79 @@ def for_seconds(faults: Iterator[Fault], seconds: float) -> Iterator[Fault]:
         yield fault
 
 
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
-    seed = SEED or (int(time.time()) if SECONDS else 1)
-    say(f"HAULIER_CHAOS_SEED={seed}")
-    faults = (
-        for_seconds(endless(Random(seed)), SECONDS)
-        if SECONDS
-        else iter(
-            [fault for fault in FAULTS if fault.name in (CHOSEN.split(",") if CHOSEN else SHORT)]
-        )
-    )
+    faults = [fault for fault in FAULTS if fault.name in (CHOSEN or SHORT)]
     ledger = Ledger(tmp_path / "ledger")
     with Receiver() as receiver, plants.running(tmp_path) as plant:
-        campaign = Campaign(plant, ledger, receiver, seed, PACE, say)
-        try:
-            campaign.run(faults)
-        finally:
-            say(campaign.table())
-            say(f"{len(campaign.accepted)} jobs, {ledger.starts.total()} runs")
-        found = campaign.faults_found()
-        assert not found, "\n".join(found)
+        strike(Campaign(plant, ledger, receiver, SEED or 1, PACE, say), iter(faults), ledger)
+        assert audited(plant) == []
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(SECONDS * 2 + 900)
+@pytest.mark.skipif(not SECONDS, reason="HAULIER_CHAOS_SECONDS is not set (make chaos)")
+def test_a_long_campaign(tmp_path: Path, docker_engine: docker.DockerClient) -> None:
+    seed = SEED or int(time.time())
+    ledger = Ledger(tmp_path / "ledger")
+    faults = for_seconds(endless(Random(seed)), SECONDS)
+    with Receiver() as receiver, plants.running(tmp_path, contained=True) as plant:
+        strike(Campaign(plant, ledger, receiver, seed, PACE, say), faults, ledger)
+        nodes = {node["id"] for node in plant.get("/nodes")}
+        plants.add_contained(plant.cluster).wait_ready()
+        assert audited(plant) == []
+    wait_for(lambda: not left(docker_engine, nodes), 60, "nothing left in the engine")
+
+
+def strike(campaign: Campaign, faults: Iterator[Fault], ledger: Ledger) -> None:
+    """Run a campaign, show what it was, and see that every promise was kept."""
+    say(f"HAULIER_CHAOS_SEED={campaign.seed}")
+    try:
+        campaign.run(faults)
+    finally:
+        say(campaign.table())
+        say(f"{len(campaign.accepted)} jobs, {ledger.starts.total()} runs")
+    found = campaign.faults_found()
+    assert not found, "\n".join(found)
+
+
+def audited(plant: Plant) -> list[object]:
+    """What `haulier audit` finds, once it had the time to be put right."""
+
+    def clean() -> bool:
+        found[:] = audit(plant)
+        return not found
+
+    found: list[object] = []
+    try:
+        wait_for(clean, 100, "a clean audit", every=5)
+    except AssertionError:
+        return found
+    return []
+
+
+def audit(plant: Plant) -> list[object]:
+    """What `haulier audit` finds now."""
+    settings = {"HAULIER_RUNTIME_TYPE": "docker" if plant.contained else "shell"}
+    done = subprocess.run(
+        [sys.executable, "-m", "haulier.cli", "audit", "--json"],
+        env=clean_environment({**plant.cluster.settings, **settings}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    findings: list[object] = json.loads(done.stdout)["findings"]
+    assert done.returncode == bool(findings)
+    return findings
+
+
+def left(engine: docker.DockerClient, nodes: set[str]) -> list[str]:
+    """What is there of these nodes' containers, volumes and networks."""
+    containers = engine.containers.list(all=True, ignore_removed=True)
+    things = [*containers, *engine.volumes.list(), *engine.networks.list()]
+    return [
+        str(thing.id)
+        for thing in things
+        if nodes & set((thing.attrs.get("Labels") or getattr(thing, "labels", None) or {}).values())
+    ]

@@ -17,14 +17,14 @@ import docker
 import pymongo
 import pytest
 
-from devservices import mongodb_node, packages
+from devservices import mongodb_node
 from devservices.mongodb_node import Node as MongoNode
 from devservices.nodes import node_folder
-from devservices.processes import ServiceError
 from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.processes import SHELL, Cluster, Coordinator, Worker, wait_for
-from tests.chaos.link import Link, link_to
+from tests.acceptance.processes import Cluster, Coordinator, wait_for
+from tests.chaos.clocks import can_set_clocks, clock_of, clock_that_is
+from tests.chaos.link import Link, add_far_worker, link_to
 from tests.chaos.messages import put
 from tests.chaos.receiver import Receiver
 from tests.integration.rabbitmq.server import look_often
@@ -37,8 +37,6 @@ pytestmark = [
     pytest.mark.xdist_group("promises"),
     pytest.mark.timeout(240),
 ]
-
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def filled(
@@ -203,24 +201,11 @@ def link(own_rabbitmq: RabbitNode, quick: Cluster) -> Iterator[Link]:
         yield made
 
 
-def far_worker(cluster: Cluster, link: Link) -> Worker:
-    """A worker at the far end of a link, ready."""
-    url = f"amqp://guest:guest@{link.host}:{link.port}/"
-    settings = {**SHELL, **cluster.settings, "HAULIER_BROKER_RABBITMQ_URL": url}
-    settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = ""
-    worker = Worker(cluster.folder, "far", settings)
-    worker.prefix = link.prefix
-    cluster.workers.append(worker)
-    worker.launch()
-    worker.wait_ready()
-    return worker
-
-
 def test_promise_5_a_worker_cut_off_for_ten_seconds_goes_on_and_reports(
     quick: Cluster, ledger: Ledger, link: Link
 ) -> None:
     server = filled(quick, workers=0)
-    far_worker(quick, link)
+    add_far_worker(quick, link).wait_ready()
     ids = [server.submit(ledger.job(ledger.task("sleep 5"))) for _ in range(4)]
     ledger.wait_starts(4)
     link.cut()
@@ -236,7 +221,7 @@ def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_s
     quick: Cluster, ledger: Ledger, link: Link
 ) -> None:
     server = filled(quick, workers=0)
-    far_worker(quick, link)
+    add_far_worker(quick, link).wait_ready()
     job_id = server.submit(ledger.job(ledger.task("sleep 70")))
     ledger.wait_starts(1)
     (first,) = ledger.alive()
@@ -255,7 +240,7 @@ def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_s
 
 def test_promise_5_a_slow_link_repeats_nothing(quick: Cluster, ledger: Ledger, link: Link) -> None:
     server = filled(quick, workers=0)
-    far_worker(quick, link)
+    add_far_worker(quick, link).wait_ready()
     link.delay = 0.4
     ids = [server.submit(ledger.job(ledger.task("sleep 1"))) for _ in range(8)]
     done = server.wait_jobs(ids, within=90)
@@ -390,6 +375,14 @@ def test_promise_11_each_firing_of_a_schedule_makes_one_job_on_two_coordinators(
     assert starts[3] - starts[0] > 4
 
 
+@pytest.fixture
+def clocks() -> None:
+    """Clocks can be set."""
+    if not can_set_clocks():
+        pytest.skip("needs libfaketime")
+
+
+@pytest.mark.usefixtures("clocks")
 @pytest.mark.parametrize("off", ["+3600", "-3600"])
 def test_promise_11_a_clock_that_is_an_hour_off_does_no_harm(
     quick: Cluster, ledger: Ledger, off: str
@@ -413,18 +406,13 @@ def test_promise_11_a_clock_that_is_an_hour_off_does_no_harm(
     assert set(statuses.values()) == {"UP"}, statuses
 
 
+@pytest.mark.usefixtures("clocks")
 def test_promise_11_a_clock_that_jumps_does_no_harm(
     quick: Cluster, ledger: Ledger, tmp_path: Any
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+0")
-    clock = {
-        **clock_that_is("+0"),
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1",
-    }
-    del clock["FAKETIME"]
-    server = quick.add_coordinator(**clock)
+    server = quick.add_coordinator(**clock_of(offset))
     quick.add_worker()
     quick.wait_ready()
     for jump in ("+7200", "-7200", "+0"):
@@ -434,12 +422,3 @@ def test_promise_11_a_clock_that_jumps_does_no_harm(
         done = server.wait_jobs(ids, within=60)
         assert {job["state"] for job in done.values()} == {"COMPLETED"}
     assert ledger.repeated == {}
-
-
-def clock_that_is(off: str) -> dict[str, str]:
-    """Return the environment of a process whose clock is `off` by so many seconds."""
-    try:
-        packages.ensure_file(FAKETIME, "faketime")
-    except ServiceError as error:
-        pytest.skip(f"needs libfaketime: {error}")
-    return {"LD_PRELOAD": FAKETIME, "FAKETIME": off, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
