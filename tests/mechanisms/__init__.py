@@ -1,0 +1,1 @@
+"""Which test notices when a mechanism is taken out: `python -m tests.mechanisms`."""

@@ -1,0 +1,366 @@
+"""All mechanisms, in the order in which a task meets them; and the promises that they hold."""
+
+from __future__ import annotations
+
+from tests.mechanisms import edges_cut, runs_cut, structure_cut
+from tests.mechanisms.mechanism import Cut, Mechanism
+
+ENGINE = "tests/unit/engine/test_"
+WORKER = "tests/unit/worker/test_"
+HERE = "tests/mechanisms/test_"
+
+
+def _mechanism(
+    name: str,
+    promises: tuple[int, ...],
+    cut: Cut,
+    tests: tuple[str, ...],
+    how: str,
+    needs: str | None = None,
+) -> Mechanism:
+    """Return a mechanism; what is taken out is what its cut says."""
+    assert cut.__doc__ is not None
+    out = cut.__doc__.rstrip(".")
+    return Mechanism(
+        name=name, promises=promises, out=out, cut=cut, tests=tests, how=how, needs=needs
+    )
+
+
+MECHANISMS: tuple[Mechanism, ...] = (
+    # --- a job is stored, begun, sent ---
+    _mechanism(
+        "stored-first", (1,), edges_cut.stored_first,
+        (f"{HERE}edges.py::test_a_job_that_was_not_stored_is_not_answered_for",),
+        "the store refuses the insert, and submit answers all the same",
+    ),
+    _mechanism(
+        "then", (1, 2, 3), structure_cut.intents,
+        (f"{HERE}structure.py::test_what_follows_from_an_end_is_done_though_who_applied_it_dies",),
+        "the coordinator dies after it applied an end; the next task never comes",
+    ),
+    _mechanism(
+        "confirm", (2,), structure_cut.confirms,
+        (f"{HERE}repairs.py::test_a_task_that_the_broker_did_not_take_is_sent_again_as_unconfirmed",),
+        "the sweeper counts `swept_unheard` where it should count `swept_unconfirmed`",
+    ),
+    _mechanism(
+        "confirm-rabbitmq", (2,), edges_cut.rabbitmq_confirms,
+        ("tests/integration/rabbitmq/test_publishing.py::test_publishes_go_on_through_killed_connections",),
+        "messages are missing after connections were killed",
+        needs="rabbitmq",
+    ),
+    _mechanism(
+        "derived-ids", (2, 3, 11), structure_cut.derived_ids,
+        (
+            f"{ENGINE}chains.py::test_two_followers_of_one_beginning_make_one_first_task",
+            f"{ENGINE}schedules.py::test_a_firing_that_was_stored_but_not_moved_on_makes_no_second_job",
+        ),
+        "what is done twice makes two tasks, or two jobs",
+    ),
+    # --- a run ---
+    _mechanism(
+        "claim", (5,), edges_cut.claim,
+        (
+            f"{WORKER}daemon.py::test_nothing_of_a_task_starts_before_its_grant",
+            f"{WORKER}daemon.py::test_a_refused_task_is_acknowledged_and_forgotten",
+        ),
+        "the worker runs what nobody granted",
+    ),
+    _mechanism(
+        "grant", (5,), runs_cut.grant,
+        (f"{ENGINE}claims.py::test_two_workers_that_hold_copies_get_one_grant",),
+        "both get it",
+    ),
+    _mechanism(
+        "nonce", (3, 5), runs_cut.nonce,
+        (
+            f"{ENGINE}claims.py::test_another_nonce_is_refused_while_a_run_counts",
+            f"{ENGINE}ends.py::test_an_end_of_another_run_changes_nothing",
+        ),
+        "who asks for what runs elsewhere is granted it too; a stranger's end counts",
+    ),
+    _mechanism(
+        "run-number", (5, 10), runs_cut.run_number,
+        (f"{HERE}runs.py::test_parts_of_an_older_runs_log_that_come_late_are_refused",),
+        "the log holds lines of two runs",
+    ),
+    _mechanism(
+        "beat-first", (5,), runs_cut.beat_first,
+        (f"{ENGINE}claims.py::test_a_lease_that_ends_soon_is_renewed_before_a_grant",),
+        "a run is granted that its lease hardly outlives",
+    ),
+    _mechanism(
+        "unwanted-grants", (2, 5), edges_cut.unwanted_grants,
+        (f"{WORKER}daemon.py::test_a_grant_that_nobody_waits_for_is_handed_back",),
+        "nothing is handed back",
+    ),
+    _mechanism(
+        "lost-channels", (5, 7), edges_cut.lost_channels,
+        (f"{HERE}edges.py::test_a_run_goes_on_when_the_channel_of_its_delivery_is_lost",),
+        "the run is stopped",
+    ),
+    # --- its end ---
+    _mechanism(
+        "end-once", (3,), runs_cut.end_once,
+        (
+            f"{ENGINE}ends.py::test_the_first_end_of_a_run_counts",
+            f"{ENGINE}ends.py::test_an_end_after_its_task_was_cancelled_is_forgotten",
+            f"{ENGINE}beats.py::test_the_end_of_a_run_that_was_missing_does_not_count",
+        ),
+        "an end changes what has ended, or was lost for good",
+    ),
+    _mechanism(
+        "kept-ends", (4,), edges_cut.kept_ends,
+        (f"{WORKER}daemon.py::test_an_end_is_listed_until_it_is_told_stored_and_sent_again_when_asked",),
+        "the beats no longer list it, and it is not sent again",
+    ),
+    _mechanism(
+        "confirmed-ends", (4, 10), edges_cut.confirmed_ends,
+        (f"{HERE}edges.py::test_an_end_is_sent_until_the_broker_has_it",),
+        "the broker, away for a moment, never gets it",
+    ),
+    _mechanism(
+        "vanished", (6,), edges_cut.vanished,
+        (f"{WORKER}daemon.py::test_a_run_whose_container_vanished_is_handed_back_as_lost",),
+        "the task fails",
+    ),
+    _mechanism(
+        "redeliveries", (2, 12), runs_cut.redeliveries,
+        (f"{ENGINE}ends.py::test_a_task_that_is_lost_too_often_fails",),
+        "it goes round for ever",
+    ),
+    # --- beats and leases ---
+    _mechanism(
+        "reconciliation", (2, 4, 5), runs_cut.reconciliation,
+        (
+            f"{ENGINE}beats.py::test_a_lost_grant_is_told_again_by_the_next_beat",
+            f"{ENGINE}beats.py::test_a_lost_end_is_asked_for",
+            f"{ENGINE}beats.py::test_a_run_that_is_not_granted_is_stopped",
+            f"{ENGINE}beats.py::test_a_granted_nonce_that_is_missing_is_lost_from_the_second_beat_on",
+        ),
+        "lost answers stay lost, runs that no longer count go on, missing runs stay RUNNING",
+    ),
+    _mechanism(
+        "beat-numbers", (5,), runs_cut.beat_numbers,
+        (f"{ENGINE}beats.py::test_a_beat_that_a_later_one_overtook_is_dropped_whole",),
+        "the late beat renews the lease, and a run that it does not list is lost",
+    ),
+    _mechanism(
+        "lease", (2, 5, 6), runs_cut.lease,
+        (f"{ENGINE}pulse.py::test_a_killed_workers_task_runs_elsewhere_within_a_minute",),
+        "the task of a killed worker never runs again",
+    ),
+    _mechanism(
+        "epochs", (5,), runs_cut.epochs,
+        (f"{HERE}runs.py::test_a_run_that_a_late_beat_keeps_is_not_lost_by_who_had_closed_its_lease",),
+        "a live run that was kept is lost",
+    ),
+    _mechanism(
+        "taking-back", (4, 5), runs_cut.taking_back,
+        (
+            f"{ENGINE}beats.py::test_a_beat_after_that_opens_the_next_epoch_and_takes_the_run_back",
+            f"{ENGINE}beats.py::test_an_end_is_taken_back_too",
+        ),
+        "a live run, or one that has ended, is thrown away",
+    ),
+    _mechanism(
+        "pulse", (4, 5), runs_cut.the_pulse,
+        (
+            f"{HERE}runs.py::test_a_minute_without_coordinators_makes_no_live_run_look_dead",
+            f"{ENGINE}pulse.py::test_no_lease_runs_out_before_its_end_is_behind_the_pulse",
+        ),
+        "`lease_ran_out` is counted though the worker lives",
+    ),
+    _mechanism(
+        "era", (4, 5), runs_cut.era,
+        (
+            f"{HERE}runs.py::test_a_minute_without_coordinators_makes_no_live_run_look_dead",
+            f"{ENGINE}pulse.py::test_no_lease_runs_out_in_a_young_era",
+        ),
+        "`lease_ran_out` is counted though the worker lives",
+    ),
+    _mechanism(
+        "closed-epochs", (2,), runs_cut.closers,
+        (f"{ENGINE}beats.py::test_runs_left_by_whoever_died_closing_an_epoch_are_found",),
+        "the runs stay RUNNING",
+    ),
+    # --- structure ---
+    _mechanism(
+        "open", (2, 3), structure_cut.open_tasks,
+        (f"{HERE}structure.py::test_a_parent_waits_for_an_attempt_that_is_not_inserted_yet",),
+        "the parent completes with a failed child",
+    ),
+    _mechanism(
+        "look-again", (2, 3), structure_cut.second_look,
+        (
+            f"{HERE}structure.py::test_a_next_task_inserted_after_a_cancel_does_not_stay",
+            f"{ENGINE}attempts.py::test_no_attempt_comes_after_its_job_was_cancelled",
+            f"{ENGINE}composites.py::test_children_inserted_below_a_parent_that_ended_do_not_stay",
+        ),
+        "tasks of a cancelled job are left open for the sweeper",
+    ),
+    _mechanism(
+        "unique-slots", (3,), structure_cut.unique_slots,
+        (f"{HERE}structure.py::test_a_slot_that_is_handed_over_twice_is_taken_once",),
+        "two run where `concurrency` is 1",
+    ),
+    _mechanism(
+        "hand-over", (2,), structure_cut.hand_over,
+        (f"{ENGINE}composites.py::test_no_more_run_at_once_than_concurrency_allows",),
+        "held children are left to the sweeper, which this test keeps away",
+    ),
+    _mechanism(
+        "restarts", (3,), structure_cut.restarts,
+        (f"{HERE}structure.py::test_what_was_on_its_way_before_a_restart_moves_nothing",),
+        "what follows from the life before moves the restarted job",
+    ),
+    # --- the sweeper ---
+    _mechanism(
+        "sweeper", (1, 2), runs_cut.sweeper,
+        (
+            f"{HERE}repairs.py::test_a_job_that_nobody_was_told_of_is_begun",
+            f"{HERE}repairs.py::test_a_task_that_lies_in_no_queue_is_sent_again",
+            f"{ENGINE}pulse.py::test_a_killed_workers_task_runs_elsewhere_within_a_minute",
+        ),
+        "nobody puts it right",
+    ),
+    _mechanism(
+        "sweep-overdue", (1, 2), structure_cut.overdue,
+        (
+            f"{HERE}repairs.py::test_a_job_that_nobody_was_told_of_is_begun",
+            f"{HERE}edges.py::test_a_job_is_answered_for_without_a_broker_and_begun_when_one_is_there",
+        ),
+        "the job stays PENDING",
+    ),
+    _mechanism(
+        "sweep-unconfirmed", (2,), structure_cut.unconfirmed,
+        (f"{HERE}repairs.py::test_a_task_that_the_broker_did_not_take_is_sent_again_as_unconfirmed",),
+        "the task stays PENDING",
+    ),
+    _mechanism(
+        "sweep-unheard", (2,), structure_cut.unheard,
+        (f"{HERE}repairs.py::test_a_task_that_lies_in_no_queue_is_sent_again",),
+        "the task stays SCHEDULED",
+    ),
+    _mechanism(
+        "sweep-overtaken", (2,), structure_cut.overtaken,
+        (f"{HERE}repairs.py::test_a_task_that_was_overtaken_is_sent_again_from_a_busy_queue",),
+        "the task stays SCHEDULED as long as its queue is busy",
+    ),
+    _mechanism(
+        "sweep-slots", (2,), structure_cut.free_slots,
+        (f"{HERE}repairs.py::test_a_free_slot_that_nobody_gave_on_is_given_on",),
+        "the held child is never released",
+    ),
+    _mechanism(
+        "sweep-composites", (2,), structure_cut.composites_over,
+        (f"{HERE}repairs.py::test_a_composite_that_nobody_asked_after_its_last_child_completes",),
+        "the parent stays RUNNING",
+    ),
+    _mechanism(
+        "sweep-ended", (2,), structure_cut.under_ended,
+        (f"{HERE}repairs.py::test_what_is_open_below_an_ended_job_is_cancelled",),
+        "the task stays PENDING",
+    ),
+    # --- hosts, drains, edges ---
+    _mechanism(
+        "who-is-dead", (6,), edges_cut.who_is_dead,
+        (f"{WORKER}daemon.py::test_it_asks_which_nodes_are_dead_before_it_removes_what_they_left",),
+        "a live node's things are removed",
+    ),
+    _mechanism(
+        "drain-waits", (4, 8), edges_cut.drain_waits,
+        (f"{WORKER}daemon.py::test_draining_for_good_waits_for_what_runs_and_for_its_end_being_stored",),
+        "the worker is gone before its end is stored",
+    ),
+    _mechanism(
+        "drain-hands-back", (8,), edges_cut.drain_hands_back,
+        (f"{WORKER}daemon.py::test_past_the_grace_time_a_draining_worker_hands_back_what_runs",),
+        "nothing is handed back",
+    ),
+    _mechanism(
+        "unavailable", (9,), edges_cut.unavailable,
+        ("tests/unit/api/test_health.py::test_without_the_datastore_everything_answers_503",),
+        "the answer is 500",
+    ),
+    _mechanism(
+        "stands-back", (2, 9), edges_cut.stands_back,
+        (f"{HERE}edges.py::test_a_coordinator_without_a_store_leaves_its_messages_to_others",),
+        "it goes on consuming",
+    ),
+    _mechanism(
+        "part-ids", (10,), edges_cut.part_ids,
+        (f"{ENGINE}ends.py::test_an_end_keeps_the_last_part_of_its_log",),
+        "the last part is there twice",
+    ),
+    _mechanism(
+        "parts-before-end", (10,), edges_cut.parts_before_end,
+        (f"{WORKER}logs.py::test_a_long_log_arrives_whole_and_in_order_through_a_slow_post",),
+        "the end is told before its log is there",
+    ),
+    _mechanism(
+        "webhook-claims", (3, 11), edges_cut.webhook_claims,
+        (f"{HERE}edges.py::test_a_delivery_that_two_coordinators_see_is_made_by_one",),
+        "it is delivered twice",
+    ),
+    _mechanism(
+        "store-clock", (11,), edges_cut.store_clock,
+        (f"{ENGINE}attempts.py::test_a_failed_task_is_tried_again_after_its_delay",),
+        "a wrong clock moves the deadline",
+    ),
+    _mechanism(
+        "dead", (12,), edges_cut.buried,
+        (f"{HERE}edges.py::test_a_message_that_can_not_be_handled_ends_in_dead",),
+        "it goes round for ever",
+    ),
+)  # fmt: skip
+
+
+def named(name: str) -> Mechanism:
+    """Return the mechanism of this name; `KeyError` where there is none."""
+    return {mechanism.name: mechanism for mechanism in MECHANISMS}[name]
+
+
+PROMISES: dict[int, str] = {
+    1: "a job answered 200 is never lost",
+    2: "no task is lost and none hangs",
+    3: "the end of an attempt is applied once",
+    4: "an attempt that finished is not run again",
+    5: "at most one run of a task holds a grant",
+    6: "a killed worker's tasks run elsewhere, and what it left is removed",
+    7: "a task may run for days",
+    8: "SIGTERM drains",
+    9: "without the store, 503; then everything goes on",
+    10: "of the log of the run that counts no part is lost or doubled",
+    11: "time-based work is stored, shared by claim, and survives",
+    12: "a message nobody can handle ends in `dead`",
+}
+
+FAULTS = "tests/acceptance/test_cluster_faults.py::test_"
+CLUSTER = "tests/acceptance/test_cluster.py::test_"
+CHAOS = "tests/chaos/test_chaos.py::test_nothing_is_lost_and_nothing_done_twice"
+
+ELSEWHERE: dict[int, tuple[str, ...]] = {
+    1: (CHAOS, f"{FAULTS}a_primary_that_steps_down_under_load_loses_nothing"),
+    2: (CHAOS, f"{FAULTS}rabbitmq_is_killed_under_load"),
+    3: (CHAOS, "tests/faults/test_crashes.py::test_a_death_at_any_step_is_healed"),
+    4: (CHAOS, f"{FAULTS}rabbitmq_restarts_while_fifty_jobs_run_and_none_runs_twice"),
+    5: (CHAOS, f"{FAULTS}rabbitmq_restarts_while_fifty_jobs_run_and_none_runs_twice"),
+    6: (CHAOS, f"{FAULTS}a_killed_workers_tasks_run_again_elsewhere"),
+    7: (
+        "tests/integration/rabbitmq/test_consuming.py::test_the_acknowledgement_timeout_costs_its_own_slot_only",
+    ),
+    8: (
+        f"{FAULTS}a_rolling_restart_of_everything_repeats_nothing",
+        f"{FAULTS}a_worker_that_drains_hands_back_what_outlasts_the_grace",
+        f"{FAULTS}a_second_signal_stops_at_once",
+    ),
+    9: (
+        f"{FAULTS}without_the_store_every_endpoint_answers_503",
+        f"{FAULTS}without_the_broker_only_health_and_queues_answer_503",
+    ),
+    10: (CHAOS,),
+    11: (CHAOS,),
+    12: (f"{CLUSTER}messages_that_nobody_can_read_end_in_dead_and_block_nothing",),
+}
+"""Tests of each promise that need real processes."""

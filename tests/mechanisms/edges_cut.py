@@ -1,0 +1,252 @@
+"""The worker, the API, the intake, logs and timers: cut one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.api.middleware import errors
+from coordinator.commands import Commands
+from coordinator.conductor import Conductor
+from coordinator.engine import runs
+from coordinator.intake import intake, logs
+from coordinator.timers.webhooks import Webhooks
+from shared.broker.rabbitmq.lane import Lane
+from shared.broker.rabbitmq.link import Link
+from shared.errors import BrokerUnavailable, StoreUnavailable
+from shared.model.documents import Document, LogPart
+from shared.model.messages import Granted, Message
+from shared.model.writes import Change
+from tests.mechanisms.cutting import idle, unlooked
+from worker import slot_work
+from worker.claiming import Claimant
+from worker.daemon import Daemon
+from worker.log_shipper import LogShipper
+from worker.post import Post
+from worker.roster import Roster
+from worker.running import GrantedRun
+from worker.runtime.port import Outcome, Run
+
+# --- the worker ----------------------------------------------------------------------------------------------------
+
+
+def claim(patch: pytest.MonkeyPatch) -> None:
+    """A worker asks, and does not wait for the answer."""
+    ask = Post.claim
+
+    async def granted(self: Claimant, run: int) -> Granted:
+        entry = self._entry
+        await ask(self._shop.post, _claim_of(self, run))
+        return Granted(task_id=entry.task_id, nonce=entry.nonce, run=run + 1)
+
+    patch.setattr(Claimant, "ask", granted)
+
+
+def _claim_of(claimant: Claimant, run: int) -> Any:
+    entry = claimant._entry
+    return runs.Claim(
+        task_id=entry.task_id,
+        job_id=entry.job_id,
+        nonce=entry.nonce,
+        node_id=claimant._shop.node_id,
+        beat=entry.beat,
+        run=run,
+    )
+
+
+def unwanted_grants(patch: pytest.MonkeyPatch) -> None:
+    """A worker drops a grant that nobody waits for any more."""
+    patch.setattr(Daemon, "_hand_back", lambda _self, _grant: None)
+
+
+def kept_ends(patch: pytest.MonkeyPatch) -> None:
+    """A worker forgets an end as soon as it was sent."""
+    patch.setattr(slot_work, "ENDED", "kept by nobody")
+
+
+def confirmed_ends(patch: pytest.MonkeyPatch) -> None:
+    """A worker sends an end once, and does not wait until the broker has it."""
+
+    async def once(self: Post, queue: str, message: Message) -> None:
+        try:
+            await self._broker.publish(queue, self._codec.encode(message))
+        except BrokerUnavailable:
+            return
+
+    patch.setattr(Post, "_until_confirmed", once)
+
+
+def vanished(patch: pytest.MonkeyPatch) -> None:
+    """A run whose container vanished is told as one that failed."""
+    report = GrantedRun._report
+
+    async def failed(self: GrantedRun, outcome: Outcome | None, seconds: float) -> None:
+        await report(self, outcome and msgspec.structs.replace(outcome, lost=False), seconds)
+
+    patch.setattr(GrantedRun, "_report", failed)
+
+
+def lost_channels(patch: pytest.MonkeyPatch) -> None:
+    """A run is stopped when the channel that its delivery came on is lost."""
+    outcome_of = GrantedRun._outcome
+
+    async def outcome(self: GrantedRun, run: Run) -> Outcome | None:
+        async def stop() -> None:
+            await self._delivery.wait_lost()
+            self._entry.stop("the channel was lost")
+
+        stopping = asyncio.create_task(stop())
+        try:
+            return await outcome_of(self, run)
+        finally:
+            stopping.cancel()
+
+    patch.setattr(GrantedRun, "_outcome", outcome)
+
+
+def who_is_dead(patch: pytest.MonkeyPatch) -> None:
+    """What other nodes left is removed without asking whether they are dead."""
+
+    async def all_of(_self: Daemon, nodes: Collection[str]) -> Collection[str]:
+        return nodes
+
+    patch.setattr(Daemon, "_dead_of", all_of)
+
+
+def drain_waits(patch: pytest.MonkeyPatch) -> None:
+    """A draining worker does not wait until its ends are stored."""
+    patch.setattr(Roster, "wait_empty", idle)
+
+
+def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
+    """A draining worker waits for what runs, past the grace time too."""
+    patch.setattr(Daemon, "_hand_back_all", lambda _self: None)
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------
+
+
+def part_ids(patch: pytest.MonkeyPatch) -> None:
+    """A part of a log that comes again is another part."""
+    numbers, part = itertools.count(1), runs.log_part
+
+    def numbered(*args: Any) -> LogPart:
+        return msgspec.structs.replace(part(*args), id=f"part{next(numbers)}")
+
+    patch.setattr(runs, "log_part", numbered)
+    patch.setattr(logs, "log_part", numbered)
+
+
+def parts_before_end(patch: pytest.MonkeyPatch) -> None:
+    """An end does not wait until the earlier parts of the log are confirmed."""
+
+    async def unfinished(self: LogShipper) -> None:
+        self._ending = True
+        self._more.set()
+
+    patch.setattr(LogShipper, "_finish", unfinished)
+
+
+# --- the coordinator's edges ---------------------------------------------------------------------------------------
+
+
+class Hasty:
+    """A store that says that it has what it is only about to write."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def insert(self, document: Document) -> bool:
+        task = asyncio.create_task(self._write(document))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return True
+
+    async def _write(self, document: Document) -> None:
+        try:
+            await self._store.insert(document)
+        except StoreUnavailable:
+            return
+
+
+def stored_first(patch: pytest.MonkeyPatch) -> None:
+    """A submitted job is answered for before it is stored."""
+    init = Commands.__init__
+
+    def hasty(self: Commands, *args: Any) -> None:
+        init(self, *args)
+        self._store = Hasty(self._store)  # type: ignore[assignment]  # all of it but the wait
+
+    patch.setattr(Commands, "__init__", hasty)
+
+
+def unavailable(patch: pytest.MonkeyPatch) -> None:
+    """A datastore that is away is an accident like any other."""
+    patch.delitem(errors._STATUS, StoreUnavailable)
+
+
+def stands_back(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator without a store goes on taking messages."""
+    init = intake.Intake.__init__
+
+    def untroubled(self: intake.Intake, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        patch.setattr(self._in_trouble, "set", lambda: None)
+
+    patch.setattr(intake.Intake, "__init__", untroubled)
+
+
+def buried(patch: pytest.MonkeyPatch) -> None:
+    """A message that its handler fails on is tried for ever."""
+    patch.setattr(intake, "TRIES", sys.maxsize)
+
+
+def webhook_claims(patch: pytest.MonkeyPatch) -> None:
+    """A delivery of a webhook is tried by whoever sees that it is due."""
+    init = Webhooks.__init__
+
+    class Unclaimed:
+        def __init__(self, store: Any) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def change(self, change: Change[Any]) -> Any:
+            return await self._store.change(unlooked(change, "due_at", "attempts", "state"))
+
+    def unclaiming(self: Webhooks, *args: Any) -> None:
+        init(self, *args)
+        self._store = Unclaimed(self._store)  # type: ignore[assignment]  # all of it but the claim
+
+    patch.setattr(Webhooks, "__init__", unclaiming)
+
+
+def store_clock(patch: pytest.MonkeyPatch) -> None:
+    """Deadlines are measured by the coordinator's own clock."""
+
+    async def own(_self: Conductor, _effect: Any) -> int:
+        return time.time_ns() // 1000
+
+    patch.setattr(Conductor, "_now", own)
+
+
+def rabbitmq_confirms(patch: pytest.MonkeyPatch) -> None:
+    """What is published to RabbitMQ goes out on a channel without confirms."""
+    init = Lane.__init__
+
+    def unconfirmed(self: Lane, link: Link, *, confirms: bool) -> None:
+        init(self, link, confirms=confirms and False)
+
+    patch.setattr(Lane, "__init__", unconfirmed)

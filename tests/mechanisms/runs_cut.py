@@ -1,0 +1,144 @@
+"""Claims, grants, ends, beats and leases: cut one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.conductor import Conductor
+from coordinator.engine import beats, pulse, runs
+from coordinator.engine.flow import Bounds, Flow
+from coordinator.timers.sweeper import Sweeper
+from shared.model.documents import Document, Micros, Node, Pulse, Task
+from shared.model.messages import Beat, Claim, HandedBack, RunEnded
+from tests.mechanisms.cutting import (
+    AnyChange,
+    answering,
+    ends_a_run,
+    grants,
+    idle,
+    nothing,
+    read_as,
+    rewrite_changes,
+    setting,
+    unlooked,
+)
+
+NEVER: Micros = 1 << 60
+
+
+def grant(patch: pytest.MonkeyPatch) -> None:
+    """Grants are plain writes: they don't compare the task's state and run."""
+    rewrite_changes(patch, lambda e: unlooked(e, "state", "run") if grants(e) else e)
+
+
+def nonce(patch: pytest.MonkeyPatch) -> None:
+    """Claims, ends and hand-backs are taken by their task and run, whoever's nonce they carry."""
+    rewrite_changes(patch, lambda e: unlooked(e, "nonce"))
+    claimed, ended, back = runs.claimed, runs.run_ended, runs.handed_back
+
+    def of(message: Claim | RunEnded | HandedBack, flow: Flow[list[Document]]) -> Any:
+        return answering(flow, read_as(Task, {"nonce": message.nonce}))
+
+    patch.setattr(runs, "claimed", lambda message: of(message, claimed(message)))
+    patch.setattr(runs, "run_ended", lambda message: of(message, ended(message)))
+    patch.setattr(runs, "handed_back", lambda message: of(message, back(message)))
+
+
+def run_number(patch: pytest.MonkeyPatch) -> None:
+    """Runs are not numbered: each is number 1."""
+
+    def rewrite(effect: AnyChange) -> AnyChange:
+        return setting(unlooked(effect, "run"), run=1) if grants(effect) else effect
+
+    rewrite_changes(patch, rewrite)
+
+
+def beat_first(patch: pytest.MonkeyPatch) -> None:
+    """Claims are granted however short the node's lease is."""
+    patch.setattr(runs, "LEASE_LEFT", -NEVER)
+
+
+def end_once(patch: pytest.MonkeyPatch) -> None:
+    """Ends are plain writes: they don't compare the task's state, nor whether its run still counts."""
+    rewrite_changes(patch, lambda e: unlooked(e, "state", "lost_by") if ends_a_run(e) else e)
+
+
+def taking_back(patch: pytest.MonkeyPatch) -> None:
+    """A run lost by lease stays lost, though its node is heard of again."""
+
+    def not_taken(_task: Task, _node: Node) -> Flow[bool]:
+        return False
+        yield
+
+    patch.setattr(runs, "_taken_back", not_taken)
+
+
+def redeliveries(patch: pytest.MonkeyPatch) -> None:
+    """A run may be lost without end."""
+    bounds = Conductor._bounds
+
+    async def endless(self: Conductor, effect: Any) -> Bounds:
+        return msgspec.structs.replace(await bounds(self, effect), redeliveries=NEVER)
+
+    patch.setattr(Conductor, "_bounds", endless)
+
+
+def reconciliation(patch: pytest.MonkeyPatch) -> None:
+    """Beats renew the lease; what they list is not compared with what the store grants."""
+    patch.setattr(beats, "reconciled", nothing)
+
+
+def beat_numbers(patch: pytest.MonkeyPatch) -> None:
+    """A beat counts however late it comes."""
+
+    def rewrite(effect: AnyChange) -> AnyChange:
+        return unlooked(effect, "beat") if effect.kind is Node else effect
+
+    rewrite_changes(patch, rewrite)
+
+
+def lease(patch: pytest.MonkeyPatch) -> None:
+    """Beats give a lease that never runs out."""
+    load = beats._load
+
+    def endless(beat: Beat, at: Micros, _lease_until: Micros) -> dict[str, Any]:
+        return load(beat, at, at + NEVER)
+
+    patch.setattr(beats, "_load", endless)
+
+
+def epochs(patch: pytest.MonkeyPatch) -> None:
+    """A node's lease has no epochs: the one that a late beat opens is the one that was closed."""
+
+    def rewrite(effect: AnyChange) -> AnyChange:
+        return setting(effect, epoch=1) if effect.set.get("epoch") else effect
+
+    rewrite_changes(patch, rewrite)
+
+
+def _with_pulse(patch: pytest.MonkeyPatch, **fields: Any) -> None:
+    expire = pulse.expire_leases
+    patch.setattr(pulse, "expire_leases", lambda: answering(expire(), read_as(Pulse, fields)))
+
+
+def the_pulse(patch: pytest.MonkeyPatch) -> None:
+    """A lease runs out by the clock alone, wherever the pulse is."""
+    _with_pulse(patch, stamps=dict.fromkeys(pulse.QUEUES, NEVER))
+
+
+def era(patch: pytest.MonkeyPatch) -> None:
+    """A lease runs out however young the era is."""
+    _with_pulse(patch, era_at=0)
+
+
+def closers(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for runs of closed epochs that are still RUNNING."""
+    patch.setattr(pulse, "runs_of_closed_epochs", nothing)
+
+
+def sweeper(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is swept."""
+    patch.setattr(Sweeper, "sweep", idle)

@@ -1,0 +1,185 @@
+"""Intents, `open`, second looks, slots, restarts, and what the sweeper finds: cut one by one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.conductor import Conductor
+from coordinator.conductor.outbox import Outbox
+from coordinator.engine import composites, firing, flow, following, jobs, planning, slots, sweeping
+from coordinator.engine.flow import Flow
+from coordinator.store.sqlite import schema
+from coordinator.timers.sweeper import Sweeper
+from shared.errors import BrokerUnavailable
+from shared.model.documents import Document, Job, Task
+from tests.mechanisms.cutting import AnyChange, idle, nothing, rewrite_changes, unlooked
+
+
+def intents(patch: pytest.MonkeyPatch) -> None:
+    """What follows from a write is known to whoever made it, and not kept with it."""
+    _unkept_changes(patch)
+    _unkept_inserts(patch)
+
+
+def _unkept_changes(patch: pytest.MonkeyPatch) -> None:
+    change, change_first = Conductor._change, Conductor._change_first
+
+    async def changed(self: Conductor, effect: AnyChange) -> Document | None:
+        image = await change(self, msgspec.structs.replace(effect, add_then=()))
+        return _with(image, effect.add_then)
+
+    async def changed_first(self: Conductor, effect: flow.ChangeFirst[Any]) -> Document | None:
+        image = await change_first(self, msgspec.structs.replace(effect, add_then=()))
+        return _with(image, effect.add_then)
+
+    patch.setattr(Conductor, "_change", changed)
+    patch.setattr(Conductor, "_change_first", changed_first)
+
+
+def _with(image: Document | None, then: Sequence[Any]) -> Document | None:
+    return image and msgspec.structs.replace(image, then=[*image.then, *then])
+
+
+def _unkept_inserts(patch: pytest.MonkeyPatch) -> None:
+    insert, insert_many = Conductor._insert, Conductor._insert_many
+
+    async def inserted(self: Conductor, effect: flow.Insert) -> bool | None:
+        return await insert(self, flow.Insert(_without(effect.document)))
+
+    async def inserted_many(self: Conductor, effect: flow.InsertMany) -> int:
+        return await insert_many(self, flow.InsertMany([_without(d) for d in effect.documents]))
+
+    patch.setattr(Conductor, "_insert", inserted)
+    patch.setattr(Conductor, "_insert_many", inserted_many)
+
+
+def _without(document: Document) -> Document:
+    return msgspec.structs.replace(document, then=[])
+
+
+def open_tasks(patch: pytest.MonkeyPatch) -> None:
+    """A composite is over when nothing below it is active, whether or not a successor is still to be inserted."""
+    find = Conductor._find
+
+    async def found(self: Conductor, effect: flow.Find[Any]) -> list[Any]:
+        where = dict(effect.where)
+        if effect.kind is Task and where.pop("open", False):
+            effect = msgspec.structs.replace(effect, where={**where, "active": True})
+        return await find(self, effect)
+
+    patch.setattr(Conductor, "_find", found)
+
+
+def second_look(patch: pytest.MonkeyPatch) -> None:
+    """Whoever inserts a task does not look again at what it is part of."""
+
+    def wanted(_task: Task) -> Flow[bool]:
+        return True
+        yield
+
+    patch.setattr(following, "_still_wanted", wanted)
+    patch.setattr(composites, "withdraw", nothing)
+    patch.setattr(jobs, "withdraw", nothing)
+
+
+def unique_slots(patch: pytest.MonkeyPatch) -> None:
+    """Two tasks may have the same slot, and the same number in a window."""
+    loose = [
+        msgspec.structs.replace(index, unique=False) if index.kind is Task else index
+        for index in schema.INDEXES
+    ]
+    patch.setattr(schema, "INDEXES", tuple(loose))
+
+
+def hand_over(patch: pytest.MonkeyPatch) -> None:
+    """A task that closes keeps its numbers to itself."""
+    patch.setattr(slots, "hand_over", nothing)
+
+
+def restarts(patch: pytest.MonkeyPatch) -> None:
+    """Compare-and-sets don't look at the number of restarts."""
+
+    def rewrite(effect: AnyChange) -> AnyChange:
+        return unlooked(effect, "restarts") if effect.kind in (Job, Task) else effect
+
+    rewrite_changes(patch, rewrite)
+
+
+def derived_ids(patch: pytest.MonkeyPatch) -> None:
+    """What the engine makes gets a new id each time."""
+    numbers = itertools.count(1)
+    for module in (planning, firing):
+        patch.setattr(module, "derived_id", lambda *_: f"{next(numbers):032x}")
+
+
+class Unheard:
+    """A broker whose confirms nobody waits for: what it did not take seems to be sent."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def publish(self, *args: Any, **options: Any) -> None:
+        try:
+            await self._broker.publish(*args, **options)
+        except BrokerUnavailable:
+            return
+
+
+def confirms(patch: pytest.MonkeyPatch) -> None:
+    """Tasks are marked SCHEDULED when they are sent, whether or not the broker has them."""
+    publish = Outbox.publish_tasks
+
+    async def unheard(self: Outbox, tasks: Sequence[Task]) -> None:
+        if not isinstance(self._broker, Unheard):
+            self._broker = Unheard(self._broker)  # type: ignore[assignment]  # all of it but the wait
+        await publish(self, tasks)
+
+    patch.setattr(Outbox, "publish_tasks", unheard)
+
+
+def overdue(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for intents that are overdue."""
+    patch.setattr(Sweeper, "_overdue", idle)
+
+
+def unconfirmed(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for what was never confirmed."""
+    patch.setattr(sweeping, "unconfirmed", nothing)
+
+
+def unheard(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for what lies in no queue and in no worker's hands."""
+    patch.setattr(sweeping, "unheard", nothing)
+
+
+def overtaken(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether a later task was granted first."""
+
+    def no_grants() -> Flow[dict[str, sweeping.Grant]]:
+        return {}
+        yield
+
+    patch.setattr(sweeping, "latest_grants", no_grants)
+
+
+def composites_over(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for composites with nothing open below them."""
+    patch.setattr(sweeping, "composites_with_nothing_open", nothing)
+
+
+def free_slots(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for free slots with tasks held for them."""
+    patch.setattr(sweeping, "free_slots", nothing)
+
+
+def under_ended(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for what is open below a job that has ended."""
+    patch.setattr(sweeping, "open_under_ended", nothing)
