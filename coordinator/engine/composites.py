@@ -334,6 +334,7 @@ def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, a
         permissions=job.permissions,
         inherited_secrets=secrets_of(job),
     )
+    made.name = evaluation.without_secrets(made, made.name)
     made.then += state_hook(made, JOB_STATE, made.state, at)
     return made
 
@@ -364,6 +365,8 @@ def end_composite(task: Task, state: str, error: str | None, **more: Any) -> Flo
     """End a composite that is still running; return it if this did."""
     job = yield from recall(task.job_id)
     at = yield from now()
+    if error and job is not None:
+        error = evaluation.without_secrets(job, error)
     fields = states.task_end(state, at, error=error, **more)
     if state == states.COMPLETED:
         fields["progress"] = 100.0

@@ -17,7 +17,7 @@ from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
 from shared.model.evaluated import validate_evaluated
 from shared.model.rendering import render_subjob, render_task
-from shared.model.views.redacting import secrets_of
+from shared.model.views.redacting import redactor_of_job, secrets_of
 
 MAX_EVALUATED = 2 * 1024 * 1024
 """Bytes, as JSON, that an evaluated task may take: it travels as one message."""
@@ -54,7 +54,7 @@ def scope_for(
         "inputs": Texts(job.definition.inputs or {}),
         "secrets": Texts(job.definition.secrets or {}),
         "tasks": Texts(variables),
-        "job": Texts({"id": job.id, "name": job.name}),
+        "job": Texts({"id": job.id, "name": job.definition.name}),
         **loops,
     }
 
@@ -171,6 +171,11 @@ def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
         return [{"value": expressions.to_plain(item)} for item in value]
     kind = type_name(value)
     raise ExpressionError(f"each.list must give a list or a map, but it gave {kind}")
+
+
+def without_secrets(job: Job, text: str) -> str:
+    """Return a name or an error as it may rest: people look for these in the store, and nothing needs the values."""
+    return redactor_of_job(job).redact(text)
 
 
 def log_secrets(job: Job, definition: language.Task) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.engine import planning, states
+from coordinator.engine.evaluation import without_secrets
 from coordinator.engine.flow import (
     AppendLog,
     DropLogs,
@@ -137,11 +138,12 @@ def run_ended(end: RunEnded) -> Flow[list[Document]]:
     at = yield from now()
     job = yield from recall(end.job_id)
     state = states.COMPLETED if end.ok else states.FAILED
+    error = None if end.ok else end.error or "the task failed"
     fields = states.task_end(
         state,
         at,
         result=end.result if end.ok else None,
-        error=None if end.ok else end.error or "the task failed",
+        error=without_secrets(job, error) if error and job is not None else error,
         exit_code=end.exit_code,
         usage=end.usage,
         log_parts=end.log_parts,

@@ -28,6 +28,10 @@ def turned(job: Job, task: Task, at: Micros) -> Flow[Task]:
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     task = evaluation.evaluated(task, evaluation.Evaluator(scope, at, task.seed), at)
+    if "{{" in task.definition.name:
+        task.name = evaluation.without_secrets(job, task.name)
+    if task.error:
+        task.error = evaluation.without_secrets(job, task.error)
     hooks = state_hook(job, TASK_STATE, task.state, at)
     return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
 

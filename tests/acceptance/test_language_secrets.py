@@ -210,19 +210,37 @@ def test_secrets_rest_encrypted_where_a_key_is_set(standalone: Make, tmp_path: P
     server = standalone(HAULIER_ENCRYPTION_KEY=key)
     inner = task(ECHO, env={"S": "{{ inputs.i }}"}, var="o")
     definition = job(
-        parallel(task(ECHO, env={"S": "{{ secrets.s }}"}, var="v")),
-        subjob(inner, inputs={"i": "{{ tasks.v }}"}, output="{{ tasks.o }}"),
+        parallel(task(ECHO, name="says {{ secrets.s }}", env={"S": "{{ secrets.s }}"}, var="v")),
+        each("[secrets.s]", task(ECHO, env={"S": "{{ item.value }}"})),
+        subjob(
+            inner,
+            inputs={"i": "{{ tasks.v }}"},
+            output="{{ tasks.o }}",
+            name="sub {{ secrets.s }}",
+            webhooks=[{"url": "http://localhost:9/{{ secrets.s }}"}],
+        ),
+        task('echo "$S" >&2; exit 3', env={"S": "{{ secrets.s }}"}),
         secrets={"s": SECRET},
         output="{{ tasks.v }}",
         webhooks=[{"url": "http://localhost:9/{{ secrets.s }}"}],
     )
     done = server.wait_job(server.submit(definition))
-    assert done["state"] == "COMPLETED"
+    assert done["state"] == "FAILED"
+    assert "exit code 3" in done["error"]
     assert server.terminate() == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
-    holding = [path.name for path in files if SECRET.encode() in path.read_bytes()]
-    assert holding == []
+    holding = {path.name: around_bytes(path, SECRET) for path in files}
+    assert {name: found for name, found in holding.items() if found} == {}
+
+
+def around_bytes(path: Path, value: str) -> str:
+    """Return where a value stands in a file."""
+    return (
+        around(path.read_bytes().decode("latin-1"), value)
+        if value.encode() in path.read_bytes()
+        else ""
+    )
 
 
 def test_the_log_of_a_subjob_is_free_of_its_parents_secrets(shell: Standalone) -> None:
