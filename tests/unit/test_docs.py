@@ -146,14 +146,20 @@ def test_every_setting_that_is_named_exists() -> None:
     assert unknown == []
 
 
+def variables_of_scripts() -> set[str]:
+    """What the scripts and tests read from the environment for themselves."""
+    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")]
+    return {name for file in sources for name in _VARIABLE.findall(file.read_text())}
+
+
 def test_every_variable_that_is_named_exists() -> None:
     known = {"HAULIER_" + path.replace(".", "_").upper() for path in known_settings()}
+    known |= NOT_SETTINGS | variables_of_scripts()
     unknown = [
         f"{name_of(page)}: {name}"
         for page in PAGES
         for name in _VARIABLE.findall(text_of(page))
-        if name not in known | NOT_SETTINGS
-        and not name.startswith(("HAULIER_TEST_", "HAULIER_WORKER_QUEUES_"))
+        if name not in known and not name.startswith("HAULIER_WORKER_QUEUES_")
     ]
     assert unknown == []
 
