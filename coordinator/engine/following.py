@@ -108,7 +108,7 @@ def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
         if task.position < len(job.definition.tasks):
             return (yield from _advance(job, task))
         return (yield from _complete(job, task))
-    return (yield from end_job(job, task.restarts, task.state, task.error))
+    return (yield from _end_at(job, task, task.state, task.error))
 
 
 def _advance(job: Job, task: Task) -> Flow[list[Document]]:
@@ -119,13 +119,17 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
         following.window = task.window
     placed = yield from turns.place(job, following, at)
     image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+    follow: list[Document] = []
+    if image is None and (behind := (yield from _catch_up(job, task))) is not None:
+        follow += behind
+        image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
     if image is None:
         present = yield from get(Job, job.id)
         if not _goes_on(present, task.restarts):
             return (yield from composites.withdraw(job, [placed]))
         if present is not None and present.position > placed.position:
             return []
-    follow: list[Document] = [image] if image is not None and image.then else []
+    follow += [image] if image is not None and image.then else []
     return [*follow, *(yield from released(placed))]
 
 
@@ -143,7 +147,7 @@ def _goes_on(job: Job | None, restarts: int) -> bool:
 def move_position(
     job: Job, restarts: int, done: int, position: int, at: Micros
 ) -> Flow[Job | None]:
-    """Move a job's position on; None where the job has ended, was restarted, or has moved already."""
+    """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
     where = {"state": ACTIVE_JOB, "restarts": restarts, "position": done}
     fields = {"position": position, "progress": planning.progress_of(done, job.task_count)}
     add: tuple[Intent, ...] = ()
@@ -152,13 +156,29 @@ def move_position(
     return (yield from change(Job, job.id, where, fields, add=add))
 
 
+def _catch_up(job: Job, task: Task) -> Flow[list[Document] | None]:
+    """Move the position of a job that is behind a task of its own that has ended; None where it is not (any more).
+
+    Whoever inserted that task may have died before the position was moved, and the task may have been found, published
+    and ended before the end of the one ahead of it is followed again. A task stands only behind those that are done."""
+    present = yield from get(Job, job.id)
+    if present is None or not _goes_on(present, task.restarts) or present.position > task.position:
+        return None
+    follow: list[Document] = []
+    for position in range(max(1, present.position), task.position):
+        at = yield from now()
+        image = yield from move_position(job, task.restarts, position, position + 1, at)
+        follow += [image] if image is not None and image.then else []
+    return follow
+
+
 def _complete(job: Job, task: Task) -> Flow[list[Document]]:
     """Complete a job whose last task is done; its `output` is evaluated now."""
     at = yield from now()
     try:
         result = yield from _output(job, task, at)
     except ExpressionError as error:
-        return (yield from end_job(job, task.restarts, states.FAILED, f"output: {error}"))
+        return (yield from _end_at(job, task, states.FAILED, f"output: {error}"))
     fields: dict[str, Any] = {
         "position": task.position + 1,
         "progress": 100.0,
@@ -166,8 +186,12 @@ def _complete(job: Job, task: Task) -> Flow[list[Document]]:
     }
     if job.definition.auto_delete is not None:
         fields["delete_at"] = at + int(duration_seconds(job.definition.auto_delete.after) * SECOND)
-    where = {"position": task.position}
-    return (yield from end_job(job, task.restarts, states.COMPLETED, None, where=where, **fields))
+    fields["where"] = {"position": task.position}
+    ended = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
+    if not ended and (follow := (yield from _catch_up(job, task))) is not None:
+        again = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
+        return [*follow, *again]
+    return ended
 
 
 def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
@@ -178,6 +202,12 @@ def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     evaluator = evaluation.Evaluator(evaluation.scope_for(job, {}, variables), at, task.seed)
     return evaluator.render(template)
+
+
+def _end_at(job: Job, task: Task, state: str, error: str | None) -> Flow[list[Document]]:
+    """End a job where this task is: a restart goes on from there."""
+    follow = yield from _catch_up(job, task)
+    return [*(follow or []), *(yield from end_job(job, task.restarts, state, error))]
 
 
 def end_job(

@@ -194,3 +194,32 @@ async def test_an_end_followed_before_its_job_began_holds_nothing_up(
     await world.heal(60)
     assert await world.state(job_id) == "COMPLETED"
     await world.check_at_rest()
+
+
+@pytest.mark.parametrize(("count", "fails"), [(2, False), (3, False), (3, True)])
+async def test_a_task_that_ends_before_its_job_stands_at_it_holds_nothing_up(
+    world: World, count: int, fails: bool
+) -> None:
+    """Whoever inserted the second task dies before the job's position is moved; the task is found, runs and ends
+    before the end of the first one is followed again."""
+    worker = await world.worker()
+    steps = [step("a", **{"if": "false"}), step("b"), step("c")][:count]
+    job_id = await world.submit(*steps, told=False)
+    slow = Stepper(world.conductor, follow_ups.follow([await world.job(job_id)]))
+    await slow.until(changes(Job, position=2))
+    second = await world.task(job_id, "b")
+    await world.conductor.outbox.publish_tasks([second])
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    assert (await world.job(job_id)).position == 1
+    await worker.end(worker.run_named("b"), "broken" if fails else None, result="b")
+    await world.settle()
+    if fails:
+        job = await world.job(job_id)
+        assert (job.state, job.position) == ("FAILED", 2)
+        assert await world.restart(job_id)
+    await world.heal(60)
+    assert await world.state(job_id) == "COMPLETED"
+    assert (await world.job(job_id)).position == count + 1
+    await world.check_at_rest()
