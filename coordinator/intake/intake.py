@@ -13,7 +13,7 @@ from coordinator.intake.handlers import READ_BY, Handlers
 from coordinator.intake.logs import LogIntake
 from coordinator.timers.probes import Probes
 from shared.broker.port import Broker, Delivery, Handler, Subscription
-from shared.errors import StoreUnavailable, Unreadable
+from shared.errors import HaulierError, StoreUnavailable, Unreadable
 from shared.ids import derived_id
 from shared.model import messages
 from shared.model.messages import LogWritten
@@ -105,8 +105,14 @@ class Intake:
             await self._abandon()
             await self._until_store_answers()
             self._in_trouble.clear()
-            await self._open()
-            log.info("this coordinator hears its queues again")
+            try:
+                await self._open()
+            except HaulierError as error:
+                log.warning("this coordinator can't hear its queues yet", reason=str(error))
+                self._in_trouble.set()
+                await asyncio.sleep(STORE_CHECK)
+            else:
+                log.info("this coordinator hears its queues again")
 
     async def _until_store_answers(self) -> None:
         while True:
