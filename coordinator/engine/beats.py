@@ -5,6 +5,7 @@ A lost answer, a lost end, a run that nobody has any more: all are found here (e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,12 +25,15 @@ from coordinator.engine.flow import (
 )
 from shared.model.documents import Document, Micros, Node, Task
 from shared.model.messages import Beat, EndStored, Granted, Held, SendEnd, Stop, node_queue
-from shared.model.writes import Below
+from shared.model.writes import Below, In
 
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
 
 WORKER = "worker"
+
+HEAVY = ("definition", "evaluated", "scope", "result")
+"""Fields of a task that a comparison need not read."""
 
 
 def beaten(beat: Beat) -> Flow[list[Document]]:
@@ -93,10 +97,7 @@ def _camel(fields: dict[str, Any]) -> dict[str, Any]:
 def reconciled(node: Node, beat: Beat) -> Flow[list[Document]]:
     """Compare what a worker lists with what the store grants it; put right what differs."""
     where = {"node_id": node.id, "state": states.RUNNING}
-    granted = {
-        task.nonce: task
-        for task in (yield from find(Task, where, without=("definition", "evaluated", "scope")))
-    }
+    granted = {task.nonce: task for task in (yield from find(Task, where, without=HEAVY))}
     listed = {held.nonce for held in beat.held}
     follow: list[Document] = []
     for nonce, task in granted.items():
@@ -106,8 +107,8 @@ def reconciled(node: Node, beat: Beat) -> Flow[list[Document]]:
         task_granted = granted.get(held.nonce)
         if task_granted is not None:
             yield from _as_granted(node, held, task_granted)
-        elif held.role != "asked":
-            yield from _not_granted(node, held)
+    others = [held for held in beat.held if held.nonce not in granted and held.role != "asked"]
+    yield from _not_granted(node, others)
     return follow
 
 
@@ -131,17 +132,32 @@ def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
         yield from send(node.id, SendEnd(nonces=[held.nonce]))
 
 
-def _not_granted(node: Node, held: Held) -> Flow[None]:
+def _not_granted(node: Node, listed: Sequence[Held]) -> Flow[None]:
     """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it.
 
-    Another beat may take it back at the same time, so that a look that sees it granted after all ends there."""
-    task = yield from runs.counting(held.task_id, held.nonce, node)
-    if task is not None:
-        if held.role == "ended":
-            yield from send(node.id, SendEnd(nonces=[held.nonce]))
+    One question tells for most that nothing is to be taken back: a busy worker lists many ends that it was not told
+    stored yet, and a beat must not take long."""
+    if not listed:
         return
-    answer = EndStored(nonces=[held.nonce]) if held.role == "ended" else Stop(nonces=[held.nonce])
-    yield from send(node.id, answer)
+    ids = In(tuple({held.task_id for held in listed}))
+    found = yield from find(Task, {"id": ids}, without=HEAVY)
+    tasks = {task.id: task for task in found}
+    for held in listed:
+        task = tasks.get(held.task_id)
+        if task is not None and runs.may_count(task, held.nonce):
+            task = yield from runs.counting(held.task_id, held.nonce, node)
+        else:
+            task = None
+        yield from _answer(node, held, counts=task is not None)
+
+
+def _answer(node: Node, held: Held, *, counts: bool) -> Flow[None]:
+    """Tell a worker what becomes of a run that the store did not grant when its beat was compared."""
+    if held.role == "ended":
+        kind = SendEnd if counts else EndStored
+        yield from send(node.id, kind(nonces=[held.nonce]))
+    elif not counts:
+        yield from send(node.id, Stop(nonces=[held.nonce]))
 
 
 # --- leases that ran out ------------------------------------------------------------------------------------------

@@ -257,17 +257,23 @@ def _given_up(task: Task, where: dict[str, Any], lost: int, at: Micros) -> Flow[
     return [image] if image else []
 
 
+def may_count(task: Task, nonce: str) -> bool:
+    """Whether `nonce` may be the run of this task that counts."""
+    active = task.state == states.RUNNING or task.state in WAITING.values
+    return active and task.nonce == nonce and task.lost_by in COUNTS.values
+
+
 def counting(task_id: str, nonce: str, node: Node) -> Flow[Task | None]:
     """Return the task of which `nonce` is the run that counts, RUNNING, or None: one that was only lost by lease is
-    taken back, as its node is there after all."""
+    taken back, as its node is there after all.
+
+    Another beat may take it back at the same time, so that a look that sees it granted after all ends there."""
     for _ in range(LOOKS):
         task = yield from get(Task, task_id)
-        if task is None or task.nonce != nonce or task.lost_by not in COUNTS.values:
+        if task is None or not may_count(task, nonce):
             return None
         if task.state == states.RUNNING:
             return task
-        if task.state not in WAITING.values:
-            return None
         if (yield from _taken_back(task, node)):
             return task
     return None

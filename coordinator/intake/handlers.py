@@ -42,6 +42,7 @@ class Handlers:
     def __init__(self, conductor: Conductor, probes: Probes) -> None:
         self._conductor = conductor
         self._probes = probes
+        self._answering: set[str] = set()
         self._by_kind: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
             JobChanged: self._job_changed,
             Claim: self._claim,
@@ -67,7 +68,15 @@ class Handlers:
             await self._conductor.follow([job])
 
     async def _claim(self, message: Claim) -> None:
-        await self._conductor.handle(runs.claimed(message))
+        """Answer a claim. One that is asked again meanwhile has its answer on the way: a coordinator that is slow
+        must not get slower by being asked twice."""
+        if message.nonce in self._answering:
+            return
+        self._answering.add(message.nonce)
+        try:
+            await self._conductor.handle(runs.claimed(message))
+        finally:
+            self._answering.discard(message.nonce)
 
     async def _who_is_dead(self, message: WhoIsDead) -> None:
         nodes = await self._conductor.store.get_many(Node, message.nodes)
