@@ -30,17 +30,18 @@ class Stepper:
     async def until(self, wanted: Callable[[Any], bool]) -> Any:
         """Go on until the next effect is one that is `wanted`; return it, not taken yet."""
         while not self.done and not wanted(self._next):
-            await self._take()
+            await self.take()
         assert not self.done, "the decision came to its end before that"
         return self._next
 
     async def finish(self) -> Any:
         """Go on to the end, and return what the flow gives."""
         while not self.done:
-            await self._take()
+            await self.take()
         return self.value
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
+        """Take the next effect."""
         self._answer = await self._conductor._steps[type(self._next)](self._next)
         self._advance()
 

@@ -91,7 +91,7 @@ async def test_a_run_that_is_not_granted_is_stopped(world: World) -> None:
     await world.cancel(job_id)
     for coordinator in world.coordinators:
         await coordinator.flush()
-    await world.broker.delete_queue("x-w")  # the Stop is lost
+    await worker.hear(lost=True)  # the Stop
     await worker.beat()
     await world.settle()
     assert worker.heard[-1] == Stop(nonces=[run.nonce])

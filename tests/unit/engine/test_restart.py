@@ -85,7 +85,7 @@ async def test_old_runs_are_stopped_and_their_ends_change_nothing(world: World) 
     await worker.end(worker.run_named("bad"), "no")
     for coordinator in world.coordinators:
         await coordinator.work()
-    await world.broker.delete_queue("x-w")  # nobody tells it to stop
+    await worker.hear(lost=True)  # nobody tells it to stop
     assert await world.restart(job_id)
     await world.settle()
     await worker.take()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from coordinator.engine import composites, follow_ups, jobs, planning, runs, states
+from coordinator.engine.flow import Flow
 from coordinator.engine.planning import intent
 from coordinator.store.port import Change
-from shared.model.documents import SECOND, Job, Task
+from shared.model.documents import SECOND, Document, Intent, Job, Task
 from shared.model.messages import JOBS
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.steps import Stepper, changes
@@ -223,9 +222,8 @@ async def test_an_unknown_intent_is_left_for_a_newer_version(world: World) -> No
 async def test_one_poisoned_intent_keeps_no_other_from_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(_document: Any, _what: Any) -> Any:
+    def poisoned(_document: Document, _what: Intent) -> Flow[list[Document]]:
         raise ValueError("a fault of ours")
-        yield
 
     poison = await world.submit(step("a"), told=False)
     world.clock.advance(1)
@@ -233,7 +231,9 @@ async def test_one_poisoned_intent_keeps_no_other_from_its_turn(
     await world.store.change(
         Change(kind=Job, id=poison, add_then=(intent("hook", 1),), drop_then=("begin",))
     )
-    monkeypatch.setitem(follow_ups.FOLLOW_UPS, (Job, "hook"), poisoned)
+    table: dict[tuple[type[Document], str], follow_ups.FollowUp] = dict(follow_ups.FOLLOW_UPS)
+    table[Job, "hook"] = poisoned
+    monkeypatch.setattr(follow_ups, "FOLLOW_UPS", table)
     world.clock.advance(10)
     await world.sweep()
     assert await world.state(other) == "SCHEDULED"

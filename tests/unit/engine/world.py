@@ -318,7 +318,29 @@ class World:
                 break
             await self.tick()
             await self.run(outcome)
-        await self.check_at_rest()
+        try:
+            await self.check_at_rest()
+        except AssertionError as error:
+            error.add_note(await self.described())
+            raise
+
+    async def described(self) -> str:
+        """Say where all jobs and tasks stand."""
+        lines = []
+        for job in await self.store.find(Job, {}, ("created_at",)):
+            intents = [what.id for what in job.then]
+            lines.append(
+                f"{job.id} {job.state} at {job.position} of restart {job.restarts} {intents}"
+            )
+            for task in await self.tasks(job.id):
+                intents = [what.id for what in task.then]
+                lines.append(
+                    f"  {task.path} {task.kind} {task.name} restart {task.restarts} attempt {task.attempt} "
+                    f"run {task.run} {task.state} hold={task.hold} open={task.open} slot={task.slot} "
+                    f"window={task.window} of {task.window_of} node={task.node_id} nonce={task.nonce} "
+                    f"lost={task.lost} {task.lost_by} expanded={task.expanded} {intents}"
+                )
+        return "\n".join([*lines, str(self.counts())])
 
     async def _at_rest(self) -> bool:
         busy = await self.store.find(Task, {"open": True}, limit=1)
@@ -386,7 +408,7 @@ class World:
             assert not task.then, (task.path, task.then)
             by_job.setdefault(task.job_id, []).append(task)
         for job in all_jobs.values():
-            _check_end(job, by_job.get(job.id, []))
+            check_end(job, by_job.get(job.id, []))
         assert max(self.audit.ends().values(), default=0) <= 1
         before, n = self.counts(), len(self.audit.entries())
         for _ in range(3):
@@ -400,7 +422,7 @@ class World:
         assert len(self.audit.entries()) == n
 
 
-def _check_end(job: Job, tasks: list[Task]) -> None:
+def check_end(job: Job, tasks: list[Task]) -> None:
     """Check that a completed job is what its tasks say."""
     if job.state != "COMPLETED":
         return

@@ -1,0 +1,441 @@
+"""Any history: jobs of any shape, workers that freeze, die, and lose messages, coordinators that stop in the middle of
+a decision, users who cancel and restart. Every promise that can be checked is, after each step; in the end all heals.
+
+`HAULIER_HYPOTHESIS_EXAMPLES` says how many histories are tried; more than the few of every run are drawn at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from coordinator.engine import beats, follow_ups, progress, runs
+from coordinator.engine.flow import Bounds, Flow, get
+from coordinator.store.port import Store
+from shared.broker.port import Broker, Delivery
+from shared.errors import StoreUnavailable, Unreadable
+from shared.model.documents import Job, Task
+from shared.model.messages import (
+    CLAIMS,
+    COMPLETED,
+    ERROR,
+    HEARTBEAT,
+    JOBS,
+    PROGRESS,
+    Beat,
+    Claim,
+    HandedBack,
+    JobChanged,
+    Message,
+    Progressed,
+    RunEnded,
+)
+from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
+from tests.faults.scenarios import each, parallel, retried, skipped, sub
+from tests.unit.engine.hands import Run, Worker
+from tests.unit.engine.steps import Stepper
+from tests.unit.engine.world import Coordinator, World, check_end, step
+
+T = TypeVar("T")
+
+WANTED = int(os.environ.get("HAULIER_HYPOTHESIS_EXAMPLES", "0"))
+SLOW_QUEUES = (JOBS, CLAIMS, COMPLETED, ERROR, HEARTBEAT, PROGRESS)
+LOSSY = (CLAIMS, HEARTBEAT, PROGRESS)
+
+leaf = st.sampled_from(
+    [step("a"), step("b"), skipped("s"), step("bad"), retried("flaky"), step("v", var="v")]
+)
+
+
+def nested(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    several = st.lists(inner, min_size=1, max_size=3)
+    return st.one_of(
+        several.map(lambda tasks: parallel(*tasks)),
+        st.builds(
+            lambda count, concurrency, task: each(f"1..{count}", task, concurrency=concurrency),
+            st.integers(1, 4),
+            st.integers(0, 2),
+            inner,
+        ),
+        st.builds(
+            lambda tasks, detached: sub(*tasks, detached=detached),
+            several,
+            st.booleans(),
+        ),
+    )
+
+
+shape = st.lists(st.recursive(leaf, nested, max_leaves=5), min_size=1, max_size=3)
+few = st.integers(0, 3)
+number = st.integers(0, 20)
+
+
+def outcome(run: Run) -> str | None:
+    if run.name == "bad" or (run.name == "flaky" and run.message.attempt == 1):
+        return "no"
+    return None
+
+
+def flow_of(message: Message) -> Flow[Any]:
+    """Return what a coordinator does with a message, follow-ups included."""
+    match message:
+        case JobChanged(job_id=job_id):
+            job = yield from get(Job, job_id)
+            left: Any = [job] if job is not None else []
+        case Claim():
+            left = yield from runs.claimed(message)
+        case RunEnded():
+            left = yield from runs.run_ended(message)
+        case HandedBack():
+            left = yield from runs.handed_back(message)
+        case Beat():
+            left = yield from beats.beaten(message)
+        case Progressed():
+            left = yield from progress.progressed(message)
+        case _:
+            raise AssertionError(message)
+    yield from follow_ups.follow(left)
+
+
+class Slow:
+    """A coordinator stuck in the middle of a decision, with the message that it is about."""
+
+    def __init__(
+        self, coordinator: Coordinator, stepper: Stepper, delivery: Delivery | None
+    ) -> None:
+        self.coordinator = coordinator
+        self.stepper = stepper
+        self.delivery = delivery
+
+
+class History(RuleBasedStateMachine):
+    """What may happen, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = Path("/dev/shm")
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="haulier-test-", dir=memory if memory.is_dir() else None)
+        )
+        self.runner = asyncio.Runner()
+        self.world = World(self.folder, Bounds(job_window=3))
+        self.lucks: list[Luck] = []
+        self.slow: list[Slow] = []
+        self.jobs: list[str] = []
+        self.said: list[tuple[str, Message]] = []
+        """Messages of workers that may come again."""
+        self.kept: list[Message] = []
+        """Beats that are late."""
+        self.workers_made = 0
+        self.checked = 0
+        self.world.wrap = self.wrapped
+
+    def wrapped(self) -> tuple[Store, Broker]:
+        luck = Luck()
+        self.lucks.append(luck)
+        return FaultyStore(self.world.store, luck), FaultyBroker(self.world.broker, luck)
+
+    def do(self, work: Awaitable[T]) -> T:
+        async def awaited() -> T:
+            return await work
+
+        return self.runner.run(awaited())
+
+    def teardown(self) -> None:
+        try:
+            self.do(self.ends_well())
+        finally:
+            self.do(self.world.close())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    # --- who is there ---------------------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        self.do(self.world.start())
+        self.world.coordinator()
+        self.add_worker()
+
+    def add_worker(self) -> None:
+        self.workers_made += 1
+        worker = Worker(
+            self.world.broker, self.world.codec, f"w{self.workers_made}", {"default": 2}
+        )
+        self.world.workers.append(worker)
+        self.do(worker.start())
+
+    def one(self, which: int) -> Coordinator:
+        return self.world.coordinators[which % len(self.world.coordinators)]
+
+    def worker(self, which: int) -> Worker:
+        alive = [worker for worker in self.world.workers if worker.alive]
+        return alive[which % len(alive)]
+
+    async def guard(self, coordinator: Coordinator, work: Awaitable[Any]) -> None:
+        async def quietly() -> bool:
+            await work
+            return True
+
+        await self.world.guarded(coordinator, quietly())
+        self.slow = [slow for slow in self.slow if not slow.coordinator.dead]
+
+    # --- users ----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.jobs) < 3)
+    @rule(tasks=shape, told=st.booleans())
+    def submit(self, tasks: list[dict[str, Any]], told: bool) -> None:
+        self.jobs.append(self.do(self.world.submit(*tasks, told=told)))
+
+    @precondition(lambda self: self.jobs)
+    @rule(which=few)
+    def cancel(self, which: int) -> None:
+        self.do(self.world.cancel(self.jobs[which % len(self.jobs)]))
+
+    @precondition(lambda self: self.jobs)
+    @rule(which=few)
+    def restart(self, which: int) -> None:
+        self.do(self.world.restart(self.jobs[which % len(self.jobs)]))
+
+    # --- coordinators ---------------------------------------------------------------------------------------------
+
+    @rule(which=few, count=number)
+    def handle(self, which: int, count: int) -> None:
+        coordinator = self.one(which)
+        for _ in range(count):
+            if not coordinator.dead:
+                self.do(self.guard(coordinator, coordinator.handle_one()))
+
+    @rule(which=few)
+    def flush(self, which: int) -> None:
+        coordinator = self.one(which)
+        self.do(self.guard(coordinator, coordinator.flush()))
+
+    @rule(which=few)
+    def sweep(self, which: int) -> None:
+        coordinator = self.one(which)
+        self.do(self.guard(coordinator, coordinator.sweep()))
+
+    @rule(which=few)
+    def pulse(self, which: int) -> None:
+        coordinator = self.one(which)
+        self.do(self.guard(coordinator, coordinator.pulse()))
+
+    @rule(which=few, after=number, mishap=st.sampled_from(Mishap))
+    def bad_luck(self, which: int, after: int, mishap: Mishap) -> None:
+        """One of the next steps of a coordinator goes wrong."""
+        luck = self.one(which).store.luck  # type: ignore[attr-defined]
+        when = len(luck.steps) + 1 + after
+        luck.decide = lambda n, _: mishap if n == when else None
+
+    @rule(which=few, queue=st.sampled_from(SLOW_QUEUES), steps=number)
+    def get_stuck(self, which: int, queue: str, steps: int) -> None:
+        """A coordinator takes a message and stops in the middle of what it does about it."""
+        self.do(self._get_stuck(self.one(which), queue, steps))
+
+    async def _get_stuck(self, coordinator: Coordinator, queue: str, steps: int) -> None:
+        figures = await self.world.broker.queue(queue)
+        if figures is None or not figures.size:
+            return
+        slot = await self.world.broker.slot(queue)
+        delivery = await slot.take()
+        message = self.world.codec.decode(delivery.body)
+        self.slow.append(
+            Slow(coordinator, Stepper(coordinator.conductor, flow_of(message)), delivery)
+        )
+        await self._go_on(self.slow[-1], steps)
+
+    @rule(which=few, steps=number)
+    def get_stuck_sweeping(self, which: int, steps: int) -> None:
+        """A coordinator follows an overdue intent and stops in the middle."""
+        self.do(self._get_stuck_sweeping(self.one(which), steps))
+
+    async def _get_stuck_sweeping(self, coordinator: Coordinator, steps: int) -> None:
+        store, late = self.world.store, self.world.clock.now + 1
+        found: list[Any] = [
+            *(await store.overdue(Job, late, 1)),
+            *(await store.overdue(Task, late, 1)),
+        ]
+        if found:
+            stepper = Stepper(coordinator.conductor, follow_ups.follow([found[-1]]))
+            self.slow.append(Slow(coordinator, stepper, None))
+            await self._go_on(self.slow[-1], steps)
+
+    @precondition(lambda self: self.slow)
+    @rule(which=few, steps=number)
+    def go_on(self, which: int, steps: int) -> None:
+        self.do(self._go_on(self.slow[which % len(self.slow)], steps))
+
+    async def _go_on(self, slow: Slow, steps: int) -> None:
+        async def work() -> None:
+            try:
+                for _ in range(steps):
+                    if not slow.stepper.done:
+                        await slow.stepper.take()
+            except (Unreadable, StoreUnavailable):
+                slow.stepper.done = True
+
+        await self.guard(slow.coordinator, work())
+        if slow.stepper.done or slow.coordinator.dead:
+            await self._let_go(slow)
+
+    async def _let_go(self, slow: Slow) -> None:
+        self.slow = [other for other in self.slow if other is not slow]
+        if slow.delivery is not None:
+            done = slow.stepper.done and not slow.coordinator.dead
+            await (slow.delivery.ack() if done else slow.delivery.requeue())
+
+    @precondition(lambda self: self.slow)
+    @rule(which=few)
+    def never_come_back(self, which: int) -> None:
+        """Whoever is stuck dies there."""
+        slow = self.slow[which % len(self.slow)]
+        self.do(self._let_go(slow))
+        if slow.coordinator in self.world.coordinators:
+            self.do(self.world.replace(slow.coordinator))
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    @rule(which=few, ask=st.booleans())
+    def take(self, which: int, ask: bool) -> None:
+        worker = self.worker(which)
+        for run in self.do(worker.take(ask=ask)):
+            self.said.append((CLAIMS, worker.claim_of(run)))
+
+    @rule(which=few)
+    def ask_again(self, which: int) -> None:
+        self.do(self.worker(which).ask_again())
+
+    @rule(which=few)
+    def hear(self, which: int) -> None:
+        self.do(self.worker(which).hear())
+
+    @rule(which=few, late=st.booleans())
+    def beat(self, which: int, late: bool) -> None:
+        worker = self.worker(which)
+        if late:
+            self.kept.append(worker.next_beat())
+        else:
+            self.do(worker.beat())
+
+    @precondition(lambda self: self.kept)
+    @rule(which=few)
+    def a_late_beat(self, which: int) -> None:
+        beat = self.kept.pop(which % len(self.kept))
+        self.do(self.world.broker.publish(HEARTBEAT, self.world.codec.encode(beat)))
+
+    @rule(which=few, what=few, lost=st.booleans())
+    def end(self, which: int, what: int, lost: bool) -> None:
+        worker = self.worker(which)
+        if worker.running:
+            run = worker.running[what % len(worker.running)]
+            error = outcome(run)
+            end = self.do(worker.end(run, error, result=run.name, send=not lost))
+            self.said.append((COMPLETED if error is None else ERROR, end))
+
+    @rule(which=few, what=few, vanished=st.booleans())
+    def hand_back(self, which: int, what: int, vanished: bool) -> None:
+        worker = self.worker(which)
+        if worker.running:
+            run = worker.running[what % len(worker.running)]
+            self.do(worker.hand_back(run, vanished=vanished))
+            assert run.end is not None
+            self.said.append((ERROR, run.end))
+
+    @rule(which=few, what=few)
+    def lose_channel(self, which: int, what: int) -> None:
+        """The broker takes a delivery back, and gives it to somebody again."""
+        worker = self.worker(which)
+        held = [*worker.asked, *worker.running]
+        if held:
+            run = held[what % len(held)]
+            worker.lose_channel(run)
+            self.do(run.delivery.requeue())
+
+    @precondition(lambda self: self.workers_made < 4)
+    @rule(which=few)
+    def kill_worker(self, which: int) -> None:
+        self.do(self.worker(which).kill())
+        self.add_worker()
+
+    @precondition(lambda self: self.said)
+    @rule(which=number)
+    def say_again(self, which: int) -> None:
+        """A message of before comes once more."""
+        queue, message = self.said[-1 - which % len(self.said)]
+        self.do(self.world.broker.publish(queue, self.world.codec.encode(message)))
+
+    # --- the rest of the world ------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 6.0, 11.0, 20.0, 45.0]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.world.clock.advance(seconds)
+
+    @rule(queue=st.sampled_from(LOSSY))
+    def messages_are_lost(self, queue: str) -> None:
+        self.do(self.world.broker.delete_queue(queue))
+
+    @rule(which=few)
+    def answers_are_lost(self, which: int) -> None:
+        self.do(self.worker(which).hear(lost=True))
+
+    @rule()
+    def all_is_well_for_a_moment(self) -> None:
+        self.do(self.world.tick())
+        self.slow = [slow for slow in self.slow if not slow.coordinator.dead]
+
+    @rule()
+    def tasks_run(self) -> None:
+        self.do(self.world.run(outcome))
+        self.slow = [slow for slow in self.slow if not slow.coordinator.dead]
+
+    # --- promises -------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        if not self.world.coordinators:
+            return
+        self.world.audit.check()
+        assert max(self.world.audit.ends().values(), default=0) <= 1
+        for worker in self.world.workers:
+            nonces = [nonce for nonce, _ in worker.started]
+            assert len(nonces) == len(set(nonces)), "a nonce was started twice"
+        self.do(self.completed_jobs_are_complete())
+
+    async def completed_jobs_are_complete(self) -> None:
+        for entry in self.world.audit.entries(self.checked):
+            self.checked = entry.n
+            if entry.kind == "job" and entry.new == "COMPLETED" and entry.old != entry.new:
+                check_end(await self.world.job(entry.id), await self.world.tasks(entry.id))
+
+    async def ends_well(self) -> None:
+        """Let the world be kind from now on: all must heal."""
+        for luck in self.lucks:
+            luck.decide = lambda _n, _name: None
+        for slow in list(self.slow):
+            await self._let_go(slow)
+        self.slow.clear()
+        await self.world.rest(240, outcome)
+        await self.completed_jobs_are_complete()
+
+
+History.TestCase.settings = settings(
+    max_examples=WANTED or 20,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=not WANTED,
+    database=None,
+    print_blob=bool(WANTED),
+    suppress_health_check=list(HealthCheck),
+)
+
+TestAnyHistory = History.TestCase
