@@ -31,6 +31,9 @@ BATCH = 256
 """Operations that share a transaction at most."""
 READERS = 3
 CACHED_STATEMENTS = 512
+CACHE_KIB = 4096
+"""Memory for pages, of each connection: enough for the upper levels of the indexes. The system keeps the file's pages
+too, and a process should not grow with its file."""
 
 
 def connected(path: Path) -> sqlite3.Connection:
@@ -48,7 +51,7 @@ def connected(path: Path) -> sqlite3.Connection:
         "busy_timeout = 5000",
         "synchronous = FULL",
         "temp_store = MEMORY",
-        "cache_size = -32000",
+        f"cache_size = -{CACHE_KIB}",
         "journal_size_limit = 67108864",
         "wal_autocheckpoint = 4000",
     ):
