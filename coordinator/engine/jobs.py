@@ -13,6 +13,8 @@ from coordinator.engine.planning import BEGIN, RESTART, intent
 from shared.model.documents import Document, Intent, Job, Micros, Task
 from shared.model.messages import Stop
 
+RESTARTABLE = states.one_of(frozenset({states.FAILED, states.CANCELLED}))
+
 BATCH = 500
 """Open tasks that are cancelled between two looks."""
 
@@ -129,8 +131,7 @@ def restart(job: Job) -> Flow[Job | None]:
         "completed_at": None,
         "ended_at": None,
     }
-    where = {"state": states.JOB_FROM[states.RUNNING], "restarts": job.restarts}
-    where["state"] = states.one_of(frozenset({states.FAILED, states.CANCELLED}))
+    where = {"state": RESTARTABLE, "restarts": job.restarts}
     add = (
         intent(RESTART, at, restarts=job.restarts + 1),
         *state_hook(job, JOB_STATE, states.RUNNING, at),

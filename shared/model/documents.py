@@ -90,7 +90,6 @@ class Job(Document, kw_only=True, rename="camel"):
     detached_from: str | None = None
     depth: int = 0
     restarts: int = 0
-    parent_restarts: int = 0
     position: int = 0
     task_count: int = 0
     progress: float = 0.0

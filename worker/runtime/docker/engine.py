@@ -88,7 +88,7 @@ class Engine:
             )
 
     def _silent(self, error: Exception) -> str:
-        reason = str(error).rsplit("server API version: ", 1)[-1]
+        reason = _root_of(error)
         where = f"{self.address.host} ({self.address.origin})"
         return f"no Docker engine answers at {where}: {reason}. {WAYS_ON}"
 
@@ -163,3 +163,14 @@ def explain(error: APIError) -> str:
     """Return the engine's own words, in one line."""
     words = str(error.explanation or error)
     return " ".join(words.split())
+
+
+def _root_of(error: BaseException) -> str:
+    """Say why nobody answers: the operating system's words, where they are at the bottom of it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        nested = [part for part in below.args if isinstance(part, BaseException)]
+        below = below.__cause__ or below.__context__ or (nested[0] if nested else None)
+    return str(error).rsplit("server API version: ", 1)[-1]
