@@ -187,11 +187,25 @@ def _complete(job: Job, task: Task) -> Flow[list[Document]]:
     if job.definition.auto_delete is not None:
         fields["delete_at"] = at + int(duration_seconds(job.definition.auto_delete.after) * SECOND)
     fields["where"] = {"position": task.position}
+    if task.started_at is not None:
+        fields["where"]["state"] = states.RUNNING
     ended = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
     if not ended and (follow := (yield from _catch_up(job, task))) is not None:
+        follow += yield from _ran(job, task, at)
         again = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
         return [*follow, *again]
     return ended
+
+
+def _ran(job: Job, task: Task, at: Micros) -> Flow[list[Document]]:
+    """Say that a job runs whose last task has run, where whoever granted that died before it could."""
+    if task.started_at is None:
+        return []
+    where = {"state": states.SCHEDULED, "restarts": task.restarts}
+    fields = {"state": states.RUNNING, "started_at": task.started_at}
+    add = state_hook(job, JOB_STATE, states.RUNNING, at)
+    image = yield from change(Job, job.id, where, fields, add=add)
+    return [image] if image is not None and image.then else []
 
 
 def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
