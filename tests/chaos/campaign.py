@@ -24,6 +24,9 @@ AFTER_FAULT = 60.0
 AFTER_OUTAGE = 90.0
 """Seconds within which all is put right (engine spec, promise 2)."""
 
+MOST_AT_ONCE = 24
+"""Jobs that run at a time."""
+
 SLACK = 45.0
 """Seconds more for the work itself, on a machine that does much else."""
 
@@ -88,6 +91,8 @@ class Campaign:
 
     def _keep_submitting(self) -> None:
         while not self._done.wait(self._pace):
+            if self._busy():
+                continue
             work = self._jobs.next()
             answer = self._plant.ask("POST", "/jobs", json.dumps(work.job))
             if answer is None:
@@ -96,6 +101,11 @@ class Campaign:
             assert status == 200, (status, body, work.job)
             with self._lock:
                 self.accepted[body["id"]] = work
+
+    def _busy(self) -> bool:
+        """Whether this machine has as much to do as it can, so that more would only wait."""
+        answer = self._plant.ask("GET", "/metrics")
+        return answer is not None and answer[1]["jobs"]["running"] >= MOST_AT_ONCE
 
     def _strike(self, fault: Fault) -> None:
         self._done.wait(self._random.uniform(1, 4))

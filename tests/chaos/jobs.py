@@ -136,7 +136,7 @@ class Jobs:
 
     def contained(self, number: int) -> Work:
         """Two containers, of the queue that a worker with an engine takes from."""
-        where = str(self._ledger.path.parent)
+        where = str(self._ledger.path)
         more: dict[str, Any] = {
             "image": "alpine:3.18.3",
             "queue": "contained",
