@@ -209,10 +209,12 @@ class Conductor:
         return new
 
     async def _change(self, effect: Change[Document]) -> Document | None:
-        image = await self.store.change(effect)
+        image = await self.store.change(self.outbox.marks.with_mark(effect))
         if image is None:
             return None
-        if isinstance(image, Job):
+        if isinstance(image, Task):
+            self.outbox.marks.granted(image)
+        elif isinstance(image, Job):
             self._jobs.keep(image.id, image)
         elif isinstance(image, Node):
             self._leases.keep(image.id, image)

@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from coordinator.conductor.batching import Batcher
 from coordinator.conductor.caches import Recent
 from coordinator.conductor.events import Events
+from coordinator.conductor.marks import Marks
 from coordinator.engine import states
 from coordinator.engine.evaluation import DEFAULT_QUEUE, log_secrets
 from coordinator.engine.following import task_hooks
@@ -25,7 +27,7 @@ from shared.model.sealing import MessageCodec
 
 log = structlog.get_logger(__name__)
 
-MARK_DELAY = 0.02
+MARK_DELAY = 0.05
 """Seconds that marks are gathered for."""
 
 ANSWER_DELAY = 0.05
@@ -57,6 +59,7 @@ class Outbox:
         self._stored: Batcher[tuple[str, str]] = Batcher(
             self._tell_stored, delay=ANSWER_DELAY, size=BATCH, name="ends-stored"
         )
+        self.marks = Marks()
         self.on_hooked: Callable[[list[Document]], None] = lambda _: None
 
     def start(self) -> None:
@@ -76,10 +79,15 @@ class Outbox:
         self._later.add(change)
 
     async def _write(self, changes: list[Change[Any]]) -> None:
+        wanted = [change for change in changes if self.marks.wanted(change)]
         try:
-            await self._store.change_many(changes)
+            if wanted:
+                await self._store.change_many(wanted)
         except StoreUnavailable as error:
-            log.info("courtesy writes were dropped", count=len(changes), reason=str(error))
+            log.info("courtesy writes were dropped", count=len(wanted), reason=str(error))
+        finally:
+            for change in wanted:
+                self.marks.end(change)
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
@@ -92,17 +100,29 @@ class Outbox:
         if job is None or task.evaluated is None:
             return
         self._jobs.keep(job.id, job)
-        message = task_message(job, task)
+        mark = self.marks.begin(task, self._store.now())
+        try:
+            if await self._sent(job, task):
+                await self._mark_scheduled(job, mark)
+            else:
+                self.marks.end(mark)
+        except BaseException:
+            self.marks.end(mark)
+            raise
+
+    async def _sent(self, job: Job, task: Task) -> bool:
+        """Send a task; return whether the broker has it."""
+        body = self._codec.encode(task_message(job, task))
         queue = task.queue or DEFAULT_QUEUE
         try:
-            await self._broker.publish(queue, self._codec.encode(message), priority=task.priority)
+            await self._broker.publish(queue, body, priority=task.priority)
         except BrokerUnavailable as error:
             log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
-            return
+            return False
         except BrokerMisconfigured as error:
             await self._fail(task, str(error))
-            return
-        await self._mark_scheduled(job, task)
+            return False
+        return True
 
     async def _fail(self, task: Task, error: str) -> None:
         """Fail a task whose queue can't be used, whoever tries."""
@@ -110,20 +130,13 @@ class Outbox:
         if image is not None:
             self.on_hooked([image])
 
-    async def _mark_scheduled(self, job: Job, task: Task) -> None:
-        at = self._store.now()
-        hooks = task_hooks(job, states.SCHEDULED, at)
-        change = Change(
-            kind=Task,
-            id=task.id,
-            where={"state": states.PENDING, "run": task.run},
-            set={"state": states.SCHEDULED, "scheduled_at": at, "published_at": at},
-            add_then=hooks,
-        )
+    async def _mark_scheduled(self, job: Job, mark: Change[Task]) -> None:
+        hooks = task_hooks(job, states.SCHEDULED, mark.set["scheduled_at"])
         if not (hooks or self._events.wanted):
-            self._later.add(change)
+            self._later.add(mark)
             return
-        image = await self._store.change(change)
+        image = await self._store.change(msgspec.structs.replace(mark, add_then=hooks))
+        self.marks.end(mark)
         if image is None:
             return
         if self._events.wanted:
