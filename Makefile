@@ -33,7 +33,7 @@ docs: setup ## Generate the reference pages from the code
 	@.venv/bin/python -m docs $(ARGS)
 
 chaos: setup ## Break things while jobs run and audit what became of them
-	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest tests/chaos $(ARGS)
+	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos tests/acceptance/test_cluster_faults.py $(ARGS)
 
 images: setup ## Have the container images that tests and examples name
 	@deploy/images

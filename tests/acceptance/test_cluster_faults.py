@@ -21,6 +21,7 @@ from devservices.mongodb_node import Node as MongoNode
 from devservices.places import free_port
 from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.ledger import Ledger
+from tests.acceptance.long import long
 from tests.acceptance.processes import SHELL, Cluster, Coordinator, Worker, wait_for
 
 pytestmark = [
@@ -97,6 +98,7 @@ def test_rabbitmq_restarts_while_fifty_jobs_run_and_none_runs_twice(
     assert len(ledger.starts) == len(ledger.ends) == 100
 
 
+@long
 def test_rabbitmq_is_killed_under_load(
     cluster: Cluster, ledger: Ledger, own_broker: RabbitNode
 ) -> None:
@@ -229,6 +231,7 @@ def test_what_is_not_there_at_the_start_is_waited_for_until_asked_to_stop(
         assert time.monotonic() - began < 5
 
 
+@long
 def test_what_comes_late_is_taken_up(
     cluster: Cluster, ledger: Ledger, own_broker: RabbitNode, own_store: MongoNode
 ) -> None:

@@ -1,6 +1,7 @@
 """The promises of the engine spec ("What holds when something dies"), each by what breaks it.
 
-Promises 8, 9 and 12, and more of 2 and 6, are in `tests/acceptance/test_cluster_faults.py` and `test_cluster.py`.
+What takes a minute or more is marked `long` and run by `make chaos`. Promises 8, 9 and 12, and more of 2 and 6, are in
+`tests/acceptance/test_cluster_faults.py` and `test_cluster.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from devservices.mongodb_node import Node as MongoNode
 from devservices.nodes import node_folder
 from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.ledger import Ledger
+from tests.acceptance.long import long
 from tests.acceptance.processes import Cluster, Coordinator, wait_for
 from tests.chaos.clocks import can_set_clocks, clock_of, clock_that_is
 from tests.chaos.link import Link, add_far_worker, link_to
@@ -134,6 +136,7 @@ def test_promise_3_an_end_that_comes_again_and_again_counts_once(
 # --- 4: an attempt that finished is not run again ---------------------------------------------------------------------
 
 
+@long
 def test_promise_4_a_minute_without_any_coordinator_repeats_nothing(
     cluster: Cluster, ledger: Ledger
 ) -> None:
@@ -169,6 +172,7 @@ def test_promise_4_an_end_on_its_way_outlives_a_crash_of_the_broker(
     assert ledger.repeated == {}
 
 
+@long
 def test_promise_4_a_coordinator_that_freezes_for_a_minute_beside_a_live_one(
     cluster: Cluster, ledger: Ledger
 ) -> None:
@@ -217,6 +221,7 @@ def test_promise_5_a_worker_cut_off_for_ten_seconds_goes_on_and_reports(
     assert ledger.repeated == {}
 
 
+@long
 def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_stopped(
     quick: Cluster, ledger: Ledger, link: Link
 ) -> None:
@@ -238,6 +243,7 @@ def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_s
     assert list(ledger.ends.values()) == [1]
 
 
+@long
 def test_promise_5_a_slow_link_repeats_nothing(quick: Cluster, ledger: Ledger, link: Link) -> None:
     server = filled(quick, workers=0)
     add_far_worker(quick, link).wait_ready()
@@ -251,6 +257,7 @@ def test_promise_5_a_slow_link_repeats_nothing(quick: Cluster, ledger: Ledger, l
 # --- 6: what a killed worker left is removed --------------------------------------------------------------------------
 
 
+@long
 @pytest.mark.docker
 def test_promise_6_what_a_killed_worker_left_is_removed_by_another(
     quick: Cluster, docker_engine: docker.DockerClient
@@ -297,16 +304,17 @@ def impatient() -> Iterator[RabbitNode]:
         yield node
 
 
+@long
 def test_promise_7_a_task_outlasts_the_brokers_acknowledgement_timeout(
     cluster: Cluster, ledger: Ledger, impatient: RabbitNode
 ) -> None:
     cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = impatient.url
     cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = impatient.management_url
     server = filled(cluster, HAULIER_WORKER_QUEUES_DEFAULT="2")
-    long = server.submit(ledger.job(ledger.task("sleep 50", name="long")))
+    patient = server.submit(ledger.job(ledger.task("sleep 50", name="patient")))
     ledger.wait_starts(1)
     others = [server.submit(ledger.job(ledger.task("sleep 1"))) for _ in range(10)]
-    done = server.wait_jobs([*others, long], within=120)
+    done = server.wait_jobs([*others, patient], within=120)
     assert {job["state"] for job in done.values()} == {"COMPLETED"}
     assert ledger.repeated == {}
     assert "timed out" in (impatient.folder / "log").read_text(errors="replace")
@@ -406,6 +414,7 @@ def test_promise_11_a_clock_that_is_an_hour_off_does_no_harm(
     assert set(statuses.values()) == {"UP"}, statuses
 
 
+@long
 @pytest.mark.usefixtures("clocks")
 def test_promise_11_a_clock_that_jumps_does_no_harm(
     quick: Cluster, ledger: Ledger, tmp_path: Any
