@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ from tests.mechanisms.trial import Verdict, try_all
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/mechanisms.md"
-WARM = ("hypothesis", "coordinator.app", "worker.app")
+WARM = ("hypothesis", "pymongo", "coordinator.app", "worker.app")
 """What every run would import."""
 
 
@@ -31,6 +32,7 @@ def main() -> int:
     ]
     for module in WARM:
         importlib.import_module(module)
+    gc.freeze()
     missed = [_told(verdict) for verdict in try_all(chosen, asked.workers)]
     _say(f"{len(missed)} mechanisms, {sum(missed)} not caught")
     return 1 if any(missed) else 0
@@ -52,7 +54,7 @@ def _told(verdict: Verdict) -> bool:
     _say(f"{'MISSED' if missed else 'caught'}  {mechanism.name}: {mechanism.out}")
     for test in mechanism.tests:
         if test in verdict.broken:
-            _say(f"        {test} fails with it too")
+            _say(f"        {test} does not pass with it: {verdict.reasons.get(test, 'not run')}")
         elif test in verdict.survived:
             _say(f"        {test} passes without it")
         else:

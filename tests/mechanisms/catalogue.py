@@ -45,17 +45,17 @@ MECHANISMS: tuple[Mechanism, ...] = (
     ),
     _mechanism(
         "confirm-rabbitmq", (2,), edges_cut.rabbitmq_confirms,
-        ("tests/integration/rabbitmq/test_publishing.py::test_publishes_go_on_through_killed_connections",),
-        "messages are missing after connections were killed",
+        ("tests/integration/rabbitmq/test_publishing.py::test_a_returned_message_has_its_queue_declared_and_goes_again",),
+        "a message that no queue took is never heard of again",
         needs="rabbitmq",
     ),
     _mechanism(
         "derived-ids", (2, 3, 11), structure_cut.derived_ids,
         (
-            f"{ENGINE}chains.py::test_two_followers_of_one_beginning_make_one_first_task",
+            f"{ENGINE}composites.py::test_an_expansion_that_stopped_between_batches_goes_on",
             f"{ENGINE}schedules.py::test_a_firing_that_was_stored_but_not_moved_on_makes_no_second_job",
         ),
-        "what is done twice makes two tasks, or two jobs",
+        "what is done twice makes its tasks, or its job, twice",
     ),
     # --- a run ---
     _mechanism(
@@ -194,7 +194,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "look-again", (2, 3), structure_cut.second_look,
         (
             f"{HERE}structure.py::test_a_next_task_inserted_after_a_cancel_does_not_stay",
-            f"{ENGINE}attempts.py::test_no_attempt_comes_after_its_job_was_cancelled",
+            f"{HERE}structure.py::test_an_attempt_inserted_after_a_cancel_does_not_stay",
             f"{ENGINE}composites.py::test_children_inserted_below_a_parent_that_ended_do_not_stay",
         ),
         "tasks of a cancelled job are left open for the sweeper",
@@ -270,7 +270,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     ),
     _mechanism(
         "drain-waits", (4, 8), edges_cut.drain_waits,
-        (f"{WORKER}daemon.py::test_draining_for_good_waits_for_what_runs_and_for_its_end_being_stored",),
+        (f"{HERE}edges.py::test_a_draining_worker_stays_until_its_end_is_stored",),
         "the worker is gone before its end is stored",
     ),
     _mechanism(

@@ -62,8 +62,8 @@ def answering(flow: Flow[T], alter: Callable[[Any, Any], Any]) -> Flow[T]:
 
 def nothing(*_: Any, **__: Any) -> Flow[list[Document]]:
     """Decide nothing: a flow that ends at once."""
+    yield from ()
     return []
-    yield
 
 
 async def idle(*_: Any, **__: Any) -> None:

@@ -22,7 +22,7 @@ from shared.broker.rabbitmq.lane import Lane
 from shared.broker.rabbitmq.link import Link
 from shared.errors import BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, LogPart
-from shared.model.messages import Granted, Message
+from shared.model.messages import Claim, Granted, Message
 from shared.model.writes import Change
 from tests.mechanisms.cutting import idle, unlooked
 from worker import slot_work
@@ -49,9 +49,9 @@ def claim(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Claimant, "ask", granted)
 
 
-def _claim_of(claimant: Claimant, run: int) -> Any:
+def _claim_of(claimant: Claimant, run: int) -> Claim:
     entry = claimant._entry
-    return runs.Claim(
+    return Claim(
         task_id=entry.task_id,
         job_id=entry.job_id,
         nonce=entry.nonce,
@@ -72,7 +72,7 @@ def kept_ends(patch: pytest.MonkeyPatch) -> None:
 
 
 def confirmed_ends(patch: pytest.MonkeyPatch) -> None:
-    """A worker sends an end once, and does not wait until the broker has it."""
+    """A worker sends ends and log parts once, and does not wait until the broker has them."""
 
     async def once(self: Post, queue: str, message: Message) -> None:
         try:
@@ -186,7 +186,7 @@ def stored_first(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(self: Commands, *args: Any) -> None:
         init(self, *args)
-        self._store = Hasty(self._store)  # type: ignore[assignment]  # all of it but the wait
+        self._store = Hasty(self._store)
 
     patch.setattr(Commands, "__init__", hasty)
 
@@ -228,7 +228,7 @@ def webhook_claims(patch: pytest.MonkeyPatch) -> None:
 
     def unclaiming(self: Webhooks, *args: Any) -> None:
         init(self, *args)
-        self._store = Unclaimed(self._store)  # type: ignore[assignment]  # all of it but the claim
+        self._store = Unclaimed(self._store)
 
     patch.setattr(Webhooks, "__init__", unclaiming)
 

@@ -13,6 +13,7 @@ from coordinator.conductor import Conductor
 from coordinator.conductor.outbox import Outbox
 from coordinator.engine import composites, firing, flow, following, jobs, planning, slots, sweeping
 from coordinator.engine.flow import Flow
+from coordinator.store.indexes import INDEXES
 from coordinator.store.sqlite import schema
 from coordinator.timers.sweeper import Sweeper
 from shared.errors import BrokerUnavailable
@@ -79,8 +80,8 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
     """Whoever inserts a task does not look again at what it is part of."""
 
     def wanted(_task: Task) -> Flow[bool]:
+        yield from ()
         return True
-        yield
 
     patch.setattr(following, "_still_wanted", wanted)
     patch.setattr(composites, "withdraw", nothing)
@@ -91,7 +92,7 @@ def unique_slots(patch: pytest.MonkeyPatch) -> None:
     """Two tasks may have the same slot, and the same number in a window."""
     loose = [
         msgspec.structs.replace(index, unique=False) if index.kind is Task else index
-        for index in schema.INDEXES
+        for index in INDEXES
     ]
     patch.setattr(schema, "INDEXES", tuple(loose))
 
@@ -139,7 +140,7 @@ def confirms(patch: pytest.MonkeyPatch) -> None:
 
     async def unheard(self: Outbox, tasks: Sequence[Task]) -> None:
         if not isinstance(self._broker, Unheard):
-            self._broker = Unheard(self._broker)  # type: ignore[assignment]  # all of it but the wait
+            self._broker = Unheard(self._broker)
         await publish(self, tasks)
 
     patch.setattr(Outbox, "publish_tasks", unheard)
@@ -164,8 +165,8 @@ def overtaken(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether a later task was granted first."""
 
     def no_grants() -> Flow[dict[str, sweeping.Grant]]:
+        yield from ()
         return {}
-        yield
 
     patch.setattr(sweeping, "latest_grants", no_grants)
 

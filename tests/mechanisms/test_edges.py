@@ -73,7 +73,7 @@ async def test_an_end_is_sent_until_the_broker_has_it() -> None:
     broker = MemoryBroker()
     await broker.start()
     luck = Luck(lambda number, _: Mishap.FAIL_BEFORE if number == 1 else None)
-    post = Post(FaultyBroker(broker, luck), MessageCodec())  # type: ignore[arg-type]  # a broker
+    post = Post(FaultyBroker(broker, luck), MessageCodec())
     async with asyncio.timeout(PATIENCE):
         await post.end(RunEnded(task_id="t", job_id="j", run=1, nonce="n", node_id="w", ok=True))
     queue = await broker.queue(COMPLETED)
@@ -98,6 +98,24 @@ async def test_a_run_goes_on_when_the_channel_of_its_delivery_is_lost(tmp_path: 
         run.end(Outcome(result="done"))
         end = await plant.next(RunEnded)
         assert (end.ok, end.result) == (True, "done")
+    finally:
+        await plant.close()
+
+
+async def test_a_draining_worker_stays_until_its_end_is_stored(tmp_path: Path) -> None:
+    plant = Plant(tmp_path)
+    await plant.start()
+    try:
+        run = await plant.running()
+        draining = asyncio.create_task(plant.daemon.drain())
+        run.end(Outcome(result="done"))
+        end = await plant.next(RunEnded)
+        for _ in range(2):
+            await plant.next_beat(lambda beat: any(held.role == "ended" for held in beat.held))
+        assert not draining.done()
+        await plant.stored(end)
+        async with asyncio.timeout(PATIENCE):
+            await draining
     finally:
         await plant.close()
 
@@ -223,7 +241,7 @@ async def test_a_delivery_that_two_coordinators_see_is_made_by_one(world: World)
     stores = [Watched(world.store, both) for _ in range(2)]
     async with receiver(received) as url:
         await world.store.insert(Delivery(id="d", job_id="j", url=url))
-        coordinators = [Webhooks(store, 3, 5.0) for store in stores]  # type: ignore[arg-type]  # a store
+        coordinators = [Webhooks(store, 3, 5.0) for store in stores]
         for webhooks in coordinators:
             webhooks.start()
         async with asyncio.timeout(PATIENCE):

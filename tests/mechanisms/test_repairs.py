@@ -41,7 +41,7 @@ async def refused(folder: Path) -> AsyncIterator[World]:
 
     def prepare(world: World) -> None:
         luck = Luck(decide)
-        world.wrap = lambda: (world.store, FaultyBroker(world.broker, luck))  # type: ignore[return-value]  # a broker
+        world.wrap = lambda: (world.store, FaultyBroker(world.broker, luck))
 
     async with world_at(folder, prepare) as world:
         yield world

@@ -98,3 +98,18 @@ async def test_a_next_task_inserted_after_a_cancel_does_not_stay(world: World) -
     assert (await world.task(job_id, "b")).state == "CANCELLED"
     assert "swept_open_under_ended" not in world.counts()
     await world.check_at_rest()
+
+
+async def test_an_attempt_inserted_after_a_cancel_does_not_stay(world: World) -> None:
+    job_id, worker = await running(world, step("a", retry={"limit": 1}))
+    failed = await applied(world, worker, worker.run_named("a"), "no")
+    slow = Stepper(world.conductor, follow_ups.follow([failed]))
+    await slow.until(lambda effect: isinstance(effect, Insert))
+    assert await world.cancel(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.settle()
+    second = await world.task(job_id, "a")
+    assert (second.attempt, second.state) == (2, "CANCELLED")
+    assert "swept_open_under_ended" not in world.counts()
+    await world.check_at_rest()

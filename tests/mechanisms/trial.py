@@ -13,6 +13,8 @@ import pytest
 from tests.mechanisms import plugin
 from tests.mechanisms.mechanism import Mechanism
 
+OPTIONS = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one mechanism's tests. Empty `survived` and `broken`: each test passes with it and fails
@@ -24,7 +26,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     broken: tuple[str, ...]
     """Tests that did not pass with it."""
     reasons: dict[str, str] = {}
-    """Why each test that failed without it did."""
+    """Why each test that failed did; where it fails with it too, why that is."""
 
 
 class Recorder:
@@ -54,7 +56,7 @@ def _reason(report: pytest.TestReport) -> str:
 def run_tests(without: str | None, tests: Sequence[str]) -> Recorder:
     """Run tests here, quietly."""
     recorder = Recorder()
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    options = [*OPTIONS, *tests]
     if without is not None:
         options.append(f"--without={without}")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -77,14 +79,15 @@ def try_all(mechanisms: Sequence[Mechanism], workers: int) -> Iterator[Verdict]:
         results = pool.imap(_apart, tasks)
         whole = next(results)
         for mechanism, cut in zip(mechanisms, results, strict=True):
-            yield _verdict(mechanism, whole, cut)
+            yield judged(mechanism, whole, cut)
 
 
-def _verdict(mechanism: Mechanism, whole: Recorder, cut: Recorder) -> Verdict:
+def judged(mechanism: Mechanism, whole: Recorder, cut: Recorder) -> Verdict:
+    """Judge a mechanism by its tests run `whole`, and with it cut out."""
     sound = whole.passed - whole.failed.keys() - whole.broken
     return Verdict(
         mechanism=mechanism.name,
         survived=tuple(test for test in mechanism.tests if test not in cut.failed),
         broken=tuple(test for test in mechanism.tests if test not in sound),
-        reasons=cut.failed,
+        reasons={**cut.failed, **whole.failed},
     )
