@@ -8,12 +8,14 @@ from typing import Final
 
 from docs import job_fields, rest_api
 from shared.config.reference import reference
+from tests.mechanisms import table
 
 FOLDER: Final = Path(__file__).parent / "reference"
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "configuration.md": lambda: reference() + "\n",
     "job-fields.md": job_fields.page,
+    "mechanisms.md": table.page,
     "rest-api.md": rest_api.page,
 }
 """By file name."""

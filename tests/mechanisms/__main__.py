@@ -10,12 +10,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from tests.mechanisms import table
 from tests.mechanisms.catalogue import MECHANISMS, named
 from tests.mechanisms.trial import Verdict, try_all
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/reference/mechanisms.md"
 WARM = ("hypothesis", "pymongo", "coordinator.app", "worker.app")
 """What every run would import."""
 
@@ -23,9 +21,6 @@ WARM = ("hypothesis", "pymongo", "coordinator.app", "worker.app")
 def main() -> int:
     """Try mechanisms; 1 where one is missed by a test that should have caught it."""
     asked = _arguments()
-    if asked.write:
-        PAGE.write_text(table.page())
-        return 0
     os.chdir(ROOT)
     chosen = [named(name) for name in asked.names] or [
         mechanism for mechanism in MECHANISMS if asked.all or mechanism.needs is None
@@ -42,7 +37,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mechanisms", description=__doc__)
     parser.add_argument("names", nargs="*", help="mechanisms (all that need no service)")
     parser.add_argument("--all", action="store_true", help="those that need a service too")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} and try nothing")
     parser.add_argument("--workers", type=int, default=4, help="processes side by side")
     return parser.parse_args()
 
