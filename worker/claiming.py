@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
@@ -34,7 +36,8 @@ class Claimant:
         self._entry = entry
 
     async def ask(self, run: int) -> Granted | None:
-        """Ask until there is an answer. None: refused (the delivery is settled), or the channel was lost."""
+        """Ask until there is an answer. None: refused, or stopped meanwhile (the delivery is settled), or the channel
+        was lost."""
         claim = Claim(
             task_id=self._entry.task_id,
             job_id=self._entry.job_id,
@@ -44,12 +47,15 @@ class Claimant:
             run=run,
         )
         delay = FIRST_ASK
-        losing = asyncio.create_task(self._delivery.wait_lost(), name=f"lost-{self._entry.task_id}")
+        ending = (
+            asyncio.create_task(self._delivery.wait_lost(), name=f"lost-{self._entry.task_id}"),
+            asyncio.create_task(self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"),
+        )
         try:
             while True:
                 asked_at = time.monotonic()
                 await self._shop.post.claim(claim)
-                answer, asked_again = await self._answer(losing, delay)
+                answer, asked_again = await self._answer(ending, delay)
                 if isinstance(answer, Granted):
                     if time.monotonic() - asked_at <= GRANT_WITHIN:
                         return answer
@@ -61,11 +67,17 @@ class Claimant:
                     )
                     await self._delivery.ack()
                     return None
-                if self._delivery.lost:
+                if self._is_over():
+                    await self._delivery.requeue()
                     return None
                 delay = FIRST_ASK if asked_again else min(delay * 1.5, LONGEST_ASK)
         finally:
-            losing.cancel()
+            for task in ending:
+                task.cancel()
+
+    def _is_over(self) -> bool:
+        """Whether nobody waits for an answer any more. A grant that is on its way is handed back when it comes."""
+        return self._delivery.lost or self._entry.stopped is not None
 
     async def _too_late(self, grant: Granted) -> None:
         """Hand a grant back that came too late: this process slept meanwhile."""
@@ -74,13 +86,13 @@ class Claimant:
         await self._delivery.ack()
 
     async def _answer(
-        self, losing: asyncio.Task[None], delay: float
+        self, ending: Iterable[asyncio.Task[Any]], delay: float
     ) -> tuple[Granted | Refused | None, bool]:
-        """Wait for an answer, the loss of the channel, or the time to ask again."""
+        """Wait for an answer, for what ends the asking, or for the time to ask again."""
         answering = asyncio.create_task(
             self._entry.next_answer(), name=f"answer-{self._entry.task_id}"
         )
-        await asyncio.wait({answering, losing}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answering, *ending}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             answering.cancel()
             return None, False

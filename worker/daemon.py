@@ -33,7 +33,7 @@ from shared.model.messages import (
 )
 from shared.model.sealing import MessageCodec
 from worker.post import Post
-from worker.roster import ENDED, Roster
+from worker.roster import ASKED, ENDED, RUNNING, Roster
 from worker.running import DRAINED
 from worker.runtime.port import Runtime
 from worker.slot_work import SlotWorker
@@ -46,6 +46,9 @@ SWEEP_EVERY = 600.0
 
 ANSWER_WITHIN = 30.0
 """Seconds to wait for which nodes are dead."""
+
+ANSWERED_WITHIN = 5.0
+"""Seconds that a draining worker waits for answers to its claims: a grant that finds nobody costs a lease."""
 
 STORED_WITHIN = 30.0
 """Seconds that a draining worker waits to be told that its ends are stored."""
@@ -142,6 +145,7 @@ class Daemon:
         self._draining = True
         for worker in self._workers:
             worker.finish()
+        giving_up = asyncio.get_running_loop().call_later(ANSWERED_WITHIN, self._stop_all, ASKED)
         self._beat_asked.set()
         log.info(
             "draining",
@@ -151,17 +155,20 @@ class Daemon:
         if self._working:
             _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
             if pending:
-                self._hand_back_all()
+                self._stop_all(ASKED, RUNNING)
                 await asyncio.wait(pending)
+        giving_up.cancel()
         try:
             async with asyncio.timeout(STORED_WITHIN):
                 await self._roster.wait_empty()
         except TimeoutError:
             log.warning("not all ends were told stored", left=len(self._roster.listed()))
 
-    def _hand_back_all(self) -> None:
+    def _stop_all(self, *roles: str) -> None:
+        """Have claims given up, and what runs handed back."""
         for entry in self._roster:
-            entry.stop(DRAINED)
+            if entry.role in roles:
+                entry.stop(DRAINED)
 
     async def close(self) -> None:
         """End now: what still runs is stopped by its runtime, and runs again elsewhere once the lease is out."""

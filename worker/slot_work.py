@@ -54,6 +54,7 @@ class SlotWorker:
             delivery = await self._next()
             if delivery is not None:
                 await self._settle(delivery)
+        await self._slot.pause()
         await self._last_removed()
 
     def finish(self) -> None:
@@ -63,7 +64,10 @@ class SlotWorker:
         self._resumed.set()
 
     async def _next(self) -> Delivery | None:
-        """Wait for a delivery; None when paused meanwhile."""
+        """Wait for a delivery; None when paused meanwhile. A paused slot consumes nothing: what the broker gave it
+        when its last task was acknowledged goes back."""
+        if self._paused.is_set() and not self._stopping:
+            await self._slot.pause()
         await self._resumed.wait()
         if self._stopping:
             return None
