@@ -7,13 +7,13 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import docker
 import pytest
 
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.processes import Cluster, Coordinator, wait_for
+from tests.acceptance.rabbit import Figures, figures_of, put
 from tests.services.fixtures import Vhost
 
 pytestmark = [
@@ -44,28 +44,7 @@ def workers_of(server: Coordinator) -> list[dict[str, Any]]:
     return [node for node in server.get("/nodes") if node.get("queues")]
 
 
-def figures_of(vhost: Vhost) -> dict[str, tuple[int, int, int]]:
-    """What RabbitMQ itself says of its queues: ready, unacknowledged, consumers."""
-    parts = urlsplit(vhost.management_url)
-    request = urllib.request.Request(
-        f"http://{parts.hostname}:{parts.port}/api/queues/{quote(vhost.name, safe='')}"
-    )
-    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    passwords.add_password(None, request.full_url, parts.username or "", parts.password or "")
-    opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
-    with opener.open(request, timeout=30) as answer:
-        return {
-            queue["name"]: (
-                queue.get("messages_ready", 0),
-                queue.get("messages_unacknowledged", 0),
-                queue.get("consumers", 0),
-            )
-            for queue in json.loads(answer.read())
-            if not queue["name"].startswith("events-")
-        }
-
-
-def shown_figures(server: Coordinator) -> dict[str, tuple[int, int, int]]:
+def shown_figures(server: Coordinator) -> Figures:
     return {
         queue["name"]: (queue["size"], queue["unacked"], queue["subscribers"])
         for queue in server.get("/queues")
@@ -223,24 +202,3 @@ def test_messages_that_nobody_can_read_end_in_dead_and_block_nothing(
     job_id = server.submit(ledger.job(ledger.task()))
     assert server.wait_job(job_id, within=30)["state"] == "COMPLETED"
     wait_for(lambda: shown_figures(server)["dead"][0] == 22, 30, "all of them in dead", every=0.5)
-
-
-def put(vhost: Vhost, queue: str, body: bytes) -> None:
-    """Put a message into a queue, as a stranger with rights would."""
-    parts = urlsplit(vhost.management_url)
-    url = (
-        f"http://{parts.hostname}:{parts.port}"
-        f"/api/exchanges/{quote(vhost.name, safe='')}/amq.default/publish"
-    )
-    message = {
-        "properties": {},
-        "routing_key": queue,
-        "payload": body.decode(),
-        "payload_encoding": "string",
-    }
-    request = urllib.request.Request(url, data=json.dumps(message).encode(), method="POST")
-    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    passwords.add_password(None, url, parts.username or "", parts.password or "")
-    opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
-    with opener.open(request, timeout=30) as answer:
-        assert json.loads(answer.read()) == {"routed": True}

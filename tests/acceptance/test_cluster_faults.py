@@ -23,6 +23,8 @@ from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.long import long
 from tests.acceptance.processes import SHELL, Cluster, Coordinator, Worker, wait_for
+from tests.acceptance.rabbit import figures_of
+from tests.services.fixtures import Vhost
 
 pytestmark = [
     pytest.mark.rabbitmq,
@@ -197,6 +199,52 @@ def test_a_worker_that_drains_hands_back_what_outlasts_the_grace(
     assert job["state"] == "COMPLETED"
     assert len(job["execution"]) == 1, "handing back costs no attempt"
     assert ledger.starts.total() == 2
+
+
+def test_a_worker_that_drains_while_nobody_answers_it_gives_its_deliveries_back(
+    cluster: Cluster, ledger: Ledger, rabbitmq_vhost: Vhost
+) -> None:
+    server = filled(cluster, coordinators=1, workers=0)
+    ids = [server.submit(ledger.job(ledger.task())) for _ in range(4)]
+    wait_for(lambda: figures(server, "default")[0] == 4, 20, "four tasks in their queue")
+    server.kill()
+    worker = cluster.add_worker()
+    worker.wait_ready()
+    wait_for(lambda: figures_of(rabbitmq_vhost)["default"][1] == 4, 20, "its four deliveries")
+    began = time.monotonic()
+    assert worker.terminate(30) == 0
+    assert time.monotonic() - began < 10
+    assert ledger.starts == {}
+    server.start()
+    cluster.add_worker().wait_ready()
+    assert states_of(server, ids, 20) == {"COMPLETED": 4}
+    assert ledger.repeated == {}
+
+
+def test_a_drained_worker_holds_no_delivery_back(cluster: Cluster, ledger: Ledger) -> None:
+    cluster.settings["HAULIER_WORKER_QUEUES_DEFAULT"] = "1"
+    server = filled(cluster, coordinators=1, workers=1)
+    first = server.submit(ledger.job(ledger.task("sleep 4")))
+    ledger.wait_starts(1)
+    (node,) = {task["nodeId"] for task in server.job(first)["execution"]}
+    assert server.call("PUT", f"/nodes/{node}/drain")[0] == 200
+    wait_for(lambda: statuses(server)[node] == "DRAINING", 10, "the worker draining")
+    second = server.submit(ledger.job(ledger.task()))
+    assert server.wait_job(first)["state"] == "COMPLETED"
+    wait_for(lambda: figures(server, "default") == (1, 0), 5, "the second task in its queue")
+    cluster.add_worker().wait_ready()
+    assert server.wait_job(second, within=5)["state"] == "COMPLETED"
+
+
+def figures(server: Coordinator, name: str) -> tuple[int, int]:
+    """What is ready in a queue, and what is not acknowledged."""
+    (queue,) = (queue for queue in server.get("/queues") if queue["name"] == name)
+    return queue["size"], queue["unacked"]
+
+
+def statuses(server: Coordinator) -> dict[str, str]:
+    """The status of each node."""
+    return {node["id"]: node["status"] for node in server.get("/nodes")}
 
 
 def test_a_second_signal_stops_at_once(cluster: Cluster, ledger: Ledger) -> None:

@@ -25,9 +25,9 @@ from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.long import long
 from tests.acceptance.processes import Cluster, Coordinator, wait_for
+from tests.acceptance.rabbit import put
 from tests.chaos.clocks import can_set_clocks, clock_of, clock_that_is
 from tests.chaos.link import Link, add_far_worker, link_to
-from tests.chaos.messages import put
 from tests.chaos.receiver import Receiver
 from tests.integration.rabbitmq.server import look_often
 from tests.services.fixtures import Database, Vhost
@@ -125,7 +125,7 @@ def test_promise_3_an_end_that_comes_again_and_again_counts_once(
     }
     for queue in ("completed", "error"):
         for _ in range(5):
-            put(rabbitmq_vhost, queue, end)
+            put(rabbitmq_vhost, queue, json.dumps(end).encode())
     job = server.wait_job(job_id)
     assert (job["state"], job["position"], len(job["execution"])) == ("COMPLETED", 3, 2)
     assert ledger.starts.total() == 2
