@@ -12,7 +12,7 @@ import structlog
 from coordinator.conductor.caches import Recent
 from coordinator.conductor.events import Events
 from coordinator.conductor.outbox import Outbox
-from coordinator.engine import flow, follow_ups, jobs, runs
+from coordinator.engine import flow, follow_ups, jobs, runs, states
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
@@ -249,12 +249,14 @@ class Conductor:
         await self.store.delete(LogPart, {"task_id": effect.task_id, "run": Below(effect.run)})
 
     async def _started(self, effect: flow.Started) -> None:
-        """A job's first task was granted: once for each job and coordinator, see to it that the job is RUNNING, and
-        that so are the tasks above it."""
+        """A job's first task was granted: once for each job and coordinator, see to it that the job is RUNNING.
+
+        One that is still PENDING (whoever begins it has not said so yet) is looked at again the next time."""
         if effect.job_id in self._begun:
             return
         image = await self.carry_out(jobs.began(effect.job_id, effect.at))
-        self._begun.keep(effect.job_id, True)
+        if image is None or image.state != states.PENDING:
+            self._begun.keep(effect.job_id, True)
         if image is not None and image.then:
             self.follow_soon([image])
 

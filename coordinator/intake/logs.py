@@ -54,14 +54,24 @@ class LogIntake:
             ]
             if parts:
                 await self._conductor.store.append_log(parts)
-        except StoreUnavailable as error:
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+        except Exception as error:
+            await self._failed(batch, error)
             return
         for _, done in batch:
             if not done.done():
                 done.set_result(None)
+
+    async def _failed(
+        self, batch: list[tuple[LogWritten, asyncio.Future[None]]], error: Exception
+    ) -> None:
+        """Fail a batch; where one message may be at fault, store each by itself."""
+        if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+            for each in batch:
+                await self._store([each])
+            return
+        for _, done in batch:
+            if not done.done():
+                done.set_exception(error)
 
     async def _know_runs(self, task_ids: set[str]) -> None:
         """Read the present run of tasks whose last known one may be old."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import structlog
+
 from coordinator.conductor import Conductor
 from coordinator.engine import firing, jobs
 from coordinator.store.port import Below, Change
 from coordinator.timers.ticking import Ticker
+from shared.errors import StoreUnavailable
 from shared.model.documents import Micros, Schedule
+
+log = structlog.get_logger(__name__)
 
 EVERY = 0.5
 """Seconds between looks."""
@@ -36,7 +41,12 @@ class Schedules:
         now = self._store.now()
         where = {"state": "ACTIVE", "next_at": Below(now + 1)}
         for schedule in await self._store.find(Schedule, where, ("next_at",), limit=LIMIT):
-            await self._fire(schedule, now)
+            try:
+                await self._fire(schedule, now)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.warning("a schedule can't fire", schedule=schedule.id, reason=str(error))
 
     async def _fire(self, schedule: Schedule, now: Micros) -> None:
         due = schedule.next_at

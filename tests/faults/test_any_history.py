@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.engine import beats, follow_ups, progress, runs
+from coordinator.engine import beats, follow_ups, jobs, progress, runs
 from coordinator.engine.flow import Bounds, Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
@@ -197,14 +197,28 @@ class History(RuleBasedStateMachine):
         self.jobs.append(self.do(self.world.submit(*tasks, told=told)))
 
     @precondition(lambda self: self.jobs)
-    @rule(which=few)
-    def cancel(self, which: int) -> None:
-        self.do(self.world.cancel(self.jobs[which % len(self.jobs)]))
+    @rule(which=few, followed=st.booleans())
+    def cancel(self, which: int, followed: bool) -> None:
+        self.do(self._command(jobs.cancel, self.jobs[which % len(self.jobs)], followed))
 
     @precondition(lambda self: self.jobs)
-    @rule(which=few)
-    def restart(self, which: int) -> None:
-        self.do(self.world.restart(self.jobs[which % len(self.jobs)]))
+    @rule(which=few, followed=st.booleans())
+    def restart(self, which: int, followed: bool) -> None:
+        self.do(self._command(jobs.restart, self.jobs[which % len(self.jobs)], followed))
+
+    async def _command(
+        self, command: Callable[[Job], Flow[Job | None]], job_id: str, followed: bool
+    ) -> None:
+        """A user's command is stored, and followed unless whoever took it dies right after."""
+        coordinator = self.world.coordinators[0]
+
+        async def work() -> None:
+            conductor = coordinator.conductor
+            image = await conductor.carry_out(command(await self.world.job(job_id)))
+            if image is not None and followed:
+                await conductor.follow([image])
+
+        await self.guard(coordinator, work())
 
     # --- coordinators ---------------------------------------------------------------------------------------------
 
@@ -270,10 +284,10 @@ class History(RuleBasedStateMachine):
             self.slow.append(Slow(coordinator, stepper, None))
             await self._go_on(self.slow[-1], steps)
 
-    @precondition(lambda self: self.slow)
     @rule(which=few, steps=number)
     def go_on(self, which: int, steps: int) -> None:
-        self.do(self._go_on(self.slow[which % len(self.slow)], steps))
+        if self.slow:
+            self.do(self._go_on(self.slow[which % len(self.slow)], steps))
 
     async def _go_on(self, slow: Slow, steps: int) -> None:
         async def work() -> None:
@@ -294,10 +308,11 @@ class History(RuleBasedStateMachine):
             done = slow.stepper.done and not slow.coordinator.dead
             await (slow.delivery.ack() if done else slow.delivery.requeue())
 
-    @precondition(lambda self: self.slow)
     @rule(which=few)
     def never_come_back(self, which: int) -> None:
         """Whoever is stuck dies there."""
+        if not self.slow:
+            return
         slow = self.slow[which % len(self.slow)]
         self.do(self._let_go(slow))
         if slow.coordinator in self.world.coordinators:
@@ -327,9 +342,10 @@ class History(RuleBasedStateMachine):
         else:
             self.do(worker.beat())
 
-    @precondition(lambda self: self.kept)
     @rule(which=few)
     def a_late_beat(self, which: int) -> None:
+        if not self.kept:
+            return
         beat = self.kept.pop(which % len(self.kept))
         self.do(self.world.broker.publish(HEARTBEAT, self.world.codec.encode(beat)))
 
@@ -367,10 +383,11 @@ class History(RuleBasedStateMachine):
         self.do(self.worker(which).kill())
         self.add_worker()
 
-    @precondition(lambda self: self.said)
     @rule(which=number)
     def say_again(self, which: int) -> None:
         """A message of before comes once more."""
+        if not self.said:
+            return
         queue, message = self.said[-1 - which % len(self.said)]
         self.do(self.world.broker.publish(queue, self.world.codec.encode(message)))
 

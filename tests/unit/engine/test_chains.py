@@ -223,3 +223,22 @@ async def test_a_task_that_ends_before_its_job_stands_at_it_holds_nothing_up(
     assert await world.state(job_id) == "COMPLETED"
     assert (await world.job(job_id)).position == count + 1
     await world.check_at_rest()
+
+
+async def test_a_task_granted_before_its_job_was_begun_still_makes_it_run(world: World) -> None:
+    """Its message was sent by a sweeper, as whoever began the job is stuck before it said so."""
+    worker = await world.worker()
+    job_id = await world.submit(step("a"), told=False)
+    slow = Stepper(world.conductor, follow_ups.follow([await world.job(job_id)]))
+    await slow.until(changes(Job, state="SCHEDULED"))
+    await world.conductor.outbox.publish_tasks(await world.tasks(job_id))
+    await worker.take()
+    await world.settle()
+    assert len(worker.running) == 1
+    await slow.finish()
+    await world.settle()
+    await worker.beat()
+    await world.settle()
+    assert await world.state(job_id) == "RUNNING"
+    await world.run()
+    await world.check_at_rest()

@@ -148,3 +148,24 @@ async def test_a_pause_ends_the_firings_and_a_resume_makes_none_up(plant: Plant)
     plant.clock.advance(60)
     await plant.look()
     assert len(await plant.fired(schedule)) == 1
+
+
+async def test_a_schedule_that_nobody_understands_keeps_no_other_from_firing(plant: Plant) -> None:
+    poisoned, fine = await plant.make("@every 1m"), await plant.make("@every 1m")
+    await plant.store.change(Change(kind=Schedule, id=poisoned.id, set={"cron": "of the future"}))
+    plant.clock.advance(61)
+    await plant.look()
+    assert len(await plant.fired(fine)) == 1
+
+
+@pytest.mark.parametrize(("fields", "count"), [("30 2 * * *", 3), ("0 * * * *", 72)])
+async def test_when_clocks_are_set_back_nothing_fires_twice(
+    plant: Plant, fields: str, count: int
+) -> None:
+    """At 03:00 on 25 October 2026 it is 02:00 again in Berlin."""
+    plant.clock.now = int(datetime(2026, 10, 24, 0, 0, tzinfo=UTC).timestamp()) * SECOND
+    schedule = await plant.make(fields, timezone="Europe/Berlin")
+    for _ in range(72 * 6):
+        plant.clock.advance(600)
+        await plant.schedules[0].fire_due()
+    assert len(await plant.fired(schedule)) == count

@@ -1,0 +1,224 @@
+"""What becomes of a message: acknowledged, given back, or buried; nothing loops, nothing blocks those behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.conductor import Conductor
+from coordinator.intake import Intake, intake
+from coordinator.intake.logs import LogIntake
+from coordinator.store.port import Unstorable
+from coordinator.timers.probes import Probes
+from shared.model.documents import Job, LogPart, Task
+from shared.model.messages import (
+    CLAIMS,
+    COMPLETED,
+    DEAD,
+    ERROR,
+    HEARTBEAT,
+    JOBS,
+    LOGS,
+    PROGRESS,
+    Beat,
+    JobChanged,
+    LogWritten,
+    RunEnded,
+)
+from tests.unit.engine.world import World, step
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await true():  # noqa: ASYNC110 - what is waited for shows in the store or the broker
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Conductor]:
+    monkeypatch.setattr(intake, "STORE_CHECK", 0.01)
+    conductor = Conductor(world.store, world.broker, world.bounds, world.codec)
+    probes = Probes(conductor, world.broker, world.codec, "c")
+    made = Intake(conductor, world.broker, world.codec, probes)
+    await conductor.start()
+    await made.start()
+    yield conductor
+    await made.close()
+    await probes.close()
+    await conductor.close()
+
+
+async def size(world: World, queue: str) -> int:
+    figures = await world.broker.queue(queue)
+    return 0 if figures is None else figures.size + figures.unacked
+
+
+async def buried(world: World) -> tuple[bytes, str, str]:
+    """Wait for one dead message; return it, its reason, and its queue."""
+
+    async def there() -> bool:
+        return await size(world, DEAD) == 1
+
+    await until(there)
+    slot = await world.broker.slot(DEAD)
+    delivery = await slot.take()
+    return delivery.body, delivery.headers["x-reason"], delivery.headers["x-queue"]
+
+
+@pytest.mark.parametrize("queue", [JOBS, CLAIMS, COMPLETED, ERROR, HEARTBEAT, LOGS, PROGRESS])
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{}", b'{"kind":"nothing"}', b"[" * 100_000])
+@pytest.mark.usefixtures("taking")
+async def test_what_nobody_can_read_is_buried(world: World, queue: str, body: bytes) -> None:
+    await world.broker.publish(queue, body)
+    dead, reason, where = await buried(world)
+    assert (dead, where) == (body, queue)
+    assert "not a message of ours" in reason
+    assert await size(world, queue) == 0
+
+
+@pytest.mark.usefixtures("taking")
+async def test_a_message_in_a_queue_where_it_has_no_business_is_buried(world: World) -> None:
+    beat = Beat(node_id="n", node_kind="worker", number=1)
+    await world.broker.publish(JOBS, world.codec.encode(beat))
+    _, reason, where = await buried(world)
+    assert where == JOBS
+    assert "no business" in reason
+
+
+@pytest.mark.usefixtures("taking")
+async def test_the_end_of_a_task_that_is_gone_is_buried(world: World) -> None:
+    end = RunEnded(task_id="gone", job_id="j", run=1, nonce="n", node_id="w", ok=True)
+    await world.broker.publish(COMPLETED, world.codec.encode(end))
+    _, reason, _ = await buried(world)
+    assert "there is no task" in reason
+
+
+async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_buried(
+    world: World, taking: Conductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = taking.store.get
+
+    async def get(kind: Any, id: str) -> Any:
+        if id == "poison":
+            tried.append(id)
+            raise ValueError("a fault of ours")
+        return await real(kind, id)
+
+    monkeypatch.setattr(taking.store, "get", get)
+    await world.broker.publish(JOBS, world.codec.encode(JobChanged(job_id="poison")))
+    job_id = await world.submit(step("a"))
+    _, reason, _ = await buried(world)
+    assert len(tried) == intake.TRIES
+    assert "a fault of ours" in reason
+
+    async def begun() -> bool:
+        return (await world.job(job_id)).state == "SCHEDULED"
+
+    await until(begun)
+
+
+async def test_a_handler_past_its_deadline_gives_its_message_back(
+    world: World, taking: Conductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = asyncio.Event()
+    real = taking.store.get
+    tries: list[int] = []
+
+    async def get(kind: Any, id: str) -> Any:
+        if kind is Job and not tries:
+            tries.append(1)
+            await stuck.wait()
+        return await real(kind, id)
+
+    monkeypatch.setattr(intake, "DEADLINE", 0.05)
+    monkeypatch.setattr(taking.store, "get", get)
+    job_id = await world.submit(step("a"))
+    await until(lambda: _is(tries))
+    monkeypatch.setattr(intake, "DEADLINE", 10.0)
+
+    async def begun() -> bool:
+        found = await real(Job, job_id)
+        return found is not None and found.state == "SCHEDULED"
+
+    await until(begun)
+
+
+async def _is(value: object) -> bool:
+    return bool(value)
+
+
+# --- logs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def logs(world: World) -> AsyncIterator[LogIntake]:
+    made = LogIntake(world.conductor)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def a_task(world: World, run: int) -> Task:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    task = await world.task(job_id, "a")
+    stored = msgspec.structs.replace(task, id=f"{task.id[:-1]}x", run=run)
+    await world.store.insert(stored)
+    return stored
+
+
+def written(task: Task, run: int, first: int, *parts: str) -> LogWritten:
+    return LogWritten(task_id=task.id, job_id=task.job_id, run=run, first=first, parts=list(parts))
+
+
+async def test_parts_are_stored_once_under_their_numbers(world: World, logs: LogIntake) -> None:
+    task = await a_task(world, 1)
+    await asyncio.gather(
+        *(logs.take(written(task, 1, 1, "a\n", "b\n")) for _ in range(3)),
+        logs.take(written(task, 1, 3, "c\n")),
+    )
+    found = await world.store.find(LogPart, {"task_id": task.id}, ("number",))
+    assert [(part.number, part.contents) for part in found] == [(1, "a\n"), (2, "b\n"), (3, "c\n")]
+
+
+async def test_parts_of_an_older_run_and_of_no_task_are_dropped(
+    world: World, logs: LogIntake
+) -> None:
+    task = await a_task(world, 2)
+    gone = msgspec.structs.replace(task, id="gone")
+    await asyncio.gather(
+        logs.take(written(task, 1, 1, "old\n")),
+        logs.take(written(task, 2, 1, "new\n")),
+        logs.take(written(gone, 1, 1, "lost\n")),
+    )
+    found = await world.store.find(LogPart, {})
+    assert [(part.run, part.contents) for part in found] == [(2, "new\n")]
+
+
+async def test_a_part_that_can_not_be_stored_keeps_no_other_from_being_stored(
+    world: World, logs: LogIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await a_task(world, 1)
+    real = world.store.append_log
+
+    async def append_log(parts: Any) -> None:
+        if any(part.contents == "poison" for part in parts):
+            raise Unstorable("nobody keeps that")
+        await real(parts)
+
+    monkeypatch.setattr(world.store, "append_log", append_log)
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(
+            logs.take(written(task, 1, 1, "a\n")),
+            logs.take(written(task, 1, 2, "poison")),
+            logs.take(written(task, 1, 3, "c\n")),
+            return_exceptions=True,
+        )
+    assert [type(answer) for answer in answers] == [type(None), Unstorable, type(None)]
+    found = await world.store.find(LogPart, {"task_id": task.id}, ("number",))
+    assert [part.number for part in found] == [1, 3]
