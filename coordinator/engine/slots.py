@@ -7,14 +7,23 @@ counts, so a repeat gives nothing away twice.
 
 from __future__ import annotations
 
+import msgspec
+
 from coordinator.engine import states
-from coordinator.engine.flow import Flow, change_first, find, now
+from coordinator.engine.flow import Flow, change_first, count, find, now
 from coordinator.engine.planning import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
 from shared.model.documents import Document, Task
 from shared.model.writes import Not
 
 HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields that a question about structure need not read."""
+
+NUMBERS = tuple(
+    field.name
+    for field in msgspec.structs.fields(Task)
+    if not field.required and field.name not in {"slot", "slot_of", "window", "window_of"}
+)
+"""All fields but those that say who has which number, and those that cannot be left out."""
 
 MISSES = 2
 """Numbers in a row that nobody took, after which an offer ends."""
@@ -23,7 +32,9 @@ MISSES = 2
 def free_numbers(owner_field: str, number_field: str, owner: str, size: int) -> Flow[list[int]]:
     """Return the numbers below `size` that no open or active task of `owner` has."""
     where = {owner_field: owner, "open": True, number_field: Not(None)}
-    taken = yield from find(Task, where, without=HEAVY)
+    if (yield from count(Task, where)) >= size:
+        return []
+    taken = yield from find(Task, where, without=NUMBERS)
     used = {getattr(task, number_field) for task in taken}
     return [number for number in range(size) if number not in used]
 

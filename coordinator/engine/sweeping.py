@@ -196,7 +196,7 @@ def free_slots() -> Flow[list[Document]]:
 
 def _owners(field: str, hold: str) -> Flow[list[str]]:
     held = yield from find(
-        Task, {"hold": hold, "state": states.CREATED}, limit=LIMIT, without=slots.HEAVY
+        Task, {"hold": hold, "state": states.CREATED}, limit=LIMIT, without=slots.NUMBERS
     )
     return sorted({getattr(task, field) for task in held if getattr(task, field)})
 

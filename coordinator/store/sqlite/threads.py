@@ -31,9 +31,10 @@ BATCH = 256
 """Operations that share a transaction at most."""
 READERS = 3
 CACHED_STATEMENTS = 512
-CACHE_KIB = 4096
-"""Memory for pages, of each connection: enough for the upper levels of the indexes. The system keeps the file's pages
-too, and a process should not grow with its file."""
+WRITER_CACHE_KIB = 16_384
+READER_CACHE_KIB = 2_048
+"""Memory for pages, of each connection. The system keeps the file's pages too, and a process should not grow with its
+file."""
 
 
 def connected(path: Path) -> sqlite3.Connection:
@@ -51,7 +52,7 @@ def connected(path: Path) -> sqlite3.Connection:
         "busy_timeout = 5000",
         "synchronous = FULL",
         "temp_store = MEMORY",
-        f"cache_size = -{CACHE_KIB}",
+        f"cache_size = -{WRITER_CACHE_KIB}",
         "journal_size_limit = 67108864",
         "wal_autocheckpoint = 4000",
     ):
@@ -230,6 +231,7 @@ class Readers:
         if connection is None:
             connection = connected(self._path)
             connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             self._local.connection = connection
             self._connections.append(connection)
         return connection
