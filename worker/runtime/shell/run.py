@@ -26,6 +26,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
 
 
+SMALL_OUTPUT = 64 * 1024
+"""Bytes."""
+
+
 class ShellRun(StagedRun):
     """The port's Run as local processes; `folder` is its own, and not yet made."""
 
@@ -63,10 +67,12 @@ class ShellRun(StagedRun):
             return await self._process(self.assignment.task, self._tork, self._workdir)
 
     async def _result(self) -> str:
+        path = self._tork / exchange.OUTPUT
         try:
-            return await asyncio.to_thread(
-                exchange.read_output, self._tork / exchange.OUTPUT, self._limit
-            )
+            # A thread costs more than to read what was written a moment ago, unless that is much.
+            if _size(path) <= SMALL_OUTPUT:
+                return exchange.read_output(path, self._limit)
+            return await asyncio.to_thread(exchange.read_output, path, self._limit)
         except OSError as error:
             raise TaskError(f"the output cannot be read: {error.strerror}") from None
 
@@ -134,6 +140,14 @@ class ShellRun(StagedRun):
             uid=self._shell.uid,
             gid=self._shell.gid,
         )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
