@@ -33,6 +33,10 @@ MARK_DELAY = 0.05
 ANSWER_DELAY = 0.05
 """Seconds that ends told stored are gathered for."""
 
+SENT_WITHIN = 4.0
+"""Seconds that the broker has to take a message: a handler that sends two must end within its own 10 s, for else the
+coordinator takes a broker that is away for trouble of its own and gives back all that it holds."""
+
 BATCH = 500
 
 
@@ -115,7 +119,7 @@ class Outbox:
         body = self._codec.encode(task_message(job, task))
         queue = task.queue or DEFAULT_QUEUE
         try:
-            await self._broker.publish(queue, body, priority=task.priority)
+            await self._put(queue, body, priority=task.priority)
         except BrokerUnavailable as error:
             log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
             return False
@@ -164,7 +168,7 @@ class Outbox:
 
     async def _to_node(self, node_id: str, message: Message) -> None:
         try:
-            await self._broker.publish(node_queue(node_id), self._codec.encode(message))
+            await self._put(node_queue(node_id), self._codec.encode(message))
         except BrokerUnavailable as error:
             log.info(
                 "a node could not be told",
@@ -172,6 +176,14 @@ class Outbox:
                 message=type(message).__name__,
                 reason=str(error),
             )
+
+    async def _put(self, queue: str, body: bytes, *, priority: int = 0) -> None:
+        """Publish, well within the time that a handler has. Raises `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(SENT_WITHIN):
+                await self._broker.publish(queue, body, priority=priority)
+        except TimeoutError:
+            raise BrokerUnavailable(f"the broker took nothing for {SENT_WITHIN:g} s") from None
 
 
 def unpublishable(task: Task, error: str, at: Micros) -> Change[Task]:
