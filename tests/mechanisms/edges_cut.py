@@ -30,7 +30,7 @@ from worker.claiming import Claimant
 from worker.daemon import Daemon
 from worker.log_shipper import LogShipper
 from worker.post import Post
-from worker.roster import Roster
+from worker.roster import RUNNING, Roster
 from worker.running import GrantedRun
 from worker.runtime.port import Outcome, Run
 
@@ -127,7 +127,12 @@ def drain_waits(patch: pytest.MonkeyPatch) -> None:
 
 def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
     """A draining worker waits for what runs, past the grace time too."""
-    patch.setattr(Daemon, "_hand_back_all", lambda _self: None)
+    stop_all = Daemon._stop_all
+
+    def stop_claims(self: Daemon, *roles: str) -> None:
+        stop_all(self, *(role for role in roles if role != RUNNING))
+
+    patch.setattr(Daemon, "_stop_all", stop_claims)
 
 
 # --- logs ----------------------------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ def test_each_promise_has_its_mechanisms() -> None:
     assert len({mechanism.name for mechanism in MECHANISMS}) == len(MECHANISMS)
 
 
+@pytest.mark.parametrize("name", [mechanism.name for mechanism in MECHANISMS])
+def test_each_cut_finds_what_it_cuts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(name).cut(monkeypatch)
+
+
 def test_all_tests_that_are_named_are_there() -> None:
     wanted = {test for mechanism in MECHANISMS for test in mechanism.tests}
     wanted |= {test for tests in ELSEWHERE.values() for test in tests}
