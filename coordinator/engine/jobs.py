@@ -86,23 +86,20 @@ def finish(job: Document, what: Intent) -> Flow[list[Document]]:
 
 
 def cancel_open(job: Job, restarts: int) -> Flow[list[Document]]:
-    """Cancel every active task of a job of `restarts` or lower, parents first, and the sub-jobs attached to them."""
+    """Cancel every active task of a job of `restarts` or lower, parents first, and the sub-jobs attached to them;
+    look again until none is left: a parent may have grown between the look and its cancel."""
     follow: list[Document] = []
     while True:
-        tasks = yield from open_tasks(job.id, restarts, BATCH)
-        for task in tasks:
-            follow += yield from _cancel_task(job, task)
-        if len(tasks) < BATCH:
+        cancelled: list[Task] = []
+        for task in (yield from open_tasks(job.id, restarts, BATCH)):
+            image = yield from cancel_task(job, task)
+            cancelled += [image] if image is not None else []
+        for image in cancelled:
+            if image.kind == planning.CONTAINER and image.nonce:
+                yield from send(image.node_id, Stop(nonces=[image.nonce], reason="cancelled"))
+        follow += [image for image in cancelled if image.then]
+        if not cancelled:
             return follow
-
-
-def _cancel_task(job: Job, task: Task) -> Flow[list[Document]]:
-    image = yield from cancel_task(job, task)
-    if image is None:
-        return []
-    if image.kind == planning.CONTAINER and image.nonce:
-        yield from send(image.node_id, Stop(nonces=[image.nonce], reason="cancelled"))
-    return [image] if image.then else []
 
 
 def abandon(task: Document, what: Intent) -> Flow[list[Document]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.engine import follow_ups, jobs, runs
+from coordinator.engine.flow import InsertMany
 from shared.model.documents import Job, Task
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -153,4 +154,28 @@ async def test_tasks_are_cancelled_parents_first(world: World) -> None:
     order = [e.id for e in world.audit.entries() if e.kind == "task" and e.new == "CANCELLED"]
     names = [(await world.store.get(Task, id)).name for id in order]  # type: ignore[union-attr]
     assert names == ["p", "q", "a"]
+    await world.check_at_rest()
+
+
+async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_it(
+    world: World,
+) -> None:
+    """The canceller has listed what is open; then the parent grows; then the parent is cancelled."""
+    job_id = await world.submit(
+        {"name": "p", "parallel": {"tasks": [step("a"), step("b")]}}, told=False
+    )
+    begin = follow_ups.FOLLOW_UPS[Job, "begin"]
+    job = await world.job(job_id)
+    (composite,) = await world.conductor.carry_out(begin(job, job.then[0]))
+    growing = Stepper(world.conductor, follow_ups.follow([composite]))
+    await growing.until(lambda effect: isinstance(effect, InsertMany))
+    cancelled = await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
+    assert cancelled is not None
+    cancelling = Stepper(world.conductor, follow_ups.follow([cancelled]))
+    await cancelling.until(changes(Task, state="CANCELLED"))
+    await growing.finish()
+    assert {task.state for task in await world.tasks(job_id)} == {"PENDING", "RUNNING"}
+    await cancelling.finish()
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
+    await world.settle()
     await world.check_at_rest()
