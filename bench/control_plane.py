@@ -13,6 +13,7 @@ import uuid
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -104,11 +105,11 @@ async def floor_process(found: Services) -> AsyncIterator[Process]:
         await process.wait()
 
 
-async def floor_rate(process: Process) -> float:
-    """Have the floor do one turn; return its rate."""
+async def floor_rate(process: Process, share: float) -> float:
+    """Have the floor do its share of a turn; return its rate."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(f"{FLOOR_TASKS}\n".encode())
+    process.stdin.write(f"{round(FLOOR_TASKS * share)}\n".encode())
     return float(await process.stdout.readline())
 
 
@@ -124,9 +125,10 @@ async def measure(environment: dict[str, str], rounds: int) -> Comparison:
                 async with Client(started["coordinator"].address) as client:
                     jobs = Jobs(client, document)
 
-                    async def ours() -> float:
-                        with cpu_of(started, JOBS * TASKS):
-                            return await rate(JOBS * TASKS, jobs.run(JOBS))
+                    async def ours(share: float) -> float:
+                        count = round(JOBS * share)
+                        with cpu_of(started, count * TASKS):
+                            return await rate(count * TASKS, jobs.run(count))
 
-                    mine, theirs = await in_turns(rounds, lambda: floor_rate(floor), ours)
+                    mine, theirs = await in_turns(rounds, partial(floor_rate, floor), ours)
     return Comparison("control plane", "tasks", "bare drivers", NEEDED, mine, theirs)

@@ -36,7 +36,6 @@ async def measure(_: dict[str, str], rounds: int) -> Comparison:
         "name": "bench",
         "tasks": [{"name": f"task {n + 1}", "run": "true"} for n in range(TASKS)],
     }
-    count = JOBS * TASKS
     with (
         tempfile.TemporaryDirectory() as folder,
         standalone(SHELL, Path(folder), SLOTS) as server,
@@ -46,9 +45,14 @@ async def measure(_: dict[str, str], rounds: int) -> Comparison:
         async with Client(server.address) as client:
             jobs = Jobs(client, document)
 
-            async def ours() -> float:
-                with cpu_of({"standalone": server}, count):
-                    return await rate(count, jobs.run(JOBS))
+            async def ours(share: float) -> float:
+                count = round(JOBS * share)
+                with cpu_of({"standalone": server}, count * TASKS):
+                    return await rate(count * TASKS, jobs.run(count))
 
-            mine, theirs = await in_turns(rounds, lambda: rate(count, bare(script, count)), ours)
+            async def floor(share: float) -> float:
+                count = round(JOBS * TASKS * share)
+                return await rate(count, bare(script, count))
+
+            mine, theirs = await in_turns(rounds, floor, ours)
     return Comparison("standalone", "local tasks", "bare processes", 0.1, mine, theirs)

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-Measured = Callable[[], Awaitable[float]]
-"""Does one turn's work and returns how much of it was done a second."""
+WARMING = 0.2
+"""Share of a turn's work that is done before the first one, by each side."""
+
+Measured = Callable[[float], Awaitable[float]]
+"""Does this share of one turn's work, and returns how much of it was done a second."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -34,13 +37,13 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 async def in_turns(rounds: int, floor: Measured, ours: Measured) -> tuple[list[float], list[float]]:
-    """Return the rates of both (ours, the floor's), measured A B A B after one turn each that does not count."""
-    await floor()
-    await ours()
+    """Return the rates of both (ours, the floor's), measured A B A B once both are warm."""
+    await floor(WARMING)
+    await ours(WARMING)
     theirs, mine = [], []
     for number in range(rounds):
-        theirs.append(await floor())
-        mine.append(await ours())
+        theirs.append(await floor(1.0))
+        mine.append(await ours(1.0))
         ratio = mine[-1] / theirs[-1]
         print(
             f"  turn {number + 1}: floor {theirs[-1]:.1f}/s, ours {mine[-1]:.1f}/s, ratio {ratio:.2f}",

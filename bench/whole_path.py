@@ -35,10 +35,15 @@ async def measure(environment: dict[str, str], rounds: int) -> Comparison:
         async with Client(server.address) as client:
             jobs = Jobs(client, document)
 
-            async def ours() -> float:
-                with cpu_of({"standalone": server}, JOBS):
-                    return await rate(JOBS, jobs.run(JOBS))
+            async def ours(share: float) -> float:
+                count = round(JOBS * share)
+                with cpu_of({"standalone": server}, count):
+                    return await rate(count, jobs.run(count))
 
-            mine, theirs = await in_turns(rounds, lambda: rate(JOBS, loop(api, JOBS)), ours)
+            async def floor(share: float) -> float:
+                count = round(JOBS * share)
+                return await rate(count, loop(api, count))
+
+            mine, theirs = await in_turns(rounds, floor, ours)
     api.close()
     return Comparison("standalone", "containers", "the plain loop", NEEDED, mine, theirs)
