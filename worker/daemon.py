@@ -51,7 +51,7 @@ ANSWERED_WITHIN = 5.0
 """Seconds that a draining worker waits for answers to its claims: a grant that finds nobody costs a lease."""
 
 STORED_WITHIN = 30.0
-"""Seconds that a draining worker waits to be told that its ends are stored."""
+"""Seconds past the grace time that a draining worker takes to hand back, and to be told that its ends are stored."""
 
 PREFETCH = 100
 
@@ -152,14 +152,16 @@ class Daemon:
             running=len(self._roster.listed()),
             grace_seconds=self._settings.drain_timeout,
         )
+        pending: set[asyncio.Task[None]] = set()
         if self._working:
             _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
-            if pending:
-                self._stop_all(ASKED, RUNNING)
-                await asyncio.wait(pending)
         giving_up.cancel()
+        if pending:
+            self._stop_all(ASKED, RUNNING)
         try:
             async with asyncio.timeout(STORED_WITHIN):
+                if pending:
+                    await asyncio.wait(pending)
                 await self._roster.wait_empty()
         except TimeoutError:
             log.warning("not all ends were told stored", left=len(self._roster.listed()))

@@ -221,6 +221,19 @@ def test_a_worker_that_drains_while_nobody_answers_it_gives_its_deliveries_back(
     assert ledger.repeated == {}
 
 
+@long
+def test_a_worker_that_drains_without_a_broker_ends_all_the_same(
+    cluster: Cluster, ledger: Ledger, own_broker: RabbitNode
+) -> None:
+    cluster.settings["HAULIER_WORKER_DRAIN_TIMEOUT"] = "2s"
+    server = filled(cluster, coordinators=1, workers=1)
+    server.submit(ledger.job(ledger.task("sleep 600")))
+    ledger.wait_starts(1)
+    own_broker.kill()
+    assert cluster.workers[0].terminate(50) == 0
+    assert ledger.alive() == []
+
+
 def test_a_drained_worker_holds_no_delivery_back(cluster: Cluster, ledger: Ledger) -> None:
     cluster.settings["HAULIER_WORKER_QUEUES_DEFAULT"] = "1"
     server = filled(cluster, coordinators=1, workers=1)
@@ -231,9 +244,9 @@ def test_a_drained_worker_holds_no_delivery_back(cluster: Cluster, ledger: Ledge
     wait_for(lambda: statuses(server)[node] == "DRAINING", 10, "the worker draining")
     second = server.submit(ledger.job(ledger.task()))
     assert server.wait_job(first)["state"] == "COMPLETED"
-    wait_for(lambda: figures(server, "default") == (1, 0), 5, "the second task in its queue")
+    wait_for(lambda: figures(server, "default") == (1, 0), 20, "the second task in its queue")
     cluster.add_worker().wait_ready()
-    assert server.wait_job(second, within=5)["state"] == "COMPLETED"
+    assert server.wait_job(second, within=20)["state"] == "COMPLETED"
 
 
 def figures(server: Coordinator, name: str) -> tuple[int, int]:
