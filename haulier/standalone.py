@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ import structlog
 
 from coordinator.app import Coordinator, make_vault
 from coordinator.engine import sweeping
+from coordinator.engine.beats import WORKER
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
@@ -17,6 +19,7 @@ from shared.config import Config
 from shared.model.documents import Node
 from shared.model.sealing import MessageCodec
 from shared.signals import StopSignal
+from shared.version import version
 from worker.app import Worker
 
 log = structlog.get_logger(__name__)
@@ -38,7 +41,7 @@ async def run(config: Config) -> int:
         worker = Worker(config, broker, codec)
         stack.push_async_callback(coordinator.close)
         stack.push_async_callback(worker.close)
-        if await stop.lets(begin(coordinator, worker, store)):
+        if await stop.lets(begin(config, coordinator, worker, store)):
             log.info(
                 "haulier is ready", address=coordinator.address, data=config.datastore.sqlite.path
             )
@@ -47,13 +50,33 @@ async def run(config: Config) -> int:
     return 0
 
 
-async def begin(coordinator: Coordinator, worker: Worker, store: Store) -> None:
+async def begin(config: Config, coordinator: Coordinator, worker: Worker, store: Store) -> None:
     """Start both sides, each after what it needs."""
+    await remember(config, worker, store)
     await worker.open_runtime()
     await remove_leftovers(worker, store)
     await coordinator.start()
     await take_up(coordinator)
     await worker.start()
+
+
+async def remember(config: Config, worker: Worker, store: Store) -> None:
+    """Store the worker's node before anything is made in its name: should this process be killed before its first
+    beat, the next one knows whose the leftovers are. Its epoch is not open yet; the first beat opens it."""
+    at = store.now()
+    await store.insert(
+        Node(
+            id=worker.node_id,
+            kind=WORKER,
+            name=config.worker.name,
+            hostname=socket.gethostname(),
+            version=version(),
+            started_at=at,
+            last_heartbeat_at=at,
+            epoch=0,
+            closed=True,
+        )
+    )
 
 
 async def remove_leftovers(worker: Worker, store: Store) -> None:

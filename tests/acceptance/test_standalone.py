@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import docker
 import pytest
@@ -63,6 +64,28 @@ def test_killed_while_ten_jobs_run_it_goes_on_and_leaves_no_container(
     assert server.terminate() == 0
     containers = docker_engine.containers.list(all=True, ignore_removed=True)
     assert [c.name for c in containers if nodes & set(c.labels.values())] == []
+
+
+def test_killed_before_its_first_beat_it_leaves_no_container(
+    tmp_path: Path, docker_engine: docker.DockerClient
+) -> None:
+    server = Standalone(tmp_path)
+    runs = tmp_path / "worker" / "runs"
+
+    def made() -> set[str]:
+        nodes = {folder.name for folder in runs.iterdir()} if runs.is_dir() else set()
+        containers = docker_engine.containers.list(all=True, ignore_removed=True)
+        return {str(c.name) for c in containers if nodes & set(c.labels.values())}
+
+    server.launch()
+    try:
+        wait_for(made, 60, "a container of its own", every=0.01)
+        server.kill()
+        left = made()
+        server.start()
+        assert not left & made()
+    finally:
+        server.stop()
 
 
 def test_cancel_stops_the_container_within_two_seconds(
