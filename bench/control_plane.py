@@ -31,7 +31,8 @@ AMQP, MANAGEMENT, MONGODB = (
 )
 """Variables that `deploy/services` sets."""
 JOBS, TASKS = 100, 10
-WORKERS, SLOTS = 2, 16
+WORKERS, SLOTS = 2, 32
+"""Together as many tasks at once as the floor has."""
 FLOOR_TASKS = 1000
 
 
