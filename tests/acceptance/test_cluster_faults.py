@@ -234,6 +234,20 @@ def test_a_worker_that_drains_without_a_broker_ends_all_the_same(
     assert ledger.alive() == []
 
 
+@long
+def test_a_coordinator_stops_in_order_without_store_or_broker(
+    cluster: Cluster, ledger: Ledger, own_broker: RabbitNode, own_store: MongoNode
+) -> None:
+    server = filled(cluster, coordinators=2, workers=1)
+    for _ in range(20):
+        server.submit(ledger.job(ledger.task("sleep 1"), ledger.task("sleep 1")))
+    ledger.wait_starts(4)
+    own_store.kill()
+    assert cluster.coordinators[0].terminate(40) == 0
+    own_broker.kill()
+    assert cluster.coordinators[1].terminate(40) == 0
+
+
 def test_a_drained_worker_holds_no_delivery_back(cluster: Cluster, ledger: Ledger) -> None:
     cluster.settings["HAULIER_WORKER_QUEUES_DEFAULT"] = "1"
     server = filled(cluster, coordinators=1, workers=1)
