@@ -173,6 +173,12 @@ class Commands:
     async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
         """Store a schedule."""
         await self._check_permissions(definition)
+        schedule = self.preview_schedule(definition, actor)
+        await self._store.insert(schedule)
+        return schedule
+
+    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
         at = self._store.now()
         schedule = Schedule(
@@ -189,7 +195,6 @@ class Commands:
             permissions=list(definition.permissions),
         )
         schedule.next_at = firing.next_firing(schedule, at)
-        await self._store.insert(schedule)
         return schedule
 
     async def pause_schedule(self, schedule: Schedule) -> None:

@@ -42,6 +42,9 @@ class Commands(Protocol):
     async def drain(self, node_id: str, on: bool) -> None:
         """Drain or resume a worker; `NotFound`, `NotAllowed` for a coordinator."""
 
+    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        """Return the schedule that `schedule` would store, storing nothing."""
+
     async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
         """Store a schedule, active from now on."""
 

@@ -15,7 +15,7 @@ MAX_SIZE: Final = 20
 
 _LAST_PAGE: Final = 1_000_000_000
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,30}")
-_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False, "": False}
+_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False, "": True}
 _LONGEST_ID: Final = 255
 
 
@@ -56,7 +56,7 @@ def _integer(request: web.BaseRequest, name: str, default: int, most: int) -> in
 
 def flag(request: web.BaseRequest, name: str) -> bool:
     """Return a parameter that is true or false; 400 where it is neither."""
-    value = _FLAGS.get(request.query.get(name, "").lower())
+    value = _FLAGS.get(request.query.get(name, "false").lower())
     if value is None:
         raise Problem(400, f"{name}: not true or false")
     return value

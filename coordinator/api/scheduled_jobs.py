@@ -6,11 +6,11 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.access import may_see, schedule_in_path
+from coordinator.api.access import check_permissions, may_see, schedule_in_path
 from coordinator.api.answers import OK, PageView, StatusView, answer, page_of
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.query import Paging, paging
-from coordinator.api.routes import PAGE_PARAMS, Body, Route
+from coordinator.api.query import Paging, flag, paging
+from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
 from coordinator.api.submissions import JSON, YAML, read_submission
 from shared.model import language
 from shared.model.documents import Schedule
@@ -20,9 +20,13 @@ _ORDER: Final = ("-created_at", "-id")
 
 
 async def create_schedule(request: web.Request) -> web.StreamResponse:
-    """Store a scheduled job, active from now on."""
+    """Store a scheduled job, active from now on; with `dryRun`, only answer what would be stored."""
     api = api_of(request)
+    dry = flag(request, "dryRun")
     sent = await read_submission(request, scheduled=True)
+    if dry:
+        await check_permissions(api, sent.definition.permissions)
+        return answer(_view(api, api.commands.preview_schedule(sent.definition, caller().actor)))
     schedule = await api.commands.schedule(sent.definition, caller().actor)
     return answer(_view(api, schedule))
 
@@ -83,6 +87,7 @@ ROUTES: Final = (
         handler=create_schedule,
         group="scheduled_jobs",
         summary="Schedule a job",
+        params=(Param("dryRun", "Validate and answer what would be stored.", bool, False),),
         body=Body(language.Job, (*JSON, *YAML)),
         answer=ScheduleView,
         errors={

@@ -118,8 +118,13 @@ class PlainCommands:
         await self._store.change(Change(kind=Node, id=node_id, set={"draining": on}))
 
     async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+        schedule = self.preview_schedule(definition, actor)
+        await self._store.insert(schedule)
+        return schedule
+
+    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
         assert definition.schedule is not None
-        schedule = Schedule(
+        return Schedule(
             id=new_id(),
             definition=definition,
             name=definition.name,
@@ -130,8 +135,6 @@ class PlainCommands:
             permissions=definition.permissions,
             next_at=self._store.now(),
         )
-        await self._store.insert(schedule)
-        return schedule
 
     async def pause_schedule(self, schedule: Schedule) -> None:
         if schedule.state != "ACTIVE":

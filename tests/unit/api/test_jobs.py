@@ -350,6 +350,8 @@ async def test_dry_run_stores_nothing(api: Served) -> None:
     assert answer.json["tasks"] == [{"name": "say", "image": "alpine", "run": "echo hello"}]
     assert answer.json["secrets"] == {"token": "[REDACTED]"}
     assert (await api.get("/jobs")).json["totalItems"] == 0
+    bare = await api.ask("POST", "/jobs?dryRun", data=body, headers=YAML)
+    assert bare.json["tasks"] == answer.json["tasks"]
     bad = await api.ask("POST", "/jobs?dryRun=true", data="name: x", headers=YAML)
     assert bad.status == 400
     nobody = HELLO + "permissions: [{user: nobody}]\n"

@@ -134,6 +134,14 @@ async def test_scheduled_jobs(api: Served) -> None:
     assert await api.store.count(Job, {}) == 0
 
 
+async def test_a_dry_run_schedules_nothing(api: Served) -> None:
+    body = HELLO + "schedule: {cron: '@hourly'}\n"
+    for query in ("dryRun=true", "dryRun"):
+        shown = await api.ask("POST", f"/scheduled-jobs?{query}", data=body, headers=YAML)
+        assert (shown.status, shown.json["cron"]) == (200, "@hourly")
+    assert (await api.get("/scheduled-jobs")).json["totalItems"] == 0
+
+
 async def test_what_is_no_scheduled_job(api: Served) -> None:
     for body in (HELLO, HELLO + "schedule: {cron: 'x'}\n"):
         answer = await api.ask("POST", "/scheduled-jobs", data=body, headers=YAML)
