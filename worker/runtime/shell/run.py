@@ -120,7 +120,7 @@ class ShellRun(StagedRun):
             exchange.make(folder, small.run)
             workdir.make(folder / exchange.WORKDIR, small.files)
         except OSError as error:
-            raise TaskError(f"cannot make {error.filename}: {error.strerror}") from None
+            raise TaskError(f"cannot make {error.filename or folder}: {error.strerror}") from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
         argv = _command(small, folder / exchange.SCRIPT, self._shell.cmd)
