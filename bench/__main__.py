@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 from bench import control_plane, local_tasks, whole_path
@@ -37,6 +38,8 @@ def main() -> None:
     names = given.sections or list(SECTIONS)
     if unknown := set(names) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(sorted(unknown))} (of {', '.join(SECTIONS)})")
+    # Asked to stop, it leaves nothing behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asyncio.run(run(names, given.rounds))
 
 
