@@ -183,7 +183,9 @@ async def check(world: World, scenario: Scenario) -> None:
         for delivery in await world.store.find(Delivery, {}):
             state = msgspec.json.decode(delivery.body)["state"]
             told[state] = told.get(state, 0) + 1
-        assert told.pop("SCHEDULED", 0) <= 2  # the grant may come before the mark, or it is sent again,
+        assert (
+            told.pop("SCHEDULED", 0) <= 2
+        )  # the grant may come before the mark, or it is sent again,
         assert 1 <= told["RUNNING"] <= 2  # and the end before anybody said that the job runs
         told["RUNNING"] = 2
         assert told == scenario.webhooks
