@@ -36,7 +36,7 @@ def test_with_an_engine_both_tasks_run_in_containers(
     began = int(time.time())
     done = demo(host=docker_host)
     assert done.returncode == 0, done.stdout
-    assert "hello world" in done.stdout.splitlines()
+    assert "[say it] hello world" in done.stdout.splitlines()
     assert "COMPLETED" in done.stdout
     job = job_of(done.stdout)
     happened = docker_engine.events(
@@ -54,7 +54,7 @@ def test_without_an_engine_processes_run_and_it_says_so() -> None:
     done = demo(host=NO_ENGINE)
     assert done.returncode == 0, done.stdout
     assert "local processes, without isolation" in done.stdout
-    assert "hello world" in done.stdout.splitlines()
+    assert "[say it] hello world" in done.stdout.splitlines()
     assert "COMPLETED" in done.stdout
 
 
