@@ -73,10 +73,12 @@ def test_two_hundred_jobs_go_through_two_coordinators_and_three_workers(
         assert nodes_of(server) == names
 
     def agree() -> bool:
-        return shown_figures(first) == figures_of(rabbitmq_vhost) == shown_figures(second)
+        """In a quiet moment: RabbitMQ renews its figures every few seconds."""
+        shown = shown_figures(first)
+        quiet = shown.get("default") == (0, 0, 12)
+        return quiet and shown == figures_of(rabbitmq_vhost) == shown_figures(second)
 
     wait_for(agree, 30, "figures of queues as RabbitMQ has them", every=0.5)
-    assert shown_figures(first)["default"] == (0, 0, 12)
     assert shown_figures(first)["dead"][0] == 0
 
 
