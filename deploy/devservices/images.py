@@ -52,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def have(name: str) -> str:
-    """See that the engine has an image of this name; returns how it came.
+def have(name: str, host: str | None = None) -> str:
+    """See that an engine (at `host`, or the usual) has an image of this name; returns how it came.
 
     Raises ServiceError where there is no engine or no way to make one.
     """
     if ":" not in name.rpartition("/")[2]:
         name += ":latest"
-    with docker_engine.client(seconds=PULL_SECONDS) as engine:
+    with docker_engine.client(host, seconds=PULL_SECONDS) as engine:
         try:
             engine.images.get(name)
         except ImageNotFound:
@@ -145,8 +145,17 @@ def _import(engine: DockerClient, name: str, archive: bytes, command: str) -> No
     repository, _, tag = name.rpartition(":")
     try:
         engine.api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
+        _tag(engine, repository, tag)
     except (DockerException, OSError) as fault:
         raise ServiceError(f"the engine took no image {name}: {fault}") from fault
+
+
+def _tag(engine: DockerClient, repository: str, tag: str) -> None:
+    """Give an imported image its tag, where the engine (Podman) called it `latest`."""
+    try:
+        engine.images.get(f"{repository}:{tag}")
+    except ImageNotFound:
+        engine.images.get(f"{repository}:latest").tag(repository, tag)
 
 
 def _checked(*command: str) -> bytes:

@@ -7,13 +7,16 @@ from functools import cache
 
 import pytest
 
-from devservices import images
+from devservices import images, podman
 from devservices.commands import SERVICES
 from devservices.places import one_at_a_time
 from devservices.processes import ServiceError
 
 MARKERS = ("docker", "rabbitmq", "mongodb")
 """Marking a test with one of these says that it needs the service of that name."""
+
+ENGINES = {"docker": "DOCKER_HOST", "podman": podman.HOST}
+"""Services that run containers, and the variable of their address."""
 
 REASON = "needs "
 """How the reason of such a skip begins."""
@@ -39,9 +42,10 @@ def _fault(name: str) -> str | None:
     try:
         with one_at_a_time():
             service.start()
-            if name == "docker":
+            if name in ENGINES:
+                host = service.env()[ENGINES[name]]
                 for image in images.USUAL:
-                    images.have(image)
+                    images.have(image, host)
     except ServiceError as fault:
         return str(fault)
     os.environ.update(service.env())
