@@ -15,7 +15,7 @@ from coordinator.conductor.caches import Recent
 from coordinator.conductor.events import Events
 from coordinator.conductor.marks import Marks
 from coordinator.engine import states
-from coordinator.engine.evaluation import DEFAULT_QUEUE, log_secrets
+from coordinator.engine.evaluation import log_secrets
 from coordinator.engine.following import task_hooks
 from coordinator.engine.planning import ENDED, intent
 from coordinator.store.port import Change, Store
@@ -23,6 +23,7 @@ from shared.broker.port import Broker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, Job, Micros, Task
 from shared.model.messages import EndStored, Message, TaskMessage, node_queue
+from shared.model.queues import DEFAULT_QUEUE
 from shared.model.sealing import MessageCodec
 
 log = structlog.get_logger(__name__)

@@ -16,13 +16,12 @@ from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
 from shared.model.evaluated import validate_evaluated
+from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rendering import render_subjob, render_task
 from shared.model.views.redacting import redactor_of_job, secrets_of
 
 MAX_EVALUATED = 2 * 1024 * 1024
 """Bytes, as JSON, that an evaluated task may take: it travels as one message."""
-
-DEFAULT_QUEUE = "default"
 
 
 class Evaluator:

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from coordinator.engine import beats, composites, evaluation, planning, slots, states
+from coordinator.engine import beats, composites, planning, slots, states
 from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
 from coordinator.engine.following import tell_parent
 from coordinator.engine.jobs import cancel_open
 from coordinator.engine.planning import EVALUATE, intent
 from shared.model.documents import SECOND, Document, Job, Micros, Node, Task
+from shared.model.queues import DEFAULT_QUEUE
 from shared.model.writes import Above, Below, In
 
 LIMIT = 500
@@ -117,7 +118,7 @@ def latest_grants() -> Flow[dict[str, Grant]]:
     latest: dict[str, Grant] = {}
     for task in running:
         grant = Grant(task.published_at or 0, task.priority)
-        latest.setdefault(task.queue or evaluation.DEFAULT_QUEUE, grant)
+        latest.setdefault(task.queue or DEFAULT_QUEUE, grant)
     return latest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.model.messages import COORDINATOR_QUEUES, DEFAULT, TRANSIENT_QUEUES
+from shared.model.messages import COORDINATOR_QUEUES, TRANSIENT_QUEUES
+from shared.model.queues import DEFAULT_QUEUE
 
 TRANSIENT_TTL = 15.0
 """Seconds after which a message of a transient queue is dropped: the next one says it again."""
@@ -14,7 +15,7 @@ MAX_PRIORITY = 9
 EVENTS = "events"
 """The topic that events go through."""
 
-ALWAYS_THERE = tuple(sorted(COORDINATOR_QUEUES | {DEFAULT}))
+ALWAYS_THERE = tuple(sorted(COORDINATOR_QUEUES | {DEFAULT_QUEUE}))
 """Queues that an adapter makes at its start, so that a quiet system shows them too."""
 
 
