@@ -19,6 +19,9 @@ from shared.model.faults import quoted
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# The C scanner looks ahead of its events, and since PyYAML 6.0.4 gives up by itself at 1,000 levels.
+_TOO_DEEP_AHEAD: Final = "exceeded maximum nesting depth"
+
 _CORE: Final = "tag:yaml.org,2002:"
 _TEXT_TAGS: Final = frozenset({"!", _CORE + "str"})
 _BARE_TAGS: Final = frozenset(
@@ -33,8 +36,7 @@ def read_yaml(text: str) -> Node:
         return _Composer(loader).compose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context
-        raise BrokenText(f"not YAML: {problem}", mark.index if mark else None) from None
+        raise BrokenText(_complaint(error), mark.index if mark else None) from None
     except yaml.reader.ReaderError as error:
         offset = len(text.encode()[: error.position].decode("utf-8", "ignore"))
         raise BrokenText(f"not YAML: {error.reason}", offset) from None
@@ -130,6 +132,12 @@ class _Composer:
     def _name(self, event: Any, node: Node) -> None:
         if event.anchor is not None:
             self._anchors[event.anchor] = node
+
+
+def _complaint(error: yaml.MarkedYAMLError) -> str:
+    if error.problem == _TOO_DEEP_AHEAD:
+        return f"nested deeper than {MAX_DEPTH} levels"
+    return f"not YAML: {error.problem or error.context}"
 
 
 def _offset(event: Any) -> int:

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def test_wrong_flags(argv: list[str], complaint: str, capsys: pytest.CaptureFixt
 @pytest.fixture
 def logs_restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give the process's log back as it was, and a place without configuration to start from."""
+    for name in [name for name in os.environ if name.startswith("HAULIER_")]:
+        monkeypatch.delenv(name)  # a run of the whole suite has its services' addresses there
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     root = logging.getLogger()
