@@ -23,6 +23,8 @@ PROGRESS = "progress"
 WORKDIR = "workdir"
 
 _PROGRESS_BYTES = 64
+_MODES = {stat.S_IFDIR: 0o777, stat.S_IFREG: 0o666}
+"""Of what everyone may write to."""
 
 
 def make(folder: Path, script: str) -> None:
@@ -32,11 +34,67 @@ def make(folder: Path, script: str) -> None:
     no sticky bit. Only those get to it who know the random name of the folder above.
     """
     folder.mkdir(parents=True)
-    folder.chmod(0o777)
+    folder.chmod(_MODES[stat.S_IFDIR])
     for name in (OUTPUT, PROGRESS):
-        write_file(folder / name, b"", 0o666)
+        write_file(folder / name, b"", _MODES[stat.S_IFREG])
+    renew(folder, script)
+
+
+def renew(folder: Path, script: str) -> None:
+    """Make a folder that is `emptied` ready for another script."""
     if script:
         write_file(folder / SCRIPT, encoded(script), 0o555)
+
+
+def emptied(folder: Path) -> bool:
+    """Take out what a run wrote, so that the folder can serve another one. False where it cannot.
+
+    That is where anything in it, its working directory included, is not as it was made but for the
+    contents of the files: more than was made, less, another's, or reachable by another name.
+    """
+    try:
+        workdir = folder / WORKDIR
+        return (
+            _names(folder) - {SCRIPT} == {OUTPUT, PROGRESS, WORKDIR}
+            and _is_made(folder.lstat(), stat.S_IFDIR)
+            and _is_made(workdir.lstat(), stat.S_IFDIR)
+            and not _names(workdir)
+            and _empty(folder / OUTPUT)
+            and _empty(folder / PROGRESS)
+            and _without_script(folder)
+        )
+    except OSError:
+        return False
+
+
+def _names(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def _is_made(status: os.stat_result, kind: int) -> bool:
+    return (
+        status.st_mode == kind | _MODES[kind]
+        and status.st_uid == os.geteuid()
+        and (kind == stat.S_IFDIR or status.st_nlink == 1)
+    )
+
+
+def _empty(path: Path) -> bool:
+    """Take out what is in a file, if that is one of ours."""
+    file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not _is_made(os.fstat(file), stat.S_IFREG):
+            return False
+        os.ftruncate(file, 0)
+        return True
+    finally:
+        os.close(file)
+
+
+def _without_script(folder: Path) -> bool:
+    (folder / SCRIPT).unlink(missing_ok=True)
+    return True
 
 
 def write_file(path: Path, contents: bytes, mode: int) -> None:
@@ -62,7 +120,7 @@ def _make_folders(path: Path, top: Path) -> None:
     if path != top:
         _make_folders(path.parent, top)
     path.mkdir(parents=path == top)
-    path.chmod(0o777)
+    path.chmod(_MODES[stat.S_IFDIR])
 
 
 def safe_name(name: str) -> str:

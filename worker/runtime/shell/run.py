@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pwd
 import shlex
@@ -19,12 +20,16 @@ from worker.runtime.faults import RunLostError, TaskError
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.shell import refusals
 from worker.runtime.shell.keepers import Ending, Keepers, LocalOrder, LocalProcess
+from worker.runtime.shell.spares import MAIN, Spares
 from worker.runtime.shell.workdir import HostWorkdir
 from worker.runtime.stages import Exit, StagedRun, following
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
 
+
+_OURS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENFILE, errno.EMFILE})
+"""Faults of the machine: no task is to blame for a full disk."""
 
 SMALL_OUTPUT = 64 * 1024
 """Bytes."""
@@ -34,7 +39,13 @@ class ShellRun(StagedRun):
     """The port's Run as local processes; `folder` is its own, and not yet made."""
 
     def __init__(
-        self, assignment: Assignment, sink: Sink, config: Config, keepers: Keepers, folder: Path
+        self,
+        assignment: Assignment,
+        sink: Sink,
+        config: Config,
+        keepers: Keepers,
+        spares: Spares,
+        folder: Path,
     ) -> None:
         super().__init__(
             assignment,
@@ -46,10 +57,12 @@ class ShellRun(StagedRun):
         self._hostenv = config.worker.hostenv
         self._limit = config.worker.limits.output
         self._keepers = keepers
+        self._spares = spares
         self._folder = folder
-        self._tork = folder / "main"
+        self._tork = folder / MAIN
         self._workdir = HostWorkdir(assignment.task.workdir)
         self._endings: list[Ending] = []
+        self._untidy = False
 
     async def _prepare(self) -> None:
         task = self.assignment.task
@@ -93,7 +106,10 @@ class ShellRun(StagedRun):
 
     def _remove(self) -> None:
         self._workdir.restore()
-        exchange.remove(self._folder)
+        if self._untidy:
+            exchange.remove(self._folder)
+        else:
+            self._spares.give_back(self._folder)
 
     async def _process(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> Exit:
         order = self._order(small, folder, workdir)
@@ -111,16 +127,22 @@ class ShellRun(StagedRun):
             process.close()
             if process.ending is not None:
                 self._endings.append(process.ending)
+            else:  # some of its processes may live on for a moment
+                self._untidy = True
 
     async def _progress(self) -> float | None:
         return await asyncio.to_thread(exchange.read_progress, self._tork / exchange.PROGRESS)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
-            exchange.make(folder, small.run)
+            if folder == self._tork:
+                self._spares.make(self._folder, small.run)
+            else:
+                exchange.make(folder, small.run)
             workdir.make(folder / exchange.WORKDIR, small.files)
         except OSError as error:
-            raise TaskError(f"cannot make {error.filename or folder}: {error.strerror}") from None
+            message = f"cannot make {error.filename or folder}: {error.strerror}"
+            raise (RunLostError if error.errno in _OURS else TaskError)(message) from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
         argv = _command(small, folder / exchange.SCRIPT, self._shell.cmd)

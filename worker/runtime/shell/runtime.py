@@ -13,6 +13,7 @@ from worker.runtime import folders
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.shell.keepers import Keepers
 from worker.runtime.shell.run import ShellRun
+from worker.runtime.shell.spares import Spares
 
 
 class ShellRuntime:
@@ -22,6 +23,7 @@ class ShellRuntime:
         self._config = config
         self._folders = folders.Folders(config.worker.data, node_id)
         self._keepers = Keepers()
+        self._spares = Spares()
 
     async def start(self) -> None:
         """As the port says."""
@@ -35,7 +37,8 @@ class ShellRuntime:
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
         """As the port says."""
-        run = ShellRun(assignment, sink, self._config, self._keepers, self._folders.new())
+        folder = self._folders.new()
+        run = ShellRun(assignment, sink, self._config, self._keepers, self._spares, folder)
         try:
             await run.prepare()
         except BaseException:
@@ -60,6 +63,7 @@ class ShellRuntime:
     async def close(self) -> None:
         """As the port says."""
         await asyncio.to_thread(self._keepers.close)
+        await asyncio.to_thread(self._spares.close)
         await asyncio.to_thread(self._folders.close)
 
 

@@ -1,0 +1,165 @@
+"""Folders of runs that are used again: only those that a run cannot have prepared for the next one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from worker.runtime.exchange import OUTPUT, PROGRESS, SCRIPT, WORKDIR
+from worker.runtime.shell.spares import KEPT, MAIN, Spares
+from worker.runtime.shell.workdir import HostWorkdir
+
+
+def made(spares: Spares, folder: Path, script: str = "true") -> Path:
+    """A run's folder as a run finds it."""
+    spares.make(folder, script)
+    HostWorkdir("").make(folder / MAIN / WORKDIR, {})
+    return folder / MAIN
+
+
+def look(main: Path) -> dict[str, tuple[int, bytes]]:
+    """What is in it: modes and contents."""
+    return {
+        path.name: (path.stat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in main.iterdir()
+    }
+
+
+def test_a_folder_is_used_again_as_if_it_were_new(tmp_path: Path) -> None:
+    spares = Spares()
+    main = made(spares, tmp_path / "a", "echo one")
+    new, first = look(main), main.stat().st_ino
+    (main / OUTPUT).write_text("said")
+    (main / PROGRESS).write_text("50")
+    spares.give_back(tmp_path / "a")
+    again = made(spares, tmp_path / "b", "echo two")
+    assert again.stat().st_ino == first
+    assert not (tmp_path / "a").exists()
+    assert look(again) == new | {SCRIPT: (new[SCRIPT][0], b"echo two")}
+    spares.give_back(tmp_path / "b")
+    bare = made(spares, tmp_path / "c", "")
+    assert bare.stat().st_ino == first
+    assert set(look(bare)) == {OUTPUT, PROGRESS, WORKDIR}
+
+
+def left(main: Path) -> None:
+    (main / "left").write_text("")
+
+
+def left_in_workdir(main: Path) -> None:
+    (main / WORKDIR / "left").write_text("")
+
+
+def left_beside(main: Path) -> None:
+    (main.parent / "left").mkdir()
+
+
+def output_gone(main: Path) -> None:
+    (main / OUTPUT).unlink()
+
+
+def output_linked(main: Path) -> None:
+    (main.parent.parent / "host").write_text("precious")
+    (main / OUTPUT).unlink()
+    (main / OUTPUT).symlink_to(main.parent.parent / "host")
+
+
+def output_reachable_elsewhere(main: Path) -> None:
+    os.link(main / OUTPUT, main.parent.parent / "mine")
+
+
+def host_file_as_output(main: Path) -> None:
+    (main.parent.parent / "host").write_text("precious")
+    (main / PROGRESS).unlink()
+    os.link(main.parent.parent / "host", main / PROGRESS)
+
+
+def pipe_as_output(main: Path) -> None:
+    (main / OUTPUT).unlink()
+    os.mkfifo(main / OUTPUT, 0o666)
+
+
+def another_mode(main: Path) -> None:
+    (main / OUTPUT).chmod(0o600)
+
+
+def closed_workdir(main: Path) -> None:
+    (main / WORKDIR).chmod(0o700)
+
+
+def closed_folder(main: Path) -> None:
+    main.chmod(0o1777)
+
+
+def workdir_linked(main: Path) -> None:
+    (main / WORKDIR).rmdir()
+    (main.parent.parent / "else").mkdir()
+    (main / WORKDIR).symlink_to(main.parent.parent / "else")
+
+
+def script_replaced_by_a_folder(main: Path) -> None:
+    (main / SCRIPT).unlink()
+    (main / SCRIPT).mkdir()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        left,
+        left_in_workdir,
+        left_beside,
+        output_gone,
+        output_linked,
+        output_reachable_elsewhere,
+        host_file_as_output,
+        pipe_as_output,
+        another_mode,
+        closed_workdir,
+        closed_folder,
+        workdir_linked,
+        script_replaced_by_a_folder,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_a_folder_that_a_run_has_changed_is_removed(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    spares = Spares()
+    new = look(made(spares, tmp_path / "a"))
+    change(tmp_path / "a" / MAIN)
+    spares.give_back(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert look(made(spares, tmp_path / "b")) == new
+    host = tmp_path / "host"
+    assert not host.exists() or host.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", [OUTPUT, PROGRESS, WORKDIR, "."])
+def test_what_belongs_to_somebody_else_is_removed(name: str, tmp_path: Path) -> None:
+    spares = Spares()
+    os.chown(made(spares, tmp_path / "a") / name, 12345, -1)
+    spares.give_back(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_no_more_are_kept_than_that_and_none_in_the_end(tmp_path: Path) -> None:
+    spares = Spares()
+    for number in range(KEPT + 2):
+        made(spares, tmp_path / str(number))
+    for number in range(KEPT + 2):
+        spares.give_back(tmp_path / str(number))
+    assert len(list(tmp_path.iterdir())) == KEPT
+    spares.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kept_folder_that_is_gone_is_made(tmp_path: Path) -> None:
+    spares = Spares()
+    new = look(made(spares, tmp_path / "a"))
+    spares.give_back(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "swept")
+    assert look(made(spares, tmp_path / "b")) == new
