@@ -11,36 +11,38 @@ class Index(msgspec.Struct, frozen=True):
     """An index over fields (Python names; `-` before one that falls).
 
     `unique` holds among documents in which all fields of `where` have these values and all `fields`
-    are present; a non-unique index with `where` may be partial in the same way.
+    are present; a non-unique index with `where` may be partial in the same way. A `sparse` one holds
+    only documents in which its first field is present: it costs the others nothing.
     """
 
     kind: type[Document]
     fields: tuple[str, ...]
     unique: bool = False
     where: tuple[tuple[str, object], ...] = ()
+    sparse: bool = False
 
 
 INDEXES: tuple[Index, ...] = (
     Index(Job, ("-created_at", "-id")),
     Index(Job, ("state", "-created_at", "-id")),
-    Index(Job, ("parent_id",)),
+    Index(Job, ("parent_id",), sparse=True),
     Index(Job, ("root_id", "state")),
-    Index(Job, ("delete_at",)),
-    Index(Job, ("ended_at",)),
+    Index(Job, ("delete_at",), sparse=True),
+    Index(Job, ("ended_at",), sparse=True),
     Index(Task, ("job_id", "position", "created_at")),
     Index(Task, ("job_id", "created_at", "id")),
     Index(Task, ("job_id", "open")),
     Index(Task, ("job_id", "var", "-completed_at")),
-    Index(Task, ("parent_id", "open")),
-    Index(Task, ("parent_id", "state")),
-    Index(Task, ("slot_of", "hold", "index")),
-    Index(Task, ("window_of", "hold", "created_at", "index")),
-    Index(Task, ("slot_of", "open")),
-    Index(Task, ("window_of", "open")),
+    Index(Task, ("parent_id", "open"), sparse=True),
+    Index(Task, ("parent_id", "state"), sparse=True),
+    Index(Task, ("slot_of", "hold", "index"), sparse=True),
+    Index(Task, ("window_of", "hold", "created_at", "index"), sparse=True),
+    Index(Task, ("slot_of", "open"), sparse=True),
+    Index(Task, ("window_of", "open"), sparse=True),
     Index(Task, ("state", "published_at")),
-    Index(Task, ("hold", "due_at")),
-    Index(Task, ("node_id", "state")),
-    Index(Task, ("queue", "state", "priority", "started_at")),
+    Index(Task, ("hold", "due_at"), sparse=True),
+    Index(Task, ("node_id", "state"), sparse=True),
+    Index(Task, ("queue", "published_at"), where=(("state", "SCHEDULED"),)),
     Index(Task, ("slot_of", "slot"), unique=True, where=(("active", True),)),
     Index(Task, ("window_of", "window"), unique=True, where=(("active", True),)),
     Index(Items, ("task_id", "first")),

@@ -44,6 +44,13 @@ QUESTIONS: list[Question] = [
     (Task, {"window_of": "j", "hold": "window"}, ("created_at", "index")),
     (Task, {"slot_of": "t", "open": True}, ()),
     (Task, {"state": "PENDING", "published_at": Below(5)}, ("published_at",)),
+    (Task, {"state": "SCHEDULED", "queue": "q", "published_at": Below(5)}, ("published_at",)),
+    (
+        Task,
+        {"state": "SCHEDULED", "queue": In(("q", "r")), "published_at": Below(5)},
+        ("published_at",),
+    ),
+    (Task, {"hold": "concurrency", "state": "CREATED"}, ()),
     (Task, {"state": "RUNNING", "kind": "container", "published_at": Above(5)}, ("-published_at",)),
     (Task, {"hold": "delay", "due_at": Below(5)}, ("due_at",)),
     (Task, {"node_id": "n", "state": "RUNNING", "epoch": Below(2)}, ()),

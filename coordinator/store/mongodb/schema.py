@@ -41,9 +41,8 @@ def collections() -> Mapping[str, list[IndexModel]]:
 def _index(index: Index) -> IndexModel:
     fields = fields_of(index.kind)
     partial: dict[str, Any] = {fields[name].stored: value for name, value in index.where}
-    if index.unique:
-        names = (stored_name(name, fields[name].stored) for name in index.fields)
-        partial |= {name: {"$exists": True} for name in names}
+    present = index.fields if index.unique else index.fields[: int(index.sparse)]
+    partial |= {stored_name(name, fields[name].stored): {"$exists": True} for name in present}
     return _model(sort_of(index.kind, index.fields), partial=partial, unique=index.unique)
 
 

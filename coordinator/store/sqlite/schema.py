@@ -99,8 +99,9 @@ def _index(index: Index) -> tuple[str, str]:
         quoted(name.removeprefix("-")) + (" DESC" if name.startswith("-") else "")
         for name in index.fields
     )
-    where = " AND ".join(f"{quoted(name)} = {_literal(value)}" for name, value in index.where)
-    return _named(index.kind, columns, where, unique=index.unique)
+    conditions = [f"{quoted(name)} = {_literal(value)}" for name, value in index.where]
+    conditions += [f"{quoted(name)} IS NOT NULL" for name in index.fields[: int(index.sparse)]]
+    return _named(index.kind, columns, " AND ".join(conditions), unique=index.unique)
 
 
 def _overdue_index(kind: type[Document]) -> tuple[str, str]:
