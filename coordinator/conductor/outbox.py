@@ -28,8 +28,8 @@ from shared.model.sealing import MessageCodec
 
 log = structlog.get_logger(__name__)
 
-MARK_DELAY = 0.05
-"""Seconds that marks are gathered for."""
+MARK_DELAY = 0.25
+"""Seconds that marks are gathered for: a task that a slot takes meanwhile needs none."""
 
 ANSWER_DELAY = 0.05
 """Seconds that ends told stored are gathered for."""

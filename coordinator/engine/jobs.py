@@ -6,7 +6,7 @@ import msgspec
 
 from coordinator.engine import planning, states, turns
 from coordinator.engine.composites import cancel_task, withdraw
-from coordinator.engine.flow import Flow, change, find, get, now, send
+from coordinator.engine.flow import Flow, change, find, get, later, now, recall, send
 from coordinator.engine.following import end_job, open_tasks, released, tell_parent
 from coordinator.engine.hooks import JOB_STATE, state_hook
 from coordinator.engine.planning import BEGIN, RESTART, intent
@@ -81,7 +81,7 @@ def finish(job: Document, what: Intent) -> Flow[list[Document]]:
         follow += yield from cancel_open(job, restarts)
     if job.state in states.JOB_ENDED and job.restarts == restarts:
         follow += yield from tell_parent(job)
-    yield from change(Job, job.id, {}, {}, drop=(what.id,))
+    yield from later(Job, job.id, {}, {}, drop=(what.id,))
     return follow
 
 
@@ -150,9 +150,10 @@ def restarted(job: Document, what: Intent) -> Flow[list[Document]]:
 
 def began(job_id: str, at: Micros) -> Flow[Job | None]:
     """Store that a job runs: its first task was granted, or its first composite begun."""
-    job = yield from get(Job, job_id)
-    if job is None or job.state != states.SCHEDULED:
-        return job
+    job = yield from recall(job_id)
+    if job is None:
+        return None
     fields = {"state": states.RUNNING, "started_at": at}
     add = state_hook(job, JOB_STATE, states.RUNNING, at)
-    return (yield from change(Job, job_id, {"state": states.SCHEDULED}, fields, add=add))
+    image = yield from change(Job, job_id, {"state": states.SCHEDULED}, fields, add=add)
+    return image or (yield from get(Job, job_id))

@@ -21,6 +21,7 @@ from shared.model.views import (
     task_summary,
     task_view,
 )
+from shared.model.views.redacting import secret_values
 from shared.redaction import REDACTED, Redactor
 
 NONE = Redactor()
@@ -141,6 +142,43 @@ SECRETIVE = {
         }
     ],
 }
+
+
+def test_what_is_declared_secret_is_found_wherever_it_stands() -> None:
+    """Passwords of registries, keys of webhooks, secrets of sub-jobs, as deep as they may be."""
+
+    def step(word: str, **more: Any) -> dict[str, Any]:
+        return {"run": "x", "registry": {"username": "u", "password": word}, **more}
+
+    inner = {
+        "name": "inner",
+        "secrets": {"a": "of-subjob", "b": "{{secrets.token}}"},
+        "webhooks": [{"url": "http://x", "secret": "of-inner-webhook"}],
+        "tasks": [step("of-inner-task", name="i")],
+    }
+    made = job(
+        {
+            "secrets": {"token": "of-job", "none": ""},
+            "webhooks": [{"url": "http://x", "secret": "of-webhook"}],
+            "tasks": [
+                step("of-task", name="a", pre=[step("of-pre")], post=[step("of-post")])
+                | {"sidecars": [{"name": "s", **step("of-sidecar")}]},
+                {"name": "p", "parallel": {"tasks": [step("of-parallel", name="x")]}},
+                {"name": "e", "each": {"list": "{{ 1..2 }}", "task": step("of-each", name="y")}},
+                {"name": "s", "subjob": inner},
+                step("{{secrets.token}}", name="t"),
+            ],
+        }
+    )
+    found = secret_values(made.definition)
+    assert sorted(found) == sorted(
+        f"of-{place}"
+        for place in (
+            *("job", "webhook", "task", "pre", "post", "sidecar", "parallel", "each"),
+            *("subjob", "inner-webhook", "inner-task"),
+        )
+    )
+    assert found == sorted(found, key=len, reverse=True)
 
 
 def test_no_secret_leaves_and_templates_stay() -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from shared.model import language
 from shared.model.documents import Job
@@ -94,18 +96,39 @@ def secret_values(definition: language.Job) -> list[str]:
 
 
 def _declared(node: msgspec.Struct) -> Iterator[str]:
-    for name in node.__struct_fields__:
+    for name in _telling(type(node)):
         value = getattr(node, name)
-        if name in _HIDDEN and "{{" not in value:
-            yield value
+        if name in _HIDDEN:
+            yield from () if "{{" in value else (value,)
         elif name == "secrets":
             yield from (text for text in value.values() if "{{" not in text)
-        elif isinstance(value, msgspec.Struct):
-            yield from _declared(value)
         elif isinstance(value, list):
             for item in value:
-                if isinstance(item, msgspec.Struct):
-                    yield from _declared(item)
+                yield from _declared(item)
+        elif value is not None:
+            yield from _declared(value)
+
+
+@cache
+def _telling(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a part of a job that hold what is declared secret, or parts that may."""
+    described = msgspec.inspect.type_info(kind)
+    assert isinstance(described, msgspec.inspect.StructType)
+    return tuple(
+        field.name
+        for field in described.fields
+        if field.name in _HIDDEN or field.name == "secrets" or _holds_parts(field.type)
+    )
+
+
+def _holds_parts(described: msgspec.inspect.Type) -> bool:
+    if isinstance(described, msgspec.inspect.Metadata):
+        return _holds_parts(described.type)
+    if isinstance(described, msgspec.inspect.UnionType):
+        return any(_holds_parts(one) for one in described.types)
+    if isinstance(described, msgspec.inspect.ListType):
+        return _holds_parts(described.item_type)
+    return isinstance(described, msgspec.inspect.StructType)
 
 
 def secrets_of(job: Job) -> list[str]:
