@@ -96,6 +96,8 @@ class GrantedRun:
             await self._delivery.ack()
             return
         if outcome is None or outcome.lost:
+            if outcome is not None:
+                log.warning("a run was lost", task=self._entry.task_id, reason=outcome.error)
             await self._end_log()
             end: RunEnded | HandedBack = handed_back(self._entry, self._shop.node_id, outcome)
         else:
@@ -120,7 +122,7 @@ async def _traced(entry: Entry, run: Run) -> Outcome:
     with span("run task", attributes) as here:
         outcome = await run.run()
         if outcome.error is not None:
-            here.fail("the task failed")
+            here.fail("the run was lost" if outcome.lost else "the task failed")
         return outcome
 
 

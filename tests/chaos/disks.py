@@ -34,10 +34,10 @@ class SmallDisk:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[SmallDisk]:
-    """A small disk at `folder`, which is made; gone in the end with what is on it."""
+def small_disk(folder: Path, size: int = SIZE) -> Iterator[SmallDisk]:
+    """A disk of `size` bytes at `folder`, which is made; gone in the end with what is on it."""
     folder.mkdir(parents=True, exist_ok=True)
-    _mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder))
+    _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
         yield SmallDisk(folder)
     finally:

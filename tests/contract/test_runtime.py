@@ -16,6 +16,7 @@ import pytest
 from shared.config import Config
 from shared.config.tree import Docker, RuntimeSettings, WorkerLimits, WorkerSettings
 from shared.model.language import SmallTask
+from tests.chaos.disks import CHUNK, can_mount, small_disk
 from tests.contract.runtime_runs import ENOUGH, Log, Subject, all_dead, nobody_dead
 from tests.services.need import need
 from worker.runtime.docker import DockerRuntime, probe
@@ -406,6 +407,23 @@ async def test_usage(subject: Subject) -> None:
         assert usage.cpu_seconds > 0.1
         assert 2**18 < usage.peak_memory_bytes < 2**28
     assert usage.sampled == (subject.kind == "archives") or subject.kind == "podman"
+
+
+# --- a worker that cannot go on ---
+
+
+async def test_a_full_disk_is_no_fault_of_the_tasks(subject: Subject, tmp_path: Path) -> None:
+    if subject.kind in ("archives", "podman"):
+        pytest.skip("nothing is written on the worker's disk")
+    if not can_mount():
+        pytest.skip("this machine lets nobody mount")
+    with small_disk(tmp_path / "runs" / subject.node_id, CHUNK) as disk:
+        disk.fill()
+        ran = await subject.ran(run="true", files={"big": "x" * 8192})
+    assert ran.outcome.lost is True, ran
+    assert ran.outcome.error is not None
+    assert ran.outcome.error.endswith(": No space left on device")
+    assert "cannot make /" in ran.outcome.error
 
 
 # --- what is left ---

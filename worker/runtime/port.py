@@ -27,7 +27,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a run.
 
-    Exactly one of these holds: `error` is None (it succeeded), it is a text (it failed), or `lost`.
+    Exactly one of these holds: it is `lost`, and `error` says why; `error` is None (it succeeded); it
+    is a text (it failed).
     """
 
     error: str | None = None
@@ -35,7 +36,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     usage: Usage | None = None
     lost: bool = False
-    """The container vanished and nobody of ours removed it, or the engine is gone: run it again."""
+    """The container vanished and nobody of ours removed it, or the engine or the worker's disk is gone: run it
+    again."""
 
 
 class Sink(Protocol):

@@ -79,7 +79,7 @@ class StagedRun(ABC):
 
     @abstractmethod
     async def _result(self) -> str:
-        """Return the output of the main one. Raises TaskError."""
+        """Return the output of the main one. Raises TaskError, RunLostError."""
 
     @abstractmethod
     async def _settle(self) -> Usage | None:
@@ -143,7 +143,7 @@ class StagedRun(ABC):
         if self._reason is not None:
             return Outcome(error=self._reason, exit_code=self._exit_code, usage=usage)
         if isinstance(fault, RunLostError):
-            return Outcome(lost=True, usage=usage)
+            return Outcome(lost=True, error=str(fault), usage=usage)
         if fault is not None:
             return Outcome(error=str(fault), exit_code=self._exit_code, usage=usage)
         return Outcome(result=result, exit_code=self._exit_code, usage=usage)

@@ -141,7 +141,7 @@ async def test_a_run_whose_container_vanished_is_handed_back_as_lost(plant: Plan
     run = await plant.running()
     run.end(Outcome(lost=True, error="the container is gone"))
     back = await plant.next(HandedBack)
-    assert back.vanished
+    assert (back.vanished, back.reason) == (True, "the container is gone")
 
 
 async def test_a_failure_of_the_worker_itself_loses_the_run_and_not_the_slot(plant: Plant) -> None:

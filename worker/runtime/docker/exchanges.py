@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shared.model.language import SmallTask
-from worker.runtime import exchange
+from worker.runtime import exchange, faults
 from worker.runtime.docker import archive
 from worker.runtime.docker.archive import Entry
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.mounts import TORK
 from worker.runtime.docker.spec import workdir
-from worker.runtime.faults import TaskError
 
 OUTPUT = f"{TORK}/{exchange.OUTPUT}"
 PROGRESS = f"{TORK}/{exchange.PROGRESS}"
@@ -23,13 +22,16 @@ class Exchange(Protocol):
     """Files in, output and progress out, of one container."""
 
     async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
-        """Make what has to be there at the creation, and add it to the request's body."""
+        """Make what has to be there at the creation, and add it to the request's body.
+
+        Raises TaskError, RunLostError.
+        """
 
     async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
         """Put in what can only be put in after the creation."""
 
     async def output(self, limit: int) -> str:
-        """Return the output of the ended container. Raises TaskError."""
+        """Return the output of the ended container. Raises TaskError, RunLostError."""
 
     async def progress(self) -> float | None:
         """Return the progress that the running container has written."""
@@ -68,7 +70,7 @@ class FolderExchange:
             data = await self._engine.call(get, self._engine.api, self._container_id, OUTPUT, limit)
             return exchange.decoded_output(data or b"", limit)
         except OSError as error:
-            raise TaskError(f"the output cannot be read: {error.strerror}") from None
+            raise faults.of_files(error, "the output cannot be read") from None
 
     async def progress(self) -> float | None:
         """As promised above."""
@@ -82,7 +84,7 @@ class FolderExchange:
                 inside = self._folder / directory.removeprefix(TORK).lstrip("/")
                 exchange.write_files(inside, small.files)
         except OSError as error:
-            raise TaskError(f"cannot make {error.filename}: {error.strerror}") from None
+            raise faults.of_files(error, f"cannot make {error.filename or self._folder}") from None
 
 
 class ArchiveExchange:

@@ -13,6 +13,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from shared.model.language import SmallTask
 from worker.runtime import exchange as host
+from worker.runtime import faults
 from worker.runtime.docker import labels, mounts, networks, spec
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import EngineGoneError, explain
@@ -90,7 +91,7 @@ class Maker:
     ) -> Made:
         """Create a container of the run, in `sandbox` where one is given. `part` is unique in it.
 
-        Raises TaskError, APIError.
+        Raises TaskError, RunLostError, APIError.
         """
         assert self._common is not None
         folder = self._folder / part
@@ -157,13 +158,19 @@ class Maker:
 
 
 def _own_copies(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
-    """Give a task files of its own where it would share the sandbox's, and could spoil them."""
-    folder.mkdir(parents=True)
+    """Give a task files of its own where it would share the sandbox's, and could spoil them.
+
+    Raises TaskError, RunLostError.
+    """
     binds = []
-    for target, contents in sandbox.files().items():
-        source = folder / Path(target).name
-        host.write_file(source, contents, 0o644)
-        binds.append({"Type": "bind", "Source": str(source), "Target": target})
+    try:
+        folder.mkdir(parents=True)
+        for target, contents in sandbox.files().items():
+            source = folder / Path(target).name
+            host.write_file(source, contents, 0o644)
+            binds.append({"Type": "bind", "Source": str(source), "Target": target})
+    except OSError as error:
+        raise faults.of_files(error, f"cannot make {error.filename or folder}") from None
     return binds
 
 

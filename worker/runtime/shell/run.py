@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import pwd
 import shlex
@@ -14,9 +13,9 @@ from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
-from worker.runtime import exchange
+from worker.runtime import exchange, faults
 from worker.runtime.environment import check_texts, host_names, own_names
-from worker.runtime.faults import RunLostError, TaskError
+from worker.runtime.faults import RunLostError
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.shell import refusals
 from worker.runtime.shell.keepers import Ending, Keepers, LocalOrder, LocalProcess
@@ -27,9 +26,6 @@ from worker.runtime.stages import Exit, StagedRun, following
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
 
-
-_OURS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENFILE, errno.EMFILE})
-"""Faults of the machine: no task is to blame for a full disk."""
 
 SMALL_OUTPUT = 64 * 1024
 """Bytes."""
@@ -87,7 +83,7 @@ class ShellRun(StagedRun):
                 return exchange.read_output(path, self._limit)
             return await asyncio.to_thread(exchange.read_output, path, self._limit)
         except OSError as error:
-            raise TaskError(f"the output cannot be read: {error.strerror}") from None
+            raise faults.of_files(error, "the output cannot be read") from None
 
     async def _settle(self) -> Usage | None:
         if not self._endings:
@@ -139,10 +135,13 @@ class ShellRun(StagedRun):
                 self._spares.make(self._folder, small.run)
             else:
                 exchange.make(folder, small.run)
+        except OSError as error:
+            raise faults.of_files(error, f"cannot make {error.filename or folder}") from None
+        try:
             workdir.make(folder / exchange.WORKDIR, small.files)
         except OSError as error:
-            message = f"cannot make {error.filename or folder}: {error.strerror}"
-            raise (RunLostError if error.errno in _OURS else TaskError)(message) from None
+            doing = f"cannot make {error.filename or workdir.path}"
+            raise faults.of_files(error, doing, chosen=True) from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
         argv = _command(small, folder / exchange.SCRIPT, self._shell.cmd)
