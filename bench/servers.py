@@ -21,7 +21,7 @@ from haulier.client import Client
 
 READY_WITHIN = 60.0
 STOPS_WITHIN = 60.0
-LOOK_EVERY = 0.25
+LOOK_EVERY = 0.1
 """Seconds between two looks at the totals of jobs: a question that an index answers."""
 SHELL = {"HAULIER_RUNTIME_TYPE": "shell"}
 _ADDRESS = re.compile(rb"address=(\S+)")
