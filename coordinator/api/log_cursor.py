@@ -33,11 +33,6 @@ class Place(msgspec.Struct):
     number: int = 0
     line: int = 0
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything was sent."""
-        return self.number > 0 or self.line > 0
-
     def restart(self, run: int) -> None:
         """Go to the beginning of a newer run."""
         self.run, self.number, self.line = run, 0, 0

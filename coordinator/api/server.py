@@ -91,18 +91,3 @@ def _as_json(handle: Handle) -> Handle:
             return http_error(request, error)
 
     return handled
-
-
-async def serve(app: web.Application, host: str, port: int) -> ApiRunner:
-    """Listen on `host` and `port` (0: a free one, see `addresses`); `cleanup` of the runner ends it.
-
-    Raises `OSError` where the address can't be had.
-    """
-    runner = ApiRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except BaseException:
-        await runner.cleanup()
-        raise
-    return runner

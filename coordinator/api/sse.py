@@ -92,10 +92,6 @@ class EventStream:
         if time.monotonic() - self._written >= KEEPALIVE:
             await self._write(": still here\n\n")
 
-    async def comment(self, text: str) -> None:
-        """Send what readers don't see."""
-        await self._write(f": {text}\n\n")
-
     async def _write(self, text: str) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):

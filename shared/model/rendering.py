@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.model.fields import Role
-from shared.model.language import Each, Job, JobBody, Parallel, SubJob, Task, Webhook
+from shared.model.language import Each, Job, JobBody, Parallel, SubJob, Task
 from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, plan_of
 from shared.model.texts import has_template
 
@@ -40,12 +40,6 @@ def render_subjob(subjob: SubJob, render: Render) -> Job:
     for name in _OF_A_SUBJOB:
         values[name] = _value(values[name], plan.fields[name].plan, render, (name,))
     return Job(**values)
-
-
-def render_webhook(webhook: Webhook, render: Render) -> Webhook:
-    """A copy with the URL and the headers rendered; `if` is left as it is."""
-    rendered: Webhook = _struct(webhook, plan_of(Webhook), render, ())
-    return rendered
 
 
 def _struct(value: Any, plan: StructPlan, render: Render, path: tuple[str, ...]) -> Any:

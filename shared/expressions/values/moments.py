@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from shared.expressions.faults import ExpressionError
@@ -178,12 +178,6 @@ class Time:
     def placed(self, zone: Location) -> Time:
         """The same instant, shown in another zone."""
         return Time(self.second, self.ns, zone)
-
-    def to_datetime(self) -> datetime:
-        """The instant as Python has it, cut to microseconds. Raises OverflowError past 9999."""
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
-            seconds=self.second, microseconds=self.ns // 1_000
-        )
 
     # Comparison is by instant, wherever it is shown
 

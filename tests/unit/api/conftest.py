@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from coordinator.api.app import create_app
-from coordinator.api.server import serve
+from coordinator.api.server import ApiRunner
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.config.tree import Config
@@ -38,8 +39,10 @@ def start(tmp_path: Path, stack: AsyncExitStack) -> Serve:
         stack.push_async_callback(broker.close)
         commands = PlainCommands(store)
         app = create_app(store, broker, commands, config or Config(), VERSION)
-        runner = await serve(app, "127.0.0.1", 0)
+        runner = ApiRunner(app)
+        await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         served = Served(store, broker, runner, commands)
         stack.push_async_callback(served.session.close)
         return served

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from shared.model.language import Each, SubJob, Task, Webhook
-from shared.model.rendering import render_subjob, render_task, render_webhook
+from shared.model.language import Each, SubJob, Task
+from shared.model.rendering import render_subjob, render_task
 from tests.unit.model.reading import job_of
 
 SCRIPT = "{{ left }}"
@@ -94,12 +94,6 @@ def test_a_sub_job_is_rendered_where_its_parent_gives_it_data() -> None:
         ],
         "tasks": [{"name": "{{t}}", "run": "x"}],
     }
-
-
-def test_a_webhook() -> None:
-    webhook = Webhook(url="http://a/{{u}}", headers={"H": "{{h}}"}, if_="{{ i }}")
-    expected = Webhook(url="http://a/<u>", headers={"H": "<h>"}, if_="{{ i }}")
-    assert render_webhook(webhook, render) == expected
 
 
 def test_an_error_says_where() -> None:
