@@ -38,6 +38,8 @@ class Node:
     management_port: int = field(default_factory=free_port)
     settings: str = ""
     """More lines for its rabbitmq.conf."""
+    advanced: str = "[]."
+    """Its advanced.config, an Erlang term: for what rabbitmq.conf has no key for."""
 
     @property
     def url(self) -> str:
@@ -87,6 +89,7 @@ class Node:
             "collect_statistics_interval = 1000\n"
             f"{self.settings}"
         )
+        (self.folder / "advanced.config").write_text(f"{self.advanced}\n")
 
     def _environment(self, names: int) -> dict[str, str]:
         return {
@@ -96,6 +99,7 @@ class Node:
             "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder),
