@@ -24,8 +24,8 @@ from shared.model.documents import Micros
 
 T = TypeVar("T")
 
-SERVER_SELECTION = 5.0
-OPERATION = 8.0
+SERVER_SELECTION = 3.0
+OPERATION = 6.0
 """Seconds; the driver tries again within them where an operation may be made twice."""
 PATIENCE = OPERATION + 1.0
 """Seconds until a caller no longer waits for the driver."""

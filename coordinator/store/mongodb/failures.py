@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,8 @@ TOO_LARGE = frozenset({10334, 17419, 17420, 4031700})
 """BSONObjectTooLarge, and an update or pipeline whose outcome would be."""
 FOR_GOOD = frozenset({13, 18, 8000})
 """Unauthorized, AuthenticationFailed, and Atlas's own for the latter."""
+
+_SETTINGS = re.compile(r" \(configured timeouts: [^)]*\)")
 
 
 @contextmanager
@@ -74,6 +77,8 @@ def raise_unless_duplicates(error: BulkWriteError) -> None:
 
 
 def _short(error: BaseException) -> str:
-    """Return the first line of a message: the driver appends its whole view of the servers."""
-    text = str(error).partition(", full error:")[0].partition(", Topology Description:")[0]
+    """Return what a message begins with: the driver adds its settings and its whole view of the servers."""
+    text = _SETTINGS.sub("", str(error))
+    for addition in (", full error:", ", Topology Description:", ", Timeout: "):
+        text = text.partition(addition)[0]
     return text or type(error).__name__
