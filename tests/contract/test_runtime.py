@@ -276,11 +276,29 @@ async def test_stop_sends_sigterm_first(subject: Subject) -> None:
 async def test_stop_kills_what_ignores_sigterm(subject: Subject) -> None:
     log = Log()
     script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
-    async with subject.prepared(log, run=script) as run:
+    # The script's own shell is the task's process: another one around it would heed the SIGTERM.
+    async with subject.prepared(log, run=script, entrypoint=["sh"]) as run:
         began = time.monotonic()
         outcome = await subject.stopped(run, log, "ready", "cancelled")
-        assert outcome.error == "cancelled"
+        assert (outcome.error, outcome.exit_code) == ("cancelled", 137)
         assert time.monotonic() - began >= STOP_TIMEOUT
+
+
+async def test_the_exit_code_of_what_a_timeout_killed(subject: Subject) -> None:
+    script = "trap '' TERM; while :; do sleep 0.1; done"
+    ran = await subject.ran(run=script, entrypoint=["sh"], timeout="1500ms")
+    assert (ran.outcome.error, ran.outcome.exit_code) == ("timed out after 1.5s", 137)
+
+
+async def test_the_exit_code_of_a_pre_task_past_its_time(subject: Subject) -> None:
+    ran = await subject.ran(
+        run="true",
+        pre=[subject.small(SmallTask, run="exec sleep 60", timeout="1500ms")],
+        post=[subject.small(SmallTask, run="echo after")],
+    )
+    assert ran.outcome.error == "pre task 1: timed out after 1500ms"
+    assert ran.outcome.exit_code == 143  # it ends by SIGTERM, with no need of a SIGKILL
+    assert ran.log.text == ""
 
 
 async def test_stop_before_the_run_starts_nothing(subject: Subject) -> None:

@@ -149,9 +149,9 @@ class StagedRun(ABC):
         return Outcome(result=result, exit_code=self._exit_code, usage=usage)
 
     async def _end(self, work: asyncio.Task[str]) -> None:
-        """End what runs; then what waits for something else."""
-        await self._terminate()
+        """End what runs, and hear how it ended; then what waits for something else."""
         if self._live:
+            await self._terminate()
             await asyncio.wait({work}, timeout=ENDING)
         work.cancel()
         await asyncio.wait({work})
@@ -163,6 +163,7 @@ class StagedRun(ABC):
         task = self.assignment.task
         for index, small in enumerate(task.pre):
             await self._small("pre", index, small)
+        self._go_on()
         ended = await self._main()
         self._exit_code = ended.code
         check(ended)
@@ -172,6 +173,7 @@ class StagedRun(ABC):
         return result
 
     async def _small(self, when: str, index: int, small: SmallTask) -> None:
+        self._go_on()
         name = f"{when} task {small.name or index + 1!r}"
         late = f"{name}: timed out after {small.timeout}"
         ended = await self._within(seconds_of(small.timeout), self._stage(index, small), late)
@@ -188,7 +190,9 @@ class StagedRun(ABC):
             if work.done():
                 return work.result()
             await self._terminate()
-            raise TaskError(late)
+            await asyncio.wait({work}, timeout=ENDING)
+            heard = work.done() and not work.cancelled() and work.exception() is None
+            raise TaskError(late, work.result().code if heard else None)
         finally:
             work.cancel()
             await asyncio.wait({work})
@@ -196,13 +200,17 @@ class StagedRun(ABC):
     @contextlib.contextmanager
     def _running(self, live: Live) -> Iterator[None]:
         """Let `live` be ended by `stop` while the body runs. Raises RunStoppedError."""
-        if self._reason is not None:
-            raise RunStoppedError
+        self._go_on()
         self._live.add(live)
         try:
             yield
         finally:
             self._live.discard(live)
+
+    def _go_on(self) -> None:
+        """Begin nothing more of a run that is to stop. Raises RunStoppedError."""
+        if self._reason is not None:
+            raise RunStoppedError
 
     def _left(self) -> float | None:
         if self._deadline is None:
