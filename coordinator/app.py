@@ -26,9 +26,10 @@ from coordinator.timers.retention import Retention
 from coordinator.timers.schedules import Schedules
 from coordinator.timers.sweeper import Sweeper
 from coordinator.timers.webhooks import Webhooks
+from shared.broker import configured
 from shared.broker.port import Broker
 from shared.config import Config, parse_address
-from shared.encryption import Vault
+from shared.encryption import Vault, vault_of
 from shared.ids import node_id
 from shared.model.documents import SECOND
 from shared.model.sealing import MessageCodec
@@ -150,35 +151,14 @@ def make_store(config: Config, vault: Vault | None) -> Store:
     return SqliteStore(Path(config.datastore.sqlite.path), vault)
 
 
-def make_broker(config: Config) -> Broker:
-    """Return the broker that coordinators and workers on several machines meet at."""
-    from shared.broker.rabbitmq import RabbitMQBroker
-
-    settings = config.broker.rabbitmq
-    return RabbitMQBroker(
-        settings.url,
-        management_url=settings.management_url or None,
-        queue_type=settings.queue_type,
-        node_expiry=config.engine.lease + config.engine.reconnect_cap + 20.0,
-        reconnect_cap=config.engine.reconnect_cap,
-        name=f"coordinator {config.coordinator.name}",
-    )
-
-
-def make_vault(config: Config) -> Vault | None:
-    """Return what encrypts secrets where they rest, or None where no key is configured."""
-    key = config.encryption.key
-    return Vault(key, config.encryption.old_keys) if key else None
-
-
 async def run(config: Config) -> int:
     """Run a coordinator until it is asked to stop; return its exit code."""
     stop = StopSignal()
-    vault = make_vault(config)
+    vault = vault_of(config.encryption.key, config.encryption.old_keys)
     async with AsyncExitStack() as stack:
         store = make_store(config, vault)
         stack.push_async_callback(store.close)
-        broker = make_broker(config)
+        broker = configured.rabbitmq(config, f"coordinator {config.coordinator.name}")
         stack.push_async_callback(broker.close)
         for begin in (store.start, broker.start):
             if not await stop.lets(begin()):

@@ -10,11 +10,13 @@ from typing import Final
 
 import msgspec
 
-from coordinator.app import make_broker, make_store, make_vault
+from coordinator.app import make_store
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from haulier.errors import HaulierError
+from shared.broker import configured
 from shared.config import Config
+from shared.encryption import vault_of
 from shared.errors import RuntimeUnavailable
 from worker.leftovers import labelled_things
 
@@ -49,7 +51,8 @@ async def audit(config: Config, patience: float) -> Report:
 @asynccontextmanager
 async def _store(config: Config) -> AsyncIterator[Store]:
     _check_is_there(config)
-    store = make_store(config, make_vault(config))
+    vault = vault_of(config.encryption.key, config.encryption.old_keys)
+    store = make_store(config, vault)
     try:
         await _begun(store.start(), "the datastore")
         yield store
@@ -65,7 +68,7 @@ def _check_is_there(config: Config) -> None:
 
 
 async def _queues(config: Config, store: Store, patience: float) -> list[Finding]:
-    broker = make_broker(config)
+    broker = configured.rabbitmq(config, "audit")
     try:
         await _begun(broker.start(), "the broker")
         return await audit_queues(store, await broker.queues(), patience)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import structlog
 
-from coordinator.app import Coordinator, make_vault
+from coordinator.app import Coordinator
 from coordinator.engine import sweeping
 from coordinator.engine.beats import WORKER
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
-from shared.broker.memory import MemoryBroker
+from shared.broker import configured
 from shared.config import Config
+from shared.encryption import vault_of
 from shared.model.documents import Node
 from shared.model.sealing import MessageCodec
 from shared.signals import StopSignal
@@ -28,13 +29,13 @@ log = structlog.get_logger(__name__)
 async def run(config: Config) -> int:
     """Run coordinator and worker in this process until it is asked to stop; return its exit code."""
     stop = StopSignal()
-    vault = make_vault(config)
+    vault = vault_of(config.encryption.key, config.encryption.old_keys)
     codec = MessageCodec(vault)
     async with AsyncExitStack() as stack:
         store = SqliteStore(Path(config.datastore.sqlite.path), vault)
         stack.push_async_callback(store.close)
         await store.start()
-        broker = MemoryBroker(node_expiry=config.engine.lease + config.engine.reconnect_cap + 20.0)
+        broker = configured.memory(config)
         stack.push_async_callback(broker.close)
         await broker.start()
         coordinator = Coordinator(config, store, broker, codec)

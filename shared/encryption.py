@@ -56,6 +56,11 @@ class Vault:
         return self.seal(self.open(token))
 
 
+def vault_of(key: str, old_keys: Sequence[str]) -> Vault | None:
+    """Return the vault of these keys; None where there is no key."""
+    return Vault(key, old_keys) if key else None
+
+
 def _fernet_key(text: str) -> bytes:
     if not text.strip():
         raise ValueError("an encryption key must not be empty")

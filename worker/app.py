@@ -7,9 +7,10 @@ from pathlib import Path
 
 import structlog
 
+from shared.broker import configured
 from shared.broker.port import Broker
 from shared.config import Config
-from shared.encryption import Vault
+from shared.encryption import vault_of
 from shared.ids import node_id
 from shared.model.sealing import MessageCodec
 from shared.signals import StopSignal
@@ -78,28 +79,12 @@ def make_runtime(config: Config, node: str) -> Runtime:
     )
 
 
-def make_broker(config: Config) -> Broker:
-    """Return the broker that a worker of its own needs: one that others reach too."""
-    from shared.broker.rabbitmq import RabbitMQBroker
-
-    settings = config.broker.rabbitmq
-    return RabbitMQBroker(
-        settings.url,
-        management_url=settings.management_url or None,
-        queue_type=settings.queue_type,
-        node_expiry=config.engine.lease + config.engine.reconnect_cap + 20.0,
-        reconnect_cap=config.engine.reconnect_cap,
-        name=f"worker {config.worker.name}",
-    )
-
-
 async def run(config: Config) -> int:
     """Run a worker until it is asked to stop; return its exit code."""
     stop = StopSignal()
-    key = config.encryption.key
-    codec = MessageCodec(Vault(key, config.encryption.old_keys) if key else None)
+    codec = MessageCodec(vault_of(config.encryption.key, config.encryption.old_keys))
     async with AsyncExitStack() as stack:
-        broker = make_broker(config)
+        broker = configured.rabbitmq(config, f"worker {config.worker.name}")
         stack.push_async_callback(broker.close)
         worker = Worker(config, broker, codec)
         stack.push_async_callback(worker.close)
