@@ -253,3 +253,17 @@ async def test_a_folder_where_nothing_may_run_falls_back_to_archives(
         await asyncio.to_thread(subprocess.run, ["umount", str(folder)], check=True)
     assert ran.outcome.result == "out\n"
     assert ran.log.text == "in"
+
+
+async def test_no_task_ran_for_no_time(subject: Subject) -> None:
+    usages = [(await subject.ran(cmd=["true"])).outcome.usage for _ in range(8)]
+    assert all(usage and 0 < usage.wall_seconds < 5 for usage in usages), usages
+
+
+async def test_a_task_runs_no_shorter_than_by_its_own_clock(subject: Subject) -> None:
+    script = "cut -d' ' -f1 /proc/uptime; sleep 0.3; cut -d' ' -f1 /proc/uptime"
+    for _ in range(5):
+        ran = await subject.ran(run=script)
+        began, ended = (float(line) for line in ran.log.text.split())
+        assert ran.outcome.usage is not None
+        assert ran.outcome.usage.wall_seconds >= ended - began - 0.02  # hundredths, both

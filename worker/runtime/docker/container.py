@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from docker.errors import APIError, NotFound
 
 from shared.errors import RuntimeUnavailable
+from worker.runtime.docker import lasting
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
 from worker.runtime.docker.stream import Stream
 from worker.runtime.faults import RunLostError, RunStoppedError, TaskError
@@ -36,6 +36,7 @@ class Container:
         self._engine = engine
         self.id = container_id
         self.state: dict[str, Any] = {}
+        self._seen = lasting.Seen()
         self._refused = False
         self._started: asyncio.Event | None = None
         self._over = asyncio.Event()
@@ -52,6 +53,7 @@ class Container:
             tail = await _pass_on(stream, sink)
             return await self._end(tail)
         finally:
+            self._seen.has_ended()
             stream.close()
             self._over.set()
 
@@ -60,8 +62,10 @@ class Container:
         if self._refused:
             raise RunStoppedError
         self._started = asyncio.Event()
+        self._seen.start_asked()
         try:
             await self._engine.call(self._engine.api.start, self.id)
+            self._seen.has_started()
         except NotFound as error:
             if self.id in explain(error):  # and not another, whose network it is to join
                 raise RunLostError("the container vanished") from None
@@ -129,13 +133,9 @@ class Container:
             await self._engine.back()
             raise RunLostError("the engine was stopped") from None
 
-    def seconds(self) -> float:
-        """How long it ran, by the engine's clock; 0 where that is not known."""
-        try:
-            began, ended = (_time(self.state[name]) for name in ("StartedAt", "FinishedAt"))
-        except (KeyError, ValueError):
-            return 0.0
-        return max(0.0, (ended - began).total_seconds())
+    def seconds(self, script_read: float | None) -> float:
+        """How long it ran; `script_read`: when its script was first read, in seconds since the epoch."""
+        return lasting.seconds(self.state, self._seen, script_read)
 
 
 async def _pass_on(stream: Stream, sink: Sink) -> Tail:
@@ -161,12 +161,3 @@ def _vanished() -> Iterator[None]:
 
 def _start_fault(error: APIError) -> str:
     return f"the container cannot be started: {explain(error)}"
-
-
-def _time(text: str) -> datetime:
-    """Return the time that RFC 3339 text with nanoseconds says."""
-    head, _, fraction = text.partition(".")
-    digits = "".join(c for c in fraction if c.isdigit())[:6] if fraction else "0"
-    zone = "+00:00" if text.endswith("Z") else text[-6:]
-    head = head.removesuffix("Z") if not fraction else head
-    return datetime.fromisoformat(f"{head}.{digits:0<6}{zone}")

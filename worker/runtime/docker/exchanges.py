@@ -36,6 +36,12 @@ class Exchange(Protocol):
     async def progress(self) -> float | None:
         """Return the progress that the running container has written."""
 
+    def script_read(self) -> float | None:
+        """Return when the script was first read, in seconds since the epoch; None where nobody knows.
+
+        An earlier time than that of the container's start says nothing.
+        """
+
 
 class FolderExchange:
     """A folder of the host's, bound to `/tork`: nothing is copied."""
@@ -75,6 +81,13 @@ class FolderExchange:
     async def progress(self) -> float | None:
         """As promised above."""
         return await asyncio.to_thread(exchange.read_progress, self._folder / exchange.PROGRESS)
+
+    def script_read(self) -> float | None:
+        """As promised above: the kernel's word, where the file system keeps it (not with `noatime`)."""
+        try:
+            return (self._folder / exchange.SCRIPT).lstat().st_atime
+        except OSError:
+            return None
 
     def _make(self, small: SmallTask) -> None:
         directory = workdir(small)
@@ -125,6 +138,10 @@ class ArchiveExchange:
             return exchange.parse_progress(await self._get(PROGRESS, 64) or b"")
         except Exception:
             return None
+
+    def script_read(self) -> float | None:
+        """As promised above."""
+        return None
 
     async def _get(self, path: str, limit: int) -> bytes | None:
         get = archive.get_plain

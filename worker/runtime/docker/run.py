@@ -12,7 +12,7 @@ from docker.errors import APIError
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
 from worker.runtime.docker import networks, sidecars
-from worker.runtime.docker.container import Container, StartError
+from worker.runtime.docker.container import StartError
 from worker.runtime.docker.engine import EngineGoneError
 from worker.runtime.docker.making import Made, Maker, refusals
 from worker.runtime.docker.sampler import Sampler
@@ -43,7 +43,7 @@ class DockerRun(StagedRun):
         self._sandbox: Sandbox | None = None
         self._private = ""
         self._made: Made | None = None
-        self._ran: list[Container] = []
+        self._ran: list[Made] = []
 
     # --- stages ---
 
@@ -130,7 +130,7 @@ class DockerRun(StagedRun):
     async def _run_container(self, made: Made, small: SmallTask) -> Exit:
         container = made.container
         with self._running(container):
-            self._ran.append(container)
+            self._ran.append(made)
             async with self._watched(made, main=small is self.assignment.task):
                 ended = await container.run(self.sink)
         if ended.code == _KILLED and not ended.out_of_memory and self._services.cgroups:
@@ -174,7 +174,7 @@ class DockerRun(StagedRun):
         self._sandbox = None
 
     async def _usage(self) -> Usage:
-        wall = sum(container.seconds() for container in self._ran)
+        wall = sum(made.container.seconds(made.exchange.script_read()) for made in self._ran)
         cgroups = self._services.cgroups
         used = await asyncio.to_thread(cgroups.read, self._maker.name) if cgroups else None
         seen = used or self._sampler.used()
