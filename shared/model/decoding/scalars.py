@@ -11,6 +11,8 @@ _INTEGER: Final = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9]
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
 _INFINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LONGEST: Final = 100
+_SHOWN: Final = 64
+"""Characters of a number that are shown in a message."""
 _BASES: Final = {"0b": 2, "0o": 8, "0x": 16}
 
 
@@ -49,7 +51,19 @@ def kind_of_bare(text: str) -> str:
         return f"the boolean {text}"
     if number(text) is not None or _INFINITE.fullmatch(text):
         return f"the number {text}"
-    return "text"
+    return f"the number {_short(text)}" if is_beyond(text) else "text"
+
+
+def is_beyond(text: str) -> bool:
+    """Whether a bare scalar spells a number that is too long or too large to be had as one."""
+    if number(text) is not None:
+        return False
+    whole = _INTEGER.fullmatch(text)
+    return len(text) > _LONGEST if whole else _FLOAT.fullmatch(text) is not None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _integer(text: str) -> int | None:

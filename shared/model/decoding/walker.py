@@ -239,6 +239,8 @@ def _what_scalar(node: Text, plan: Plan) -> str:
         return f"{scalars.kind_of_bare(node.text)}: write it in quotes, {quoted(node.text)}"
     if node.bare:
         kind = scalars.kind_of_bare(node.text)
+        if isinstance(plan, NumberPlan) and scalars.is_beyond(node.text):
+            return f"{kind}, which is out of range"
         return kind if kind != "text" else f"the text {quoted(node.text)}"
     if _would_do(node.text, plan):
         return f"the text {quoted(node.text)}: write it without quotes"

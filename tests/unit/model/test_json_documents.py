@@ -1,5 +1,6 @@
 import pytest
 
+from shared.model.decoding import ContentType
 from tests.unit.model.reading import faults_of, job_of, messages_of
 
 
@@ -43,12 +44,33 @@ def test_inputs_are_scalars(value: str) -> None:
     [
         ("5", 'expected text, got the number 5: write it in quotes, "5"'),
         ("true", 'expected text, got the boolean true: write it in quotes, "true"'),
+        ("1e400", 'expected text, got the number 1e400: write it in quotes, "1e400"'),
+        ("-1E999", 'expected text, got the number -1E999: write it in quotes, "-1E999"'),
+        (
+            "7" * 101,
+            f'expected text, got the number {"7" * 64}…: write it in quotes, "{"7" * 64}…"',
+        ),
         ("[]", "expected text, got a list"),
     ],
 )
 def test_text_is_text(value: str, said: str) -> None:
     text = f'{{"name": "j", "tasks": [{{"name": "t", "run": {value}}}]}}'
     assert messages_of(text, "json") == [f"tasks[0].run: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        ("1e400", "the number 1e400, which is out of range"),
+        ("-1e400", "the number -1e400, which is out of range"),
+        ("7" * 101, f"the number {'7' * 64}…, which is out of range"),
+        ("1.5", "the number 1.5"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_number_that_no_number_can_hold(value: str, got: str, form: ContentType) -> None:
+    text = f'{{"name": "j", "tasks": [{{"name": "t", "run": "x", "priority": {value}}}]}}'
+    assert messages_of(text, form) == [f"tasks[0].priority: expected a whole number, got {got}"]
 
 
 @pytest.mark.parametrize(
