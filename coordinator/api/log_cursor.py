@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from coordinator.api.answers import Problem
 from shared.model.documents import Micros
 
 Key = tuple[Micros, str]
@@ -53,14 +52,14 @@ def write_cursor(mark: Key, places: Iterable[Place]) -> str:
 
 
 def read_cursor(text: str) -> Cursor:
-    """Return the cursor that an event's id stands for; 400 where it is none of ours."""
-    if not text:
-        return Cursor()
+    """Return the cursor that an event's id stands for; the beginning where it is none of ours.
+
+    A browser sends what it last heard, again and again: to refuse that would end its stream for good."""
     first, *rest = text.split("~", _MOST + 1)
     mark = _MARK.fullmatch(first)
     places = [_PLACE.fullmatch(part) for part in rest]
     if mark is None or len(rest) > _MOST or None in places:
-        raise Problem(400, "Last-Event-ID: not an id of this stream")
+        return Cursor()
     return Cursor(
         mark=(int(mark[1]), mark[2]),
         places=tuple(

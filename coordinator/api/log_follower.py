@@ -11,7 +11,7 @@ import msgspec
 
 from coordinator.api.context import Api
 from coordinator.api.listening import listening
-from coordinator.api.log_cursor import Cursor, Key, Place, write_cursor
+from coordinator.api.log_cursor import START, Cursor, Key, Place, write_cursor
 from coordinator.api.log_parts import BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
 from shared.errors import StoreUnavailable
 from shared.model.documents import SECOND, Job, LogPart, Micros, Task
@@ -108,10 +108,18 @@ class Follower:
             place = places.get(self._only.id, Place(self._only.id))
             self._tails = [_Tail(place, _key(self._only))]
             return
-        for task in await self._api.store.get_many(Task, list(places)):
-            if task.job_id == self._job.id:
-                self._tails.append(_Tail(places[task.id], _key(task)))
+        mark = self._cursor.mark
+        found = await self._api.store.get_many(Task, list(dict.fromkeys([*places, mark[1]])))
+        if not self._is_of_this_job(mark, found):
+            self._mark = self._next = START
+            return
+        self._tails = [_Tail(places[task.id], _key(task)) for task in found if task.id in places]
         self._tails.sort(key=lambda tail: tail.key)
+
+    def _is_of_this_job(self, mark: Key, found: list[Task]) -> bool:
+        """Tell whether a cursor with this mark, whose tasks these are, was given out by this job's stream."""
+        own = [_key(task) for task in found if task.job_id == self._job.id]
+        return len(own) == len(found) and (mark == START or mark in own)
 
     async def _round(self) -> AsyncIterator[Line]:
         await self._look()

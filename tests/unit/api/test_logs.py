@@ -155,11 +155,20 @@ async def test_resuming_while_many_tasks_run(api: Served, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("id", ["x", "1", "1-a~b", "1-a~t.1.1", "9" * 30 + "-", "~" * 999])
-async def test_an_id_that_is_none_of_ours(api: Served, id: str) -> None:
-    job, _ = await ended(api, "a\n")
-    answer = await api.get(f"/jobs/{job}/log/stream", headers={"Last-Event-ID": id})
-    assert answer.status == 400
-    assert "Last-Event-ID" in answer.message
+async def test_an_id_that_is_none_of_ours_is_the_beginning(api: Served, id: str) -> None:
+    job, task = await ended(api, "a\n", "b\n")
+    for path in (f"/jobs/{job}", f"/tasks/{task.id}"):
+        assert lines(await api.events(f"{path}/log/stream", **{"Last-Event-ID": id})) == ["a", "b"]
+
+
+async def test_the_id_of_another_jobs_stream_is_the_beginning(api: Served) -> None:
+    job, task = await ended(api, "a\n", "b\n")
+    other, _ = await ended(api, "x\n", "y\n", id="other")
+    for event in (await api.events(f"/jobs/{other}/log/stream"))[:2]:
+        for path in (f"/jobs/{job}", f"/tasks/{task.id}"):
+            heard = await api.events(f"{path}/log/stream", **{"Last-Event-ID": event.id})
+            assert lines(heard) == ["a", "b"], event.id
+            assert heard[-1].name == "end"
 
 
 def test_a_cursor_reads_back() -> None:
