@@ -136,14 +136,20 @@ class Jobs:
 
     def contained(self, number: int) -> Work:
         """Two containers, of the queue that a worker with an engine takes from."""
-        where = str(self._ledger.path)
-        more: dict[str, Any] = {
-            "image": "alpine:3.18.3",
-            "queue": "contained",
-            "mounts": [
-                {"type": "bind", "source": where, "target": where},
-                {"type": "volume", "target": "/data"},
-            ],
-        }
-        tasks = [self._task(number, "a", **more), self._task(number, "b", **more)]
+        tasks = [self._task(number, name, **self._container()) for name in "ab"]
         return self._work("contained", number, tasks, "a b")
+
+    def lasting(self, *, contained: bool = False) -> Work:
+        """A task that lasts until it is stopped, in a container or not."""
+        self._number += 1
+        fields = self._container() if contained else {}
+        task = self._task(self._number, "a", "sleep 600", **fields)
+        return self._work("lasting", self._number, [task], "a", state="CANCELLED")
+
+    def _container(self) -> dict[str, Any]:
+        where = str(self._ledger.path)
+        mounts = [
+            {"type": "bind", "source": where, "target": where},
+            {"type": "volume", "target": "/data"},
+        ]
+        return {"image": "alpine:3.18.3", "queue": "contained", "mounts": mounts}

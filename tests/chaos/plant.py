@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import pymongo
+from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from devservices import mongodb_node
@@ -73,13 +74,29 @@ class Plant:
         node: MongoNode = wait_for(found, 60, "a primary")
         return node
 
-    def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, Any] | None:
+    @contextmanager
+    def database(self) -> Iterator[Database[dict[str, Any]]]:
+        """The datastore's own database, past everything of ours."""
+        with pymongo.MongoClient[dict[str, Any]](self.store_url) as client:
+            yield client["haulier"]
+
+    def nodes(self) -> set[str]:
+        """Return the ids of all nodes that there ever were; the API lists those heard of lately."""
+        with self.database() as database:
+            return set(database["nodes"].distinct("_id"))
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any] | None:
         """Ask any coordinator that answers; None where none does now."""
+        sent = {"Content-Type": "application/json", **(headers or {})}
         for server in self.coordinators:
             try:
-                status, answer = server.call(
-                    method, path, body, {"Content-Type": "application/json"}, timeout=12
-                )
+                status, answer = server.call(method, path, body, sent, timeout=12)
             except (URLError, OSError, ValueError):
                 continue
             if status != 503:
