@@ -31,6 +31,14 @@ RECENT: Micros = 600 * SECOND
 """Jobs that ended in this time are looked at for what is still open below them."""
 
 
+class Rounds(msgspec.Struct):
+    """How far the looks have come that go round: where there is more than one look takes, the next goes on there."""
+
+    composites: str = ""
+    slots: str = ""
+    windows: str = ""
+
+
 def release_delayed() -> Flow[list[Document]]:
     """Take retries whose delay is over from their hold."""
     at = yield from now()
@@ -142,7 +150,7 @@ def open_under_ended() -> Flow[list[Document]]:
     return follow
 
 
-def composites_with_nothing_open() -> Flow[list[Document]]:
+def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
     """Complete composites below which nothing is open; end those whose sub-job has ended."""
     at = yield from now()
     where = {
@@ -150,11 +158,12 @@ def composites_with_nothing_open() -> Flow[list[Document]]:
         "expanded": True,
         "kind": In((planning.PARALLEL, planning.EACH, planning.SUBJOB)),
         "started_at": Below(at - UNCONFIRMED),
+        **({"id": Above(rounds.composites)} if rounds.composites else {}),
     }
+    found = yield from find(Task, where, order=("id",), limit=LIMIT, without=slots.HEAVY)
+    rounds.composites = found[-1].id if len(found) == LIMIT else ""
     follow: list[Document] = []
-    for task in (
-        yield from find(Task, where, order=("started_at",), limit=LIMIT, without=slots.HEAVY)
-    ):
+    for task in found:
         if task.then:
             continue
         if task.kind == planning.SUBJOB:
@@ -175,31 +184,42 @@ def _sub_job_over(task: Task) -> Flow[list[Document]]:
     return (yield from tell_parent(job))
 
 
-def free_slots() -> Flow[list[Document]]:
+def free_slots(rounds: Rounds) -> Flow[list[Document]]:
     """Offer the free numbers of windows and `each`es that have tasks held."""
     window = (yield from bounds()).job_window
     follow: list[Document] = []
-    for owner in (yield from _owners("slot_of", planning.HOLD_CONCURRENCY)):
-        parent = yield from get(Task, owner)
-        if (
-            parent is not None
-            and parent.active
-            and parent.definition.each is not None
-            and parent.expanded
-        ):
-            follow += yield from slots.offer_slots(owner, parent.definition.each.concurrency or 0)
-    for owner in (yield from _owners("window_of", planning.HOLD_WINDOW)):
+    owners, rounds.slots = yield from _owners("slot_of", planning.HOLD_CONCURRENCY, rounds.slots)
+    for owner in owners:
+        follow += yield from _offer_slots(owner)
+    owners, rounds.windows = yield from _owners("window_of", planning.HOLD_WINDOW, rounds.windows)
+    for owner in owners:
         follow += yield from slots.offer_window(owner, window)
     for document in follow:
         yield from note("swept_free_slot", document.id)
     return follow
 
 
-def _owners(field: str, hold: str) -> Flow[list[str]]:
-    held = yield from find(
-        Task, {"hold": hold, "state": states.CREATED}, limit=LIMIT, without=slots.NUMBERS
-    )
-    return sorted({getattr(task, field) for task in held if getattr(task, field)})
+def _offer_slots(owner: str) -> Flow[list[Document]]:
+    parent = yield from get(Task, owner)
+    if parent is None or not parent.active or not parent.expanded:
+        return []
+    each = parent.definition.each
+    return (yield from slots.offer_slots(owner, each.concurrency or 0)) if each else []
+
+
+def _owners(field: str, hold: str, after: str) -> Flow[tuple[list[str], str]]:
+    """Return the owners after `after` that have tasks held, and where the next look is to go on.
+
+    Asked for one by one, each by a look into an index: one with very many held costs no more than another."""
+    owners: list[str] = []
+    while len(owners) < LIMIT:
+        where = {"hold": hold, field: Above(after)}
+        held = yield from find(Task, where, order=(field,), limit=1, without=slots.NUMBERS)
+        if not held:
+            return owners, ""
+        after = getattr(held[0], field)
+        owners.append(after)
+    return owners, after
 
 
 # --- a single process that starts again -----------------------------------------------------------------------------

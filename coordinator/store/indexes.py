@@ -41,6 +41,8 @@ INDEXES: tuple[Index, ...] = (
     Index(Task, ("window_of", "open"), sparse=True),
     Index(Task, ("state", "published_at")),
     Index(Task, ("hold", "due_at"), sparse=True),
+    Index(Task, ("hold", "slot_of"), where=(("hold", "concurrency"),)),
+    Index(Task, ("hold", "window_of"), where=(("hold", "window"),)),
     Index(Task, ("node_id", "state"), sparse=True),
     Index(Task, ("queue", "published_at"), where=(("state", "SCHEDULED"),)),
     Index(Task, ("slot_of", "slot"), unique=True, where=(("active", True),)),

@@ -34,6 +34,7 @@ class Sweeper:
         self._conductor = conductor
         self._broker = broker
         self._quiet: Counter[str] = Counter()
+        self._rounds = sweeping.Rounds()
         self._round = Ticker("sweeper", interval, self.sweep)
         self._due = Ticker("due", DUE_EVERY, self._release)
 
@@ -108,5 +109,5 @@ class Sweeper:
 
     async def _structure(self) -> None:
         await self._conductor.handle(sweeping.open_under_ended())
-        await self._conductor.handle(sweeping.composites_with_nothing_open())
-        await self._conductor.handle(sweeping.free_slots())
+        await self._conductor.handle(sweeping.composites_with_nothing_open(self._rounds))
+        await self._conductor.handle(sweeping.free_slots(self._rounds))

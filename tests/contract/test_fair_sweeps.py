@@ -1,0 +1,106 @@
+"""A sweep looks at so much at a time: much of one owner's keeps nobody else's from its turn."""
+
+from __future__ import annotations
+
+from coordinator.conductor import Conductor
+from coordinator.engine import sweeping
+from coordinator.engine.flow import Bounds
+from coordinator.store.port import Store
+from coordinator.timers.sweeper import Sweeper
+from shared.broker.memory import MemoryBroker
+from shared.model import language
+from shared.model.documents import Task
+from shared.model.sealing import MessageCodec
+from tests.contract.documents import job, task
+
+MANY = sweeping.LIMIT + 20
+
+
+async def sweeper_of(store: Store) -> Sweeper:
+    await store.insert(job("j", state="RUNNING", task_count=1))
+    broker = MemoryBroker()
+    bounds = Bounds(job_window=1)
+    return Sweeper(Conductor(store, broker, bounds, MessageCodec()), broker, 5.0)
+
+
+def each(id: str) -> Task:
+    child = language.Task(name="c", run="true")
+    definition = language.Task(
+        name="e", each=language.Each(list="1..1000", concurrency=1, task=child)
+    )
+    return task(id, kind="each", state="RUNNING", definition=definition)
+
+
+def held(owner: str, number: int) -> Task:
+    return task(
+        f"{owner}-{number}",
+        parent_id=owner,
+        slot_of=owner,
+        index=number,
+        state="CREATED",
+        hold="concurrency",
+        window_of=f"{owner}-window",
+    )
+
+
+async def state_of(store: Store, id: str) -> str:
+    found = await store.get(Task, id)
+    assert found is not None
+    return found.state
+
+
+async def test_a_free_slot_is_found_behind_an_owner_with_very_many_held(store: Store) -> None:
+    sweeper = await sweeper_of(store)
+    await store.insert_many([each("a"), each("b")])
+    await store.insert(task("a-busy", slot_of="a", slot=0, state="RUNNING"))
+    await store.insert_many([held("a", number) for number in range(MANY)])
+    await store.insert(held("b", 0))
+    await sweeper.sweep()
+    assert await state_of(store, "b-0") == "PENDING"
+    assert await store.count(Task, {"hold": "concurrency"}) == MANY
+
+
+async def test_a_free_window_is_found_behind_one_with_very_many_held(store: Store) -> None:
+    sweeper = await sweeper_of(store)
+    await store.insert(task("busy", window_of="a", window=0, state="RUNNING"))
+    waiting = {"state": "CREATED", "hold": "window"}
+    await store.insert_many(
+        [task(f"a-{number}", window_of="a", **waiting) for number in range(MANY)]
+    )
+    await store.insert(task("b-0", window_of="b", **waiting))
+    await sweeper.sweep()
+    assert await state_of(store, "b-0") == "PENDING"
+    assert await store.count(Task, {"hold": "window"}) == MANY
+
+
+async def test_very_many_owners_have_their_turn_one_after_another(store: Store) -> None:
+    sweeper = await sweeper_of(store)
+    names = [f"w{number:04}" for number in range(MANY)]
+    waiting = {"state": "CREATED", "hold": "window"}
+    await store.insert_many(
+        [task(f"{name}-busy", window_of=name, window=0, state="RUNNING") for name in names[:-1]]
+        + [task(f"{name}-held", window_of=name, **waiting) for name in names]
+    )
+    await sweeper.sweep()
+    assert await state_of(store, f"{names[-1]}-held") == "CREATED"
+    await sweeper.sweep()
+    assert await state_of(store, f"{names[-1]}-held") == "PENDING"
+    freed = f"{names[0]}-busy"
+    await store.delete(Task, {"id": freed})
+    await sweeper.sweep()  # the round begins again
+    assert await state_of(store, f"{names[0]}-held") == "PENDING"
+
+
+async def test_a_composite_is_found_behind_very_many_that_go_on(store: Store) -> None:
+    sweeper = await sweeper_of(store)
+    names = [f"p{number:04}" for number in range(MANY)]
+    await store.insert_many(
+        [task(name, kind="parallel", state="RUNNING", started_at=1) for name in names]
+        + [task(f"{name}-child", parent_id=name, state="RUNNING") for name in names[:-1]]
+    )
+    await sweeper.sweep()
+    await sweeper.sweep()
+    assert await state_of(store, names[-1]) == "COMPLETED"
+    await store.delete(Task, {"id": f"{names[0]}-child"})
+    await sweeper.sweep()
+    assert await state_of(store, names[0]) == "COMPLETED"
