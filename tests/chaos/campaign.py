@@ -70,6 +70,8 @@ class Campaign:
         self._done = threading.Event()
         self.accepted: dict[str, Work] = {}
         self.struck: list[Struck] = []
+        self._ended: set[str] = set()
+        """Those that were seen ended, and are not asked for again until all is judged."""
 
     def run(self, faults: Iterable[Fault]) -> None:
         """Have these faults strike under load, each once the last is healed; then wait for every job's end."""
@@ -121,7 +123,7 @@ class Campaign:
             return set(self.accepted)
 
     def _wait_ended(self, ids: set[str], within: float, why: str) -> None:
-        left = set(ids)
+        left = ids - self._ended
 
         def none_left() -> bool:
             for job_id in sorted(left):
@@ -130,6 +132,7 @@ class Campaign:
                     assert answer is None or answer[0] == 200, (job_id, answer)
                     return False
                 left.discard(job_id)
+                self._ended.add(job_id)
             return True
 
         try:

@@ -25,8 +25,8 @@ def say(text: str) -> None:
 class Report:
     """A page about a campaign that grows while it is judged. Each part of it is shown as it comes."""
 
-    def __init__(self, seed: int) -> None:
-        self.path: Path = FOLDER / f"chaos-{seed}.md"
+    def __init__(self, seed: int, name: str) -> None:
+        self.path: Path = FOLDER / f"{name}-{seed}.md"
         self._parts = [f"# Chaos, `HAULIER_CHAOS_SEED={seed}`"]
 
     def add(self, part: str) -> None:

@@ -62,12 +62,14 @@ def endless(random: Random) -> Iterator[Fault]:
 class Trial:
     """A campaign on a plant, and the judgement of it."""
 
-    def __init__(self, plant: Plant, folder: Path, receiver: Receiver, seed: int) -> None:
+    def __init__(
+        self, plant: Plant, folder: Path, receiver: Receiver, seed: int, name: str = "chaos"
+    ) -> None:
         say(f"HAULIER_CHAOS_SEED={seed}")
         self.ledger = Ledger(folder / "ledger")
         self.campaign = Campaign(plant, self.ledger, receiver.url, seed, PACE, say)
         self.truth = Truth(plant, self.ledger, receiver)
-        self.report = Report(seed)
+        self.report = Report(seed, name)
 
     def strike(self, faults: Iterator[Fault]) -> None:
         """Run the campaign, show what it was, and see that every promise was kept."""
@@ -84,7 +86,7 @@ class Trial:
 def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     faults = [fault for fault in FAULTS if fault.name in (CHOSEN or SHORT)]
     with Receiver() as receiver, plants.running(tmp_path) as plant:
-        trial = Trial(plant, tmp_path, receiver, SEED or 1)
+        trial = Trial(plant, tmp_path, receiver, SEED or 1, "chaos-short")
         trial.strike(iter(faults))
         assert auditor.findings(plant) == {}
 
