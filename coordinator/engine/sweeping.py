@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from coordinator.engine import beats, composites, planning, slots, states
+from coordinator.engine import beats, composites, planning, slots, states, turns
 from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
 from coordinator.engine.following import tell_parent
 from coordinator.engine.jobs import cancel_open
@@ -40,15 +40,29 @@ class Rounds(msgspec.Struct):
 
 
 def release_delayed() -> Flow[list[Document]]:
-    """Take retries whose delay is over from their hold."""
+    """Take retries whose delay is over from their hold; one whose slot was given away waits for another."""
     at = yield from now()
     where = {"hold": planning.HOLD_DELAY, "due_at": Below(at + 1)}
     due = yield from find(Task, where, order=("due_at",), limit=LIMIT, without=slots.HEAVY)
     follow: list[Document] = []
     for task in due:
         held = {"hold": planning.HOLD_DELAY, "state": states.CREATED}
-        image = yield from change(Task, task.id, held, {"hold": None}, add=(intent(EVALUATE, at),))
-        follow += [image] if image else []
+        wanted = turns.number_wanted(task)
+        add = () if wanted else (intent(EVALUATE, at),)
+        image = yield from change(Task, task.id, held, {"hold": wanted}, add=add)
+        if image is not None:
+            follow += (yield from _offer_to(image)) if wanted else [image]
+    return follow
+
+
+def _offer_to(task: Task) -> Flow[list[Document]]:
+    """Offer the free numbers that a task has begun to wait for."""
+    follow: list[Document] = []
+    if task.hold == planning.HOLD_CONCURRENCY and task.slot_of:
+        follow += yield from _offer_slots(task.slot_of)
+    if task.window_of:
+        window = (yield from bounds()).job_window
+        follow += yield from slots.offer_window(task.window_of, window)
     return follow
 
 

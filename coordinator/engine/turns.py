@@ -59,9 +59,19 @@ def held(task: Task, reason: str) -> Task:
 
 
 def without_numbers(task: Task) -> Task:
-    """Return a task that waits for numbers anew: those it was to have are somebody else's."""
-    reason = planning.HOLD_CONCURRENCY if task.slot_of else planning.HOLD_WINDOW
-    return held(msgspec.structs.replace(task, slot=None, window=None, then=[]), reason)
+    """Return a task that waits for numbers anew, a delayed one after its delay: those it was to have are somebody
+    else's."""
+    bare = msgspec.structs.replace(task, slot=None, window=None, then=[])
+    if task.hold == planning.HOLD_DELAY:
+        return bare
+    return held(bare, planning.HOLD_CONCURRENCY if task.slot_of else planning.HOLD_WINDOW)
+
+
+def number_wanted(task: Task) -> str | None:
+    """Return which hold a task is to wait in for a number that it needs and has not; None for one that has all."""
+    if task.slot_of and task.slot is None:
+        return planning.HOLD_CONCURRENCY
+    return planning.HOLD_WINDOW if task.window_of and task.window is None else None
 
 
 def place_many(job: Job, tasks: Sequence[Task], at: Micros) -> Flow[list[Task]]:

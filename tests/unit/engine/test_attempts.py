@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import follow_ups, planning, runs, slots
+from coordinator.engine import follow_ups, planning, runs, slots, sweeping
 from coordinator.engine.flow import Insert
 from shared.model import language
 from shared.model.documents import SECOND, Task
@@ -84,16 +84,13 @@ async def test_an_attempt_inherits_its_slot(world: World) -> None:
     await world.check_at_rest()
 
 
-async def test_an_attempt_whose_slot_was_given_away_waits_for_another(world: World) -> None:
-    """A repeated hand-over may give away the slot of a task that has failed and whose next attempt is not there
-    yet: the attempt must come all the same."""
+async def slot_given_away(world: World, retry: dict[str, object]) -> str:
+    """A job whose first child of two has failed, and whose one slot the second has before the next attempt."""
     worker = await world.worker()
-    each = {
-        "list": "[1, 2]",
-        "concurrency": 1,
-        "task": step("{{ item.value }}", retry={"limit": 1}),
-    }
-    job_id = await world.submit({"name": "e", "each": each})
+    child = step("{{ item.value }}", retry=retry)
+    job_id = await world.submit(
+        {"name": "e", "each": {"list": "[1, 2]", "concurrency": 1, "task": child}}
+    )
     await world.settle()
     await worker.take()
     await world.settle()
@@ -102,10 +99,45 @@ async def test_an_attempt_whose_slot_was_given_away_waits_for_another(world: Wor
     assert isinstance(failed, Task)
     await world.conductor.follow(await world.conductor.carry_out(slots.hand_over(failed)))
     await world.conductor.follow([failed])
+    return job_id
+
+
+async def test_an_attempt_whose_slot_was_given_away_waits_for_another(world: World) -> None:
+    """A repeated hand-over may give away the slot of a task that has failed and whose next attempt is not there
+    yet: the attempt must come all the same."""
+    job_id = await slot_given_away(world, {"limit": 1})
     await world.heal(60)
     assert await world.state(job_id) == "COMPLETED"
     assert {task.attempt for task in await world.tasks(job_id) if task.name == "1"} == {1, 2}
     await world.check_at_rest()
+
+
+async def test_an_attempt_whose_slot_was_given_away_waits_out_its_delay(world: World) -> None:
+    """Its delay first, then another slot and a place in the window."""
+    job_id = await slot_given_away(world, {"limit": 1, "initialDelay": "30s"})
+    due_at = world.clock.now + 30 * SECOND
+    await world.run()  # the other child, and so the slot is free again
+    (again,) = [task for task in await world.tasks(job_id) if task.attempt == 2]
+    assert (again.state, again.hold, again.due_at) == ("CREATED", "delay", due_at)
+    await world.heal(25)
+    (again,) = [task for task in await world.tasks(job_id) if task.attempt == 2]
+    assert (again.state, again.hold) == ("CREATED", "delay")
+    await world.heal(20)
+    assert await world.state(job_id) == "COMPLETED"
+    (again,) = [task for task in await world.tasks(job_id) if task.attempt == 2]
+    assert again.started_at is not None
+    assert again.started_at >= due_at
+    await world.check_at_rest()
+
+
+async def test_an_attempt_that_is_due_gets_a_free_slot_without_a_sweep(world: World) -> None:
+    job_id = await slot_given_away(world, {"limit": 1, "initialDelay": "30s"})
+    await world.run()
+    world.clock.advance(30)
+    await world.conductor.handle(sweeping.release_delayed())
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    assert not any(what.startswith("swept") for what in world.counts())
 
 
 async def test_no_attempt_comes_after_its_job_was_cancelled(world: World) -> None:
