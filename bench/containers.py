@@ -95,6 +95,7 @@ async def main(rounds: int, count: int) -> None:
         config = Config(worker=WorkerSettings(data=data, queues={"default": AT_ONCE}))
         runtime = DockerRuntime(config, "bench")
         await runtime.start()
+        runtime.warm_up()
         api = APIClient(max_pool_size=64)
         await ours(runtime, AT_ONCE * 2)
         ratios = []

@@ -25,6 +25,7 @@ from shared.model.messages import (
     Granted,
     HandedBack,
     Message,
+    NodeStored,
     Refused,
     SendEnd,
     Stop,
@@ -94,6 +95,7 @@ class Daemon:
         self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
         self._draining = False
         self._engine_fault: str | None = None
+        self._known = False
         self.port: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -256,6 +258,8 @@ class Daemon:
                 self._forget(nonces)
             case SendEnd(nonces=nonces):
                 self._send_again(nonces)
+            case NodeStored():
+                self._is_known()
             case DeadNodes():
                 self._dead_answers.put_nowait(message)
             case Drain(on=on):
@@ -263,7 +267,15 @@ class Daemon:
             case _:
                 raise Unreadable(f"a worker has no use for a {type(message).__name__}")
 
+    def _is_known(self) -> None:
+        """The coordinators have this node in their store: what it leaves will be found when it is dead."""
+        if not self._known:
+            self._known = True
+            self._runtime.warm_up()
+
     def _answer(self, message: Granted | Refused | BeatFirst) -> None:
+        if isinstance(message, Granted):
+            self._is_known()
         entry = self._roster.find(message.nonce)
         if entry is None:
             if isinstance(message, Granted):

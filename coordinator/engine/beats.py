@@ -24,7 +24,16 @@ from coordinator.engine.flow import (
     send,
 )
 from shared.model.documents import Document, Micros, Node, Task
-from shared.model.messages import Beat, EndStored, Granted, Held, SendEnd, Stop, node_queue
+from shared.model.messages import (
+    Beat,
+    EndStored,
+    Granted,
+    Held,
+    NodeStored,
+    SendEnd,
+    Stop,
+    node_queue,
+)
 from shared.model.writes import Below, In
 
 MISSING_BEATS = 2
@@ -57,12 +66,20 @@ def _renewed(beat: Beat) -> Flow[Node | None]:
     node = yield from get(Node, beat.node_id)
     if node is None:
         fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, Node)
-        return fresh if (yield from insert(fresh)) else None
+        return (yield from _told_so(fresh)) if (yield from insert(fresh)) else None
     if node.beat >= beat.number or not node.closed:
         return None
     fields |= {"closed": False, "epoch": node.epoch + 1}
     where = {"beat": Below(beat.number), "closed": True, "epoch": node.epoch}
-    return (yield from change(Node, beat.node_id, where, fields))
+    image = yield from change(Node, beat.node_id, where, fields)
+    return (yield from _told_so(image)) if image is not None else None
+
+
+def _told_so(node: Node) -> Flow[Node]:
+    """Tell a worker whose epoch was opened: now that its node is stored, it may make what outlives it."""
+    if node.kind == WORKER:
+        yield from send(node.id, NodeStored())
+    return node
 
 
 def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:

@@ -241,6 +241,10 @@ class SendEnd(Message, kw_only=True, tag="sendEnd"):
     nonces: list[str]
 
 
+class NodeStored(Message, kw_only=True, tag="nodeStored"):
+    """Your node is stored, and its epoch open: what you make on your host will be found when you are dead."""
+
+
 class DeadNodes(Message, kw_only=True, tag="deadNodes"):
     """Answer to `WhoIsDead`: of those asked for, these are dead."""
 
@@ -277,7 +281,9 @@ class Listening(Message, kw_only=True, tag="listening"):
 ToCoordinators = (
     JobChanged | Claim | WhoIsDead | RunEnded | HandedBack | Probe | LogWritten | Progressed | Beat
 )
-ToWorker = Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | DeadNodes | Drain
+ToWorker = (
+    Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | NodeStored | DeadNodes | Drain
+)
 Any_ = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
 
 M = TypeVar("M")

@@ -63,6 +63,7 @@ async def subject(
     node_id = uuid4().hex[:12]
     runtime = adapter(kind, tmp_path, node_id)
     await runtime.start()
+    runtime.warm_up()
     yield Subject(kind, runtime, node_id)
     await runtime.close()
 

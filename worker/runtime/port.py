@@ -84,6 +84,13 @@ class Runtime(Protocol):
         `RuntimeUnavailable` says what is missing and what to do.
         """
 
+    def warm_up(self) -> None:
+        """Begin to keep warm what runs need, in the background. May be called more than once.
+
+        Not before the coordinators know this worker's node: what an unknown one left may be a live
+        one's, and would stay for ever.
+        """
+
     async def prepare(self, assignment: Assignment, sink: Sink) -> Run:
         """Make ready what can be made without starting anything of the task's.
 

@@ -29,7 +29,8 @@ def api(docker_host: str) -> Any:
 
 @pytest.fixture
 async def start(docker_host: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start a runtime: `docker` are its settings, `bind` those of bind mounts, `limits` the worker's."""
+    """Start a runtime: `docker` are its settings, `bind` those of bind mounts, `limits` the worker's, `known`
+    whether the coordinators know its node."""
     async with AsyncExitStack() as stack:
 
         async def begin(
@@ -38,6 +39,7 @@ async def start(docker_host: str, tmp_path: Path) -> AsyncIterator[Start]:
             limits: WorkerLimits | None = None,
             slots: int = 2,
             data: Path | None = None,
+            known: bool = True,
             **docker: Any,
         ) -> Subject:
             docker.setdefault("host", docker_host)
@@ -53,6 +55,8 @@ async def start(docker_host: str, tmp_path: Path) -> AsyncIterator[Start]:
             node_id = uuid4().hex[:12]
             runtime = DockerRuntime(config, node_id)
             await runtime.start()
+            if known:
+                runtime.warm_up()
             stack.push_async_callback(runtime.close)
             return Subject("docker", runtime, node_id)
 

@@ -178,6 +178,15 @@ async def test_a_sandbox_that_vanished_costs_the_task_nothing(start: Start, api:
         assert (await run.run()).error is None
 
 
+async def test_an_unknown_node_keeps_nothing_warm(start: Start, api: Any) -> None:
+    subject = await start(known=False)
+    assert (await subject.ran(run="true")).outcome.error is None
+    assert named_for(api, subject.node_id) == []
+    subject.runtime.warm_up()
+    await warm(subject)
+    assert named_for(api, subject.node_id)
+
+
 async def test_sandboxes_are_off_by_configuration(start: Start, api: Any) -> None:
     subject = await start(warm_sandboxes=False)
     ran = await subject.ran(run="hostname; echo $HOSTNAME")

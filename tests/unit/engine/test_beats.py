@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.engine import beats, runs
 from coordinator.engine.flow import Started
 from shared.model.documents import SECOND, Node, Task
-from shared.model.messages import Beat, EndStored, SendEnd, Stop
+from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -39,6 +39,19 @@ async def test_a_beat_renews_the_lease(world: World) -> None:
     await world.settle()
     assert (await node(world)).lease_until == world.clock.now + 30 * SECOND
     assert (await node(world)).beat == 2
+
+
+async def test_a_worker_is_told_that_it_is_known(world: World) -> None:
+    worker = await world.worker()
+    await world.settle()
+    assert worker.heard == [NodeStored()]
+    await worker.beat()
+    await world.settle()
+    assert len(worker.heard) == 1
+    await close_epoch(world)
+    await worker.beat()
+    await world.settle()
+    assert worker.heard == [NodeStored()] * 2
 
 
 async def test_a_beat_that_a_later_one_overtook_is_dropped_whole(world: World) -> None:

@@ -68,11 +68,15 @@ class HeldRuntime:
         self.runs: dict[str, HeldRun] = {}
         self.swept_for: list[str] = []
         self.swept = asyncio.Event()
+        self.warm = asyncio.Event()
         self._more = asyncio.Condition()
         self.left: list[str] = []
 
     async def start(self) -> None:
         return None
+
+    def warm_up(self) -> None:
+        self.warm.set()
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> HeldRun:
         run = HeldRun(assignment, sink)

@@ -15,6 +15,7 @@ from shared.model.messages import (
     Drain,
     Granted,
     HandedBack,
+    NodeStored,
     RunEnded,
     SendEnd,
     Stop,
@@ -30,6 +31,22 @@ async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
     await made.start()
     yield made
     await made.close()
+
+
+async def test_nothing_is_kept_warm_before_the_node_is_known(plant: Plant) -> None:
+    await plant.tell(DeadNodes(asked=[], nodes=[]))
+    await plant.publish()
+    claim = await plant.next(Claim)
+    await plant.tell(BeatFirst(task_id=claim.task_id, nonce=claim.nonce))
+    await plant.next(Claim)  # it asks again, having heard all that
+    assert not plant.runtime.warm.is_set()
+    await plant.tell(NodeStored())
+    await asyncio.wait_for(plant.runtime.warm.wait(), 10)
+
+
+async def test_a_grant_says_too_that_the_node_is_known(plant: Plant) -> None:
+    await plant.running()
+    assert plant.runtime.warm.is_set()
 
 
 async def test_a_granted_task_runs_and_its_end_is_told_with_its_log(plant: Plant) -> None:

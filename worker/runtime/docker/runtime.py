@@ -74,11 +74,12 @@ class DockerRuntime:
         if not settings.warm_sandboxes or settings.privileged or settings.cap_add:
             return None
         slots = sum(services.worker.queues.values()) or os.cpu_count() or 1
-        sandboxes = Sandboxes(
-            services.engine, services.node_id, size=slots, uses=settings.sandbox_uses
-        )
-        sandboxes.open()
-        return sandboxes
+        return Sandboxes(services.engine, services.node_id, size=slots, uses=settings.sandbox_uses)
+
+    def warm_up(self) -> None:
+        """As the port says."""
+        if self._services.sandboxes is not None:
+            self._services.sandboxes.open()
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> DockerRun:
         """As the port says."""

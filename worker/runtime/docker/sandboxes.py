@@ -68,7 +68,7 @@ class Sandboxes:
         self._open = False
 
     def open(self) -> None:
-        """Begin to make them."""
+        """Begin to make them. Called again, nothing more."""
         self._open = True
         self._fill()
 

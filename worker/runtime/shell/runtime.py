@@ -35,6 +35,9 @@ class ShellRuntime:
         await asyncio.to_thread(self._folders.open)
         await asyncio.to_thread(self._keepers.start)
 
+    def warm_up(self) -> None:
+        """As the port says: what is kept is what runs have left."""
+
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
         """As the port says."""
         folder = self._folders.new()
