@@ -118,6 +118,25 @@ def test_cancel_removes_a_container_within_two_seconds(
     wait_for(lambda: not running(), 2.0, "its container gone", every=0.05)
 
 
+@pytest.mark.docker
+@pytest.mark.xdist_group("docker")
+def test_a_worker_that_no_coordinator_knows_keeps_no_container(
+    cluster: Cluster, docker_engine: docker.DockerClient
+) -> None:
+    """Killed then, it would leave it for ever: nobody could say that its node is dead."""
+    worker = cluster.add_worker(HAULIER_RUNTIME_TYPE="docker")
+    worker.wait_ready()
+    (runs,) = cluster.folder.glob("worker-1/runs/*")
+
+    def made() -> list[Any]:
+        found = docker_engine.containers.list(all=True, ignore_removed=True)
+        return [container for container in found if runs.name in container.labels.values()]
+
+    assert made() == []
+    cluster.add_coordinator()
+    wait_for(made, 60, "its warm sandboxes")
+
+
 def test_two_workers_of_one_name_both_work(cluster: Cluster, ledger: Ledger) -> None:
     server = cluster.add_coordinator()
     for _ in range(2):
