@@ -246,7 +246,8 @@ def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_s
     quick: Cluster, ledger: Ledger, link: Link
 ) -> None:
     server = filled(quick, workers=0)
-    add_far_worker(quick, link).wait_ready()
+    far = add_far_worker(quick, link)
+    far.wait_ready()
     job_id = server.submit(ledger.job(ledger.task("sleep 70")))
     ledger.wait_starts(1)
     (first,) = ledger.alive()
@@ -263,6 +264,7 @@ def test_promise_5_a_worker_cut_off_for_longer_than_its_lease_is_run_after_and_s
     assert task["nodeId"] not in (lost, None), "the second run is the one that counts"
     assert list(ledger.starts.values()) == [2]
     assert list(ledger.ends.values()) == [1]
+    assert far.terminate(20) == 0, f"it waits for nothing any more: {far.text()}"
 
 
 @long
