@@ -1,6 +1,6 @@
 # Every target is one line into a script or a tool; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-fast lint format bench docs chaos images services services-stop clean
+.PHONY: help setup demo run test test-fast lint format bench docs chaos promises images services services-stop clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -32,8 +32,11 @@ bench: setup ## Measure beside the bare engine's and drivers' own speed
 docs: setup ## Generate the reference pages from the code
 	@.venv/bin/python -m docs $(ARGS)
 
-chaos: setup ## Break things while jobs run and audit what became of them
-	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos tests/acceptance/test_cluster_faults.py $(ARGS)
+chaos: setup ## Break things for 30 minutes while jobs run, and audit what became of them
+	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos/test_chaos.py -k campaign $(ARGS)
+
+promises: setup ## Run every test of a promise, those that take minutes too
+	@HAULIER_LONG=1 deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest tests/chaos/test_promises.py tests/acceptance/test_cluster_faults.py $(ARGS)
 
 images: setup ## Have the container images that tests and examples name
 	@deploy/images

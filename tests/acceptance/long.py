@@ -1,4 +1,4 @@
-"""Tests that take a minute or more each: `make chaos` runs them, `make test` does not."""
+"""Tests that take a minute or more each: `make promises` runs them, `make test` does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-SECONDS = float(os.environ.get("HAULIER_CHAOS_SECONDS", "0"))
-"""How long the long campaign lasts; 0: none of the long tests run."""
-
-long = pytest.mark.skipif(not SECONDS, reason="takes minutes: make chaos runs it")
+long = pytest.mark.skipif(
+    not os.environ.get("HAULIER_LONG"), reason="takes minutes: make promises runs it"
+)

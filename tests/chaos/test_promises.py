@@ -1,7 +1,7 @@
 """The promises of the engine spec ("What holds when something dies"), each by what breaks it.
 
-What takes a minute or more is marked `long` and run by `make chaos`. Promises 8, 9 and 12, and more of 2 and 6, are in
-`tests/acceptance/test_cluster_faults.py` and `test_cluster.py`.
+What takes a minute or more is marked `long` and run by `make promises`. Promises 8, 9 and 12, and more of 2 and 6, are
+in `tests/acceptance/test_cluster_faults.py` and `test_cluster.py`.
 """
 
 from __future__ import annotations
