@@ -12,7 +12,7 @@ import structlog
 from coordinator.conductor.caches import Recent
 from coordinator.conductor.events import Events
 from coordinator.conductor.outbox import Outbox
-from coordinator.engine import flow, follow_ups, jobs, runs, states
+from coordinator.engine import flow, intents, jobs, runs, states
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
@@ -123,7 +123,7 @@ class Conductor:
     async def follow(self, documents: Sequence[Document]) -> None:
         """Follow the intents of documents, and of all that comes of that."""
         if documents:
-            await self.carry_out(follow_ups.follow(documents))
+            await self.carry_out(intents.follow(documents))
 
     def follow_soon(self, documents: Sequence[Document]) -> None:
         """Follow in the background. Should that fail, the sweeper does it."""

@@ -16,8 +16,8 @@ from coordinator.conductor.events import Events
 from coordinator.conductor.marks import Marks
 from coordinator.engine import states
 from coordinator.engine.evaluation import log_secrets
-from coordinator.engine.following import task_hooks
 from coordinator.engine.planning import ENDED, intent
+from coordinator.engine.task_ends import task_hooks
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable

@@ -171,7 +171,7 @@ def _grow(
         return None, (yield from _not_grown(job, parent, children))
     follow = yield from turns.go_on(placed)
     if last:
-        follow += yield from ask(parent.id, job)
+        follow += yield from complete_if_done(parent.id, job)
         follow += yield from _offer_again(children, numbers)
     return image, follow
 
@@ -342,7 +342,7 @@ def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, a
 # --- the end of a composite ---------------------------------------------------------------------------------------
 
 
-def ask(parent_id: str, job: Job) -> Flow[list[Document]]:
+def complete_if_done(parent_id: str, job: Job) -> Flow[list[Document]]:
     """Complete a `parallel` or `each` that is fully expanded and has nothing open below it."""
     below = yield from find(
         Task, {"parent_id": parent_id, "open": True}, limit=1, without=slots.HEAVY

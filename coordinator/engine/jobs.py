@@ -7,9 +7,9 @@ import msgspec
 from coordinator.engine import planning, states, turns
 from coordinator.engine.composites import cancel_task, withdraw
 from coordinator.engine.flow import Flow, change, find, get, later, now, recall, send
-from coordinator.engine.following import end_job, open_tasks, released, tell_parent
 from coordinator.engine.hooks import JOB_STATE, state_hook
 from coordinator.engine.planning import BEGIN, RESTART, intent
+from coordinator.engine.task_ends import end_job, open_tasks, released, tell_parent
 from shared.model.documents import Document, Intent, Job, Micros, Task
 from shared.model.messages import Stop
 

@@ -22,8 +22,8 @@ from coordinator.engine.flow import (
     recall,
     send,
 )
-from coordinator.engine.following import task_hooks
 from coordinator.engine.planning import ENDED, intent
+from coordinator.engine.task_ends import task_hooks
 from shared.errors import Unreadable
 from shared.model.documents import SECOND, Document, LogPart, Micros, Node, Task
 from shared.model.messages import (

@@ -8,9 +8,9 @@ import msgspec
 
 from coordinator.engine import beats, composites, planning, slots, states, turns
 from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
-from coordinator.engine.following import tell_parent
 from coordinator.engine.jobs import cancel_open
 from coordinator.engine.planning import EVALUATE, intent
+from coordinator.engine.task_ends import tell_parent
 from shared.model.documents import SECOND, Document, Job, Micros, Node, Task
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.writes import Above, Below, In
@@ -184,7 +184,7 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
             over = yield from _sub_job_over(task)
         else:
             job = yield from recall(task.job_id)
-            over = [] if job is None else (yield from composites.ask(task.id, job))
+            over = [] if job is None else (yield from composites.complete_if_done(task.id, job))
         for document in over:
             yield from note("swept_composite", document.id)
         follow += over

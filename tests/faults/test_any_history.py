@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.engine import beats, follow_ups, jobs, progress, runs
+from coordinator.engine import beats, intents, jobs, progress, runs
 from coordinator.engine.flow import Bounds, Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
@@ -105,7 +105,7 @@ def flow_of(message: Message) -> Flow[Any]:
             left = yield from progress.progressed(message)
         case _:
             raise AssertionError(message)
-    yield from follow_ups.follow(left)
+    yield from intents.follow(left)
 
 
 class Slow:
@@ -281,7 +281,7 @@ class History(RuleBasedStateMachine):
             *(await store.overdue(Task, late, 1)),
         ]
         if found:
-            stepper = Stepper(coordinator.conductor, follow_ups.follow([found[-1]]))
+            stepper = Stepper(coordinator.conductor, intents.follow([found[-1]]))
             self.slow.append(Slow(coordinator, stepper, None))
             await self._go_on(self.slow[-1], steps)
 

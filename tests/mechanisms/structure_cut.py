@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.conductor import Conductor
 from coordinator.conductor.outbox import Outbox
-from coordinator.engine import composites, firing, flow, following, jobs, planning, slots, sweeping
+from coordinator.engine import composites, firing, flow, jobs, planning, slots, sweeping, task_ends
 from coordinator.engine.flow import Flow
 from coordinator.store.indexes import INDEXES
 from coordinator.store.sqlite import schema
@@ -83,7 +83,7 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return True
 
-    patch.setattr(following, "_still_wanted", wanted)
+    patch.setattr(task_ends, "_still_wanted", wanted)
     patch.setattr(composites, "withdraw", nothing)
     patch.setattr(jobs, "withdraw", nothing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import follow_ups, runs, slots
+from coordinator.engine import intents, runs, slots
 from coordinator.engine.flow import Insert
 from shared.model.documents import Job, Task
 from tests.unit.engine.hands import Run, Worker
@@ -72,7 +72,7 @@ async def test_a_slot_that_is_handed_over_twice_is_taken_once(world: World) -> N
 async def test_what_was_on_its_way_before_a_restart_moves_nothing(world: World) -> None:
     job_id, worker = await running(world, step("a"), step("b"))
     ended = await applied(world, worker, worker.run_named("a"))
-    slow = Stepper(world.conductor, follow_ups.follow([ended]))
+    slow = Stepper(world.conductor, intents.follow([ended]))
     await slow.until(changes(Job, position=2))
     assert await world.cancel(job_id)
     await world.settle()
@@ -89,7 +89,7 @@ async def test_what_was_on_its_way_before_a_restart_moves_nothing(world: World) 
 async def test_a_next_task_inserted_after_a_cancel_does_not_stay(world: World) -> None:
     job_id, worker = await running(world, step("a"), step("b"))
     ended = await applied(world, worker, worker.run_named("a"))
-    slow = Stepper(world.conductor, follow_ups.follow([ended]))
+    slow = Stepper(world.conductor, intents.follow([ended]))
     await slow.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()
@@ -103,7 +103,7 @@ async def test_a_next_task_inserted_after_a_cancel_does_not_stay(world: World) -
 async def test_an_attempt_inserted_after_a_cancel_does_not_stay(world: World) -> None:
     job_id, worker = await running(world, step("a", retry={"limit": 1}))
     failed = await applied(world, worker, worker.run_named("a"), "no")
-    slow = Stepper(world.conductor, follow_ups.follow([failed]))
+    slow = Stepper(world.conductor, intents.follow([failed]))
     await slow.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()

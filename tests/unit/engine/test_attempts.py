@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import follow_ups, planning, runs, slots, sweeping
+from coordinator.engine import intents, planning, runs, slots, sweeping
 from coordinator.engine.flow import Insert
 from shared.model import language
 from shared.model.documents import SECOND, Task
@@ -148,7 +148,7 @@ async def test_no_attempt_comes_after_its_job_was_cancelled(world: World) -> Non
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
     (failed,) = await world.conductor.carry_out(runs.run_ended(failing))
-    slow = Stepper(world.conductor, follow_ups.follow([failed]))
+    slow = Stepper(world.conductor, intents.follow([failed]))
     await slow.until(changes(Task, open=False))  # the attempt is inserted
     assert await world.cancel(job_id)
     await world.settle()
@@ -168,7 +168,7 @@ async def test_an_attempt_of_before_a_restart_does_not_stay(world: World) -> Non
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
     (failed,) = await world.conductor.carry_out(runs.run_ended(failing))
-    dying = Stepper(world.conductor, follow_ups.follow([failed]))
+    dying = Stepper(world.conductor, intents.follow([failed]))
     await dying.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import follow_ups, jobs, runs
+from coordinator.engine import intents, jobs, runs
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import Job, Task
 from tests.unit.engine.steps import Stepper, changes
@@ -107,7 +107,7 @@ async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
     (task,) = await world.conductor.carry_out(runs.run_ended(end))
-    slow = Stepper(world.conductor, follow_ups.follow([task]))
+    slow = Stepper(world.conductor, intents.follow([task]))
     await slow.until(changes(Job, position=2))  # `b` is inserted
     assert await world.cancel(job_id)
     await world.settle()
@@ -120,7 +120,7 @@ async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
 
 async def test_a_first_task_does_not_come_after_a_cancel(world: World) -> None:
     job_id = await world.submit(step("a"), told=False)
-    slow = Stepper(world.conductor, follow_ups.follow([await world.job(job_id)]))
+    slow = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
     await slow.until(changes(Job, state="SCHEDULED"))
     assert await world.cancel(job_id)
     await world.settle()
@@ -164,14 +164,14 @@ async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_
     job_id = await world.submit(
         {"name": "p", "parallel": {"tasks": [step("a"), step("b")]}}, told=False
     )
-    begin = follow_ups.FOLLOW_UPS[Job, "begin"]
+    begin = intents.FOLLOW_UPS[Job, "begin"]
     job = await world.job(job_id)
     (composite,) = await world.conductor.carry_out(begin(job, job.then[0]))
-    growing = Stepper(world.conductor, follow_ups.follow([composite]))
+    growing = Stepper(world.conductor, intents.follow([composite]))
     await growing.until(lambda effect: isinstance(effect, InsertMany))
     cancelled = await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
     assert cancelled is not None
-    cancelling = Stepper(world.conductor, follow_ups.follow([cancelled]))
+    cancelling = Stepper(world.conductor, intents.follow([cancelled]))
     await cancelling.until(changes(Task, state="CANCELLED"))
     await growing.finish()
     assert {task.state for task in await world.tasks(job_id)} == {"PENDING", "RUNNING"}

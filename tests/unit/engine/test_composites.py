@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import composites, follow_ups
+from coordinator.engine import composites, intents
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import Items, Task
 from tests.unit.engine.steps import Stepper, changes
@@ -298,8 +298,8 @@ async def test_children_inserted_below_a_parent_that_ended_do_not_stay(world: Wo
 
 async def _expanding(world: World, job_id: str) -> tuple[str, Stepper]:
     """Begin a job whose first task is a composite, and return who is about to expand it."""
-    begin = Stepper(world.conductor, follow_ups.FOLLOW_UPS[type(await world.job(job_id)), "begin"](
+    begin = Stepper(world.conductor, intents.FOLLOW_UPS[type(await world.job(job_id)), "begin"](
         await world.job(job_id), (await world.job(job_id)).then[0]
     ))  # fmt: skip
     (composite,) = await begin.finish()
-    return job_id, Stepper(world.conductor, follow_ups.follow([composite]))
+    return job_id, Stepper(world.conductor, intents.follow([composite]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import follow_ups, jobs, runs
+from coordinator.engine import intents, jobs, runs
 from shared.model.documents import Job, Task
 from tests.unit.engine.hands import Run
 from tests.unit.engine.steps import Stepper, changes
@@ -128,7 +128,7 @@ async def test_an_advance_of_before_does_not_move_the_restarted_job(world: World
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
     (done,) = await world.conductor.carry_out(runs.run_ended(end))
-    slow = Stepper(world.conductor, follow_ups.follow([done]))
+    slow = Stepper(world.conductor, intents.follow([done]))
     await slow.until(changes(Job, position=2))
     assert await world.cancel(job_id)
     await world.settle()
@@ -157,7 +157,7 @@ async def test_whoever_restarts_slowly_does_not_move_the_position_back(world: Wo
     await world.cancel(job_id)
     image = await world.conductor.carry_out(jobs.restart(await world.job(job_id)))
     assert image is not None
-    slow = Stepper(world.conductor, follow_ups.follow([image]))
+    slow = Stepper(world.conductor, intents.follow([image]))
     await slow.until(changes(Job, position=1))
     await world.conductor.follow([image])
     assert (await world.job(job_id)).position == 2

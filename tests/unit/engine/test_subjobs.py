@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import composites, follow_ups, jobs
+from coordinator.engine import composites, intents, jobs
 from coordinator.engine.flow import Insert
 from shared.model.documents import Actor, Delivery, Job, Task
 from shared.model.language import Permission
@@ -162,7 +162,7 @@ async def test_a_sub_job_is_not_forgotten_by_whoever_dies_while_cancelling(
     await world.settle()
     child = await child_of(world, job_id)
     assert await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
-    dying = Stepper(world.conductor, follow_ups.follow([await world.job(job_id)]))
+    dying = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
     if where == "task":
         await dying.until(lambda effect: getattr(effect, "kind", None) is Job)
     else:
@@ -179,9 +179,9 @@ async def test_a_sub_job_inserted_below_a_cancelled_task_does_not_stay(world: Wo
     await world.worker()
     job_id = await world.submit(sub(step("a")))
     job = await world.job(job_id)
-    begin = Stepper(world.conductor, follow_ups.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
+    begin = Stepper(world.conductor, intents.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
     (composite,) = await begin.finish()
-    slow = Stepper(world.conductor, follow_ups.follow([composite]))
+    slow = Stepper(world.conductor, intents.follow([composite]))
     await slow.until(lambda e: isinstance(e, Insert) and isinstance(e.document, Job))
     assert await world.cancel(job_id)
     await world.settle()
@@ -197,9 +197,9 @@ async def test_an_end_that_comes_before_the_task_knows_its_sub_job_counts(world:
     await world.worker()
     job_id = await world.submit(sub(step("a", **{"if": "false"})))
     job = await world.job(job_id)
-    begin = Stepper(world.conductor, follow_ups.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
+    begin = Stepper(world.conductor, intents.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
     (composite,) = await begin.finish()
-    slow = Stepper(world.conductor, follow_ups.follow([composite]))
+    slow = Stepper(world.conductor, intents.follow([composite]))
     await slow.until(changes(Task, expanded=True))
     child = await child_of(world, job_id)
     await world.conductor.follow([child])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import composites, follow_ups, jobs, planning, runs, states
+from coordinator.engine import composites, intents, jobs, planning, runs, states
 from coordinator.engine.flow import Flow
 from coordinator.engine.planning import intent
 from coordinator.store.port import Change
@@ -150,7 +150,7 @@ async def test_a_composite_that_nobody_asked_about_is_completed(world: World) ->
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
     (done,) = await world.conductor.carry_out(runs.run_ended(end))
-    dying = Stepper(world.conductor, follow_ups.follow([done]))
+    dying = Stepper(world.conductor, intents.follow([done]))
     await dying.until(changes(Task, open=False))
     await world.store.change(
         Change(kind=Task, id=done.id, set={"open": False}, drop_then=("ended",))
@@ -231,9 +231,9 @@ async def test_one_poisoned_intent_keeps_no_other_from_its_turn(
     await world.store.change(
         Change(kind=Job, id=poison, add_then=(intent("hook", 1),), drop_then=("begin",))
     )
-    table: dict[tuple[type[Document], str], follow_ups.FollowUp] = dict(follow_ups.FOLLOW_UPS)
+    table: dict[tuple[type[Document], str], intents.FollowUp] = dict(intents.FOLLOW_UPS)
     table[Job, "hook"] = poisoned
-    monkeypatch.setattr(follow_ups, "FOLLOW_UPS", table)
+    monkeypatch.setattr(intents, "FOLLOW_UPS", table)
     world.clock.advance(10)
     await world.sweep()
     assert await world.state(other) == "SCHEDULED"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from coordinator.engine import composites, following, hooks, jobs, turns
+from coordinator.engine import composites, hooks, jobs, task_ends, turns
 from coordinator.engine.flow import Flow, note
 from coordinator.engine.planning import (
     ABANDON,
@@ -28,7 +28,7 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
     (Job, HOOK): hooks.deliver,
     (Task, EVALUATE): turns.evaluate,
     (Task, EXPAND): composites.expand,
-    (Task, ENDED): following.task_ended,
+    (Task, ENDED): task_ends.task_ended,
     (Task, HOOK): hooks.deliver,
     (Task, ABANDON): jobs.abandon,
 }

@@ -87,7 +87,7 @@ def _child_ended(job: Job, task: Task) -> Flow[list[Document]]:
             follow += yield from composites.end_composite(parent, task.state, task.error)
     yield from change(Task, task.id, {}, {"open": False})
     follow += yield from slots.hand_over(task)
-    follow += yield from composites.ask(task.parent_id, job)
+    follow += yield from composites.complete_if_done(task.parent_id, job)
     yield from later(Task, task.id, {}, {}, drop=(ENDED,))
     return follow
 
