@@ -76,21 +76,28 @@ class Keepers:
 
     async def begin(self, order: LocalOrder) -> LocalProcess:
         """Have a process started. Raises RuntimeUnavailable."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            try:
+                keeper = await self._started(order, writer)
+            except BaseException:
+                os.close(reader)
+                raise
+            finally:
+                os.close(writer)
+        except OSError as error:
+            raise RuntimeUnavailable(f"cannot start local processes: {error}") from None
+        return LocalProcess(keeper, reader, self._idle.append)
+
+    async def _started(self, order: LocalOrder, output: int) -> socket.socket:
+        """Have an order carried out, its output going to `output`; return the socket of its keeper."""
         request = os.memfd_create("request", os.MFD_CLOEXEC)
         try:
             os.write(request, msgspec.json.encode(order))
             os.lseek(request, 0, os.SEEK_SET)
-            keeper = await self._ordered([request, writer])
-        except BaseException as error:
-            os.close(reader)
-            if isinstance(error, OSError):
-                raise RuntimeUnavailable(f"cannot start local processes: {error}") from None
-            raise
+            return await self._ordered([request, output])
         finally:
-            os.close(writer)
             os.close(request)
-        return LocalProcess(keeper, reader, self._idle.append)
 
     async def _ordered(self, order: list[int]) -> socket.socket:
         """Give an order to a keeper, and return that one's socket."""
