@@ -60,25 +60,20 @@ class Session:
     @classmethod
     async def open(cls, url: URL, declarations: Declarations) -> Session:
         """Connect. Raises `Interrupted` and `TimeoutError`."""
-        session: Session | None = None
+        connection = aio_pika.Connection(url)
+        connection.kwargs["transport_factory"] = CorkedTransport()
         try:
             with interruptible():
-                connection = aio_pika.Connection(url)
-                connection.kwargs["transport_factory"] = CorkedTransport()
                 await connection.connect(timeout=PATIENCE)
-                session = cls(connection, declarations)
+                return cls(connection, declarations)
         except BaseException:
-            # Cancelled in the moment it was had.
-            if session is not None:
-                await session.close()
+            # Cancelled in the moment it was had, or never had.
+            await _close(connection)
             raise
-        return session
 
     async def close(self) -> None:
         """Close the connection with all of its channels."""
-        with contextlib.suppress(Exception), interruptible():
-            async with asyncio.timeout(_CLOSING):
-                await self._outer.close()
+        await _close(self._outer)
         self.lost.set()
 
     async def unblocked(self) -> None:
@@ -148,6 +143,17 @@ class Session:
         if queue not in self._declared:
             await self._declarations.declare(channel, queue, self.version)
             self._declared.add(queue)
+
+
+async def _close(connection: aio_pika.Connection) -> None:
+    for _ in range(2):
+        with contextlib.suppress(Exception), interruptible():
+            async with asyncio.timeout(_CLOSING):
+                await connection.close()
+        # One that failed to say goodbye has let go of its transport, and is closed by the second call. Left as it
+        # is, the driver would begin to close it when the garbage is collected, where no loop may run.
+        if connection.is_closed:
+            return
 
 
 async def close_channel(channel: AbstractChannel) -> None:

@@ -6,9 +6,13 @@ import asyncio
 import time
 from typing import Any
 
+import aio_pika
 import pytest
+from yarl import URL
 
 from shared.broker.rabbitmq import RabbitMQBroker
+from shared.broker.rabbitmq.declarations import Declarations
+from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.messages import COMPLETED
 from tests.integration.rabbitmq.conftest import Brokers
@@ -110,3 +114,33 @@ async def test_two_brokers_of_one_name_start_at_once(
 
 async def _never(_: object) -> None:
     raise AssertionError("nothing was published")
+
+
+async def test_a_connection_that_cannot_say_goodbye_is_closed(
+    rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the driver begins to close it when the garbage is collected, and nobody awaits that."""
+    made: list[aio_pika.Connection] = []
+
+    async def gone(_transport: object, _error: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(
+        aio_pika.Connection, "__init__", _noting(aio_pika.Connection.__init__, made)
+    )
+    session = await Session.open(URL(rabbitmq_vhost.url), Declarations("classic", 60.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(made[0].transport), "close", gone)
+        transport = made[0].transport
+        await session.close()
+    assert made[0].is_closed
+    assert transport is not None
+    await transport.close(None)
+
+
+def _noting(init: Any, made: list[aio_pika.Connection]) -> Any:
+    def noted(connection: aio_pika.Connection, *args: Any, **options: Any) -> None:
+        init(connection, *args, **options)
+        made.append(connection)
+
+    return noted
