@@ -105,11 +105,19 @@ class Session:
 
         A call that fails takes that channel with it; the next one gets another. Raises
         `Interrupted`, `TimeoutError` past 10 s, and the errors of ours that `call` raises."""
-        async with self._lock, asyncio.timeout(PATIENCE):
-            if self._control is None or self._control.is_closed:
-                self._control = await self.channel(confirms=False)
-            with interruptible():
-                return await call(self._control)
+        async with self._lock:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    if self._control is None or self._control.is_closed:
+                        self._control = await self.channel(confirms=False)
+                    with interruptible():
+                        return await call(self._control)
+            except BaseException:
+                # One that did not answer may answer the next call with what this one asked for.
+                channel, self._control = self._control, None
+                if channel is not None and not channel.is_closed:
+                    await close_channel(channel)
+                raise
 
     async def declare(self, queue: str) -> None:
         """Declare `queue` unless that was done. Raises `QueueMismatch` and as `ask` does."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from aiormq.channel import Channel
 from yarl import URL
 
 from shared.broker.rabbitmq import RabbitMQBroker
@@ -114,6 +115,29 @@ async def test_two_brokers_of_one_name_start_at_once(
 
 async def _never(_: object) -> None:
     raise AssertionError("nothing was published")
+
+
+async def test_a_question_without_an_answer_takes_its_channel_with_it(
+    rabbitmq_vhost: Vhost,
+) -> None:
+    session = await Session.open(URL(rabbitmq_vhost.url), Declarations("classic", 60.0))
+    asked: list[Channel] = []
+
+    async def silent(channel: Channel) -> None:
+        asked.append(channel)
+        await asyncio.Event().wait()
+
+    async def answered(channel: Channel) -> None:
+        asked.append(channel)
+
+    with pytest.raises(TimeoutError):
+        await within(session.ask(silent), 0.2)
+    await session.ask(answered)
+    await session.ask(answered)
+    await session.close()
+    assert asked[0].is_closed
+    assert asked[1] is not asked[0]
+    assert asked[2] is asked[1]
 
 
 async def test_a_connection_that_cannot_say_goodbye_is_closed(
