@@ -393,10 +393,16 @@ def test_a_restart_in_the_middle_of_nested_composites_runs_each_anew(
         task("true", name="quick"), task(f"until [ -e {gate} ]; do sleep 0.05; done", name="slow")
     )
     job_id = shell.submit(job(each("1..3", subjob(inner))))
-    wait_for(lambda: len(running_below(shell, job_id)) == 3, 30, "three running")
+
+    def slow_running() -> set[str]:
+        return {ran["id"] for ran in running_below(shell, job_id) if ran["name"] == "slow"}
+
+    wait_for(lambda: len(slow_running()) == 3, 30, "three running")
+    first = slow_running()
     assert shell.call("PUT", f"/jobs/{job_id}/cancel")[0] == 200
     assert shell.call("PUT", f"/jobs/{job_id}/restart")[0] == 200
-    wait_for(lambda: len(running_below(shell, job_id)) == 3, 30, "three running again")
+    # What ran before is cancelled right after the answers: the gate must stay shut until it is.
+    wait_for(lambda: len(slow_running() - first) == len(slow_running()) == 3, 30, "three anew")
     gate.touch()
     done = shell.wait_job(job_id)
     assert done["state"] == "COMPLETED"
