@@ -52,19 +52,20 @@ def emptied(folder: Path) -> bool:
     That is where anything in it, its working directory included, is not as it was made but for the
     contents of the files: more than was made, less, another's, or reachable by another name.
     """
+    workdir = folder / WORKDIR
     try:
-        workdir = folder / WORKDIR
-        return (
+        same = (
             _names(folder) - {SCRIPT} == {OUTPUT, PROGRESS, WORKDIR}
             and _is_made(folder.lstat(), stat.S_IFDIR)
             and _is_made(workdir.lstat(), stat.S_IFDIR)
             and not _names(workdir)
             and _empty(folder / OUTPUT)
             and _empty(folder / PROGRESS)
-            and _without_script(folder)
         )
+        (folder / SCRIPT).unlink(missing_ok=True)
     except OSError:
         return False
+    return same
 
 
 def _names(folder: Path) -> set[str]:
@@ -90,11 +91,6 @@ def _empty(path: Path) -> bool:
         return True
     finally:
         os.close(file)
-
-
-def _without_script(folder: Path) -> bool:
-    (folder / SCRIPT).unlink(missing_ok=True)
-    return True
 
 
 def write_file(path: Path, contents: bytes, mode: int) -> None:
