@@ -6,46 +6,46 @@ help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 setup: ## Make .venv/ with everything in it, the haulier command too
-	@deploy/setup
+	@tools/setup
 
 demo: setup ## Run a job on this machine, start to end
-	@deploy/demo
+	@tools/demo
 
 run: setup ## Serve on this machine until Ctrl-C
 	@.venv/bin/haulier run standalone
 
 test: setup ## Start every service and run every test (ARGS='-k word' for some)
-	@deploy/services run -- .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
+	@tools/services run -- .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: setup ## Run the unit tests: no services, under a minute
 	@.venv/bin/pytest tests/unit -n 2 -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
 
 lint: setup ## Check style, types and which room imports which
-	@deploy/lint
+	@tools/lint
 
 format: setup ## Put the code into shape
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
 
 bench: setup ## Measure beside the bare engine's and drivers' own speed
-	@deploy/services run docker rabbitmq mongodb -- .venv/bin/python -m bench $(ARGS)
+	@tools/services run docker rabbitmq mongodb -- .venv/bin/python -m bench $(ARGS)
 
 docs: setup ## Generate the reference pages from the code
 	@.venv/bin/python -m docs $(ARGS)
 
 chaos: setup ## Break things for 30 minutes while jobs run, and audit what became of them
-	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos/test_chaos.py -k campaign $(ARGS)
+	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} tools/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos/test_chaos.py -k campaign $(ARGS)
 
 promises: setup ## Run every test of a promise, those that take minutes too
-	@HAULIER_LONG=1 deploy/services run docker rabbitmq mongodb -- .venv/bin/pytest tests/chaos/test_promises.py tests/acceptance/test_cluster_faults.py $(ARGS)
+	@HAULIER_LONG=1 tools/services run docker rabbitmq mongodb -- .venv/bin/pytest tests/chaos/test_promises.py tests/acceptance/test_cluster_faults.py $(ARGS)
 
 images: setup ## Have the container images that tests and examples name
-	@deploy/images
+	@tools/images
 
 services: setup ## Start the real services, to stay until services-stop
-	@deploy/services start
+	@tools/services start
 
 services-stop: ## Stop them, leaving nothing
-	@deploy/services stop
+	@tools/services stop
 
 clean: ## Remove all that was made here
-	@deploy/clean
+	@tools/clean

@@ -29,7 +29,7 @@ NEEDED = 0.4
 AMQP, MANAGEMENT, MONGODB = (
     f"HAULIER_TEST_{name}_URL" for name in ("RABBITMQ", "RABBITMQ_MANAGEMENT", "MONGODB")
 )
-"""Variables that `deploy/services` sets."""
+"""Variables that `tools/services` sets."""
 JOBS, TASKS = 100, 10
 WORKERS, SLOTS = 2, 32
 """Together as many tasks at once as the floor has."""

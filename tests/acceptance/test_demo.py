@@ -19,7 +19,7 @@ NO_ENGINE = "unix:///nothing-is-here.sock"
 def demo(*arguments: str | Path, host: str) -> subprocess.CompletedProcess[str]:
     """Run it with this engine; its output and errors in one text."""
     return subprocess.run(
-        [ROOT / "deploy" / "demo", *arguments],
+        [ROOT / "tools" / "demo", *arguments],
         env={**os.environ, "DOCKER_HOST": host},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""`deploy/services` as scripts and people use it: a command among services."""
+"""`tools/services` as scripts and people use it: a command among services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from devservices import commands
 from devservices.places import ROOT
 from devservices.processes import ServiceError
 
-COMMAND = ROOT / "deploy" / "services"
+COMMAND = ROOT / "tools" / "services"
 
 
 class Pretended:

@@ -28,7 +28,7 @@ PAGES = sorted(
         *(page for page in DOCS.rglob("*.md") if not page.is_relative_to(GENERATED)),
     ]
 )
-ROOMS = "coordinator|worker|shared|haulier|deploy|tests|examples|bench"
+ROOMS = "coordinator|worker|shared|haulier|deploy|tools|tests|examples|bench"
 
 _FENCE = re.compile(r"^\s*```(\w*)\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -148,7 +148,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 def variables_of_scripts() -> set[str]:
     """What the scripts and tests read from the environment for themselves."""
-    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")]
+    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
     return {name for file in sources for name in _VARIABLE.findall(file.read_text())}
 
 

@@ -1,4 +1,4 @@
-"""The `deploy/images` command: container images, pulled where that works, else made here.
+"""The `tools/images` command: container images, pulled where that works, else made here.
 
 A stand-in holds what the machine itself has: a static busybox under all its names (or the shell and
 the usual small programs with their libraries), for the names that people expect bash in also bash.
@@ -37,7 +37,7 @@ PULL_SECONDS = 120
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Have each named image; the exit code is 1 where one can't be had."""
-    parser = argparse.ArgumentParser(prog="deploy/images", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/images", description=__doc__)
     parser.add_argument("images", nargs="*", default=[], help=f"the usual: {', '.join(USUAL)}")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what goes wrong")
     chosen = parser.parse_args(arguments)

@@ -1,5 +1,5 @@
 """Real services for tests and demos: a Docker engine, RabbitMQ, MongoDB, a registry, Podman.
 
-The `deploy/services` command starts them on free ports with all their data under `.services/`,
+The `tools/services` command starts them on free ports with all their data under `.services/`,
 and stops them leaving nothing. One module per service; `commands.py` is the way in.
 """

@@ -1,4 +1,4 @@
-"""The `deploy/demo [FILE]` command: one job on a Haulier of its own, from first line to last.
+"""The `tools/demo [FILE]` command: one job on a Haulier of its own, from first line to last.
 
 Everything is on a free port and in a temporary folder, and is gone afterwards. The exit code is 0
 where the job completed.
@@ -33,7 +33,7 @@ STOP_SECONDS = 30.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve, submit, follow, stop."""
-    parser = argparse.ArgumentParser(prog="deploy/demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/demo", description=__doc__)
     parser.add_argument("job", nargs="?", type=Path, default=JOB, help="a job file; %(default)s")
     job: Path = parser.parse_args(arguments).job
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

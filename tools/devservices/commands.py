@@ -1,4 +1,4 @@
-"""The `deploy/services` command: start, stop, status, env, and run: a command among services.
+"""The `tools/services` command: start, stop, status, env, and run: a command among services.
 
 `run [SERVICE ...] -- COMMAND` starts what does not answer, runs the command with the addresses in
 its environment, stops what it started, and exits as the command did. Where a service can't be had,
@@ -29,7 +29,7 @@ SERVICES: dict[str, Service] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 1 where a service can't be had."""
-    parser = argparse.ArgumentParser(prog="deploy/services", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/services", description=__doc__)
     parser.add_argument("action", choices=[*ACTIONS, "run"])
     known = f"of {', '.join(SERVICES)}; all where none is named"
     parser.add_argument("services", nargs="*", metavar="SERVICE", help=known)
