@@ -13,26 +13,26 @@ from prometheus_client import CollectorRegistry
 from coordinator.api.app import create_app
 from coordinator.api.server import ApiRunner
 from coordinator.commands import Commands
-from coordinator.conductor import Conductor
-from coordinator.conductor.figures import NotedFigures
+from coordinator.consumers import Intake
+from coordinator.due.coordinator_beats import Beating
+from coordinator.due.progress_rollup import Growth
+from coordinator.due.pulse_probes import Probes
+from coordinator.due.retention import Retention
+from coordinator.due.schedules import Schedules
+from coordinator.due.sweeper import Sweeper
+from coordinator.due.webhooks import Webhooks
+from coordinator.effects import Conductor
+from coordinator.effects.noted_metrics import NotedFigures
 from coordinator.engine import pulse
 from coordinator.engine.flow import Bounds
-from coordinator.intake import Intake
 from coordinator.store.port import Store
-from coordinator.timers.beating import Beating
-from coordinator.timers.growth import Growth
-from coordinator.timers.probes import Probes
-from coordinator.timers.retention import Retention
-from coordinator.timers.schedules import Schedules
-from coordinator.timers.sweeper import Sweeper
-from coordinator.timers.webhooks import Webhooks
-from shared.broker import configured
+from shared.broker import from_config
 from shared.broker.port import Broker
 from shared.config import Config, parse_address
 from shared.encryption import Vault, vault_of
 from shared.ids import node_id
 from shared.model.documents import SECOND
-from shared.model.sealing import MessageCodec
+from shared.model.message_codec import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 
@@ -158,7 +158,7 @@ async def run(config: Config) -> int:
     async with AsyncExitStack() as stack:
         store = make_store(config, vault)
         stack.push_async_callback(store.close)
-        broker = configured.rabbitmq(config, f"coordinator {config.coordinator.name}")
+        broker = from_config.rabbitmq(config, f"coordinator {config.coordinator.name}")
         stack.push_async_callback(broker.close)
         for begin in (store.start, broker.start):
             if not await stop.lets(begin()):

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 import structlog
 
-from coordinator.conductor import Conductor
-from coordinator.engine import firing, jobs, planning, states
+from coordinator.effects import Conductor
+from coordinator.engine import job_lifecycle, new_documents, schedule_firings, states
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
 from shared.model.documents import GUEST, Actor, Job, Node, Role, Schedule, User
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import JOBS, Drain, JobChanged, StateChanged
-from shared.model.sealing import MessageCodec
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +61,10 @@ class Commands:
         self, definition: language.Job, actor: Actor, key: str | None, body_hash: str | None
     ) -> Job:
         id = new_id() if key is None else derived_id("idempotency", actor.id, key)
-        job = planning.new_job(
+        job = new_documents.new_job(
             definition, id, self._store.now(), created_by=actor, body_hash=body_hash
         )
-        return jobs.submitted(job)
+        return job_lifecycle.submitted(job)
 
     async def _first_of(self, job: Job) -> Job:
         first = await self._store.get(Job, job.id)
@@ -99,14 +99,14 @@ class Commands:
 
     async def cancel(self, job: Job) -> None:
         """Store that a job is cancelled; what runs is stopped right after."""
-        image = await self._conductor.carry_out(jobs.cancel(job))
+        image = await self._conductor.carry_out(job_lifecycle.cancel(job))
         if image is None:
             raise NotAllowed("job is not running")
         self._conductor.follow_soon([image])
 
     async def restart(self, job: Job) -> None:
         """Store that a job goes on."""
-        image = await self._conductor.carry_out(jobs.restart(job))
+        image = await self._conductor.carry_out(job_lifecycle.restart(job))
         if image is None:
             present = await self._store.get(Job, job.id)
             state = present.state if present is not None else job.state
@@ -194,7 +194,7 @@ class Commands:
             created_by=actor,
             permissions=list(definition.permissions),
         )
-        schedule.next_at = firing.next_firing(schedule, at)
+        schedule.next_at = schedule_firings.next_firing(schedule, at)
         return schedule
 
     async def pause_schedule(self, schedule: Schedule) -> None:
@@ -205,7 +205,10 @@ class Commands:
 
     async def resume_schedule(self, schedule: Schedule) -> None:
         """Resume a schedule; firings missed meanwhile are not made up."""
-        fields = {"state": "ACTIVE", "next_at": firing.next_firing(schedule, self._store.now())}
+        fields = {
+            "state": "ACTIVE",
+            "next_at": schedule_firings.next_firing(schedule, self._store.now()),
+        }
         if await self._move_schedule(schedule, "PAUSED", fields) is None:
             raise NotAllowed("scheduled job is not paused")
 

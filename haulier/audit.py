@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from coordinator.engine import planning, states
+from coordinator.engine import new_documents, states
 from coordinator.store.port import Above, Below, In, Store
 from shared.broker.port import QueueInfo
 from shared.model.documents import SECOND, Delivery, Document, Job, Micros, Node, Task
@@ -27,7 +27,7 @@ LIMIT = 10_000
 LIGHT = ("definition", "evaluated", "scope", "result")
 """Fields of a task that no question here needs."""
 
-COMPOSITES = In((planning.PARALLEL, planning.EACH, planning.SUBJOB))
+COMPOSITES = In((new_documents.PARALLEL, new_documents.EACH, new_documents.SUBJOB))
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -98,7 +98,7 @@ async def _waiting(store: Store, before: Micros) -> list[Finding]:
 
 async def _running(store: Store, before: Micros) -> list[Finding]:
     """Runs on nodes that are gone."""
-    where = {"state": states.RUNNING, "kind": planning.CONTAINER}
+    where = {"state": states.RUNNING, "kind": new_documents.CONTAINER}
     tasks = await store.find(Task, where, limit=LIMIT, without=LIGHT)
     nodes = {node.id: node for node in await _nodes_of(store, tasks)}
     found = []
@@ -132,7 +132,7 @@ async def _composites(store: Store, before: Micros) -> list[Finding]:
 
 
 async def _below_is_open(store: Store, task: Task) -> bool:
-    if task.kind != planning.SUBJOB:
+    if task.kind != new_documents.SUBJOB:
         return await _has_open(store, {"parent_id": task.id})
     job = await store.get(Job, task.subjob_id) if task.subjob_id else None
     return job is None or job.state in states.JOB_ACTIVE or bool(job.then)

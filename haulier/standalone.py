@@ -10,15 +10,15 @@ from pathlib import Path
 import structlog
 
 from coordinator.app import Coordinator
-from coordinator.engine import sweeping
+from coordinator.engine import repairs
 from coordinator.engine.beats import WORKER
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
-from shared.broker import configured
+from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
 from shared.model.documents import Node
-from shared.model.sealing import MessageCodec
+from shared.model.message_codec import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 from worker.app import Worker
@@ -35,7 +35,7 @@ async def run(config: Config) -> int:
         store = SqliteStore(Path(config.datastore.sqlite.path), vault)
         stack.push_async_callback(store.close)
         await store.start()
-        broker = configured.memory(config)
+        broker = from_config.memory(config)
         stack.push_async_callback(broker.close)
         await broker.start()
         coordinator = Coordinator(config, store, broker, codec)
@@ -94,5 +94,5 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
 
 async def take_up(coordinator: Coordinator) -> None:
     """Go on where an earlier process was: its runs are lost, its queues are filled again."""
-    await coordinator.conductor.handle(sweeping.void_leases())
-    await coordinator.conductor.handle(sweeping.send_all_again())
+    await coordinator.conductor.handle(repairs.void_leases())
+    await coordinator.conductor.handle(repairs.send_all_again())

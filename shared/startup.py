@@ -15,7 +15,7 @@ from shared.config.flags import Role, parse_flags
 from shared.config.load import load
 from shared.config.tree import Config
 from shared.errors import HaulierError
-from shared.telemetry import configure_logging
+from shared.process_log import configure_logging
 from shared.tracing import tracing
 
 CAN_NOT_START: Final = 2

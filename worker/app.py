@@ -7,12 +7,12 @@ from pathlib import Path
 
 import structlog
 
-from shared.broker import configured
+from shared.broker import from_config
 from shared.broker.port import Broker
 from shared.config import Config
 from shared.encryption import vault_of
 from shared.ids import node_id
-from shared.model.sealing import MessageCodec
+from shared.model.message_codec import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 from worker.daemon import Daemon, Settings
@@ -84,7 +84,7 @@ async def run(config: Config) -> int:
     stop = StopSignal()
     codec = MessageCodec(vault_of(config.encryption.key, config.encryption.old_keys))
     async with AsyncExitStack() as stack:
-        broker = configured.rabbitmq(config, f"worker {config.worker.name}")
+        broker = from_config.rabbitmq(config, f"worker {config.worker.name}")
         stack.push_async_callback(broker.close)
         worker = Worker(config, broker, codec)
         stack.push_async_callback(worker.close)

@@ -16,6 +16,7 @@ import structlog
 from shared.broker.port import Broker, Delivery, Slot, Subscription
 from shared.errors import HaulierError, RuntimeUnavailable, Unreadable
 from shared.model.documents import SECOND
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
     Beat,
     BeatFirst,
@@ -32,13 +33,12 @@ from shared.model.messages import (
     WhoIsDead,
     node_queue,
 )
-from shared.model.sealing import MessageCodec
-from worker.post import Post
-from worker.roster import ASKED, ENDED, RUNNING, Roster
-from worker.running import DRAINED
+from worker.context import Workshop
+from worker.granted_run import DRAINED
+from worker.run_registry import ASKED, ENDED, RUNNING, Roster
 from worker.runtime.port import Runtime
-from worker.slot_work import SlotWorker
-from worker.workshop import Workshop
+from worker.sender import Post
+from worker.slot import SlotWorker
 
 log = structlog.get_logger(__name__)
 

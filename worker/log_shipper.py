@@ -9,8 +9,8 @@ import asyncio
 from pathlib import Path
 
 from shared.model.messages import LogWritten
-from worker.lines import Lines
-from worker.post import Post
+from worker.line_parts import Lines
+from worker.sender import Post
 from worker.spool import Spool
 
 FLUSH_AFTER = 0.4

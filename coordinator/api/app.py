@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry
 
 from coordinator.api import (
-    docs,
+    api_docs,
     events,
     health,
     jobs,
@@ -54,7 +54,7 @@ ROUTES: Final[tuple[Route, ...]] = tuple(
             metrics,
             scheduled_jobs,
             users,
-            docs,
+            api_docs,
         )
     )
 )
@@ -77,7 +77,7 @@ def create_app(
     app[API] = Api(store, broker, commands, config, version)
     app[METERS] = Meters(registry or CollectorRegistry())
     routes = served(config.coordinator.api)
-    app[docs.OPENAPI] = openapi(routes, version)
+    app[api_docs.OPENAPI] = openapi(routes, version)
     add_routes(app, routes)
     app.middlewares.extend(_middlewares(app, config))
     app.on_response_prepare.extend([note_begun, harden])

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from coordinator.api.access import may_see
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.listening import listening
-from coordinator.api.reading import redactor
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
+from coordinator.api.state_changes import listening
+from coordinator.api.view_data import redactor
+from coordinator.api.visibility import may_see
 from coordinator.store.port import Viewer
 from shared.errors import StoreUnavailable
 from shared.model.documents import Job

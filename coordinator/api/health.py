@@ -8,8 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.answers import answer
 from coordinator.api.context import api_of
+from coordinator.api.responses import answer
 from coordinator.api.routes import Route
 from shared.errors import HaulierError
 from shared.model.views import View

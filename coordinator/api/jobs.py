@@ -6,11 +6,12 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.access import job_in_path
-from coordinator.api.answers import OK, PageView, Problem, StatusView, answer, page_of
 from coordinator.api.context import api_of, caller
-from coordinator.api.query import Question, paging, question
-from coordinator.api.reading import (
+from coordinator.api.query_params import Question, paging, question
+from coordinator.api.responses import OK, PageView, Problem, StatusView, answer, page_of
+from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
+from coordinator.api.submissions import JSON, YAML, submit_job
+from coordinator.api.view_data import (
     MAX_EXECUTION,
     in_order,
     redactor,
@@ -18,8 +19,7 @@ from coordinator.api.reading import (
     task_views,
     whole_job,
 )
-from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
-from coordinator.api.submissions import JSON, YAML, submit_job
+from coordinator.api.visibility import job_in_path
 from shared.model import language
 from shared.model.documents import Task
 from shared.model.views import JobSummary, JobView, TaskView

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from coordinator.api.context import Api
-from coordinator.api.reading import stored_parts
+from coordinator.api.view_data import stored_parts
 from shared.model.documents import SECOND, Job, LogPart, Micros, Pulse, Task
 from shared.model.messages import LOGS
-from shared.model.writes import Above, Where
+from shared.model.queries import Above, Where
 
 PATIENCE: Final = 30.0
 """Seconds that missing parts are waited for, once all logs sent before the end were handled."""

@@ -8,18 +8,18 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from coordinator.api.access import job_in_path, task_in_path
-from coordinator.api.answers import PageView, Problem, answer, page_of
 from coordinator.api.context import Api, api_of
 from coordinator.api.log_cursor import read_cursor
 from coordinator.api.log_follower import Follower, Line
 from coordinator.api.log_parts import await_parts, counted, recently_ended, whole_log
-from coordinator.api.query import Paging, paging
+from coordinator.api.query_params import Paging, paging
+from coordinator.api.responses import PageView, Problem, answer, page_of
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
+from coordinator.api.visibility import job_in_path, task_in_path
 from shared.model.documents import Job, LogPart, Task
+from shared.model.queries import Where
 from shared.model.views import LogPartView, log_part_view
-from shared.model.writes import Where
 
 SIZE: Final = 25
 MAX_SIZE: Final = 100

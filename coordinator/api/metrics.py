@@ -10,14 +10,14 @@ from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from coordinator.api.answers import answer
 from coordinator.api.context import Api, api_of
 from coordinator.api.nodes import present_nodes
+from coordinator.api.responses import answer
 from coordinator.api.routes import Handler, Media, Route, route_of
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Job, Task
 from shared.model.views import MetricsView
-from shared.model.views.plant import JobFigures, NodeFigures, TaskFigures
+from shared.model.views.nodes_users import JobFigures, NodeFigures, TaskFigures
 
 _ONLINE: Final = ("UP", "DRAINING")
 _TEXT: Final = ("application/openmetrics-text", "text/plain")

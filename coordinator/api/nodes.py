@@ -6,13 +6,13 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.answers import OK, StatusView, answer
 from coordinator.api.context import Api, api_of
-from coordinator.api.query import path_id
+from coordinator.api.query_params import path_id
+from coordinator.api.responses import OK, StatusView, answer
 from coordinator.api.routes import Route
 from shared.model.documents import SECOND, Node
+from shared.model.queries import Above
 from shared.model.views import NodeView, node_view
-from shared.model.writes import Above
 
 HEARD_OF: Final = 5 * 60
 """Seconds after which a node that was not heard of is no longer listed."""

@@ -6,12 +6,12 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.access import check_permissions, may_see, schedule_in_path
-from coordinator.api.answers import OK, PageView, StatusView, answer, page_of
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.query import Paging, flag, paging
+from coordinator.api.query_params import Paging, flag, paging
+from coordinator.api.responses import OK, PageView, StatusView, answer, page_of
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
 from coordinator.api.submissions import JSON, YAML, read_submission
+from coordinator.api.visibility import check_permissions, may_see, schedule_in_path
 from shared.model import language
 from shared.model.documents import Schedule
 from shared.model.views import ScheduleView, redactor_of, schedule_view

@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.web_protocol import RequestHandler
 
-from coordinator.api.answers import refusal
 from coordinator.api.middleware.errors import http_error
+from coordinator.api.responses import refusal
 
 log = structlog.get_logger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from coordinator.api.access import check_permissions
-from coordinator.api.answers import Problem, answer
-from coordinator.api.bodies import read_body
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.query import flag
-from coordinator.api.reading import summary, whole_job
+from coordinator.api.query_params import flag
+from coordinator.api.request_body import read_body
+from coordinator.api.responses import Problem, answer
+from coordinator.api.view_data import summary, whole_job
+from coordinator.api.visibility import check_permissions
 from shared.durations import duration_seconds
 from shared.errors import NotFound
 from shared.model import language

@@ -6,11 +6,11 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.access import task_in_path
-from coordinator.api.answers import answer
 from coordinator.api.context import api_of
-from coordinator.api.reading import redactor, task_views
+from coordinator.api.responses import answer
 from coordinator.api.routes import Route
+from coordinator.api.view_data import redactor, task_views
+from coordinator.api.visibility import task_in_path
 from shared.model.views import TaskView
 
 

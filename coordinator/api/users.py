@@ -9,20 +9,20 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from coordinator.api.access import require_admin
-from coordinator.api.answers import OK, Problem, StatusView, answer
-from coordinator.api.bodies import read_json
 from coordinator.api.context import Api, api_of
 from coordinator.api.middleware.auth import ADMIN
 from coordinator.api.passwords import LONGEST, hash_password
-from coordinator.api.query import path_id
+from coordinator.api.query_params import path_id
+from coordinator.api.request_body import read_json
+from coordinator.api.responses import OK, Problem, StatusView, answer
 from coordinator.api.routes import Body, Route
+from coordinator.api.visibility import require_admin
 from coordinator.store.port import SlotTaken
 from shared.errors import NotAllowed, NotFound
 from shared.ids import derived_id
 from shared.model.documents import GUEST, Role, User
+from shared.model.queries import Change
 from shared.model.views import RoleView, UserView, role_view, user_view
-from shared.model.writes import Change
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import runs, states
+from coordinator.engine import states, task_runs
 from coordinator.engine.flow import (
     Flow,
     Started,
@@ -34,7 +34,7 @@ from shared.model.messages import (
     Stop,
     node_queue,
 )
-from shared.model.writes import Below, In
+from shared.model.queries import Below, In
 
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
@@ -133,7 +133,7 @@ def _missing(task: Task) -> Flow[list[Document]]:
     whole = yield from get(Task, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
-    return (yield from runs.back_to_pending(whole, "", costs=True))
+    return (yield from task_runs.back_to_pending(whole, "", costs=True))
 
 
 def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
@@ -161,8 +161,8 @@ def _not_granted(node: Node, listed: Sequence[Held]) -> Flow[None]:
     tasks = {task.id: task for task in found}
     for held in listed:
         task = tasks.get(held.task_id)
-        if task is not None and runs.may_count(task, held.nonce):
-            task = yield from runs.counting(held.task_id, held.nonce, node)
+        if task is not None and task_runs.may_count(task, held.nonce):
+            task = yield from task_runs.counting(held.task_id, held.nonce, node)
         else:
             task = None
         yield from _answer(node, held, counts=task is not None)
@@ -192,5 +192,5 @@ def lose_runs(node: Node) -> Flow[list[Document]]:
     follow: list[Document] = []
     where = {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)}
     for task in (yield from find(Task, where)):
-        follow += yield from runs.back_to_pending(task, runs.LOST_BY_LEASE, costs=True)
+        follow += yield from task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
     return follow

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import evaluation, planning, slots, states, turns
+from coordinator.engine import evaluation, new_documents, slots, states, task_start
 from coordinator.engine.flow import (
     Flow,
     Started,
@@ -20,15 +20,15 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.hooks import JOB_STATE, TASK_STATE, state_hook
-from coordinator.engine.planning import ABANDON, ENDED, EXPAND, intent
+from coordinator.engine.new_documents import ABANDON, ENDED, EXPAND, intent
+from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
 from shared.model.documents import Document, Intent, Items, Job, Micros, Task
+from shared.model.queries import Above, Below, In
 from shared.model.rendering import render_subjob
 from shared.model.views.redacting import secrets_of
-from shared.model.writes import Above, Below, In
 
 BATCH = 200
 """Children inserted by one bulk write."""
@@ -48,9 +48,9 @@ def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     window = (yield from bounds()).job_window
     yield Started(job.id, task.started_at or 0)
     match task.kind:
-        case planning.PARALLEL:
+        case new_documents.PARALLEL:
             return (yield from _expand_parallel(job, task, window))
-        case planning.EACH:
+        case new_documents.EACH:
             return (yield from _expand_each(job, task, window))
         case _:
             return (yield from _expand_subjob(job, task))
@@ -64,7 +64,7 @@ def _expand_parallel(job: Job, parent: Task, window: int) -> Flow[list[Document]
     at = yield from now()
     definitions = parent.definition.parallel.tasks
     children = [
-        planning.child_task(job, parent, definition, index, parent.scope, at)
+        new_documents.child_task(job, parent, definition, index, parent.scope, at)
         for index, definition in enumerate(definitions)
     ]
     numbers = _Numbers(window, 0)
@@ -89,7 +89,7 @@ def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
         at = yield from now()
         entries = yield from _entries(parent, first, BATCH)
         children = [
-            planning.child_task(
+            new_documents.child_task(
                 job, parent, each.task, index, _loop(parent, each, index, entry), at
             )
             for index, entry in enumerate(entries, first)
@@ -136,15 +136,17 @@ class _Numbers:
         if self.concurrency:
             fields["slot_of"] = child.parent_id
             if child.index >= self.concurrency:
-                return turns.held(
-                    msgspec.structs.replace(child, **fields), planning.HOLD_CONCURRENCY
+                return task_start.held(
+                    msgspec.structs.replace(child, **fields), new_documents.HOLD_CONCURRENCY
                 )
             fields["slot"] = child.index
         free = windows.get(child.window_of or "")
         if free is None:
             return msgspec.structs.replace(child, **fields)
         if not free:
-            return turns.held(msgspec.structs.replace(child, **fields), planning.HOLD_WINDOW)
+            return task_start.held(
+                msgspec.structs.replace(child, **fields), new_documents.HOLD_WINDOW
+            )
         return msgspec.structs.replace(child, **fields, window=free.pop())
 
 
@@ -154,7 +156,7 @@ def _grow(
     """Insert children, look again at the parent, publish. The last batch ends the expansion, any other says that it
     is alive. Return the parent as it is then, and what is to be followed."""
     at = yield from now()
-    placed = yield from turns.place_many(job, (yield from numbers.give(children)), at)
+    placed = yield from task_start.place_many(job, (yield from numbers.give(children)), at)
     reached = parent.expanded_to + len(children)
     fields: dict[str, Any] = {"expanded_to": reached, "size": size}
     if last:
@@ -169,7 +171,7 @@ def _grow(
     image = yield from change(Task, parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
         return None, (yield from _not_grown(job, parent, children))
-    follow = yield from turns.go_on(placed)
+    follow = yield from task_start.go_on(placed)
     if last:
         follow += yield from complete_if_done(parent.id, job)
         follow += yield from _offer_again(children, numbers)
@@ -191,7 +193,10 @@ def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Docum
         follow += yield from slots.offer_slots(str(children[0].parent_id), numbers.concurrency)
     for window in sorted({child.window_of for child in children if child.window_of}):
         waiting = yield from find(
-            Task, {"window_of": window, "hold": planning.HOLD_WINDOW}, limit=1, without=slots.HEAVY
+            Task,
+            {"window_of": window, "hold": new_documents.HOLD_WINDOW},
+            limit=1,
+            without=slots.HEAVY,
         )
         if waiting:
             follow += yield from slots.offer_window(window, numbers.window)
@@ -213,7 +218,7 @@ def cancel_task(job: Job | None, task: Task) -> Flow[Task | None]:
     That the sub-job attached to it is to be cancelled too is an intent of it."""
     at = yield from now()
     add = state_hook(job, TASK_STATE, states.CANCELLED, at)
-    if task.kind == planning.SUBJOB:
+    if task.kind == new_documents.SUBJOB:
         add = (*add, intent(ABANDON, at))
     where = {"state": states.TASK_FROM[states.CANCELLED]}
     fields = states.task_end(states.CANCELLED, at, open=False)
@@ -322,7 +327,7 @@ def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
 
 def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, at: Micros) -> Job:
     id = derived_id("subjob", task.id)
-    made = planning.new_job(
+    made = new_documents.new_job(
         definition,
         id,
         at,
@@ -353,7 +358,7 @@ def complete_if_done(parent_id: str, job: Job) -> Flow[list[Document]]:
     where = {
         "state": states.RUNNING,
         "expanded": True,
-        "kind": In((planning.PARALLEL, planning.EACH)),
+        "kind": In((new_documents.PARALLEL, new_documents.EACH)),
     }
     fields = states.task_end(states.COMPLETED, at, progress=100.0)
     add = (intent(ENDED, at), *state_hook(job, TASK_STATE, states.COMPLETED, at))

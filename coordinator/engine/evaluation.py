@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import planning, states
-from coordinator.engine.planning import ENDED, EXPAND, intent
+from coordinator.engine import new_documents, states
+from coordinator.engine.new_documents import ENDED, EXPAND, intent
 from shared import expressions
 from shared.expressions import ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
-from shared.model.evaluated import validate_evaluated
+from shared.model.evaluated_rules import validate_evaluated
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rendering import render_subjob, render_task
 from shared.model.views.redacting import redactor_of_job, secrets_of
@@ -99,7 +99,7 @@ def evaluated(task: Task, evaluator: Evaluator, at: Micros) -> Task:
         return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {error}")
     if fault := evaluated_fault(definition):
         return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {fault}")
-    become = composite_begun if task.kind != planning.CONTAINER else container_pending
+    become = composite_begun if task.kind != new_documents.CONTAINER else container_pending
     return become(task, definition, at)
 
 

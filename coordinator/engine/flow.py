@@ -13,7 +13,7 @@ import msgspec
 
 from shared.model.documents import Document, Intent, Job, LogPart, Micros, Task
 from shared.model.messages import Message
-from shared.model.writes import Change, D, Where
+from shared.model.queries import Change, D, Where
 from shared.redaction import KEY_PATTERNS
 
 T = TypeVar("T")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from coordinator.engine import composites, hooks, jobs, task_ends, turns
+from coordinator.engine import composites, job_lifecycle, task_ends, task_start, webhooks
 from coordinator.engine.flow import Flow, note
-from coordinator.engine.planning import (
+from coordinator.engine.new_documents import (
     ABANDON,
     BEGIN,
     ENDED,
@@ -22,15 +22,15 @@ from shared.model.documents import Document, Intent, Job, Task
 FollowUp = Callable[[Document, Intent], Flow[list[Document]]]
 
 FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
-    (Job, BEGIN): jobs.begin,
-    (Job, RESTART): jobs.restarted,
-    (Job, FINISH): jobs.finish,
-    (Job, HOOK): hooks.deliver,
-    (Task, EVALUATE): turns.evaluate,
+    (Job, BEGIN): job_lifecycle.begin,
+    (Job, RESTART): job_lifecycle.restarted,
+    (Job, FINISH): job_lifecycle.finish,
+    (Job, HOOK): webhooks.deliver,
+    (Task, EVALUATE): task_start.evaluate,
     (Task, EXPAND): composites.expand,
     (Task, ENDED): task_ends.task_ended,
-    (Task, HOOK): hooks.deliver,
-    (Task, ABANDON): jobs.abandon,
+    (Task, HOOK): webhooks.deliver,
+    (Task, ABANDON): job_lifecycle.abandon,
 }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import planning, states
+from coordinator.engine import new_documents, states
 from coordinator.engine.flow import Flow, change, count, find, get, now, recall
-from coordinator.engine.hooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
 from coordinator.engine.slots import HEAVY
+from coordinator.engine.webhooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
 from shared.model.documents import Document, Job, Task
 from shared.model.messages import Progressed
-from shared.model.writes import Above, In
+from shared.model.queries import Above, In
 
 DONE = In(tuple(sorted(states.GOOD)))
 
@@ -31,9 +31,11 @@ def progressed(message: Progressed) -> Flow[list[Document]]:
 def grown(task_id: str) -> Flow[list[Document]]:
     """Look again at a composite below which something moved; keep how far it is. Repeated, it writes nothing."""
     task = yield from get(Task, task_id)
-    if task is None or task.state != states.RUNNING or task.kind == planning.CONTAINER:
+    if task is None or task.state != states.RUNNING or task.kind == new_documents.CONTAINER:
         return []
-    percent = yield from (_of_subjob(task) if task.kind == planning.SUBJOB else _of_children(task))
+    percent = yield from (
+        _of_subjob(task) if task.kind == new_documents.SUBJOB else _of_children(task)
+    )
     if percent == task.progress:
         return []
     job = yield from recall(task.job_id)
@@ -57,7 +59,7 @@ def _of_children(task: Task) -> Flow[float]:
         without=HEAVY,
     )
     share = sum(child.progress for child in running)
-    return planning.progress_of(done, task.size, share)
+    return new_documents.progress_of(done, task.size, share)
 
 
 def _keep(
@@ -70,7 +72,7 @@ def _keep(
         return []
     follow: list[Document] = [task] if task.then else []
     if task.parent_id is None:
-        share = planning.progress_of(task.position - 1, job.task_count, percent)
+        share = new_documents.progress_of(task.position - 1, job.task_count, percent)
         of_job = {"state": states.RUNNING, "position": task.position, "restarts": task.restarts}
         add = progress_hook(job, JOB_PROGRESS, at)
         image = yield from change(Job, job.id, of_job, {"progress": share}, add=add)

@@ -13,7 +13,7 @@ from coordinator.engine import beats, states
 from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note, now
 from shared.model.documents import SECOND, Document, Micros, Node, Pulse, Task
 from shared.model.messages import COMPLETED, ERROR, HEARTBEAT, LOGS
-from shared.model.writes import Below
+from shared.model.queries import Below
 
 ID = "pulse"
 QUEUES = (COMPLETED, ERROR, HEARTBEAT)

@@ -11,9 +11,9 @@ import msgspec
 
 from coordinator.engine import states
 from coordinator.engine.flow import Flow, change_first, count, find, now
-from coordinator.engine.planning import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
+from coordinator.engine.new_documents import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
 from shared.model.documents import Document, Task
-from shared.model.writes import Not
+from shared.model.queries import Not
 
 HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields that a question about structure need not read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.model.documents import Micros
-from shared.model.writes import In
+from shared.model.queries import In
 
 # Jobs
 PENDING = "PENDING"

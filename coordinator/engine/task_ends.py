@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import composites, evaluation, planning, slots, states, turns
+from coordinator.engine import composites, evaluation, new_documents, slots, states, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
@@ -17,12 +17,12 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.hooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
-from coordinator.engine.planning import BEGIN, ENDED, FINISH, HOOK, intent
+from coordinator.engine.new_documents import BEGIN, ENDED, FINISH, HOOK, intent
+from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
 from shared.durations import duration_seconds
 from shared.expressions import ExpressionError
 from shared.model.documents import SECOND, Document, Intent, Job, Micros, Task
-from shared.model.writes import Below, In
+from shared.model.queries import Below, In
 
 ACTIVE_JOB = In((states.SCHEDULED, states.RUNNING))
 
@@ -49,14 +49,14 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
 def _tried_again(task: Task) -> Flow[bool]:
     """Insert the next attempt of a failed task, if it has one; then look again at what it is part of."""
     at = yield from now()
-    attempt = planning.next_attempt(task, at)
+    attempt = new_documents.next_attempt(task, at)
     if attempt is None:
         return False
     if not (yield from _still_wanted(task)):
         yield from composites.withdraw(None, [attempt])
         return False
     if (yield from insert(attempt)) is None:
-        yield from insert(turns.without_numbers(attempt))
+        yield from insert(task_start.without_numbers(attempt))
     yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
     if not (yield from _still_wanted(task)):
         yield from composites.withdraw(None, [attempt])
@@ -114,10 +114,10 @@ def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
 def _advance(job: Job, task: Task) -> Flow[list[Document]]:
     """Insert the next task, move the job's position (which is the second look), send the task."""
     at = yield from now()
-    following = planning.top_level_task(job, task.position + 1, task.restarts, at)
+    following = new_documents.top_level_task(job, task.position + 1, task.restarts, at)
     if following.window_of and task.window is not None and task.window_of == following.window_of:
         following.window = task.window
-    placed = yield from turns.place(job, following, at)
+    placed = yield from task_start.place(job, following, at)
     image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
     follow: list[Document] = []
     if image is None and (behind := (yield from _catch_up(job, task))) is not None:
@@ -135,9 +135,9 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
 
 def released(task: Task) -> Flow[list[Document]]:
     """Go on with a top-level task that was placed: send it, follow it, or offer it a number of its window."""
-    if task.hold == planning.HOLD_WINDOW and task.window_of:
+    if task.hold == new_documents.HOLD_WINDOW and task.window_of:
         return (yield from slots.offer_window(task.window_of, (yield from bounds()).job_window))
-    return (yield from turns.go_on([task]))
+    return (yield from task_start.go_on([task]))
 
 
 def _goes_on(job: Job | None, restarts: int) -> bool:
@@ -149,7 +149,7 @@ def move_position(
 ) -> Flow[Job | None]:
     """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
     where = {"state": ACTIVE_JOB, "restarts": restarts, "position": done}
-    fields = {"position": position, "progress": planning.progress_of(done, job.task_count)}
+    fields = {"position": position, "progress": new_documents.progress_of(done, job.task_count)}
     add: tuple[Intent, ...] = ()
     if wants(job, JOB_PROGRESS):
         add = (intent(HOOK, at, event=JOB_PROGRESS, state=states.RUNNING, stamp=str(at)),)

@@ -16,7 +16,7 @@ import msgspec
 
 from shared.errors import HaulierError
 from shared.model.documents import Document, Intent, Job, LogPart, Micros
-from shared.model.writes import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 
 D = TypeVar("D", bound=Document)
 

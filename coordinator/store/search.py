@@ -17,7 +17,7 @@ import msgspec
 
 from coordinator.store.port import Viewer
 from shared.model.documents import Job
-from shared.model.writes import In, Where
+from shared.model.queries import In, Where
 
 MAX_WORDS = 5_000
 """Different words of a job by which it can be found; of longer texts the first so many."""

@@ -34,7 +34,7 @@ def audit(file: str | None, assignments: tuple[str, ...], patience: str, as_json
     It reads the datastore, the broker's queues and the engine of this host by the settings of a
     coordinator or worker, and changes nothing. 1: there is something. 2: it could not look.
     """
-    from haulier.auditing import audit as audited
+    from haulier.audit_sources import audit as audited
 
     try:
         seconds = duration_seconds(patience)

@@ -12,7 +12,7 @@ from haulier.cli.output import plain
 from haulier.client import JSON
 from haulier.errors import HaulierError
 from shared.model.decoding import decode_job
-from shared.model.faults import Fault, InvalidDocument
+from shared.model.problems import Fault, InvalidDocument
 
 
 @click.command()

@@ -10,8 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from shared.broker.crew import Crew
-from shared.broker.feed import EventFeed
+from shared.broker.event_fanout import EventFeed
+from shared.broker.handler_pool import Crew
 from shared.broker.memory_queue import Consumer, MemoryQueue, Message, Recallable
 from shared.broker.port import Delivery, Handler, QueueInfo
 from shared.broker.topology import ALWAYS_THERE, MAX_PRIORITY, QueueKind, kind_of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from shared.broker.loans import Loan
+from shared.broker.deliveries import Loan
 from shared.broker.port import QueueInfo
 from shared.broker.topology import MAX_PRIORITY, QueueKind
 

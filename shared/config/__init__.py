@@ -1,7 +1,7 @@
 """Configuration: the typed tree of settings and where values come from (the configuration spec)."""
 
-from shared.config.faults import ConfigurationError, Fault
 from shared.config.load import Loaded, load
+from shared.config.problems import ConfigurationError, Fault
 from shared.config.sources import Override
 from shared.config.tree import AMQP_HEARTBEAT, Config
 from shared.config.values import parse_address

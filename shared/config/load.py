@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from shared.config.check import problems, role_problems
-from shared.config.faults import ConfigurationError, Fault
+from shared.config.cross_checks import problems, role_problems
+from shared.config.problems import ConfigurationError, Fault
 from shared.config.settings import Setting, settings
 from shared.config.sources import (
     Given,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.config.faults import Fault, bad_value, unknown_key
+from shared.config.problems import Fault, bad_value, unknown_key
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import check_slot_name, from_text, from_toml
 from shared.errors import HaulierError

@@ -7,7 +7,7 @@ tell what a text needs of its scope. All raise ExpressionError and nothing else.
 
 from __future__ import annotations
 
-from shared.expressions.faults import ExpressionError, FaultKind
+from shared.expressions.errors import ExpressionError, FaultKind
 from shared.expressions.grammar.names import Names
 from shared.expressions.results import to_plain
 from shared.expressions.templates import (

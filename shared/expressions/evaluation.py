@@ -11,14 +11,14 @@ from typing import NamedTuple
 from shared.expressions.compilation.code import Run
 from shared.expressions.compilation.compiler import FUNCTION_NAMES, compile_tree
 from shared.expressions.compilation.inference import Scope
-from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.frame import Frame
 from shared.expressions.grammar.names import Names, names_of
+from shared.expressions.grammar.nodes import Node
 from shared.expressions.grammar.parser import parse
-from shared.expressions.grammar.syntax import Node
 from shared.expressions.limits import Budget
 from shared.expressions.results import adopt
-from shared.expressions.shapes import Shape, shape_of
+from shared.expressions.static_types import Shape, shape_of
 from shared.expressions.values.moments import Time
 from shared.expressions.values.strings import adopted
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.expressions.faults import limit_fault
+from shared.expressions.errors import limit_fault
 
 MAX_LENGTH = 65_536
 """Characters of one expression."""

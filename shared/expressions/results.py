@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value, special

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
 
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.evaluation import Evaluation, check_expression, parsed
-from shared.expressions.faults import ExpressionError, limit_fault
 from shared.expressions.grammar.names import Names
 from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE
 from shared.expressions.results import finished

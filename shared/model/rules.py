@@ -4,7 +4,6 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from shared.model.faults import Path
 from shared.model.language import (
     MAX_DEPTH,
     Defaults,
@@ -19,6 +18,7 @@ from shared.model.language import (
     Task,
     kind_of,
 )
+from shared.model.problems import Path
 
 _COMPOSITES: Final = ("parallel", "each", "subjob")
 _CONTAINER_ONLY: Final = (

@@ -1,8 +1,8 @@
 """Whether templates and expressions are well formed, asked when a job is submitted."""
 
 from shared.expressions import ExpressionError, check, check_field
-from shared.model.faults import quoted
 from shared.model.fields import Role
+from shared.model.problems import quoted
 from shared.model.texts import has_template
 
 

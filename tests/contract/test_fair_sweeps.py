@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from coordinator.conductor import Conductor
-from coordinator.engine import sweeping
+from coordinator.due.sweeper import Sweeper
+from coordinator.effects import Conductor
+from coordinator.engine import repairs
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
-from coordinator.timers.sweeper import Sweeper
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import Task
-from shared.model.sealing import MessageCodec
+from shared.model.message_codec import MessageCodec
 from tests.contract.documents import job, task
 
-MANY = sweeping.LIMIT + 20
+MANY = repairs.LIMIT + 20
 
 
 async def sweeper_of(store: Store) -> Sweeper:

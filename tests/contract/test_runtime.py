@@ -19,7 +19,7 @@ from shared.model.language import SmallTask
 from tests.chaos.disks import CHUNK, can_mount, small_disk
 from tests.contract.runtime_runs import ENOUGH, Log, Subject, all_dead, nobody_dead
 from tests.services.need import need
-from worker.runtime.docker import DockerRuntime, probe
+from worker.runtime.docker import DockerRuntime, shared_files_probe
 from worker.runtime.port import Runtime
 from worker.runtime.shell import ShellRuntime
 
@@ -59,7 +59,7 @@ async def subject(
     monkeypatch.setenv("HAULIER_TEST_LONG", "under another name")
     monkeypatch.setenv("HAULIER_TEST_KEPT", "kept back")
     if kind == "archives":
-        monkeypatch.setattr(probe, "shares_files", _shares_nothing)
+        monkeypatch.setattr(shared_files_probe, "shares_files", _shares_nothing)
     node_id = uuid4().hex[:12]
     runtime = adapter(kind, tmp_path, node_id)
     await runtime.start()

@@ -24,7 +24,7 @@ from shared.model.documents import (
     Usage,
     User,
 )
-from shared.model.writes import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 from tests.contract.documents import delivery, intent, items, job, log_part, node, task, user
 
 HOSTILE = [

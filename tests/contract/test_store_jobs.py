@@ -9,7 +9,7 @@ import pytest
 from coordinator.store.port import Store, Viewer
 from shared.model import language
 from shared.model.documents import Delivery, Items, Job, LogPart, Task
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.contract.documents import delivery, items, job, log_part, task
 
 

@@ -19,7 +19,7 @@ from coordinator.store.port import Store, Viewer
 from coordinator.store.search import understood
 from coordinator.store.sqlite.sql import order_clause, where_clause
 from shared.model.documents import Delivery, Document, Items, Job, LogPart, Schedule, Task, User
-from shared.model.writes import Above, Below, In, Where
+from shared.model.queries import Above, Below, In, Where
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import job
 

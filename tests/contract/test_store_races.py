@@ -6,7 +6,7 @@ import asyncio
 
 from coordinator.store.port import SlotTaken, Store
 from shared.model.documents import Job, Pulse, Task
-from shared.model.writes import Above, Change
+from shared.model.queries import Above, Change
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import intent, job, task
 

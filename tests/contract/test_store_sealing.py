@@ -8,7 +8,7 @@ from shared.encryption import Vault, WrongKey
 from shared.errors import StoreMisconfigured
 from shared.model import language
 from shared.model.documents import Delivery, Items, Job, Task
-from shared.model.writes import Change, Not
+from shared.model.queries import Change, Not
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import delivery, items, job, task
 

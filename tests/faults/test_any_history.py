@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.engine import beats, intents, jobs, progress, runs
+from coordinator.engine import beats, intents, job_lifecycle, progress, task_runs
 from coordinator.engine.flow import Bounds, Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
@@ -94,11 +94,11 @@ def flow_of(message: Message) -> Flow[Any]:
             job = yield from get(Job, job_id)
             left: Any = [job] if job is not None else []
         case Claim():
-            left = yield from runs.claimed(message)
+            left = yield from task_runs.claimed(message)
         case RunEnded():
-            left = yield from runs.run_ended(message)
+            left = yield from task_runs.run_ended(message)
         case HandedBack():
-            left = yield from runs.handed_back(message)
+            left = yield from task_runs.handed_back(message)
         case Beat():
             left = yield from beats.beaten(message)
         case Progressed():
@@ -204,11 +204,11 @@ class History(RuleBasedStateMachine):
 
     @rule(which=few, followed=st.booleans())
     def cancel(self, which: int, followed: bool) -> None:
-        self.do(self._command(jobs.cancel, self.jobs[which % len(self.jobs)], followed))
+        self.do(self._command(job_lifecycle.cancel, self.jobs[which % len(self.jobs)], followed))
 
     @rule(which=few, followed=st.booleans())
     def restart(self, which: int, followed: bool) -> None:
-        self.do(self._command(jobs.restart, self.jobs[which % len(self.jobs)], followed))
+        self.do(self._command(job_lifecycle.restart, self.jobs[which % len(self.jobs)], followed))
 
     async def _command(
         self, command: Callable[[Job], Flow[Job | None]], job_id: str, followed: bool

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from coordinator.conductor import Conductor
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Flow
 from shared.model.documents import Document
-from shared.model.writes import Change
+from shared.model.queries import Change
 
 T = TypeVar("T")
 AnyChange = Change[Any]

@@ -14,25 +14,25 @@ import pytest
 
 from coordinator.api.middleware import errors
 from coordinator.commands import Commands
-from coordinator.conductor import Conductor
-from coordinator.engine import runs
-from coordinator.intake import intake, logs
-from coordinator.timers.webhooks import Webhooks
-from shared.broker.rabbitmq.lane import Lane
-from shared.broker.rabbitmq.link import Link
+from coordinator.consumers import log_parts, queue_consumers
+from coordinator.due.webhooks import Webhooks
+from coordinator.effects import Conductor
+from coordinator.engine import task_runs
+from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.publish_channel import Lane
 from shared.errors import BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, LogPart
 from shared.model.messages import Claim, Granted, Message
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.mechanisms.cutting import idle, unlooked
-from worker import slot_work
-from worker.claiming import Claimant
+from worker import slot
+from worker.claim import Claimant
 from worker.daemon import Daemon
+from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.post import Post
-from worker.roster import RUNNING, Roster
-from worker.running import GrantedRun
+from worker.run_registry import RUNNING, Roster
 from worker.runtime.port import Outcome, Run
+from worker.sender import Post
 
 # --- the worker ----------------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ def unwanted_grants(patch: pytest.MonkeyPatch) -> None:
 
 def kept_ends(patch: pytest.MonkeyPatch) -> None:
     """A worker forgets an end as soon as it was sent."""
-    patch.setattr(slot_work, "ENDED", "kept by nobody")
+    patch.setattr(slot, "ENDED", "kept by nobody")
 
 
 def confirmed_ends(patch: pytest.MonkeyPatch) -> None:
@@ -140,13 +140,13 @@ def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
 
 def part_ids(patch: pytest.MonkeyPatch) -> None:
     """A part of a log that comes again is another part."""
-    numbers, part = itertools.count(1), runs.log_part
+    numbers, part = itertools.count(1), task_runs.log_part
 
     def numbered(*args: Any) -> LogPart:
         return msgspec.structs.replace(part(*args), id=f"part{next(numbers)}")
 
-    patch.setattr(runs, "log_part", numbered)
-    patch.setattr(logs, "log_part", numbered)
+    patch.setattr(task_runs, "log_part", numbered)
+    patch.setattr(log_parts, "log_part", numbered)
 
 
 def parts_before_end(patch: pytest.MonkeyPatch) -> None:
@@ -203,18 +203,18 @@ def unavailable(patch: pytest.MonkeyPatch) -> None:
 
 def stands_back(patch: pytest.MonkeyPatch) -> None:
     """A coordinator without a store goes on taking messages."""
-    init = intake.Intake.__init__
+    init = queue_consumers.Intake.__init__
 
-    def untroubled(self: intake.Intake, *args: Any, **options: Any) -> None:
+    def untroubled(self: queue_consumers.Intake, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
         patch.setattr(self._in_trouble, "set", lambda: None)
 
-    patch.setattr(intake.Intake, "__init__", untroubled)
+    patch.setattr(queue_consumers.Intake, "__init__", untroubled)
 
 
 def buried(patch: pytest.MonkeyPatch) -> None:
     """A message that its handler fails on is tried for ever."""
-    patch.setattr(intake, "TRIES", sys.maxsize)
+    patch.setattr(queue_consumers, "TRIES", sys.maxsize)
 
 
 def webhook_claims(patch: pytest.MonkeyPatch) -> None:

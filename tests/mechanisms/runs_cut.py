@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.conductor import Conductor
-from coordinator.engine import beats, pulse, runs
+from coordinator.due.sweeper import Sweeper
+from coordinator.effects import Conductor
+from coordinator.engine import beats, pulse, task_runs
 from coordinator.engine.flow import Bounds, Flow
-from coordinator.timers.sweeper import Sweeper
 from shared.model.documents import Document, Micros, Node, Pulse, Task
 from shared.model.messages import Beat, Claim, HandedBack, RunEnded
 from tests.mechanisms.cutting import (
@@ -37,14 +37,14 @@ def grant(patch: pytest.MonkeyPatch) -> None:
 def nonce(patch: pytest.MonkeyPatch) -> None:
     """Claims, ends and hand-backs are taken by their task and run, whoever's nonce they carry."""
     rewrite_changes(patch, lambda e: unlooked(e, "nonce"))
-    claimed, ended, back = runs.claimed, runs.run_ended, runs.handed_back
+    claimed, ended, back = task_runs.claimed, task_runs.run_ended, task_runs.handed_back
 
     def of(message: Claim | RunEnded | HandedBack, flow: Flow[list[Document]]) -> Any:
         return answering(flow, read_as(Task, {"nonce": message.nonce}))
 
-    patch.setattr(runs, "claimed", lambda message: of(message, claimed(message)))
-    patch.setattr(runs, "run_ended", lambda message: of(message, ended(message)))
-    patch.setattr(runs, "handed_back", lambda message: of(message, back(message)))
+    patch.setattr(task_runs, "claimed", lambda message: of(message, claimed(message)))
+    patch.setattr(task_runs, "run_ended", lambda message: of(message, ended(message)))
+    patch.setattr(task_runs, "handed_back", lambda message: of(message, back(message)))
 
 
 def run_number(patch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def run_number(patch: pytest.MonkeyPatch) -> None:
 
 def beat_first(patch: pytest.MonkeyPatch) -> None:
     """Claims are granted however short the node's lease is."""
-    patch.setattr(runs, "LEASE_LEFT", -NEVER)
+    patch.setattr(task_runs, "LEASE_LEFT", -NEVER)
 
 
 def end_once(patch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def taking_back(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return False
 
-    patch.setattr(runs, "_taken_back", not_taken)
+    patch.setattr(task_runs, "_taken_back", not_taken)
 
 
 def redeliveries(patch: pytest.MonkeyPatch) -> None:

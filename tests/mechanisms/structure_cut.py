@@ -9,13 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.conductor import Conductor
-from coordinator.conductor.outbox import Outbox
-from coordinator.engine import composites, firing, flow, jobs, planning, slots, sweeping, task_ends
+from coordinator.due.sweeper import Sweeper
+from coordinator.effects import Conductor
+from coordinator.effects.outbox import Outbox
+from coordinator.engine import (
+    composites,
+    flow,
+    job_lifecycle,
+    new_documents,
+    repairs,
+    schedule_firings,
+    slots,
+    task_ends,
+)
 from coordinator.engine.flow import Flow
 from coordinator.store.indexes import INDEXES
 from coordinator.store.sqlite import schema
-from coordinator.timers.sweeper import Sweeper
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Document, Job, Task
 from tests.mechanisms.cutting import AnyChange, idle, nothing, rewrite_changes, unlooked
@@ -85,7 +94,7 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(task_ends, "_still_wanted", wanted)
     patch.setattr(composites, "withdraw", nothing)
-    patch.setattr(jobs, "withdraw", nothing)
+    patch.setattr(job_lifecycle, "withdraw", nothing)
 
 
 def unique_slots(patch: pytest.MonkeyPatch) -> None:
@@ -114,7 +123,7 @@ def restarts(patch: pytest.MonkeyPatch) -> None:
 def derived_ids(patch: pytest.MonkeyPatch) -> None:
     """What the engine makes gets a new id each time."""
     numbers = itertools.count(1)
-    for module in (planning, firing):
+    for module in (new_documents, schedule_firings):
         patch.setattr(module, "derived_id", lambda *_: f"{next(numbers):032x}")
 
 
@@ -153,34 +162,34 @@ def overdue(patch: pytest.MonkeyPatch) -> None:
 
 def unconfirmed(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for what was never confirmed."""
-    patch.setattr(sweeping, "unconfirmed", nothing)
+    patch.setattr(repairs, "unconfirmed", nothing)
 
 
 def unheard(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for what lies in no queue and in no worker's hands."""
-    patch.setattr(sweeping, "unheard", nothing)
+    patch.setattr(repairs, "unheard", nothing)
 
 
 def overtaken(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether a later task was granted first."""
 
-    def no_grants() -> Flow[dict[str, sweeping.Grant]]:
+    def no_grants() -> Flow[dict[str, repairs.Grant]]:
         yield from ()
         return {}
 
-    patch.setattr(sweeping, "latest_grants", no_grants)
+    patch.setattr(repairs, "latest_grants", no_grants)
 
 
 def composites_over(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for composites with nothing open below them."""
-    patch.setattr(sweeping, "composites_with_nothing_open", nothing)
+    patch.setattr(repairs, "composites_with_nothing_open", nothing)
 
 
 def free_slots(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for free slots with tasks held for them."""
-    patch.setattr(sweeping, "free_slots", nothing)
+    patch.setattr(repairs, "free_slots", nothing)
 
 
 def under_ended(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for what is open below a job that has ended."""
-    patch.setattr(sweeping, "open_under_ended", nothing)
+    patch.setattr(repairs, "open_under_ended", nothing)

@@ -12,24 +12,24 @@ import pytest
 from aiohttp import web
 
 from coordinator.commands import Commands
-from coordinator.conductor import Conductor
+from coordinator.consumers import Intake
+from coordinator.due.pulse_probes import Probes
+from coordinator.due.webhooks import Webhooks
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Bounds
-from coordinator.intake import Intake
-from coordinator.timers.probes import Probes
-from coordinator.timers.webhooks import Webhooks
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_queue import Recallable
 from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import GUEST, Delivery, Job
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import COMPLETED, DEAD, JOBS, JobChanged, RunEnded
-from shared.model.sealing import MessageCodec
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.world import World, step
 from tests.unit.worker.plant import Plant
-from worker.post import Post
 from worker.runtime.port import Outcome
+from worker.sender import Post
 
 PATIENCE = 5.0
 

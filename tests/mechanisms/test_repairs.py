@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from coordinator.engine import runs
-from coordinator.engine.planning import ENDED
+from coordinator.engine import task_runs
+from coordinator.engine.new_documents import ENDED
 from shared.model.documents import Task
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.faults.ports import FaultyBroker, Luck, Mishap
 from tests.unit.engine.world import World, step, world_at
 
@@ -123,7 +123,7 @@ async def _closed(world: World, task: dict[str, object], name: str) -> str:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.run_named(name), send=False)
-    (ended,) = await world.conductor.carry_out(runs.run_ended(end))
+    (ended,) = await world.conductor.carry_out(task_runs.run_ended(end))
     closed = Change(kind=Task, id=ended.id, set={"open": False}, drop_then=(ENDED,))
     assert await world.store.change(closed)
     return job_id

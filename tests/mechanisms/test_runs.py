@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from coordinator.consumers.log_parts import LogIntake
 from coordinator.engine import beats
-from coordinator.intake.logs import LogIntake
 from shared.model.documents import LogPart, Node
 from shared.model.messages import LogWritten
 from tests.unit.engine.hands import Run, Worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import intents, runs, slots
+from coordinator.engine import intents, slots, task_runs
 from coordinator.engine.flow import Insert
 from shared.model.documents import Job, Task
 from tests.unit.engine.hands import Run, Worker
@@ -25,7 +25,7 @@ async def running(world: World, *tasks: dict[str, Any]) -> tuple[str, Worker]:
 async def applied(world: World, worker: Worker, run: Run, error: str | None = None) -> Task:
     """Apply the end of a run; what follows from it is not done yet."""
     end = await worker.end(run, error, send=False)
-    (image,) = await world.conductor.carry_out(runs.run_ended(end))
+    (image,) = await world.conductor.carry_out(task_runs.run_ended(end))
     assert isinstance(image, Task)
     return image
 

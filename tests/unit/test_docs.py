@@ -16,7 +16,7 @@ from haulier.cli import cli
 from shared.config.settings import settings
 from shared.config.sources import NOT_SETTINGS
 from shared.model.decoding import decode_job
-from shared.model.faults import InvalidDocument
+from shared.model.problems import InvalidDocument
 from worker.runtime.port import Runtime
 
 ROOT = Path(__file__).parents[2]

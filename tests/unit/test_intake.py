@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from coordinator.conductor import Conductor
+from coordinator.consumers import Intake, queue_consumers
+from coordinator.due.pulse_probes import Probes
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Bounds
-from coordinator.intake import Intake, intake
 from coordinator.store.sqlite import SqliteStore
-from coordinator.timers.probes import Probes
 from shared.broker.memory import MemoryBroker
 from shared.errors import QueueMismatch, StoreUnavailable
 from shared.model.documents import Document
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import DEAD, JOBS, JobChanged
-from shared.model.sealing import MessageCodec
 
 
 class Refusing(MemoryBroker):
@@ -50,7 +50,7 @@ async def parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Flaky, Refusing]]:
     """A store and a broker, with a coordinator's intake between them."""
-    monkeypatch.setattr(intake, "STORE_CHECK", 0.01)
+    monkeypatch.setattr(queue_consumers, "STORE_CHECK", 0.01)
     store, broker, codec = (
         Flaky(tmp_path / "haulier.db"),
         Refusing(node_expiry=60.0),

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from coordinator.conductor import Conductor, outbox
+from coordinator.effects import Conductor, outbox
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import Job, Task
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import DeadNodes
-from shared.model.sealing import MessageCodec
 
 
 class Silent(MemoryBroker):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.conductor import Conductor
+from coordinator.due.pulse_probes import Probes
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
-from coordinator.timers.probes import Probes
 from shared.broker.memory import MemoryBroker
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import COMPLETED, Probe
-from shared.model.sealing import MessageCodec
 
 
 class Bench:

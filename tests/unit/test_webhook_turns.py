@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from coordinator.due.webhooks import LIMIT, LIMIT_OF_ONE, Webhooks
 from coordinator.store.sqlite import SqliteStore
-from coordinator.timers.webhooks import LIMIT, LIMIT_OF_ONE, Webhooks
 from shared.model.documents import Delivery
 
 

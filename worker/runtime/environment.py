@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from worker.runtime.faults import TaskError
+from worker.runtime.errors import TaskError
 from worker.runtime.port import Assignment
 
 

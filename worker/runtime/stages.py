@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from shared.durations import SECOND, duration_seconds, format_duration
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
-from worker.runtime.faults import RunLostError, RunStoppedError, TaskError
+from worker.runtime.errors import RunLostError, RunStoppedError, TaskError
+from worker.runtime.log_tail import Tail, failure
 from worker.runtime.port import Assignment, Outcome, Sink
-from worker.runtime.tail import Tail, failure
 
 ENDING = 5.0
 """Seconds for the rest of a run whose processes have been ended: the last of the log."""

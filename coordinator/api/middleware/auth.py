@@ -10,9 +10,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
-from coordinator.api.answers import Problem
 from coordinator.api.context import ANYONE, Caller, api_of, set_caller
 from coordinator.api.passwords import Passwords
+from coordinator.api.responses import Problem
 from coordinator.api.routes import Handler, Route, route_of
 from coordinator.store.port import Viewer
 from shared.config.tree import Middleware

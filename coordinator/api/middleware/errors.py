@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from coordinator.api.answers import Problem, refusal
+from coordinator.api.responses import Problem, refusal
 from coordinator.api.routes import Handler
 from shared.errors import (
     BrokerUnavailable,
@@ -19,7 +19,7 @@ from shared.errors import (
     NotFound,
     StoreUnavailable,
 )
-from shared.model.faults import InvalidDocument
+from shared.model.problems import InvalidDocument
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.api.bodies import too_large
 from coordinator.api.context import api_of
+from coordinator.api.request_body import too_large
 from coordinator.api.routes import Handler, route_of
 
 ANSWER_TIME: Final = 60.0

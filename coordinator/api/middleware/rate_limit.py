@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
-from coordinator.api.answers import Problem
+from coordinator.api.responses import Problem
 from coordinator.api.routes import Handler
 
 MAX_ADDRESSES: Final = 10_000

@@ -18,7 +18,7 @@ import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from coordinator.store.clock import FollowingClock
-from coordinator.store.mongodb.failures import translated, translated_at_start
+from coordinator.store.mongodb.errors import translated, translated_at_start
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from coordinator.store.codec import Codec, Shape, fields_of, stored_key
-from coordinator.store.matching import Condition, Target, conditions_of, orders_of, targets_of
+from coordinator.store.field_paths import Condition, Target, conditions_of, orders_of, targets_of
 from coordinator.store.search import Search, job_readers, job_words
 from shared.model.documents import Document, Intent, Job
-from shared.model.writes import Above, Below, Has, In, Not, Where
+from shared.model.queries import Above, Below, Has, In, Not, Where
 
 D = TypeVar("D", bound=Document)
 Query = dict[str, Any]

@@ -11,11 +11,11 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from coordinator.store.codec import Codec, fields_of
-from coordinator.store.keycheck import checked
-from coordinator.store.matching import target_of
+from coordinator.store.field_paths import target_of
+from coordinator.store.key_check import checked
 from coordinator.store.mongodb import queries
 from coordinator.store.mongodb.connection import Connection
-from coordinator.store.mongodb.failures import raise_unless_duplicates, translated_at_start
+from coordinator.store.mongodb.errors import raise_unless_duplicates, translated_at_start
 from coordinator.store.mongodb.queries import ID, OVERDUE, Query, projection, query_of, update_of
 from coordinator.store.mongodb.schema import META, NEWEST_FIRST, SCHEMA_VERSION, collections
 from coordinator.store.port import LOG_CAP, Page, SlotTaken, Viewer
@@ -24,7 +24,7 @@ from coordinator.store.waiting import until_available
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task
-from shared.model.writes import Below, Change, Where
+from shared.model.queries import Below, Change, Where
 
 D = TypeVar("D", bound=Document)
 

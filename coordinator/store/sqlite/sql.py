@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from coordinator.store.codec import Codec, Shape, fields_of, stored_key
-from coordinator.store.matching import (
+from coordinator.store.field_paths import (
     Condition,
     Target,
     conditions_of,
@@ -18,7 +18,7 @@ from coordinator.store.matching import (
 )
 from coordinator.store.sqlite.rows import quoted, to_column
 from shared.model.documents import Document
-from shared.model.writes import Above, Below, Has, In, Not, Where
+from shared.model.queries import Above, Below, Has, In, Not, Where
 
 MANY = 200
 """From so many values on they are bound as one."""

@@ -14,12 +14,12 @@ import msgspec
 
 from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, fields_of
-from coordinator.store.keycheck import checked
-from coordinator.store.matching import target_of
+from coordinator.store.field_paths import target_of
+from coordinator.store.key_check import checked
 from coordinator.store.port import LOG_CAP, Page, Viewer
 from coordinator.store.search import log_owner, storable, understood
 from coordinator.store.sqlite import reads, writes
-from coordinator.store.sqlite.failures import translated_at_start
+from coordinator.store.sqlite.errors import translated_at_start
 from coordinator.store.sqlite.lock import FileLock
 from coordinator.store.sqlite.rows import Rows
 from coordinator.store.sqlite.schema import prepare
@@ -29,7 +29,7 @@ from coordinator.store.waiting import until_available
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task
-from shared.model.writes import Below, Change, Where
+from shared.model.queries import Below, Change, Where
 
 D = TypeVar("D", bound=Document)
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.store.sqlite.failures import blames_statement, translated
+from coordinator.store.sqlite.errors import blames_statement, translated
 from shared.errors import StoreUnavailable
 
 T = TypeVar("T")

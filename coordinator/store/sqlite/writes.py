@@ -21,7 +21,7 @@ from coordinator.store.sqlite.sql import (
     where_clause,
 )
 from shared.model.documents import Document, Intent, Job
-from shared.model.writes import Change, Where
+from shared.model.queries import Change, Where
 
 Columns = tuple[Any, ...]
 

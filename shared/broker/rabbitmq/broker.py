@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from yarl import URL
 
 from shared.broker.port import Handler, QueueInfo
+from shared.broker.rabbitmq.connection import Link, delays
+from shared.broker.rabbitmq.consumer import Source
 from shared.broker.rabbitmq.declarations import Declarations
+from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
-from shared.broker.rabbitmq.faults import Interrupted, interruptible
-from shared.broker.rabbitmq.figures import Figures, Management
-from shared.broker.rabbitmq.lane import Lane
-from shared.broker.rabbitmq.link import Link, delays
+from shared.broker.rabbitmq.publish_channel import Lane
 from shared.broker.rabbitmq.publisher import Letter, Publisher
+from shared.broker.rabbitmq.queue_stats import Figures, Management
 from shared.broker.rabbitmq.session import HEARTBEAT, Session
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.broker.rabbitmq.subscription import RabbitSubscription
-from shared.broker.rabbitmq.tap import Source
 from shared.broker.topology import ALWAYS_THERE, kind_of
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.messages import DEAD, LOGS

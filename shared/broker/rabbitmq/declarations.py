@@ -15,7 +15,7 @@ from aiormq.exceptions import (
 )
 from pamqp.constants import DOMAIN_REGEX
 
-from shared.broker.rabbitmq.faults import Absent, Elsewhere, declaration_refused
+from shared.broker.rabbitmq.errors import Absent, Elsewhere, declaration_refused
 from shared.broker.topology import EVENTS, MAX_PRIORITY, kind_of
 from shared.errors import BrokerMisconfigured, QueueMismatch
 

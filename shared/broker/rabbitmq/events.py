@@ -10,13 +10,13 @@ from uuid import uuid4
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from shared.broker.feed import BACKLOG, EventFeed
+from shared.broker.event_fanout import BACKLOG, EventFeed
 from shared.broker.port import Handler
-from shared.broker.rabbitmq.faults import Interrupted, interruptible
-from shared.broker.rabbitmq.lane import Lane
-from shared.broker.rabbitmq.link import Link
+from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.publish_channel import Lane
+from shared.broker.rabbitmq.retaking import Upkeep
 from shared.broker.rabbitmq.session import PATIENCE, close_channel
-from shared.broker.rabbitmq.upkeep import Upkeep
 from shared.broker.topology import EVENTS
 from shared.errors import BrokerUnavailable
 

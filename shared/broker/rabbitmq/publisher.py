@@ -9,9 +9,9 @@ import msgspec
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from shared.broker.rabbitmq.faults import Interrupted, interruptible
-from shared.broker.rabbitmq.lane import Lane
-from shared.broker.rabbitmq.link import Link
+from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.publish_channel import Lane
 from shared.broker.rabbitmq.session import PATIENCE
 from shared.broker.topology import MAX_PRIORITY, QueueKind
 from shared.errors import BrokerUnavailable

@@ -13,7 +13,6 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection
 from yarl import URL
 
-from shared.broker.rabbitmq.cork import CorkedTransport
 from shared.broker.rabbitmq.declarations import (
     Declarations,
     declare_events,
@@ -21,7 +20,8 @@ from shared.broker.rabbitmq.declarations import (
     only_limit_differs,
     warn_of_limit,
 )
-from shared.broker.rabbitmq.faults import interruptible
+from shared.broker.rabbitmq.errors import interruptible
+from shared.broker.rabbitmq.write_coalescing import CorkedTransport
 from shared.errors import QueueMismatch
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterator
 
 from shared.broker.port import Delivery
-from shared.broker.rabbitmq.faults import Interrupted
-from shared.broker.rabbitmq.tap import RabbitLoan, Source, Tap
+from shared.broker.rabbitmq.consumer import RabbitLoan, Source, Tap
+from shared.broker.rabbitmq.errors import Interrupted
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
 log = logging.getLogger(__name__)

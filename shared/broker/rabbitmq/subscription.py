@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
-from shared.broker.crew import Crew
+from shared.broker.handler_pool import Crew
 from shared.broker.port import Handler
-from shared.broker.rabbitmq.faults import Interrupted
-from shared.broker.rabbitmq.tap import Source, Tap
-from shared.broker.rabbitmq.upkeep import Upkeep
+from shared.broker.rabbitmq.consumer import Source, Tap
+from shared.broker.rabbitmq.errors import Interrupted
+from shared.broker.rabbitmq.retaking import Upkeep
 
 
 class RabbitSubscription:

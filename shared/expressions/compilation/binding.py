@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from shared.expressions.compilation.code import MISSING, Code, Run, constant, guarded
 from shared.expressions.compilation.rules import NUMBERS, RULES
-from shared.expressions.faults import ExpressionError, name_fault
+from shared.expressions.errors import ExpressionError, name_fault
 from shared.expressions.frame import Frame
-from shared.expressions.grammar.syntax import Array, Binary, Literal
+from shared.expressions.grammar.nodes import Array, Binary, Literal
 from shared.expressions.limits import Budget
 from shared.expressions.operations.access import within
 from shared.expressions.operations.operators import (
@@ -20,7 +20,7 @@ from shared.expressions.operations.operators import (
     to_text,
 )
 from shared.expressions.operations.patterns import compile_pattern
-from shared.expressions.shapes import (
+from shared.expressions.static_types import (
     BOOL,
     UNKNOWN,
 )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from shared.expressions.compilation.code import Code, Run, guarded
-from shared.expressions.compilation.sieves import sifted_count, sifted_end
-from shared.expressions.faults import ExpressionError, name_fault
+from shared.expressions.compilation.lazy_filter import sifted_count, sifted_end
+from shared.expressions.errors import ExpressionError, name_fault
 from shared.expressions.frame import Frame
 from shared.expressions.functions.registry import EXTRA_FUNCTIONS, FUNCTIONS
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES, takes
-from shared.expressions.grammar.syntax import Builtin, Call
-from shared.expressions.shapes import FLOAT, INT, TEXT, TIME, UNKNOWN, Shape
+from shared.expressions.grammar.nodes import Builtin, Call
+from shared.expressions.static_types import FLOAT, INT, TEXT, TIME, UNKNOWN, Shape
 from shared.expressions.values.kinds import Function, type_name
 from shared.expressions.values.methods import METHODS_BY_KIND
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.frame import Frame
-from shared.expressions.shapes import Shape
+from shared.expressions.static_types import Shape
 
 Run = Callable[[Frame], object]
 MISSING = object()

@@ -13,14 +13,14 @@ from shared.expressions.compilation.inference import (
     member_shape,
     speaks_of_index,
 )
+from shared.expressions.compilation.iterations import current
+from shared.expressions.compilation.lazy_filter import mapped, sifted_end
 from shared.expressions.compilation.loops import compile_loop
-from shared.expressions.compilation.sieves import mapped, sifted_end
-from shared.expressions.compilation.turns import current
-from shared.expressions.faults import name_fault
+from shared.expressions.errors import name_fault
 from shared.expressions.frame import Frame
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.grammar.names import ENVIRONMENT
-from shared.expressions.grammar.syntax import (
+from shared.expressions.grammar.nodes import (
     Array,
     Binary,
     Builtin,
@@ -42,7 +42,7 @@ from shared.expressions.grammar.syntax import (
 from shared.expressions.grammar.vocabulary import LOOPS
 from shared.expressions.operations.access import cut, fetch
 from shared.expressions.operations.operators import add, to_bool, to_text
-from shared.expressions.shapes import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
+from shared.expressions.static_types import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
 from shared.expressions.values.kinds import is_nil
 
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])

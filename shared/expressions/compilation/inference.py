@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.expressions.compilation.code import Code
-from shared.expressions.faults import name_fault
-from shared.expressions.grammar.syntax import Literal, Member, Node, Pointer
-from shared.expressions.shapes import LIST, UNKNOWN, Shape
+from shared.expressions.errors import name_fault
+from shared.expressions.grammar.nodes import Literal, Member, Node, Pointer
+from shared.expressions.static_types import LIST, UNKNOWN, Shape
 from shared.expressions.values.methods import METHODS_BY_KIND
 
 

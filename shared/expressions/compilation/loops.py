@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from shared.expressions.compilation.code import Code, Loop, Run, guarded
-from shared.expressions.compilation.sieves import body_of, compile_filter
-from shared.expressions.compilation.turns import (
+from shared.expressions.compilation.iterations import (
     backwards,
     before,
     current,
@@ -14,11 +13,12 @@ from shared.expressions.compilation.turns import (
     forwards,
     turns,
 )
-from shared.expressions.faults import ExpressionError, name_fault
+from shared.expressions.compilation.lazy_filter import body_of, compile_filter
+from shared.expressions.errors import ExpressionError, name_fault
 from shared.expressions.frame import Frame
 from shared.expressions.functions.arrays import descends, sort_key
 from shared.expressions.operations.operators import add, to_bool
-from shared.expressions.shapes import BOOL, GROUPS, INT, LIST, UNKNOWN, Shape, list_of
+from shared.expressions.static_types import BOOL, GROUPS, INT, LIST, UNKNOWN, Shape, list_of
 from shared.expressions.values.kinds import Table
 
 # What each loop gives, before anything runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.expressions.shapes import (
+from shared.expressions.static_types import (
     BOOL,
     DURATION,
     FLOAT,

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Callable
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.frame import Frame
 from shared.expressions.operations.operators import to_text
 from shared.expressions.values.durations import Duration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.frame import Frame
 from shared.expressions.functions.arrays import ARRAYS
 from shared.expressions.functions.conversions import CONVERSIONS

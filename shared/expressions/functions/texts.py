@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.frame import Frame
 from shared.expressions.operations.operators import to_int, to_text
 from shared.expressions.values import strings

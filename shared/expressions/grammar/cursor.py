@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from shared.expressions.faults import ExpressionError, limit_fault, syntax_fault
-from shared.expressions.grammar.syntax import Node
-from shared.expressions.grammar.tokens import Token, TokenKind
+from shared.expressions.errors import ExpressionError, limit_fault, syntax_fault
+from shared.expressions.grammar.lexer import Token, TokenKind
+from shared.expressions.grammar.nodes import Node
 from shared.expressions.limits import MAX_DEPTH, MAX_NODES
 
 _AnyNode = TypeVar("_AnyNode", bound=Node)

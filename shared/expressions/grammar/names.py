@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shared.expressions.grammar.syntax import Let, Literal, Member, Name, Node
+from shared.expressions.grammar.nodes import Let, Literal, Member, Name, Node
 
 ENVIRONMENT = "$env"
 """The name of the scope itself."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from shared.expressions.faults import ExpressionError, limit_fault, syntax_fault
+from shared.expressions.errors import ExpressionError, limit_fault, syntax_fault
 from shared.expressions.grammar.cursor import Cursor
-from shared.expressions.grammar.syntax import (
+from shared.expressions.grammar.lexer import Token, tokenize
+from shared.expressions.grammar.nodes import (
     Array,
     Binary,
     Builtin,
@@ -28,7 +29,6 @@ from shared.expressions.grammar.syntax import (
     Slice,
     Unary,
 )
-from shared.expressions.grammar.tokens import Token, tokenize
 from shared.expressions.grammar.vocabulary import (
     BINARY,
     COMPARISONS,

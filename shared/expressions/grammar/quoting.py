@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shared.expressions.faults import syntax_fault
+from shared.expressions.errors import syntax_fault
 
 _SIMPLE = {
     "a": "\a",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import Budget
 from shared.expressions.operations.operators import to_int
 from shared.expressions.values.equality import equal

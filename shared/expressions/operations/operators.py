@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import Budget
 from shared.expressions.operations.powers import power
 from shared.expressions.values.durations import Duration

@@ -8,7 +8,7 @@ from typing import Any
 
 import re2
 
-from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.limits import MAX_PATTERN
 from shared.expressions.values.strings import to_bytes
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.values.kinds import Month, Weekday
 from shared.expressions.values.layouts import DEFAULT_LAYOUTS, chunks
 from shared.expressions.values.moments import Time, days_from_civil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.expressions.faults import limit_fault
+from shared.expressions.errors import limit_fault
 from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.values.kinds import Function, is_map, pairs_of
 from shared.expressions.values.layouts import SHOWN, format_time

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from shared.expressions.faults import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_fault
 from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import exponential, positional, shortest, special

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import ClassVar
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 
 
 class Texts(Mapping[str, str]):

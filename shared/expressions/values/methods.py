@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.values.durations import SECOND, Duration
 from shared.expressions.values.formatting import format_value
 from shared.expressions.values.kinds import Function, Month, Weekday, type_name

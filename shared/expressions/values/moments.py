@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 from shared.expressions.values.durations import SECOND, Duration, clamped
 from shared.expressions.values.kinds import Month, Weekday
 from shared.expressions.values.zones import GREENWICH, Fixed, Location, Offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from shared.expressions.faults import syntax_fault
+from shared.expressions.errors import syntax_fault
 
 MAX_INT = 2**63 - 1
 """The largest whole number (64 bits with a sign)."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from shared.expressions.faults import ExpressionError
+from shared.expressions.errors import ExpressionError
 
 _FOUR_CENTURIES = 146_097 * 86_400
 """Seconds after which the calendar, and with it the rules of a zone, repeat."""

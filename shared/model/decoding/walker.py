@@ -9,8 +9,7 @@ from shared.model.checks import faults_of
 from shared.model.decoding import scalars
 from shared.model.decoding.entries import MERGE, Entry, own_entries
 from shared.model.decoding.nodes import MAX_DEPTH, MAX_NODES, Bad, Entries, Items, Node, Text
-from shared.model.decoding.report import Report
-from shared.model.faults import Path, quoted
+from shared.model.decoding.problem_report import Report
 from shared.model.fields import Role
 from shared.model.plans import (
     BooleanPlan,
@@ -23,6 +22,7 @@ from shared.model.plans import (
     TextPlan,
     name_of,
 )
+from shared.model.problems import Path, quoted
 from shared.model.suggestions import suggestion
 from shared.model.texts import has_template, text_fault
 

@@ -15,7 +15,7 @@ from shared.model.decoding.nodes import (
     Node,
     Text,
 )
-from shared.model.faults import quoted
+from shared.model.problems import quoted
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

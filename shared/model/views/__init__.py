@@ -14,7 +14,7 @@ from shared.model.views.jobs import (
     job_view,
     schedule_view,
 )
-from shared.model.views.plant import (
+from shared.model.views.nodes_users import (
     ActorView,
     LogPartView,
     MetricsView,

@@ -9,7 +9,7 @@ import msgspec
 from shared.model import language
 from shared.model.documents import Job, Schedule, ScheduleRef
 from shared.model.views.base import Time, View, rfc3339
-from shared.model.views.plant import ActorView, actor_view
+from shared.model.views.nodes_users import ActorView, actor_view
 from shared.model.views.redacting import redacted, redactor_of
 from shared.model.views.tasks import TaskView
 from shared.redaction import REDACTED, Redactor

@@ -21,7 +21,7 @@ from devservices import packages
 from shared.errors import RuntimeUnavailable
 from tests.contract.runtime_runs import IMAGE, Log
 from tests.integration.docker.conftest import Start
-from worker.runtime.docker import address, engine
+from worker.runtime.docker import engine, engine_address
 
 pytestmark = pytest.mark.docker
 
@@ -190,15 +190,17 @@ def test_the_address_is_found_as_docker_finds_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
-    assert address.find("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "tcp://1.2.3.4:5"
-    assert address.find("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "unix:///a/sock"
+    assert engine_address.find("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "tcp://1.2.3.4:5"
+    assert (
+        engine_address.find("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "unix:///a/sock"
+    )
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (runtime / "docker.sock").touch()
-    found = address.find("", {"XDG_RUNTIME_DIR": str(runtime)})
-    assert found.host in (f"unix://{runtime}/docker.sock", address.USUAL)
+    found = engine_address.find("", {"XDG_RUNTIME_DIR": str(runtime)})
+    assert found.host in (f"unix://{runtime}/docker.sock", engine_address.USUAL)
     with pytest.raises(RuntimeUnavailable, match="cannot be read"):
-        address.find(
+        engine_address.find(
             "", {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no"}
         )
 
@@ -217,6 +219,6 @@ def test_a_context_of_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".docker/config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "contexts").symlink_to(tmp_path / ".docker/contexts")
-    found = address.find("", {})
+    found = engine_address.find("", {})
     assert found.host == "tcp://far:2375"
     assert "far" in found.origin

@@ -23,7 +23,7 @@ from devservices.places import LOOPBACK, free_port, listening
 from devservices.processes import await_answer, halt, launch
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import Job
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.contract.documents import intent, job
 from tests.services.need import need
 

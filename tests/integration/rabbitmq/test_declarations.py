@@ -7,9 +7,9 @@ from itertools import islice
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
+from shared.broker.rabbitmq.connection import delays
 from shared.broker.rabbitmq.declarations import Declarations, only_limit_differs
-from shared.broker.rabbitmq.faults import declaration_refused
-from shared.broker.rabbitmq.link import delays
+from shared.broker.rabbitmq.errors import declaration_refused
 from shared.errors import QueueMismatch
 from shared.model.messages import CLAIMS, COMPLETED
 from tests.integration.rabbitmq.conftest import Brokers

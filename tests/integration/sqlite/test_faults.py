@@ -19,7 +19,7 @@ from coordinator.store.sqlite.schema import SCHEMA_VERSION
 from coordinator.store.sqlite.threads import connected
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import Job, Task
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.contract.documents import job, task
 
 HERE = Path(__file__).parent

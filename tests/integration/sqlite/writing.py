@@ -12,7 +12,7 @@ import sys
 from coordinator.store.sqlite import SqliteStore
 from shared.errors import HaulierError
 from shared.model.documents import Job
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.contract.documents import job
 
 WRITERS = 16

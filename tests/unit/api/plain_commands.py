@@ -12,8 +12,8 @@ from shared.ids import derived_id, new_id
 from shared.model import language
 from shared.model.documents import Actor, Job, Node, Schedule
 from shared.model.messages import StateChanged
+from shared.model.queries import Change
 from shared.model.views import job_summary, plain
-from shared.model.writes import Change
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 

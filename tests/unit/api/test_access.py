@@ -12,7 +12,7 @@ from coordinator.api.middleware.rate_limit import Buckets
 from coordinator.api.passwords import Passwords, hash_password
 from shared.config.tree import BasicAuth, Cors, KeyAuth, RateLimit
 from shared.model.documents import User
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
 

@@ -18,7 +18,7 @@ from haulier.sse import ServerEvent
 from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import SECOND, Pulse, Task
-from shared.model.writes import Change
+from shared.model.queries import Change
 from tests.unit.api.served import Served
 
 

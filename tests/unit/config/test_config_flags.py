@@ -17,8 +17,8 @@ import structlog
 from shared.config import Config, Override
 from shared.config.flags import parse_flags
 from shared.errors import BrokerMisconfigured
+from shared.process_log import configure_logging
 from shared.startup import start
-from shared.telemetry import configure_logging
 
 
 def test_flags_of_a_worker() -> None:

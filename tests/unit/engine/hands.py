@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from shared.broker.port import Broker, Delivery, Slot
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
     CLAIMS,
     COMPLETED,
@@ -28,7 +29,6 @@ from shared.model.messages import (
     TaskMessage,
     node_queue,
 )
-from shared.model.sealing import MessageCodec
 
 
 class Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.conductor import Conductor
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Flow
 
 

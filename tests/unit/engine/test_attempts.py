@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, planning, runs, slots, sweeping
+from coordinator.engine import intents, new_documents, repairs, slots, task_runs
 from coordinator.engine.flow import Insert
 from shared.model import language
 from shared.model.documents import SECOND, Task
@@ -53,17 +53,17 @@ async def test_a_task_whose_attempts_are_used_up_fails_its_job(world: World) -> 
 )
 def test_delays_grow_by_their_factor(retry: dict[str, object], delays: list[float]) -> None:
     made = language.Retry(**retry)  # type: ignore[arg-type]
-    assert [planning.retry_delay(made, n, 1) / SECOND for n in (1, 2, 3)] == delays
+    assert [new_documents.retry_delay(made, n, 1) / SECOND for n in (1, 2, 3)] == delays
 
 
 def test_a_delay_is_never_more_than_a_day() -> None:
     retry = language.Retry(limit=10, initial_delay="5m", scaling_factor=10)
-    assert planning.retry_delay(retry, 10, 1) == 24 * 3600 * SECOND
+    assert new_documents.retry_delay(retry, 10, 1) == 24 * 3600 * SECOND
 
 
 def test_jitter_spreads_a_delay_to_both_sides_and_never_below_nothing() -> None:
     retry = language.Retry(initial_delay="10s", jitter=1.0)
-    delays = [planning.retry_delay(retry, 1, seed) / SECOND for seed in range(10_000)]
+    delays = [new_documents.retry_delay(retry, 1, seed) / SECOND for seed in range(10_000)]
     assert min(delays) == 0.0
     assert 19.9 < max(delays) <= 20.0
 
@@ -95,7 +95,7 @@ async def slot_given_away(world: World, retry: dict[str, object]) -> str:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.run_named("1"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(runs.run_ended(end))
+    (failed,) = await world.conductor.carry_out(task_runs.run_ended(end))
     assert isinstance(failed, Task)
     await world.conductor.follow(await world.conductor.carry_out(slots.hand_over(failed)))
     await world.conductor.follow([failed])
@@ -134,7 +134,7 @@ async def test_an_attempt_that_is_due_gets_a_free_slot_without_a_sweep(world: Wo
     job_id = await slot_given_away(world, {"limit": 1, "initialDelay": "30s"})
     await world.run()
     world.clock.advance(30)
-    await world.conductor.handle(sweeping.release_delayed())
+    await world.conductor.handle(repairs.release_delayed())
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert not any(what.startswith("swept") for what in world.counts())
@@ -147,7 +147,7 @@ async def test_no_attempt_comes_after_its_job_was_cancelled(world: World) -> Non
     await worker.take()
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(runs.run_ended(failing))
+    (failed,) = await world.conductor.carry_out(task_runs.run_ended(failing))
     slow = Stepper(world.conductor, intents.follow([failed]))
     await slow.until(changes(Task, open=False))  # the attempt is inserted
     assert await world.cancel(job_id)
@@ -167,7 +167,7 @@ async def test_an_attempt_of_before_a_restart_does_not_stay(world: World) -> Non
     await worker.take()
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(runs.run_ended(failing))
+    (failed,) = await world.conductor.carry_out(task_runs.run_ended(failing))
     dying = Stepper(world.conductor, intents.follow([failed]))
     await dying.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.engine import beats, runs
+from coordinator.engine import beats, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import SECOND, Node, Task
 from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
@@ -142,7 +142,7 @@ async def test_the_end_of_a_run_that_was_missing_does_not_count(world: World) ->
     """Not lost by lease: nobody may take it back."""
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(runs.back_to_pending(task, "", costs=True))
+    await world.conductor.handle(task_runs.back_to_pending(task, "", costs=True))
     await worker.end(run, result="late")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "SCHEDULED"
@@ -271,7 +271,7 @@ async def test_a_beat_sees_to_it_that_the_job_of_a_granted_task_runs(world: Worl
     job_id = await world.submit(step("a"))
     await world.settle()
     (run,) = await worker.take(ask=False)
-    dying = Stepper(world.conductor, runs.claimed(worker.claim_of(run)))
+    dying = Stepper(world.conductor, task_runs.claimed(worker.claim_of(run)))
     await dying.until(lambda effect: isinstance(effect, Started))
     await worker.hear()
     assert await world.state(job_id) == "SCHEDULED"

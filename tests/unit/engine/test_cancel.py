@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, jobs, runs
+from coordinator.engine import intents, job_lifecycle, task_runs
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import Job, Task
 from tests.unit.engine.steps import Stepper, changes
@@ -91,7 +91,7 @@ async def test_the_end_of_the_last_task_and_a_cancel_do_not_both_win(world: Worl
     await world.settle()
     await worker.take()
     await world.settle()
-    cancelling = Stepper(world.conductor, jobs.cancel(await world.job(job_id)))
+    cancelling = Stepper(world.conductor, job_lifecycle.cancel(await world.job(job_id)))
     await cancelling.until(changes(Job, state="CANCELLED"))
     await world.run()
     assert await cancelling.finish() is None
@@ -106,7 +106,7 @@ async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (task,) = await world.conductor.carry_out(runs.run_ended(end))
+    (task,) = await world.conductor.carry_out(task_runs.run_ended(end))
     slow = Stepper(world.conductor, intents.follow([task]))
     await slow.until(changes(Job, position=2))  # `b` is inserted
     assert await world.cancel(job_id)
@@ -136,7 +136,7 @@ async def test_a_cancel_meets_the_restart_that_came_between(world: World) -> Non
     await world.run(lambda _: "no")
     seen = await world.job(job_id)
     assert await world.restart(job_id)
-    image = await world.conductor.carry_out(jobs.cancel(seen))
+    image = await world.conductor.carry_out(job_lifecycle.cancel(seen))
     assert image is not None
     assert (image.state, image.restarts) == ("CANCELLED", 1)
     await world.conductor.follow([image])
@@ -169,7 +169,7 @@ async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_
     (composite,) = await world.conductor.carry_out(begin(job, job.then[0]))
     growing = Stepper(world.conductor, intents.follow([composite]))
     await growing.until(lambda effect: isinstance(effect, InsertMany))
-    cancelled = await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
+    cancelled = await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
     assert cancelled is not None
     cancelling = Stepper(world.conductor, intents.follow([cancelled]))
     await cancelling.until(changes(Task, state="CANCELLED"))

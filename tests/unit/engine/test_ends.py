@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import runs
+from coordinator.engine import task_runs
 from shared.errors import Unreadable
 from shared.model.documents import LogPart, Task
 from shared.model.messages import EndStored, HandedBack, RunEnded, Stop
@@ -103,7 +103,7 @@ async def test_an_end_of_nothing_is_unreadable_and_told_stored(world: World) -> 
     _, worker, _ = await running(world)
     end = RunEnded(task_id="none", job_id="none", run=1, nonce="n", node_id="w", ok=True)
     with pytest.raises(Unreadable):
-        await world.conductor.handle(runs.run_ended(end))
+        await world.conductor.handle(task_runs.run_ended(end))
     await world.settle()
     assert EndStored(nonces=["n"]) in worker.heard
 
@@ -141,7 +141,9 @@ async def test_a_run_whose_container_vanished_is_lost_and_counts(world: World) -
 async def test_one_run_costs_one_loss_however_often_that_is_told(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(runs.back_to_pending(task, runs.LOST_BY_LEASE, costs=True))
+    await world.conductor.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
+    )
     for _ in range(3):
         back = HandedBack(
             task_id=run.task_id, job_id=job_id, run=1, nonce=run.nonce, node_id="w", vanished=True
@@ -178,7 +180,9 @@ async def test_a_task_lost_too_often_still_has_its_retries(world: World) -> None
 async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(runs.back_to_pending(task, runs.LOST_BY_LEASE, costs=True))
+    await world.conductor.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
+    )
     await worker.end(run, result="r")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "COMPLETED"
@@ -190,7 +194,9 @@ async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: W
 async def test_an_end_that_comes_after_the_next_run_was_granted_is_forgotten(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(runs.back_to_pending(task, runs.LOST_BY_LEASE, costs=True))
+    await world.conductor.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
+    )
     other = await world.worker("other")
     await other.take()
     await world.settle()
@@ -214,7 +220,7 @@ async def test_cancelling_stops_what_runs(world: World) -> None:
 
 async def test_the_log_of_an_older_run_goes(world: World) -> None:
     job_id, worker, run = await running(world)
-    await world.store.append_log([runs.log_part(run.task_id, job_id, 1, 1, "old\n", 1)])
+    await world.store.append_log([task_runs.log_part(run.task_id, job_id, 1, 1, "old\n", 1)])
     await worker.hand_back(run)
     await world.settle()
     await worker.take()

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import hooks
+from coordinator.engine import webhooks
 from shared.model.documents import Delivery
 from tests.unit.engine.world import World, step
 
@@ -137,4 +137,4 @@ async def test_two_webhooks_of_one_event_are_two_deliveries(world: World) -> Non
 
 
 def test_nobody_is_told_where_nobody_listens() -> None:
-    assert hooks.state_hook(None, hooks.JOB_STATE, "RUNNING", 1) == ()
+    assert webhooks.state_hook(None, webhooks.JOB_STATE, "RUNNING", 1) == ()

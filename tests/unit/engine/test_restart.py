@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, jobs, runs
+from coordinator.engine import intents, job_lifecycle, task_runs
 from shared.model.documents import Job, Task
 from tests.unit.engine.hands import Run
 from tests.unit.engine.steps import Stepper, changes
@@ -108,7 +108,7 @@ async def test_a_failure_of_before_does_not_fail_the_restarted_job(world: World)
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], "no", send=False)
-    (failed,) = await world.conductor.carry_out(runs.run_ended(end))
+    (failed,) = await world.conductor.carry_out(task_runs.run_ended(end))
     assert await world.cancel(job_id)
     await world.settle()
     assert await world.restart(job_id)
@@ -127,7 +127,7 @@ async def test_an_advance_of_before_does_not_move_the_restarted_job(world: World
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (done,) = await world.conductor.carry_out(runs.run_ended(end))
+    (done,) = await world.conductor.carry_out(task_runs.run_ended(end))
     slow = Stepper(world.conductor, intents.follow([done]))
     await slow.until(changes(Job, position=2))
     assert await world.cancel(job_id)
@@ -155,7 +155,7 @@ async def test_whoever_restarts_slowly_does_not_move_the_position_back(world: Wo
     await world.settle()
     job_id = await world.submit(step("s", **{"if": "false"}), step("b"), step("c"), told=False)
     await world.cancel(job_id)
-    image = await world.conductor.carry_out(jobs.restart(await world.job(job_id)))
+    image = await world.conductor.carry_out(job_lifecycle.restart(await world.job(job_id)))
     assert image is not None
     slow = Stepper(world.conductor, intents.follow([image]))
     await slow.until(changes(Job, position=1))
@@ -174,7 +174,7 @@ async def test_two_restarts_at_once_are_one(world: World) -> None:
     job_id = await world.submit(step("bad"))
     await world.run(bad_once)
     seen = await world.job(job_id)
-    first = Stepper(world.conductor, jobs.restart(seen))
+    first = Stepper(world.conductor, job_lifecycle.restart(seen))
     await first.until(changes(Job, state="RUNNING"))
     assert await world.restart(job_id)
     assert await first.finish() is None
@@ -208,7 +208,7 @@ async def test_an_old_finish_followed_after_the_restart_leaves_the_new_tasks_alo
     await world.worker()
     job_id = await world.submit(step("bad"), step("z"))
     await world.settle()
-    cancelled = await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
+    cancelled = await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
     assert cancelled is not None
     assert await world.restart(job_id)
     await world.settle()

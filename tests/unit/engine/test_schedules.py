@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from coordinator.commands import Commands
-from coordinator.conductor import Conductor
+from coordinator.due.schedules import Schedules
+from coordinator.effects import Conductor
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Change
-from coordinator.timers.schedules import Schedules
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import GUEST, SECOND, Job, Schedule
-from shared.model.sealing import MessageCodec
+from shared.model.message_codec import MessageCodec
 from tests.unit.engine.clock import Clock, ClockedStore
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.conductor import Conductor
-from coordinator.intake import Intake, intake
-from coordinator.intake.logs import LogIntake
+from coordinator.consumers import Intake, queue_consumers
+from coordinator.consumers.log_parts import LogIntake
+from coordinator.due.pulse_probes import Probes
+from coordinator.effects import Conductor
 from coordinator.store.port import Unstorable
-from coordinator.timers.probes import Probes
 from shared.model.documents import Job, LogPart, Task
 from shared.model.messages import (
     CLAIMS,
@@ -40,7 +40,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 @pytest.fixture
 async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Conductor]:
-    monkeypatch.setattr(intake, "STORE_CHECK", 0.01)
+    monkeypatch.setattr(queue_consumers, "STORE_CHECK", 0.01)
     conductor = Conductor(world.store, world.broker, world.bounds, world.codec)
     probes = Probes(conductor, world.broker, world.codec, "c")
     made = Intake(conductor, world.broker, world.codec, probes)
@@ -113,7 +113,7 @@ async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_burie
     await world.broker.publish(JOBS, world.codec.encode(JobChanged(job_id="poison")))
     job_id = await world.submit(step("a"))
     _, reason, _ = await buried(world)
-    assert len(tried) == intake.TRIES
+    assert len(tried) == queue_consumers.TRIES
     assert "a fault of ours" in reason
 
     async def begun() -> bool:
@@ -135,11 +135,11 @@ async def test_a_handler_past_its_deadline_gives_its_message_back(
             await stuck.wait()
         return await real(kind, id)
 
-    monkeypatch.setattr(intake, "DEADLINE", 0.05)
+    monkeypatch.setattr(queue_consumers, "DEADLINE", 0.05)
     monkeypatch.setattr(taking.store, "get", get)
     job_id = await world.submit(step("a"))
     await until(lambda: _is(tries))
-    monkeypatch.setattr(intake, "DEADLINE", 10.0)
+    monkeypatch.setattr(queue_consumers, "DEADLINE", 10.0)
 
     async def begun() -> bool:
         found = await real(Job, job_id)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import composites, intents, jobs
+from coordinator.engine import composites, intents, job_lifecycle
 from coordinator.engine.flow import Insert
 from shared.model.documents import Actor, Delivery, Job, Task
 from shared.model.language import Permission
@@ -161,7 +161,7 @@ async def test_a_sub_job_is_not_forgotten_by_whoever_dies_while_cancelling(
     job_id = await world.submit(sub(step("a")))
     await world.settle()
     child = await child_of(world, job_id)
-    assert await world.conductor.carry_out(jobs.cancel(await world.job(job_id)))
+    assert await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
     dying = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
     if where == "task":
         await dying.until(lambda effect: getattr(effect, "kind", None) is Job)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import composites, intents, jobs, planning, runs, states
+from coordinator.engine import composites, intents, job_lifecycle, new_documents, states, task_runs
 from coordinator.engine.flow import Flow
-from coordinator.engine.planning import intent
+from coordinator.engine.new_documents import intent
 from coordinator.store.port import Change
 from shared.model.documents import SECOND, Document, Intent, Job, Task
 from shared.model.messages import JOBS
@@ -149,7 +149,7 @@ async def test_a_composite_that_nobody_asked_about_is_completed(world: World) ->
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (done,) = await world.conductor.carry_out(runs.run_ended(end))
+    (done,) = await world.conductor.carry_out(task_runs.run_ended(end))
     dying = Stepper(world.conductor, intents.follow([done]))
     await dying.until(changes(Task, open=False))
     await world.store.change(
@@ -249,7 +249,7 @@ async def test_a_quiet_system_is_left_alone(world: World) -> None:
         await world.tick()
     assert not any(what.startswith("swept") for what in world.counts())
     assert world.audit.entries() == before
-    assert planning.PARALLEL == "parallel"
+    assert new_documents.PARALLEL == "parallel"
     assert composites.BATCH > 0
 
 
@@ -269,4 +269,4 @@ async def test_times_are_the_stores(world: World) -> None:
     job = await world.job(job_id)
     assert job.ended_at is not None
     assert abs(job.ended_at - world.clock.now) < SECOND
-    assert await world.conductor.carry_out(jobs.restart(job)) is None
+    assert await world.conductor.carry_out(job_lifecycle.restart(job)) is None

@@ -15,22 +15,22 @@ from typing import Any
 
 import msgspec
 
-from coordinator.conductor import Conductor
-from coordinator.conductor.batching import Batcher
-from coordinator.engine import jobs, planning, pulse, sweeping
+from coordinator.consumers.message_handlers import READ_BY, Handlers
+from coordinator.due.pulse_probes import Probes
+from coordinator.due.sweeper import Sweeper
+from coordinator.effects import Conductor
+from coordinator.effects.batching import Batcher
+from coordinator.engine import job_lifecycle, new_documents, pulse, repairs
 from coordinator.engine.flow import Bounds
-from coordinator.intake.handlers import READ_BY, Handlers
 from coordinator.store.port import Store
-from coordinator.timers.probes import Probes
-from coordinator.timers.sweeper import Sweeper
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Delivery, Slot
 from shared.errors import StoreUnavailable, Unreadable
 from shared.model import language
 from shared.model.documents import SECOND, Job, Task
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import JOBS, LOGS, JobChanged
-from shared.model.sealing import MessageCodec
-from shared.model.writes import In
+from shared.model.queries import In
 from tests.faults.ports import Died
 from tests.unit.engine.audit import Audit
 from tests.unit.engine.clock import Clock, ClockedStore
@@ -78,7 +78,7 @@ class Coordinator:
     async def sweep(self) -> bool:
         """Sweep, and release what is due."""
         await self.sweeper.sweep()
-        await self.conductor.handle(sweeping.release_delayed())
+        await self.conductor.handle(repairs.release_delayed())
         return True
 
     async def pulse(self) -> bool:
@@ -203,18 +203,18 @@ class World:
     async def submit(self, *tasks: dict[str, Any], told: bool = True, **fields: Any) -> str:
         """Store a job and say so (or have the message lost); return its id."""
         definition = msgspec.convert({"name": "job", "tasks": list(tasks), **fields}, language.Job)
-        made = planning.new_job(definition, f"job{next(self._numbers):029}", self.clock.now)
-        made = jobs.submitted(made)
+        made = new_documents.new_job(definition, f"job{next(self._numbers):029}", self.clock.now)
+        made = job_lifecycle.submitted(made)
         assert await self.store.insert(made)
         if told:
             await self.broker.publish(JOBS, self.codec.encode(JobChanged(job_id=made.id)))
         return made.id
 
     async def cancel(self, job_id: str) -> bool:
-        return await self._command(jobs.cancel(await self.job(job_id)))
+        return await self._command(job_lifecycle.cancel(await self.job(job_id)))
 
     async def restart(self, job_id: str) -> bool:
-        return await self._command(jobs.restart(await self.job(job_id)))
+        return await self._command(job_lifecycle.restart(await self.job(job_id)))
 
     async def _command(self, flow: Any) -> bool:
         coordinator = self.coordinators[0]

@@ -5,8 +5,8 @@ import textwrap
 import msgspec
 
 from shared.model.decoding import ContentType, decode_job
-from shared.model.faults import Fault, InvalidDocument
 from shared.model.language import Job
+from shared.model.problems import Fault, InvalidDocument
 
 
 def job_of(text: str, content_type: ContentType = "yaml", *, scheduled: bool = False) -> Job:

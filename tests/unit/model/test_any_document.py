@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from shared.model.decoding import ContentType, decode_job
 from shared.model.defaulting import apply_defaults
-from shared.model.evaluated import validate_evaluated
-from shared.model.faults import InvalidDocument
+from shared.model.evaluated_rules import validate_evaluated
 from shared.model.language import Job
+from shared.model.problems import InvalidDocument
 from shared.model.reference import FIELDS
 from shared.model.rendering import render_task
 from tests.unit.model.test_language import WHOLE

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.model.evaluated import validate_evaluated
+from shared.model.evaluated_rules import validate_evaluated
 from shared.model.language import Each, Mount, Parallel, Registry, SmallTask, Task
 
 

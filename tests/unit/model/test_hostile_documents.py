@@ -7,7 +7,7 @@ import pytest
 
 from shared.model.decoding import ContentType, decode_job
 from shared.model.decoding.nodes import MAX_NODES
-from shared.model.faults import InvalidDocument
+from shared.model.problems import InvalidDocument
 from tests.unit.model.reading import messages_of
 
 SIZE = 500_000

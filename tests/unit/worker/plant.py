@@ -11,6 +11,7 @@ from typing import TypeVar
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Delivery
 from shared.model import language, messages
+from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
     Beat,
     Claim,
@@ -23,7 +24,6 @@ from shared.model.messages import (
     TaskMessage,
     node_queue,
 )
-from shared.model.sealing import MessageCodec
 from worker.daemon import Daemon, Settings
 from worker.runtime.port import Assignment, Outcome, Sink
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from worker.runtime.faults import RunLostError, TaskError, of_files
+from worker.runtime.errors import RunLostError, TaskError, of_files
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EROFS", "EIO", "ENFILE", "EMFILE"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.faults import RunLostError
-from worker.runtime.shell.keepers import Keepers, LocalOrder, LocalProcess
+from worker.runtime.errors import RunLostError
+from worker.runtime.shell.supervisors import Keepers, LocalOrder, LocalProcess
 
 
 class Lines:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.exchange import OUTPUT, PROGRESS, SCRIPT, WORKDIR
-from worker.runtime.shell.spares import KEPT, MAIN, Spares
+from worker.runtime.shell.folder_pool import KEPT, MAIN, Spares
 from worker.runtime.shell.workdir import HostWorkdir
+from worker.runtime.task_folder import OUTPUT, PROGRESS, SCRIPT, WORKDIR
 
 
 def made(spares: Spares, folder: Path, script: str = "true") -> Path:

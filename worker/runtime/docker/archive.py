@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from docker import APIClient
 from docker.errors import NotFound
 
-from worker.runtime import exchange
-from worker.runtime.faults import TaskError
+from worker.runtime import task_folder
+from worker.runtime.errors import TaskError
 
 _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
@@ -65,7 +65,7 @@ def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes
     except NotFound:
         return None
     if status["mode"] & _SPECIAL:  # of what the path names, not of what a link leads to
-        raise exchange.output_not_plain()
+        raise task_folder.output_not_plain()
     try:
         return _first_file(_Reader(chunks), limit)
     except tarfile.TarError as error:
@@ -78,9 +78,9 @@ def _first_file(reader: _Reader, limit: int) -> bytes | None:
         if info is None:
             return None
         if not info.isreg():
-            raise exchange.output_not_plain()
+            raise task_folder.output_not_plain()
         if info.size > limit:
-            raise exchange.output_too_large(limit)
+            raise task_folder.output_too_large(limit)
         file = tar.extractfile(info)
         return file.read() if file else None
 

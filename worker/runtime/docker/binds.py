@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.runtime.faults import TaskError
+from worker.runtime.errors import TaskError
 
 _SOCKETS = (
     "/run/docker.sock",

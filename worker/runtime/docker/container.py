@@ -10,13 +10,13 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.docker import lasting
+from worker.runtime.docker import wall_time
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
-from worker.runtime.docker.stream import Stream
-from worker.runtime.faults import RunLostError, RunStoppedError, TaskError
+from worker.runtime.docker.output_stream import Stream
+from worker.runtime.errors import RunLostError, RunStoppedError, TaskError
+from worker.runtime.log_tail import Tail
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit
-from worker.runtime.tail import Tail
 
 _KILLED = 30.0
 """Seconds after SIGKILL until a container is given up as one that the engine can't end."""
@@ -36,7 +36,7 @@ class Container:
         self._engine = engine
         self.id = container_id
         self.state: dict[str, Any] = {}
-        self._seen = lasting.Seen()
+        self._seen = wall_time.Seen()
         self._refused = False
         self._started: asyncio.Event | None = None
         self._over = asyncio.Event()
@@ -135,7 +135,7 @@ class Container:
 
     def seconds(self, script_read: float | None) -> float:
         """How long it ran; `script_read`: when its script was first read, in seconds since the epoch."""
-        return lasting.seconds(self.state, self._seen, script_read)
+        return wall_time.seconds(self.state, self._seen, script_read)
 
 
 async def _pass_on(stream: Stream, sink: Sink) -> Tail:

@@ -17,8 +17,8 @@ from docker.errors import APIError, DockerException
 from docker.utils import version_lt
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.docker.address import Address, find
-from worker.runtime.faults import RunLostError
+from worker.runtime.docker.engine_address import Address, find
+from worker.runtime.errors import RunLostError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-from worker.runtime.faults import TaskError
+from worker.runtime.errors import TaskError
 
 
 def device_requests(text: str) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from shared.model.language import Registry
 from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.docker.layers import Layers
-from worker.runtime.docker.used import UsedImages
-from worker.runtime.faults import TaskError
+from worker.runtime.docker.image_usage import UsedImages
+from worker.runtime.docker.pull_progress import Layers
+from worker.runtime.errors import TaskError
 
 Say = Callable[[str], Awaitable[None]]
 """Puts a line into a task's log."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.model.language import Mount
 from worker.runtime.docker.binds import BindRules
-from worker.runtime.faults import TaskError
+from worker.runtime.errors import TaskError
 
 TORK = "/tork"
 _WORKDIR = "/tork/workdir"

@@ -6,9 +6,9 @@ from docker.errors import APIError, NotFound
 
 from shared.model.language import Task
 from worker.runtime.docker import labels
+from worker.runtime.docker.container_spec import Network
 from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.docker.spec import Network
-from worker.runtime.faults import TaskError
+from worker.runtime.errors import TaskError
 
 DEFAULT = "default"
 """The engine's own choice: a bridge, or none where it has no bridge."""

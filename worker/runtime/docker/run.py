@@ -13,12 +13,12 @@ from shared.model.documents import Usage
 from shared.model.language import SmallTask
 from worker.runtime.docker import networks, sidecars
 from worker.runtime.docker.container import StartError
+from worker.runtime.docker.context import Services
 from worker.runtime.docker.engine import EngineGoneError
-from worker.runtime.docker.making import Made, Maker, refusals
-from worker.runtime.docker.sampler import Sampler
-from worker.runtime.docker.sandboxes import Sandbox
-from worker.runtime.docker.services import Services
+from worker.runtime.docker.network_sandboxes import Sandbox
+from worker.runtime.docker.resources import Made, Maker, refusals
 from worker.runtime.docker.sidecars import Beside
+from worker.runtime.docker.usage_sampler import Sampler
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.stages import Exit, StagedRun, following
 

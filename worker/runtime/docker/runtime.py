@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 from shared.config import Config
-from worker.runtime.docker import probe
+from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules
+from worker.runtime.docker.context import Services
 from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.image_usage import UsedImages
 from worker.runtime.docker.images import Images
+from worker.runtime.docker.network_sandboxes import Sandboxes
 from worker.runtime.docker.run import DockerRun
-from worker.runtime.docker.sandboxes import Sandboxes
-from worker.runtime.docker.services import Services
 from worker.runtime.docker.sweep import sweep
 from worker.runtime.docker.usage import Cgroups, cgroups
-from worker.runtime.docker.used import UsedImages
-from worker.runtime.folders import Folders
 from worker.runtime.port import Assignment, Sink
+from worker.runtime.run_folders import Folders
 
 
 class DockerRuntime:
@@ -48,7 +48,9 @@ class DockerRuntime:
         services = self._services
         await services.engine.connect()
         await asyncio.to_thread(services.folders.open)
-        services.shares_files = await probe.shares_files(services.engine, services.folders)
+        services.shares_files = await shared_files_probe.shares_files(
+            services.engine, services.folders
+        )
         services.bind_rules = replace(
             services.bind_rules,
             engine_socket=services.engine.address.socket,

@@ -17,9 +17,9 @@ from shared.model import language
 from shared.model.language import Probe, Sidecar
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError
-from worker.runtime.faults import RunLostError, TaskError
+from worker.runtime.errors import RunLostError, TaskError
+from worker.runtime.log_tail import LINES, Tail, failure
 from worker.runtime.stages import seconds_of
-from worker.runtime.tail import LINES, Tail, failure
 
 _INTERVAL = 0.1
 _ONE_TRY = 5.0

@@ -13,13 +13,13 @@ from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
-from worker.runtime import exchange, faults
+from worker.runtime import errors, task_folder
 from worker.runtime.environment import check_texts, host_names, own_names
-from worker.runtime.faults import RunLostError
+from worker.runtime.errors import RunLostError
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell import refusals
-from worker.runtime.shell.keepers import Ending, Keepers, LocalOrder, LocalProcess
-from worker.runtime.shell.spares import MAIN, Spares
+from worker.runtime.shell import unsupported
+from worker.runtime.shell.folder_pool import MAIN, Spares
+from worker.runtime.shell.supervisors import Ending, Keepers, LocalOrder, LocalProcess
 from worker.runtime.shell.workdir import HostWorkdir
 from worker.runtime.stages import Exit, StagedRun, following
 
@@ -62,7 +62,7 @@ class ShellRun(StagedRun):
 
     async def _prepare(self) -> None:
         task = self.assignment.task
-        refusals.check(task, ignore_image=self._shell.ignore_image)
+        unsupported.check(task, ignore_image=self._shell.ignore_image)
         await asyncio.to_thread(self._make, self._tork, task, self._workdir)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
@@ -76,14 +76,14 @@ class ShellRun(StagedRun):
             return await self._process(self.assignment.task, self._tork, self._workdir)
 
     async def _result(self) -> str:
-        path = self._tork / exchange.OUTPUT
+        path = self._tork / task_folder.OUTPUT
         try:
             # A thread costs more than to read what was written a moment ago, unless that is much.
             if _size(path) <= SMALL_OUTPUT:
-                return exchange.read_output(path, self._limit)
-            return await asyncio.to_thread(exchange.read_output, path, self._limit)
+                return task_folder.read_output(path, self._limit)
+            return await asyncio.to_thread(task_folder.read_output, path, self._limit)
         except OSError as error:
-            raise faults.of_files(error, "the output cannot be read") from None
+            raise errors.of_files(error, "the output cannot be read") from None
 
     async def _settle(self) -> Usage | None:
         if not self._endings:
@@ -103,7 +103,7 @@ class ShellRun(StagedRun):
     def _remove(self) -> None:
         self._workdir.restore()
         if self._untidy:
-            exchange.remove(self._folder)
+            task_folder.remove(self._folder)
         else:
             self._spares.give_back(self._folder)
 
@@ -127,24 +127,24 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await asyncio.to_thread(exchange.read_progress, self._tork / exchange.PROGRESS)
+        return await asyncio.to_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
             if folder == self._tork:
                 self._spares.make(self._folder, small.run)
             else:
-                exchange.make(folder, small.run)
+                task_folder.make(folder, small.run)
         except OSError as error:
-            raise faults.of_files(error, f"cannot make {error.filename or folder}") from None
+            raise errors.of_files(error, f"cannot make {error.filename or folder}") from None
         try:
-            workdir.make(folder / exchange.WORKDIR, small.files)
+            workdir.make(folder / task_folder.WORKDIR, small.files)
         except OSError as error:
             doing = f"cannot make {error.filename or workdir.path}"
-            raise faults.of_files(error, doing, chosen=True) from None
+            raise errors.of_files(error, doing, chosen=True) from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
-        argv = _command(small, folder / exchange.SCRIPT, self._shell.cmd)
+        argv = _command(small, folder / task_folder.SCRIPT, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
             "HOME": _home(self._shell.uid),

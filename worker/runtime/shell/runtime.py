@@ -9,11 +9,11 @@ from functools import partial
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
-from worker.runtime import folders
+from worker.runtime import run_folders
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell.keepers import Keepers
+from worker.runtime.shell.folder_pool import Spares
 from worker.runtime.shell.run import ShellRun
-from worker.runtime.shell.spares import Spares
+from worker.runtime.shell.supervisors import Keepers
 
 
 class ShellRuntime:
@@ -21,7 +21,7 @@ class ShellRuntime:
 
     def __init__(self, config: Config, node_id: str) -> None:
         self._config = config
-        self._folders = folders.Folders(config.worker.data, node_id)
+        self._folders = run_folders.Folders(config.worker.data, node_id)
         self._keepers = Keepers()
         self._spares = Spares()
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from worker.runtime import exchange
+from worker.runtime import task_folder
 
 
 class HostWorkdir:
@@ -21,14 +21,14 @@ class HostWorkdir:
 
     def make(self, own: Path, files: Mapping[str, str]) -> None:
         """Make the directory, `own` unless the task names one, and its files. Raises OSError."""
-        exchange.write_files(own, {})
+        task_folder.write_files(own, {})
         self.path = own / self._workdir
         self._make_folder(self.path)
         for name, contents in files.items():
-            path = self.path / exchange.safe_name(name)
+            path = self.path / task_folder.safe_name(name)
             self._make_folder(path.parent)
             path.unlink(missing_ok=True)
-            exchange.write_file(path, exchange.encoded(contents), 0o444)
+            task_folder.write_file(path, task_folder.encoded(contents), 0o444)
             self._files.append(path)
 
     def restore(self) -> None:

@@ -1,0 +1,85 @@
+"""Parameters of a request: pages, flags, search texts (the REST API spec, `GET /jobs`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from coordinator.api.responses import Problem
+
+MAX_SIZE: Final = 20
+"""Items on a page of most lists."""
+
+_LAST_PAGE: Final = 1_000_000_000
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,30}")
+_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False, "": True}
+_LONGEST_ID: Final = 255
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """Which part of a list is asked for."""
+
+    number: int
+    size: int
+
+    @property
+    def skip(self) -> int:
+        """How many items stand before it."""
+        return (self.number - 1) * self.size
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What `q` asks for: all terms, and of each set of tags at least one."""
+
+    terms: tuple[str, ...]
+    tags_any: tuple[tuple[str, ...], ...]
+
+
+def paging(request: web.BaseRequest, *, size: int = 10, most: int = MAX_SIZE) -> Paging:
+    """Return the page that is asked for; out of range is clamped, 400 where it is no number."""
+    return Paging(
+        number=_integer(request, "page", 1, _LAST_PAGE), size=_integer(request, "size", size, most)
+    )
+
+
+def _integer(request: web.BaseRequest, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not _INTEGER.fullmatch(text):
+        raise Problem(400, f"{name}: not a number")
+    return max(1, min(int(text), most))
+
+
+def flag(request: web.BaseRequest, name: str) -> bool:
+    """Return a parameter that is true or false; 400 where it is neither."""
+    value = _FLAGS.get(request.query.get(name, "false").lower())
+    if value is None:
+        raise Problem(400, f"{name}: not true or false")
+    return value
+
+
+def question(text: str) -> Question:
+    """Return what a search text asks for: words, `tag:x`, `tags:a,b`."""
+    terms: list[str] = []
+    tags: list[tuple[str, ...]] = []
+    for word in text.split():
+        if word.startswith("tag:"):
+            tags.append((word.removeprefix("tag:"),))
+        elif word.startswith("tags:"):
+            tags.append(tuple(tag for tag in word.removeprefix("tags:").split(",") if tag))
+        else:
+            terms.append(word)
+    return Question(tuple(terms), tuple(tags))
+
+
+def path_id(request: web.BaseRequest, name: str = "id") -> str:
+    """Return an id or a name from the path; 404 where it can be nobody's."""
+    assert isinstance(request, web.Request)
+    value = request.match_info[name]
+    if len(value) > _LONGEST_ID or not value.isprintable():
+        raise Problem(404, "not found")
+    return value

@@ -1,0 +1,5 @@
+"""What comes in: the coordinators' queues, each message decoded, handled, and settled."""
+
+from coordinator.consumers.queue_consumers import Intake
+
+__all__ = ["Intake"]

@@ -1,0 +1,96 @@
+"""Parts of logs: many messages, one bulk write, then many acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+
+from coordinator.effects import Conductor
+from coordinator.effects.batching import Batcher
+from coordinator.effects.recent import Recent
+from coordinator.engine.task_runs import log_part
+from shared.errors import StoreUnavailable
+from shared.model.documents import LogPart, Task
+from shared.model.messages import LogWritten
+
+DELAY = 0.05
+"""Seconds that parts are gathered for."""
+
+BATCH = 200
+REMEMBERED_RUNS = 10_000
+
+
+class LogIntake:
+    """Takes deliveries of the queue `logs`; each is settled once its parts are stored."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._runs: Recent[int] = Recent(REMEMBERED_RUNS)
+        self._batcher: Batcher[tuple[LogWritten, asyncio.Future[None]]] = Batcher(
+            self._store, delay=DELAY, size=BATCH, name="log-parts"
+        )
+
+    def start(self) -> None:
+        """Begin to store."""
+        self._batcher.start()
+
+    async def close(self) -> None:
+        """Store what is gathered, and end."""
+        await self._batcher.close()
+
+    async def take(self, message: LogWritten) -> None:
+        """Store a message's parts, in a batch; return when that is done. Raises `StoreUnavailable`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batcher.add((message, done))
+        await done
+
+    async def _store(self, batch: list[tuple[LogWritten, asyncio.Future[None]]]) -> None:
+        try:
+            await self._know_runs({message.task_id for message, _ in batch})
+            parts = [
+                part
+                for message, _ in batch
+                if self._counts(message)
+                for part in self._parts(message)
+            ]
+            if parts:
+                await self._conductor.store.append_log(parts)
+        except Exception as error:
+            await self._failed(batch, error)
+            return
+        for _, done in batch:
+            if not done.done():
+                done.set_result(None)
+
+    async def _failed(
+        self, batch: list[tuple[LogWritten, asyncio.Future[None]]], error: Exception
+    ) -> None:
+        """Fail a batch; where one message may be at fault, store each by itself."""
+        if len(batch) > 1 and not isinstance(error, StoreUnavailable):
+            for each in batch:
+                await self._store([each])
+            return
+        for _, done in batch:
+            if not done.done():
+                done.set_exception(error)
+
+    async def _know_runs(self, task_ids: set[str]) -> None:
+        """Read the present run of tasks whose last known one may be old."""
+        unknown = [task_id for task_id in task_ids if task_id not in self._runs]
+        for task in await self._conductor.store.get_many(Task, unknown) if unknown else []:
+            self._runs.keep(task.id, task.run)
+
+    def _counts(self, message: LogWritten) -> bool:
+        """Whether a message is of the run that counts, or a later one than is known here."""
+        known = self._runs.get(message.task_id)
+        if known is None:
+            return False
+        if message.run > known:
+            self._runs.keep(message.task_id, message.run)
+        return message.run >= known
+
+    def _parts(self, message: LogWritten) -> list[LogPart]:
+        at = self._conductor.store.now()
+        return [
+            log_part(message.task_id, message.job_id, message.run, number, contents, at)
+            for number, contents in enumerate(message.parts, message.first)
+        ]

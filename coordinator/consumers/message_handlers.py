@@ -1,0 +1,101 @@
+"""What each message asks the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from coordinator.due.pulse_probes import Probes
+from coordinator.effects import Conductor
+from coordinator.engine import beats, progress, task_runs
+from shared.errors import Unreadable
+from shared.model import messages
+from shared.model.documents import Job, Node
+from shared.model.messages import (
+    Beat,
+    Claim,
+    DeadNodes,
+    HandedBack,
+    JobChanged,
+    Message,
+    Probe,
+    Progressed,
+    RunEnded,
+    WhoIsDead,
+)
+
+READ_BY: dict[str, tuple[type[Message], ...]] = {
+    messages.JOBS: (JobChanged,),
+    messages.CLAIMS: (Claim, WhoIsDead),
+    messages.COMPLETED: (RunEnded, HandedBack, Probe),
+    messages.ERROR: (RunEnded, HandedBack, Probe),
+    messages.PROGRESS: (Progressed,),
+    messages.HEARTBEAT: (Beat, Probe),
+    messages.LOGS: (messages.LogWritten, Probe),
+}
+"""What each queue may carry. Anything else in it is buried."""
+
+
+class Handlers:
+    """Handles messages, each by its kind. A handler may hear a message twice, late, or in the wrong order."""
+
+    def __init__(self, conductor: Conductor, probes: Probes) -> None:
+        self._conductor = conductor
+        self._probes = probes
+        self._answering: set[str] = set()
+        self._by_kind: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
+            JobChanged: self._job_changed,
+            Claim: self._claim,
+            WhoIsDead: self._who_is_dead,
+            RunEnded: self._run_ended,
+            HandedBack: self._handed_back,
+            Probe: self._probe,
+            Progressed: self._progressed,
+            Beat: self._beat,
+        }
+
+    async def handle(self, queue: str, message: Message) -> None:
+        """Handle a message of `queue`; `Unreadable` where that is none that the queue may carry."""
+        if not isinstance(message, READ_BY.get(queue, ())):
+            raise Unreadable(
+                f"a message of kind {type(message).__name__} has no business in {queue!r}"
+            )
+        await self._by_kind[type(message)](message)
+
+    async def _job_changed(self, message: JobChanged) -> None:
+        job = await self._conductor.store.get(Job, message.job_id)
+        if job is not None:
+            await self._conductor.follow([job])
+
+    async def _claim(self, message: Claim) -> None:
+        """Answer a claim. One that is asked again meanwhile has its answer on the way: a coordinator that is slow
+        must not get slower by being asked twice."""
+        if message.nonce in self._answering:
+            return
+        self._answering.add(message.nonce)
+        try:
+            await self._conductor.handle(task_runs.claimed(message))
+        finally:
+            self._answering.discard(message.nonce)
+
+    async def _who_is_dead(self, message: WhoIsDead) -> None:
+        nodes = await self._conductor.store.get_many(Node, message.nodes)
+        dead = [node.id for node in nodes if node.closed]
+        await self._conductor.outbox.send(
+            message.node_id, DeadNodes(asked=message.nodes, nodes=dead)
+        )
+
+    async def _run_ended(self, message: RunEnded) -> None:
+        await self._conductor.handle(task_runs.run_ended(message))
+
+    async def _handed_back(self, message: HandedBack) -> None:
+        await self._conductor.handle(task_runs.handed_back(message))
+
+    async def _probe(self, message: Probe) -> None:
+        self._probes.taken(message)
+
+    async def _progressed(self, message: Progressed) -> None:
+        await self._conductor.handle(progress.progressed(message))
+
+    async def _beat(self, message: Beat) -> None:
+        await self._conductor.handle(beats.beaten(message))

@@ -1,0 +1,171 @@
+"""Subscribes to the coordinators' queues, and settles each delivery by what came of handling it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+
+import structlog
+
+from coordinator.consumers.log_parts import LogIntake
+from coordinator.consumers.message_handlers import READ_BY, Handlers
+from coordinator.due.pulse_probes import Probes
+from coordinator.effects import Conductor
+from shared.broker.port import Broker, Delivery, Handler, Subscription
+from shared.errors import HaulierError, StoreUnavailable, Unreadable
+from shared.ids import derived_id
+from shared.model import messages
+from shared.model.message_codec import MessageCodec
+from shared.model.messages import LogWritten
+
+log = structlog.get_logger(__name__)
+
+DEADLINE = 10.0
+"""Seconds that a handler may take (engine spec, Queues)."""
+
+TRIES = 3
+"""How often a message that its handler fails on is tried before it is buried."""
+
+STORE_CHECK = 1.0
+"""Seconds between looks at a store that is away."""
+
+PREFETCH: Mapping[str, int] = {
+    messages.JOBS: 50,
+    messages.CLAIMS: 100,
+    messages.COMPLETED: 100,
+    messages.ERROR: 100,
+    messages.PROGRESS: 100,
+    messages.LOGS: 200,
+    messages.HEARTBEAT: 1,
+}
+"""How many deliveries of a queue are handled side by side; of `heartbeat` one, so that a coordinator that freezes
+holds one beat and not every node's."""
+
+
+class Intake:
+    """Hears the coordinators' queues. While the store is away, or after a handler that missed its deadline, it hears
+    nothing, so that others get its messages."""
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        broker: Broker,
+        codec: MessageCodec,
+        probes: Probes,
+        prefetch: Mapping[str, int] = PREFETCH,
+    ) -> None:
+        self._conductor = conductor
+        self._broker = broker
+        self._codec = codec
+        self._handlers = Handlers(conductor, probes)
+        self._logs = LogIntake(conductor)
+        self._prefetch = {**PREFETCH, **prefetch, messages.HEARTBEAT: 1}
+        self._subscriptions: list[Subscription] = []
+        self._failures: Counter[str] = Counter()
+        self._in_trouble = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to hear."""
+        self._logs.start()
+        await self._open()
+        self._keeper = asyncio.create_task(self._keep(), name="intake-keeper")
+
+    async def close(self) -> None:
+        """Hear no more; finish what is being handled."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+        await self._shut()
+        await self._logs.close()
+
+    async def _open(self) -> None:
+        for queue in READ_BY:
+            handler = self._settler(queue)
+            subscription = await self._broker.subscribe(
+                queue, handler, prefetch=self._prefetch[queue]
+            )
+            self._subscriptions.append(subscription)
+
+    async def _shut(self) -> None:
+        """Hear no more, and wait for what is being handled."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await asyncio.gather(*(subscription.close() for subscription in subscriptions))
+
+    async def _abandon(self) -> None:
+        """Hear no more, and give all that is held back at once, that of stuck handlers too."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await asyncio.gather(*(subscription.abandon() for subscription in subscriptions))
+
+    async def _keep(self) -> None:
+        """Close the consumers when there is trouble, and open them again when the store answers."""
+        while True:
+            await self._in_trouble.wait()
+            log.warning("this coordinator hears nothing until the datastore answers")
+            await self._abandon()
+            await self._until_store_answers()
+            self._in_trouble.clear()
+            try:
+                await self._open()
+            except HaulierError as error:
+                log.warning("this coordinator can't hear its queues yet", reason=str(error))
+                self._in_trouble.set()
+                await asyncio.sleep(STORE_CHECK)
+            else:
+                log.info("this coordinator hears its queues again")
+
+    async def _until_store_answers(self) -> None:
+        while True:
+            try:
+                await self._conductor.store.ping()
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_CHECK)
+            else:
+                return
+
+    # --- one delivery ---------------------------------------------------------------------------------------------
+
+    def _settler(self, queue: str) -> Handler:
+        async def settle(delivery: Delivery) -> None:
+            await self._settle(queue, delivery)
+
+        return settle
+
+    async def _settle(self, queue: str, delivery: Delivery) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await self._handle(queue, delivery.body)
+        except Unreadable as error:
+            log.warning("a message was buried", queue=queue, reason=str(error))
+            await delivery.bury(str(error))
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning(
+                "a message goes back", queue=queue, reason=str(error) or "its handler took too long"
+            )
+            self._in_trouble.set()
+            await delivery.requeue()
+        except Exception as error:
+            await self._failed(queue, delivery, error)
+        else:
+            await delivery.ack()
+
+    async def _handle(self, queue: str, body: bytes) -> None:
+        message = self._codec.decode(body)
+        if queue == messages.LOGS and isinstance(message, LogWritten):
+            await self._logs.take(message)
+        else:
+            await self._handlers.handle(queue, message)
+
+    async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> None:
+        """A handler's own fault: try the message a few times, then bury it, so that nothing loops for ever."""
+        key = derived_id(queue, delivery.body)
+        self._failures[key] += 1
+        log.error(
+            "a message could not be handled", queue=queue, exc_info=error, tries=self._failures[key]
+        )
+        if self._failures[key] < TRIES:
+            await asyncio.sleep(0.2)
+            await delivery.requeue()
+            return
+        del self._failures[key]
+        await delivery.bury(f"could not be handled: {type(error).__name__}: {error}")

@@ -1,0 +1,60 @@
+"""The coordinator's own beats: it is a node like any other, so that it is seen in listings."""
+
+from __future__ import annotations
+
+import socket
+
+import psutil
+
+from coordinator.due.ticking import Ticker
+from coordinator.effects import Conductor
+from coordinator.engine import beats
+from shared.model.documents import Micros
+from shared.model.messages import Beat
+
+
+class Beating:
+    """Writes this coordinator's node into the store, every beat."""
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        node_id: str,
+        name: str,
+        version: str,
+        port: int | None,
+        interval: float,
+    ) -> None:
+        self._conductor = conductor
+        self._node_id = node_id
+        self._name = name
+        self._version = version
+        self.port = port
+        self._number = 0
+        self._started_at: Micros = conductor.store.now()
+        self._ticker = Ticker("beats", interval, self.beat)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        psutil.cpu_percent()
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """End."""
+        await self._ticker.close()
+
+    async def beat(self) -> None:
+        """Beat once."""
+        self._number += 1
+        beat = Beat(
+            node_id=self._node_id,
+            node_kind="coordinator",
+            number=self._number,
+            name=self._name,
+            hostname=socket.gethostname(),
+            version=self._version,
+            started_at=self._started_at,
+            cpu_percent=psutil.cpu_percent(),
+            port=self.port,
+        )
+        await self._conductor.handle(beats.beaten(beat))

@@ -1,0 +1,74 @@
+"""The coordinator's part in the pulse: probes through the queues on which nodes are heard, and stamps moved on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from coordinator.due.ticking import Ticker
+from coordinator.effects import Conductor
+from coordinator.engine import pulse
+from shared.broker.port import Broker
+from shared.errors import BrokerUnavailable
+from shared.model.documents import Micros
+from shared.model.message_codec import MessageCodec
+from shared.model.messages import Probe
+
+INTERVAL = 3.0
+"""Seconds between probes of a queue."""
+
+
+class Probes:
+    """Sends probes, one outstanding a queue, and handles those that come in, whoever sent them."""
+
+    def __init__(
+        self, conductor: Conductor, broker: Broker, codec: MessageCodec, name: str
+    ) -> None:
+        self._conductor = conductor
+        self._broker = broker
+        self._codec = codec
+        self._name = name
+        self._outstanding: dict[str, Micros] = {}
+        self._ticker = Ticker("probes", INTERVAL, self.send)
+        self._moving: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """End."""
+        await self._ticker.close()
+        for task in list(self._moving):
+            task.cancel()
+
+    async def send(self) -> None:
+        """Send a probe through each queue in which none of ours is outstanding."""
+        await asyncio.gather(*(self._probe(queue) for queue in pulse.PROBED))
+
+    async def _probe(self, queue: str) -> None:
+        at = self._conductor.store.now()
+        before = self._outstanding.get(queue)
+        if before is not None and at - before < 2 * pulse.STALE:
+            return
+        self._outstanding[queue] = at
+        body = self._codec.encode(Probe(queue=queue, sent_at=at, sender=self._name))
+        try:
+            await self._broker.publish(queue, body)
+        except BrokerUnavailable:
+            self._outstanding.pop(queue, None)
+
+    def taken(self, probe: Probe) -> None:
+        """A probe was taken: move its queue's stamp on, a handler's deadline later."""
+        ours = self._outstanding.get(probe.queue)
+        if ours is not None and ours <= probe.sent_at:
+            # A queue gives first what was put in first: whoever had ours, it was taken before this one.
+            del self._outstanding[probe.queue]
+        task = asyncio.create_task(self._move(probe, self._conductor.store.now()), name="probe")
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
+    async def _move(self, probe: Probe, taken_at: Micros) -> None:
+        await asyncio.sleep(self._conductor.bounds.handler_deadline / 1_000_000)
+        self._conductor.soon(
+            self._conductor.carry_out(pulse.probe_taken(probe.queue, probe.sent_at, taken_at))
+        )

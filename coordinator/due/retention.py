@@ -1,0 +1,55 @@
+"""What goes away by itself: jobs with `autoDelete`, and, after a time, ended jobs, old logs and forgotten nodes."""
+
+from __future__ import annotations
+
+from coordinator.due.ticking import Ticker
+from coordinator.store.port import Below, Store
+from shared.model.documents import SECOND, Delivery, Job, Node
+
+EVERY = 1.0
+"""Seconds between looks."""
+
+LIMIT = 100
+LOG_LIMIT = 5_000
+NODES: float = 30 * 24 * 3600
+"""Seconds that a node that is gone is remembered, so that what it left on a host can still be told to be dead's."""
+
+
+class Retention:
+    """Deletes what is due. Deleting twice deletes once, so coordinators need not agree who does it."""
+
+    def __init__(self, store: Store, jobs: float, logs: float) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._logs = logs
+        self._turn = 0
+        self._ticker = Ticker("retention", EVERY, self._look)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """End."""
+        await self._ticker.close()
+
+    async def _look(self) -> None:
+        now = self._store.now()
+        await self._delete_jobs({"delete_at": Below(now + 1)})
+        self._turn += 1
+        if self._turn % 60 == 1:
+            await self._delete_old(now)
+
+    async def _delete_old(self, now: int) -> None:
+        if self._jobs:
+            await self._delete_jobs({"ended_at": Below(now - int(self._jobs * SECOND))})
+        if self._logs:
+            await self._store.purge_logs(now - int(self._logs * SECOND), LOG_LIMIT)
+        past = now - int(NODES * SECOND)
+        await self._store.delete(Node, {"closed": True, "last_heartbeat_at": Below(past)})
+        await self._store.delete(Delivery, {"state": "DELIVERED", "due_at": Below(past)})
+
+    async def _delete_jobs(self, where: dict[str, object]) -> None:
+        for job in await self._store.find(Job, where, limit=LIMIT):
+            if job.ended_at is not None and not job.then:
+                await self._store.delete_job(job)

@@ -1,0 +1,74 @@
+"""Schedules that are due make their jobs: however many coordinators run, each firing makes one."""
+
+from __future__ import annotations
+
+import structlog
+
+from coordinator.due.ticking import Ticker
+from coordinator.effects import Conductor
+from coordinator.engine import job_lifecycle, schedule_firings
+from coordinator.store.port import Below, Change
+from shared.errors import StoreUnavailable
+from shared.model.documents import Micros, Schedule
+
+log = structlog.get_logger(__name__)
+
+EVERY = 0.5
+"""Seconds between looks."""
+
+LIMIT = 100
+
+
+class Schedules:
+    """Makes the jobs of schedules that are due. The job is stored first, under an id that follows from the firing;
+    then the schedule moves on: whatever dies between, the firing makes one job."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._store = conductor.store
+        self._ticker = Ticker("schedules", EVERY, self.fire_due)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """End."""
+        await self._ticker.close()
+
+    async def fire_due(self) -> None:
+        """Make the jobs that are due by now, and move their schedules on."""
+        now = self._store.now()
+        where = {"state": "ACTIVE", "next_at": Below(now + 1)}
+        for schedule in await self._store.find(Schedule, where, ("next_at",), limit=LIMIT):
+            try:
+                await self._fire(schedule, now)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.warning("a schedule can't fire", schedule=schedule.id, reason=str(error))
+
+    async def _fire(self, schedule: Schedule, now: Micros) -> None:
+        due = schedule.next_at
+        assert due is not None
+        at: Micros | None = due
+        if now - due > schedule_firings.GRACE:
+            missed = schedule.catchup == "last"
+            at = schedule_firings.latest_firing(schedule, due - 1, now) if missed else None
+            due = now if at is None else at
+        if at is not None:
+            job = job_lifecycle.submitted(schedule_firings.fired_job(schedule, at, now))
+            if await self._store.insert(job):
+                await self._conductor.tell(job)
+                self._conductor.follow_soon([job])
+        await self._store.change(
+            Change(
+                kind=Schedule,
+                id=schedule.id,
+                where={"state": "ACTIVE", "next_at": schedule.next_at},
+                set={
+                    "next_at": schedule_firings.next_firing(schedule, due),
+                    "fired_at": at or schedule.fired_at,
+                },
+            )
+        )

@@ -1,0 +1,113 @@
+"""The sweeper: finds what was left half done and puts it right. It only repairs: in a quiet system it finds nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from coordinator.due.ticking import Ticker
+from coordinator.effects import Conductor
+from coordinator.engine import pulse, repairs
+from shared.broker.port import Broker
+from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
+from shared.model.documents import Document, Job, Task
+
+log = structlog.get_logger(__name__)
+
+LIMIT = 500
+OVERDUE = 5_000_000
+"""Microseconds after which an intent counts as forgotten."""
+
+QUIET_SWEEPS = 2
+"""Sweeps in a row at which a queue must have had nothing ready for what is SCHEDULED in it to count as lost."""
+
+DUE_EVERY = 0.25
+"""Seconds between looks at retries whose delay is over."""
+
+
+class Sweeper:
+    """Sweeps every few seconds, and releases what waits for a time of its own."""
+
+    def __init__(self, conductor: Conductor, broker: Broker, interval: float) -> None:
+        self._conductor = conductor
+        self._broker = broker
+        self._quiet: Counter[str] = Counter()
+        self._rounds = repairs.Rounds()
+        self._round = Ticker("sweeper", interval, self.sweep)
+        self._due = Ticker("due", DUE_EVERY, self._release)
+
+    def start(self) -> None:
+        """Begin."""
+        self._round.start()
+        self._due.start()
+
+    async def close(self) -> None:
+        """End."""
+        await self._round.close()
+        await self._due.close()
+
+    async def _release(self) -> None:
+        await self._conductor.handle(repairs.release_delayed())
+
+    async def sweep(self) -> None:
+        """Go round once. What one look fails at does not keep the others from theirs."""
+        looks: tuple[Callable[[], Awaitable[None]], ...] = (
+            self._overdue,
+            self._unconfirmed,
+            self._unheard,
+            self._leases,
+            self._structure,
+        )
+        for look in looks:
+            try:
+                await look()
+            except HaulierError as error:
+                log.info(
+                    "a look of the sweeper waits for its next turn",
+                    look=look.__name__,
+                    reason=str(error),
+                )
+            except Exception:
+                log.exception("a look of the sweeper failed", look=look.__name__)
+
+    async def _overdue(self) -> None:
+        before = self._conductor.store.now() - OVERDUE
+        for kind in (Job, Task):
+            overdue: list[Document] = list(await self._conductor.store.overdue(kind, before, LIMIT))
+            for document in overdue:
+                self._conductor.counts["swept_overdue"] += 1
+                await self._follow(document)
+
+    async def _follow(self, document: Document) -> None:
+        """Follow what is overdue in a document. A fault of its own keeps no other from its turn."""
+        try:
+            await self._conductor.follow([document])
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("an intent could not be followed", document=document.id)
+
+    async def _unconfirmed(self) -> None:
+        await self._conductor.handle(repairs.unconfirmed())
+
+    async def _unheard(self) -> None:
+        try:
+            for queue in await self._broker.queues():
+                self._quiet[queue.name] = 0 if queue.size else self._quiet[queue.name] + 1
+        except BrokerUnavailable:
+            self._quiet.clear()
+            return
+        grants = await self._conductor.carry_out(repairs.latest_grants())
+        quiet = [queue for queue, sweeps in self._quiet.items() if sweeps >= QUIET_SWEEPS]
+        await self._conductor.handle(repairs.unheard(quiet, grants))
+
+    async def _leases(self) -> None:
+        await self._conductor.handle(pulse.expire_leases())
+        await self._conductor.handle(pulse.runs_of_closed_epochs())
+
+    async def _structure(self) -> None:
+        await self._conductor.handle(repairs.open_under_ended())
+        await self._conductor.handle(repairs.composites_with_nothing_open(self._rounds))
+        await self._conductor.handle(repairs.free_slots(self._rounds))

@@ -1,0 +1,220 @@
+"""Deliveries of webhooks: stored before they are tried, retried with growing delays, shared among coordinators."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import random
+import socket
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+
+from coordinator.due.ticking import Ticker
+from coordinator.store.port import Below, Change, Store
+from shared.errors import HaulierError
+from shared.model.documents import SECOND, Delivery, Micros
+
+log = structlog.get_logger(__name__)
+
+EVERY = 0.25
+"""Seconds between looks at what is due."""
+
+PAUSE = 0.05
+"""Seconds between looks while more is due than may be under way."""
+
+LIMIT = 100
+"""Deliveries under way at a time."""
+
+LIMIT_OF_ONE = 20
+"""Deliveries under way at a time to one host: one that hangs keeps only its own waiting."""
+
+LOOKED_AT = 300
+"""Due deliveries that are looked at, the longest due first, to find some whose host is free."""
+
+FIRST_DELAY = 5.0
+"""Seconds before the second try; each further one waits three times as long."""
+
+GROWTH = 3.0
+AGAIN = frozenset({408, 429})
+"""Answers, besides 5xx, after which it is tried again."""
+
+
+class _UnderWay(NamedTuple):
+    host: str
+    task: asyncio.Task[None]
+
+
+class Webhooks:
+    """Delivers what is due. A delivery is claimed by moving its due time on, so that no two coordinators try it at
+    once, and one that dies on the way has it tried again."""
+
+    def __init__(self, store: Store, attempts: int, timeout: float) -> None:
+        self._store = store
+        self._attempts = attempts
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._under_way: dict[str, _UnderWay] = {}
+        self._ticker = Ticker("webhooks", EVERY, self._deliver_due)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
+        self._ticker.start()
+
+    async def close(self) -> None:
+        """End; what is under way is tried again by whoever is there."""
+        await self._ticker.close()
+        tasks = [under_way.task for under_way in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _deliver_due(self) -> None:
+        while await self._begin_due():
+            tasks = [under_way.task for under_way in self._under_way.values()]
+            done, _ = await asyncio.wait(tasks, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            await asyncio.sleep(PAUSE)
+
+    async def _begin_due(self) -> bool:
+        """Begin what is due and has room, and tell whether there was more. A slow receiver costs only itself."""
+        where = {"state": "PENDING", "due_at": Below(self._store.now() + 1)}
+        more = False
+        due = await self._store.find(
+            Delivery, where, ("due_at",), limit=LOOKED_AT, without=("body", "headers", "secret")
+        )
+        for delivery in due:
+            host = _host(delivery.url)
+            if delivery.id in self._under_way:
+                continue
+            if not self._has_room(host):
+                more = True
+                continue
+            work = self._claim_and_try(delivery)
+            task = asyncio.create_task(work, name=f"webhook {delivery.id}")
+            self._under_way[delivery.id] = _UnderWay(host, task)
+        return more and bool(self._under_way)
+
+    def _has_room(self, host: str) -> bool:
+        if len(self._under_way) >= LIMIT:
+            return False
+        return sum(each.host == host for each in self._under_way.values()) < LIMIT_OF_ONE
+
+    async def _claim_and_try(self, delivery: Delivery) -> None:
+        try:
+            await self._claim_try_settle(delivery, self._store.now())
+        except HaulierError as error:
+            log.info("a webhook waits for its next turn", id=delivery.id, reason=str(error))
+        except Exception:
+            log.exception("a webhook's delivery failed", id=delivery.id)
+        finally:
+            del self._under_way[delivery.id]
+
+    async def _claim_try_settle(self, delivery: Delivery, now: Micros) -> None:
+        claimed = await self._store.change(
+            Change(
+                kind=Delivery,
+                id=delivery.id,
+                where={
+                    "state": "PENDING",
+                    "due_at": delivery.due_at,
+                    "attempts": delivery.attempts,
+                },
+                set={
+                    "attempts": delivery.attempts + 1,
+                    "due_at": now
+                    + int((self._timeout + self._delay(delivery.attempts + 1)) * SECOND),
+                },
+            )
+        )
+        if claimed is not None:
+            await self._settle(claimed, *await self._try(claimed))
+
+    def _delay(self, attempts: int) -> float:
+        return FIRST_DELAY * GROWTH ** max(0, attempts - 1) * random.uniform(0.9, 1.1)
+
+    async def _try(self, delivery: Delivery) -> tuple[bool, str | None]:
+        """Return whether it is over, and the error, if there was one."""
+        assert self._session is not None
+        body = delivery.body.encode()
+        timestamp = str(self._store.now() // SECOND)
+        headers = {
+            "Content-Type": "application/json; charset=UTF-8",
+            **delivery.headers,
+            **signed(delivery.id, timestamp, body, delivery.secret),
+        }
+        try:
+            async with self._session.post(
+                delivery.url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return False, reason_of(error)
+        if status < 300:
+            return True, None
+        return status < 500 and status not in AGAIN, f"the receiver answered {status}"
+
+    async def _settle(self, delivery: Delivery, over: bool, error: str | None) -> None:
+        fields: dict[str, object] = {"error": error}
+        if error is None:
+            fields["state"] = "DELIVERED"
+        elif over or delivery.attempts >= self._attempts:
+            fields["state"] = "FAILED"
+            log.warning(
+                "a webhook was not delivered",
+                job=delivery.job_id,
+                attempts=delivery.attempts,
+                reason=error,
+            )
+        else:
+            fields["due_at"] = self._store.now() + int(self._delay(delivery.attempts) * SECOND)
+        where = {"state": "PENDING", "attempts": delivery.attempts}
+        await self._store.change(Change(kind=Delivery, id=delivery.id, where=where, set=fields))
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return url
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a try failed, without what the error says of the address or the headers: a secret may stand there."""
+    cause = getattr(error, "os_error", error)
+    said = ""
+    if isinstance(cause, socket.gaierror):
+        said = cause.strerror or ""
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        said = os.strerror(cause.errno)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def signed(id: str, timestamp: str, body: bytes, secret: str) -> dict[str, str]:
+    """Return the headers by which a receiver can know a delivery, and check it where there is a secret.
+
+    Names and signature are those of Standard Webhooks: base64 of HMAC-SHA256 over `id.timestamp.body`, with the
+    secret's bytes, or those that follow `whsec_` in base64."""
+    headers = {"webhook-id": id, "webhook-timestamp": timestamp}
+    if secret:
+        mac = hmac.new(_key(secret), f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+        headers["webhook-signature"] = "v1," + base64.b64encode(mac).decode()
+    return headers
+
+
+def _key(secret: str) -> bytes:
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return secret.encode()

@@ -1,0 +1,5 @@
+"""Carries decisions out: drives the engine's flows against the real store and broker."""
+
+from coordinator.effects.flow_driver import Conductor
+
+__all__ = ["Conductor"]

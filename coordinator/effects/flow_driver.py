@@ -1,0 +1,280 @@
+"""The conductor: takes each step of a flow, and answers it with what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from coordinator.effects.events import Events
+from coordinator.effects.outbox import Outbox
+from coordinator.effects.recent import Recent
+from coordinator.engine import flow, intents, job_lifecycle, states, task_runs
+from coordinator.engine.flow import Bounds, Flow
+from coordinator.store.port import Change, SlotTaken, Store
+from shared.broker.port import Broker
+from shared.errors import HaulierError
+from shared.model.documents import Document, Job, LogPart, Node, Task
+from shared.model.message_codec import MessageCodec
+from shared.model.queries import Below
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+REMEMBERED_JOBS = 2_000
+REMEMBERED_NODES = 10_000
+
+A_WHILE = 4.0
+"""Seconds that a handler waits for what follows from its message; less than its deadline."""
+
+_MOVES = frozenset({"open", "progress", "position"})
+"""Fields of a child or sub-job whose change may move the progress of what is above it."""
+
+
+class Conductor:
+    """Drives flows. One for each coordinator; all its methods belong to one event loop."""
+
+    def __init__(self, store: Store, broker: Broker, bounds: Bounds, codec: MessageCodec) -> None:
+        self.store = store
+        self.bounds = bounds
+        self.counts: Counter[str] = Counter()
+        self._jobs: Recent[Job] = Recent(REMEMBERED_JOBS)
+        self._leases: Recent[Node] = Recent(REMEMBERED_NODES)
+        self._begun: Recent[bool] = Recent(REMEMBERED_JOBS)
+        self.events = Events(broker, store.now, bounds.redaction_keys)
+        self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
+        self.outbox.on_hooked = self.follow_soon
+        self._moved: set[str] = set()
+        self._following: set[asyncio.Task[None]] = set()
+        self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            flow.Get: self._get,
+            flow.Recall: self._recall,
+            flow.Find: self._find,
+            flow.Count: self._count,
+            flow.Insert: self._insert,
+            flow.InsertMany: self._insert_many,
+            Change: self._change,
+            flow.ChangeFirst: self._change_first,
+            flow.Later: self._later,
+            flow.Publish: self._publish,
+            flow.Send: self._send,
+            flow.Vars: self._vars,
+            flow.AppendLog: self._append_log,
+            flow.DropLogs: self._drop_logs,
+            flow.Now: self._now,
+            flow.Lease: self._lease,
+            flow.Started: self._started,
+            flow.AskBounds: self._bounds,
+            flow.Noted: self._noted,
+        }
+
+    async def start(self) -> None:
+        """Begin to carry out."""
+        self.outbox.start()
+        await self.events.start()
+
+    async def close(self) -> None:
+        """Finish what is under way, and end."""
+        while self._following:
+            await asyncio.gather(*self._following, return_exceptions=True)
+        await self.outbox.close()
+        await self.events.close()
+
+    # --- flows ----------------------------------------------------------------------------------------------------
+
+    async def carry_out(self, steps: Flow[T]) -> T:
+        """Take a flow from its beginning to its end, and return what it gives.
+
+        Raises what a step raises (`StoreUnavailable`); what was written before holds what is left to do."""
+        answer: Any = None
+        try:
+            while True:
+                effect = steps.send(answer)
+                answer = await self._steps[type(effect)](effect)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            steps.close()
+
+    async def handle(self, steps: Flow[list[Document]]) -> None:
+        """Carry a flow out, then follow what it left to follow: what takes long goes on by itself.
+
+        The flow's own writes hold the intents of the rest, so whoever waits here need not wait for that: a fan-out
+        or a cancel of many thousand tasks misses no deadline of a handler."""
+        left = await self.carry_out(steps)
+        if left:
+            await self._follow_for_a_while(left)
+
+    async def _follow_for_a_while(self, documents: Sequence[Document]) -> None:
+        following = asyncio.create_task(self.follow(documents), name="follow")
+        try:
+            await asyncio.wait({following}, timeout=A_WHILE)
+        finally:
+            if not following.done():
+                self.soon(following)
+        if following.done():
+            following.result()
+
+    async def follow(self, documents: Sequence[Document]) -> None:
+        """Follow the intents of documents, and of all that comes of that."""
+        if documents:
+            await self.carry_out(intents.follow(documents))
+
+    def follow_soon(self, documents: Sequence[Document]) -> None:
+        """Follow in the background. Should that fail, the sweeper does it."""
+        self.soon(self.follow(documents))
+
+    def soon(self, work: Awaitable[None]) -> None:
+        """Do something in the background that the sweeper does too, should it fail."""
+        task = asyncio.create_task(self._quietly(work), name="follow-up")
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except HaulierError as error:
+            log.info("a follow-up is left to the sweeper", reason=str(error))
+        except Exception:
+            log.exception("a follow-up failed and is left to the sweeper")
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def _get(self, effect: flow.Get[Document]) -> Document | None:
+        document = await self.store.get(effect.kind, effect.id)
+        if isinstance(document, Job):
+            self._jobs.keep(document.id, document)
+        return document
+
+    async def job(self, job_id: str) -> Job | None:
+        """Return a job's fixed part, perhaps from the cache."""
+        return self._jobs.get(job_id) or await self._get(flow.Get(Job, job_id))  # type: ignore[return-value]  # a Job, by its kind
+
+    async def _recall(self, effect: flow.Recall) -> Job | None:
+        return await self.job(effect.id)
+
+    async def _find(self, effect: flow.Find[Document]) -> list[Document]:
+        return await self.store.find(
+            effect.kind, effect.where, effect.order, limit=effect.limit, without=effect.without
+        )
+
+    async def _count(self, effect: flow.Count[Document]) -> int:
+        return await self.store.count(effect.kind, effect.where)
+
+    async def _vars(self, effect: flow.Vars) -> dict[str, str]:
+        return await self.store.vars(effect.job_id, effect.names, effect.restarts)
+
+    async def _now(self, _: flow.Now) -> int:
+        return self.store.now()
+
+    async def _lease(self, effect: flow.Lease) -> Node | None:
+        node = self._leases.get(effect.node_id)
+        if (
+            node is not None
+            and not node.closed
+            and node.lease_until >= self.store.now() + task_runs.LEASE_LEFT
+        ):
+            return node
+        node = await self.store.get(Node, effect.node_id)
+        if node is not None:
+            self._leases.keep(node.id, node)
+        return node
+
+    async def _bounds(self, _: flow.AskBounds) -> Bounds:
+        return self.bounds
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def _insert(self, effect: flow.Insert) -> bool | None:
+        try:
+            new = await self.store.insert(effect.document)
+        except SlotTaken:
+            return None
+        if new:
+            await self.tell(effect.document)
+        return new
+
+    async def _insert_many(self, effect: flow.InsertMany) -> int:
+        if not effect.documents:
+            return 0
+        new = await self.store.insert_many(effect.documents)
+        if self.events.wanted:
+            for document in effect.documents:
+                await self.tell(document)
+        return new
+
+    async def _change(self, effect: Change[Document]) -> Document | None:
+        image = await self.store.change(self.outbox.marks.with_mark(effect))
+        if image is None:
+            return None
+        if isinstance(image, Task):
+            self.outbox.marks.granted(image)
+        elif isinstance(image, Job):
+            self._jobs.keep(image.id, image)
+        elif isinstance(image, Node):
+            self._leases.keep(image.id, image)
+        self._mark_moved(image, effect)
+        if "state" in effect.set:
+            await self.tell(image)
+        return image
+
+    def _mark_moved(self, image: Document, effect: Change[Document]) -> None:
+        above = image.parent_id if isinstance(image, Job | Task) else None
+        if above and not _MOVES.isdisjoint(effect.set):
+            self._moved.add(above)
+
+    def take_moved(self) -> set[str]:
+        """Return the tasks below which something moved since this was last asked."""
+        moved, self._moved = self._moved, set()
+        return moved
+
+    async def _change_first(self, effect: flow.ChangeFirst[Document]) -> Document | None:
+        return await self.store.change_first(
+            effect.kind, effect.where, effect.order, effect.set, effect.add_then
+        )
+
+    async def _later(self, effect: flow.Later) -> None:
+        self.outbox.write_later(effect.change)
+
+    async def _append_log(self, effect: flow.AppendLog) -> None:
+        parts: Sequence[LogPart] = effect.parts
+        await self.store.append_log(parts)
+
+    async def _drop_logs(self, effect: flow.DropLogs) -> None:
+        await self.store.delete(LogPart, {"task_id": effect.task_id, "run": Below(effect.run)})
+
+    async def _started(self, effect: flow.Started) -> None:
+        """A job's first task was granted: once for each job and coordinator, see to it that the job is RUNNING.
+
+        One that is still PENDING (whoever begins it has not said so yet) is looked at again the next time."""
+        if effect.job_id in self._begun:
+            return
+        image = await self.carry_out(job_lifecycle.began(effect.job_id, effect.at))
+        if image is None or image.state != states.PENDING:
+            self._begun.keep(effect.job_id, True)
+        if image is not None and image.then:
+            self.follow_soon([image])
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    async def _publish(self, effect: flow.Publish) -> None:
+        await self.outbox.publish_tasks(effect.tasks)
+
+    async def _send(self, effect: flow.Send) -> None:
+        await self.outbox.send(effect.node_id, effect.message)
+
+    async def tell(self, document: Document) -> None:
+        """Tell of the state of a job or task that was written, where somebody listens."""
+        if not self.events.wanted:
+            return
+        job = await self.job(document.job_id) if isinstance(document, Task) else None
+        self.events.tell(document, job)
+
+    async def _noted(self, effect: flow.Noted) -> None:
+        self.counts[effect.what] += 1
+        log.info(effect.what.replace("_", " "), subject=effect.subject)

@@ -1,0 +1,212 @@
+"""What goes out: tasks to their queues, answers to nodes, events to those who listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from coordinator.effects.batching import Batcher
+from coordinator.effects.events import Events
+from coordinator.effects.recent import Recent
+from coordinator.effects.scheduled_marks import Marks
+from coordinator.engine import states
+from coordinator.engine.evaluation import log_secrets
+from coordinator.engine.new_documents import ENDED, intent
+from coordinator.engine.task_ends import task_hooks
+from coordinator.store.port import Change, Store
+from shared.broker.port import Broker
+from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
+from shared.model.documents import Document, Job, Micros, Task
+from shared.model.message_codec import MessageCodec
+from shared.model.messages import EndStored, Message, TaskMessage, node_queue
+from shared.model.queues import DEFAULT_QUEUE
+
+log = structlog.get_logger(__name__)
+
+MARK_DELAY = 0.25
+"""Seconds that marks are gathered for: a task that a slot takes meanwhile needs none."""
+
+ANSWER_DELAY = 0.05
+"""Seconds that ends told stored are gathered for."""
+
+SENT_WITHIN = 4.0
+"""Seconds that the broker has to take a message: a handler that sends two must end within its own 10 s, for else the
+coordinator takes a broker that is away for trouble of its own and gives back all that it holds."""
+
+BATCH = 500
+
+
+class Outbox:
+    """Sends, and never raises for a broker that is away: what was to be sent is in the store, and the sweeper and
+    the beats say it again."""
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        codec: MessageCodec,
+        jobs: Recent[Job],
+        events: Events,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._codec = codec
+        self._jobs = jobs
+        self._events = events
+        self._later: Batcher[Change[Any]] = Batcher(
+            self._write, delay=MARK_DELAY, size=BATCH, name="later-writes"
+        )
+        self._stored: Batcher[tuple[str, str]] = Batcher(
+            self._tell_stored, delay=ANSWER_DELAY, size=BATCH, name="ends-stored"
+        )
+        self.marks = Marks()
+        self.on_hooked: Callable[[list[Document]], None] = lambda _: None
+
+    def start(self) -> None:
+        """Begin to send what is gathered."""
+        self._later.start()
+        self._stored.start()
+
+    async def close(self) -> None:
+        """Send what is gathered, and end."""
+        await self._later.close()
+        await self._stored.close()
+
+    # --- writes that nobody awaits --------------------------------------------------------------------------------
+
+    def write_later(self, change: Change[Any]) -> None:
+        """Make a compare-and-set soon, in bulk."""
+        self._later.add(change)
+
+    async def _write(self, changes: list[Change[Any]]) -> None:
+        wanted = [change for change in changes if self.marks.wanted(change)]
+        try:
+            if wanted:
+                await self._store.change_many(wanted)
+        except StoreUnavailable as error:
+            log.info("courtesy writes were dropped", count=len(wanted), reason=str(error))
+        finally:
+            for change in wanted:
+                self.marks.end(change)
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    async def publish_tasks(self, tasks: Sequence[Task]) -> None:
+        """Send tasks to their queues, with confirms, and mark those SCHEDULED that the broker has."""
+        await asyncio.gather(*(self._publish_task(task) for task in tasks))
+
+    async def _publish_task(self, task: Task) -> None:
+        job = self._jobs.get(task.job_id) or await self._store.get(Job, task.job_id)
+        if job is None or task.evaluated is None:
+            return
+        self._jobs.keep(job.id, job)
+        mark = self.marks.begin(task, self._store.now())
+        try:
+            if await self._sent(job, task):
+                await self._mark_scheduled(job, mark)
+            else:
+                self.marks.end(mark)
+        except BaseException:
+            self.marks.end(mark)
+            raise
+
+    async def _sent(self, job: Job, task: Task) -> bool:
+        """Send a task; return whether the broker has it."""
+        body = self._codec.encode(task_message(job, task))
+        queue = task.queue or DEFAULT_QUEUE
+        try:
+            await self._put(queue, body, priority=task.priority)
+        except BrokerUnavailable as error:
+            log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
+            return False
+        except BrokerMisconfigured as error:
+            await self._fail(task, str(error))
+            return False
+        return True
+
+    async def _fail(self, task: Task, error: str) -> None:
+        """Fail a task whose queue can't be used, whoever tries."""
+        image = await self._store.change(unpublishable(task, error, self._store.now()))
+        if image is not None:
+            self.on_hooked([image])
+
+    async def _mark_scheduled(self, job: Job, mark: Change[Task]) -> None:
+        hooks = task_hooks(job, states.SCHEDULED, mark.set["scheduled_at"])
+        if not (hooks or self._events.wanted):
+            self._later.add(mark)
+            return
+        image = await self._store.change(msgspec.structs.replace(mark, add_then=hooks))
+        self.marks.end(mark)
+        if image is None:
+            return
+        if self._events.wanted:
+            self._events.tell(image, job)
+        if image.then:
+            self.on_hooked([image])
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    async def send(self, node_id: str, message: Message) -> None:
+        """Tell a node something; ends told stored are gathered, many in one message."""
+        if isinstance(message, EndStored):
+            for nonce in message.nonces:
+                self._stored.add((node_id, nonce))
+            return
+        await self._to_node(node_id, message)
+
+    async def _tell_stored(self, batch: list[tuple[str, str]]) -> None:
+        by_node: dict[str, list[str]] = defaultdict(list)
+        for node_id, nonce in batch:
+            by_node[node_id].append(nonce)
+        await asyncio.gather(
+            *(self._to_node(node, EndStored(nonces=nonces)) for node, nonces in by_node.items())
+        )
+
+    async def _to_node(self, node_id: str, message: Message) -> None:
+        try:
+            await self._put(node_queue(node_id), self._codec.encode(message))
+        except BrokerUnavailable as error:
+            log.info(
+                "a node could not be told",
+                node=node_id,
+                message=type(message).__name__,
+                reason=str(error),
+            )
+
+    async def _put(self, queue: str, body: bytes, *, priority: int = 0) -> None:
+        """Publish, well within the time that a handler has. Raises `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(SENT_WITHIN):
+                await self._broker.publish(queue, body, priority=priority)
+        except TimeoutError:
+            raise BrokerUnavailable(f"the broker took nothing for {SENT_WITHIN:g} s") from None
+
+
+def unpublishable(task: Task, error: str, at: Micros) -> Change[Task]:
+    """Return the change that fails a task which cannot be published."""
+    return Change(
+        kind=Task,
+        id=task.id,
+        where={"state": states.PENDING, "run": task.run},
+        set=states.task_end(states.FAILED, at, error=error),
+        add_then=(intent(ENDED, at),),
+    )
+
+
+def task_message(job: Job, task: Task) -> TaskMessage:
+    """Return the message that says to run `task`: always the same one, from what is stored."""
+    assert task.evaluated is not None
+    return TaskMessage(
+        task_id=task.id,
+        job_id=task.job_id,
+        restarts=task.restarts,
+        attempt=task.attempt,
+        run=task.run,
+        task=task.evaluated,
+        secrets=log_secrets(job, task.evaluated),
+    )

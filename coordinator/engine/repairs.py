@@ -1,0 +1,265 @@
+"""The sweeper's questions: what was left half done, and what follows. In a quiet system each finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from coordinator.engine import beats, composites, new_documents, slots, states, task_start
+from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
+from coordinator.engine.job_lifecycle import cancel_open
+from coordinator.engine.new_documents import EVALUATE, intent
+from coordinator.engine.task_ends import tell_parent
+from shared.model.documents import SECOND, Document, Job, Micros, Node, Task
+from shared.model.queries import Above, Below, In
+from shared.model.queues import DEFAULT_QUEUE
+
+LIMIT = 500
+"""Things looked at in one sweep of a kind."""
+
+UNCONFIRMED: Micros = 10 * SECOND
+"""PENDING for so long since it was last sent: send it again."""
+
+UNHEARD: Micros = 10 * SECOND
+"""SCHEDULED for so long: it may be asked whether anybody has it."""
+
+OVERTAKEN: Micros = 30 * SECOND
+"""A task published so much later was granted first: the earlier message is lost."""
+
+RECENT: Micros = 600 * SECOND
+"""Jobs that ended in this time are looked at for what is still open below them."""
+
+
+class Rounds(msgspec.Struct):
+    """How far the looks have come that go round: where there is more than one look takes, the next goes on there."""
+
+    composites: str = ""
+    slots: str = ""
+    windows: str = ""
+
+
+def release_delayed() -> Flow[list[Document]]:
+    """Take retries whose delay is over from their hold; one whose slot was given away waits for another."""
+    at = yield from now()
+    where = {"hold": new_documents.HOLD_DELAY, "due_at": Below(at + 1)}
+    due = yield from find(Task, where, order=("due_at",), limit=LIMIT, without=slots.HEAVY)
+    follow: list[Document] = []
+    for task in due:
+        held = {"hold": new_documents.HOLD_DELAY, "state": states.CREATED}
+        wanted = task_start.number_wanted(task)
+        add = () if wanted else (intent(EVALUATE, at),)
+        image = yield from change(Task, task.id, held, {"hold": wanted}, add=add)
+        if image is not None:
+            follow += (yield from _offer_to(image)) if wanted else [image]
+    return follow
+
+
+def _offer_to(task: Task) -> Flow[list[Document]]:
+    """Offer the free numbers that a task has begun to wait for."""
+    follow: list[Document] = []
+    if task.hold == new_documents.HOLD_CONCURRENCY and task.slot_of:
+        follow += yield from _offer_slots(task.slot_of)
+    if task.window_of:
+        window = (yield from bounds()).job_window
+        follow += yield from slots.offer_window(task.window_of, window)
+    return follow
+
+
+def unconfirmed() -> Flow[list[Document]]:
+    """Send again what is PENDING and was not confirmed."""
+    at = yield from now()
+    where = {"state": states.PENDING, "published_at": Below(at - UNCONFIRMED)}
+    for task in (yield from find(Task, where, order=("published_at",), limit=LIMIT)):
+        fields = {"published_at": at}
+        image = yield from change(
+            Task, task.id, {"state": states.PENDING, "published_at": task.published_at}, fields
+        )
+        if image is not None:
+            yield from note("swept_unconfirmed", task.id)
+            yield from publish([image])
+    return []
+
+
+def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Document]]:
+    """Send again what is SCHEDULED while nobody holds it, in a queue that had nothing ready at two sweeps (`quiet`),
+    or that was overtaken by one of `grants`."""
+    at = yield from now()
+    old = Below(at - UNHEARD)
+    waiting = yield from _scheduled({"queue": In(tuple(quiet)), "published_at": old})
+    for queue, grant in grants.items():
+        overtaken = {"queue": queue, "published_at": Below(grant.published_at - OVERTAKEN)}
+        found = yield from _scheduled(overtaken)
+        waiting += [task for task in found if task.priority >= grant.priority]
+    if waiting:
+        holding = yield from held_by_nodes()
+        for task in waiting:
+            if task.id not in holding:
+                yield from _send_again(task, at)
+    return []
+
+
+def _scheduled(where: dict[str, object]) -> Flow[list[Task]]:
+    where = {"state": states.SCHEDULED, **where}
+    return (yield from find(Task, where, order=("published_at",), limit=LIMIT, without=slots.HEAVY))
+
+
+def _send_again(task: Task, at: Micros) -> Flow[None]:
+    seen = {"state": states.SCHEDULED, "published_at": task.published_at}
+    fields = {"state": states.PENDING, "published_at": at}
+    image = yield from change(Task, task.id, seen, fields)
+    if image is not None:
+        yield from note("swept_unheard", task.id)
+        yield from publish([image])
+
+
+def held_by_nodes() -> Flow[Collection[str]]:
+    """Return the ids of tasks whose delivery some live node holds, by its last beat."""
+    nodes = yield from find(Node, {"closed": False})
+    return {task_id for node in nodes for task_id in node.holding}
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """The latest published task of a queue that runs now."""
+
+    published_at: Micros
+    priority: int
+
+
+def latest_grants() -> Flow[dict[str, Grant]]:
+    """Return the latest published of the tasks that run now, by queue."""
+    at = yield from now()
+    where = {
+        "state": states.RUNNING,
+        "kind": new_documents.CONTAINER,
+        "published_at": Above(at - RECENT),
+    }
+    running = yield from find(
+        Task, where, order=("-published_at",), limit=LIMIT, without=slots.HEAVY
+    )
+    latest: dict[str, Grant] = {}
+    for task in running:
+        grant = Grant(task.published_at or 0, task.priority)
+        latest.setdefault(task.queue or DEFAULT_QUEUE, grant)
+    return latest
+
+
+def open_under_ended() -> Flow[list[Document]]:
+    """Cancel what is open below a job that has ended."""
+    at = yield from now()
+    where = {"ended_at": Above(at - RECENT)}
+    jobs = yield from find(
+        Job, where, order=("-ended_at",), limit=LIMIT, without=("definition", "result")
+    )
+    ended = {job.id: job for job in jobs if not job.then}
+    if not ended:
+        return []
+    below = {"job_id": In(tuple(ended)), "open": True, "active": True}
+    follow: list[Document] = []
+    for job_id in sorted(
+        {task.job_id for task in (yield from find(Task, below, limit=LIMIT, without=slots.HEAVY))}
+    ):
+        yield from note("swept_open_under_ended", job_id)
+        follow += yield from cancel_open(ended[job_id], ended[job_id].restarts)
+    return follow
+
+
+def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
+    """Complete composites below which nothing is open; end those whose sub-job has ended."""
+    at = yield from now()
+    where = {
+        "state": states.RUNNING,
+        "expanded": True,
+        "kind": In((new_documents.PARALLEL, new_documents.EACH, new_documents.SUBJOB)),
+        "started_at": Below(at - UNCONFIRMED),
+        **({"id": Above(rounds.composites)} if rounds.composites else {}),
+    }
+    found = yield from find(Task, where, order=("id",), limit=LIMIT, without=slots.HEAVY)
+    rounds.composites = found[-1].id if len(found) == LIMIT else ""
+    follow: list[Document] = []
+    for task in found:
+        if task.then:
+            continue
+        if task.kind == new_documents.SUBJOB:
+            over = yield from _sub_job_over(task)
+        else:
+            job = yield from recall(task.job_id)
+            over = [] if job is None else (yield from composites.complete_if_done(task.id, job))
+        for document in over:
+            yield from note("swept_composite", document.id)
+        follow += over
+    return follow
+
+
+def _sub_job_over(task: Task) -> Flow[list[Document]]:
+    job = (yield from get(Job, task.subjob_id)) if task.subjob_id else None
+    if job is None or job.state not in states.JOB_ENDED or job.then:
+        return []
+    return (yield from tell_parent(job))
+
+
+def free_slots(rounds: Rounds) -> Flow[list[Document]]:
+    """Offer the free numbers of windows and `each`es that have tasks held."""
+    window = (yield from bounds()).job_window
+    follow: list[Document] = []
+    owners, rounds.slots = yield from _owners(
+        "slot_of", new_documents.HOLD_CONCURRENCY, rounds.slots
+    )
+    for owner in owners:
+        follow += yield from _offer_slots(owner)
+    owners, rounds.windows = yield from _owners(
+        "window_of", new_documents.HOLD_WINDOW, rounds.windows
+    )
+    for owner in owners:
+        follow += yield from slots.offer_window(owner, window)
+    for document in follow:
+        yield from note("swept_free_slot", document.id)
+    return follow
+
+
+def _offer_slots(owner: str) -> Flow[list[Document]]:
+    parent = yield from get(Task, owner)
+    if parent is None or not parent.active or not parent.expanded:
+        return []
+    each = parent.definition.each
+    return (yield from slots.offer_slots(owner, each.concurrency or 0)) if each else []
+
+
+def _owners(field: str, hold: str, after: str) -> Flow[tuple[list[str], str]]:
+    """Return the owners after `after` that have tasks held, and where the next look is to go on.
+
+    Asked for one by one, each by a look into an index: one with very many held costs no more than another."""
+    owners: list[str] = []
+    while len(owners) < LIMIT:
+        where = {"hold": hold, field: Above(after)}
+        held = yield from find(Task, where, order=(field,), limit=1, without=slots.NUMBERS)
+        if not held:
+            return owners, ""
+        after = getattr(held[0], field)
+        owners.append(after)
+    return owners, after
+
+
+# --- a single process that starts again -----------------------------------------------------------------------------
+
+
+def void_leases() -> Flow[list[Document]]:
+    """Close the epoch of every node: this is the only process there is, so all others are gone."""
+    follow: list[Document] = []
+    for node in (yield from find(Node, {"closed": False})):
+        follow += yield from beats.close_epoch(node)
+    return follow
+
+
+def send_all_again() -> Flow[list[Document]]:
+    """Send again whatever waits in a queue: the queues went with the process that held them."""
+    at = yield from now()
+    while True:
+        waiting = yield from find(Task, {"state": states.SCHEDULED}, limit=LIMIT)
+        for task in waiting:
+            fields = {"state": states.PENDING, "published_at": at}
+            yield from change(Task, task.id, {"state": states.SCHEDULED}, fields)
+        if len(waiting) < LIMIT:
+            break
+    yield from publish((yield from find(Task, {"state": states.PENDING})))
+    return []

@@ -1,0 +1,293 @@
+"""The run of a task: claim, grant, end, hand-back, loss (engine spec, The run of a task)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.engine import new_documents, states
+from coordinator.engine.evaluation import without_secrets
+from coordinator.engine.flow import (
+    AppendLog,
+    DropLogs,
+    Flow,
+    Lease,
+    Started,
+    bounds,
+    change,
+    get,
+    later,
+    note,
+    now,
+    publish,
+    recall,
+    send,
+)
+from coordinator.engine.new_documents import ENDED, intent
+from coordinator.engine.task_ends import task_hooks
+from shared.errors import Unreadable
+from shared.model.documents import SECOND, Document, LogPart, Micros, Node, Task
+from shared.model.messages import (
+    BeatFirst,
+    Claim,
+    EndStored,
+    Granted,
+    HandedBack,
+    Refused,
+    RunEnded,
+)
+from shared.model.queries import In
+
+WAITING = In((states.PENDING, states.SCHEDULED))
+"""States from which a task may be granted."""
+
+MAY_END = In((states.RUNNING, states.PENDING, states.SCHEDULED))
+"""States in which the end of a task's last run counts: RUNNING, or lost by lease and not yet granted again."""
+
+LOOKS = 3
+"""So often a run is looked at that somebody else changes at the same time."""
+
+LEASE_LEFT: Micros = 15 * SECOND
+"""A claim is heard only of a node whose lease lasts this long."""
+
+LOST_BY_LEASE = "lease"
+GIVEN_BACK = "given back"
+"""`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
+
+COUNTS = In((None, LOST_BY_LEASE))
+"""`lost_by` of a run whose end counts."""
+
+
+# --- claim and grant ----------------------------------------------------------------------------------------------
+
+
+def claimed(claim: Claim) -> Flow[list[Document]]:
+    """Answer a claim: granted, refused, or beat first."""
+    node = yield from lease_of(claim.node_id)
+    at = yield from now()
+    if node is None or node.closed or node.lease_until < at + LEASE_LEFT:
+        yield from send(claim.node_id, BeatFirst(task_id=claim.task_id, nonce=claim.nonce))
+        return []
+    image = yield from _grant(claim, node, claim.run, at)
+    if image is None:
+        image = yield from _second_look(claim, node, at)
+    if image is None:
+        return []
+    yield from send(claim.node_id, Granted(task_id=image.id, nonce=claim.nonce, run=image.run))
+    yield Started(image.job_id, at)
+    return [image] if image.then else []
+
+
+def lease_of(node_id: str) -> Flow[Node | None]:
+    """Return a node's document, which may be an old image as long as its lease still lasts."""
+    node: Node | None = yield Lease(node_id)
+    return node
+
+
+def _grant(claim: Claim, node: Node, run: int, at: Micros) -> Flow[Task | None]:
+    fields = {
+        "state": states.RUNNING,
+        "node_id": claim.node_id,
+        "epoch": node.epoch,
+        "nonce": claim.nonce,
+        "claim_beat": claim.beat,
+        "run": run + 1,
+        "lost_by": None,
+        "started_at": at,
+        "progress": 0.0,
+    }
+    job = (yield from recall(claim.job_id)) if claim.job_id else None
+    hooks = task_hooks(job, states.RUNNING, at)
+    where = {"state": WAITING, "run": run, "kind": new_documents.CONTAINER}
+    image = yield from change(Task, claim.task_id, where, fields, add=hooks)
+    if image is not None and image.scheduled_at is None:
+        yield from later(Task, image.id, {"scheduled_at": None}, {"scheduled_at": at})
+    if image is not None and run:
+        yield DropLogs(image.id, image.run)
+    return image
+
+
+def _second_look(claim: Claim, node: Node, at: Micros) -> Flow[Task | None]:
+    """Find out why a claim was not granted at once; grant it after all, answer it again, or refuse it."""
+    task = yield from get(Task, claim.task_id)
+    reason = "there is no such task"
+    if task is not None:
+        if task.nonce == claim.nonce:
+            task = yield from counting(task.id, claim.nonce, node)
+            if task is not None:
+                return task
+        elif task.state in WAITING.values and task.run != claim.run:
+            image = yield from _grant(claim, node, task.run, at)
+            if image is not None:
+                return image
+        reason = _why_refused(task)
+    yield from send(claim.node_id, Refused(task_id=claim.task_id, nonce=claim.nonce, reason=reason))
+    return None
+
+
+def _why_refused(task: Task | None) -> str:
+    if task is None:
+        return "this run is over"
+    return f"the task is {task.state}" if task.state != states.RUNNING else "it runs elsewhere"
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def run_ended(end: RunEnded) -> Flow[list[Document]]:
+    """Apply the end of a run if it is the run that counts; then say that it is stored, or may be forgotten."""
+    at = yield from now()
+    job = yield from recall(end.job_id)
+    state = states.COMPLETED if end.ok else states.FAILED
+    error = None if end.ok else end.error or "the task failed"
+    fields = states.task_end(
+        state,
+        at,
+        result=end.result if end.ok else None,
+        error=without_secrets(job, error) if error and job is not None else error,
+        exit_code=end.exit_code,
+        usage=end.usage,
+        log_parts=end.log_parts,
+        lost_by=None,
+        node_id=end.node_id,
+    )
+    if end.ok:
+        fields["progress"] = 100.0
+    where = {"state": MAY_END, "run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
+    add = (intent(ENDED, at), *task_hooks(job, state, at))
+    image = yield from change(Task, end.task_id, where, fields, add=add)
+    if image is None:
+        image = yield from _applied_before(end)
+    if image is not None:
+        yield from _keep_last_part(end, at)
+    yield from send(end.node_id, EndStored(nonces=[end.nonce]))
+    return [image] if image is not None and image.then else []
+
+
+def _applied_before(end: RunEnded) -> Flow[Task | None]:
+    """Return the task if this very end is the one that was applied: what follows from it may not be done yet."""
+    task = yield from get(Task, end.task_id)
+    if task is None:
+        yield from send(end.node_id, EndStored(nonces=[end.nonce]))
+        raise Unreadable(f"there is no task {end.task_id}")
+    same = (
+        task.run == end.run
+        and task.nonce == end.nonce
+        and task.state in (states.COMPLETED, states.FAILED)
+    )
+    if not same:
+        yield from note("end_refused", end.task_id)
+    return task if same else None
+
+
+def _keep_last_part(end: RunEnded, at: Micros) -> Flow[None]:
+    if end.last_part is not None and end.log_parts:
+        yield AppendLog(
+            [log_part(end.task_id, end.job_id, end.run, end.log_parts, end.last_part, at)]
+        )
+
+
+def log_part(
+    task_id: str, job_id: str, run: int, number: int, contents: str, at: Micros
+) -> LogPart:
+    """Return a part of a log under the id that it always has."""
+    return LogPart(
+        id=f"{task_id}.{run}.{number}",
+        task_id=task_id,
+        job_id=job_id,
+        run=run,
+        number=number,
+        contents=contents,
+        created_at=at,
+    )
+
+
+# --- handed back, lost --------------------------------------------------------------------------------------------
+
+
+def handed_back(message: HandedBack) -> Flow[list[Document]]:
+    """Take a run back: at no cost, or as lost where its container vanished."""
+    task = yield from get(Task, message.task_id)
+    yield from send(message.node_id, EndStored(nonces=[message.nonce]))
+    if task is None:
+        raise Unreadable(f"there is no task {message.task_id}")
+    counts = task.nonce == message.nonce and task.run == message.run
+    if not counts or task.state not in MAY_END.values:
+        return []
+    return (yield from back_to_pending(task, "", costs=message.vanished))
+
+
+def back_to_pending(task: Task, lost_by: str, *, costs: bool) -> Flow[list[Document]]:
+    """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it.
+
+    Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
+    otherwise it is over for good. One run costs at most one loss."""
+    if task.lost_by == GIVEN_BACK:
+        return []
+    at = yield from now()
+    lost = task.lost + (1 if costs and task.lost_by is None else 0)
+    where = {
+        "state": states.RUNNING if lost_by else MAY_END,
+        "run": task.run,
+        "nonce": task.nonce,
+        "epoch": task.epoch,
+        "lost_by": task.lost_by,
+    }
+    if lost > (yield from bounds()).redeliveries:
+        return (yield from _given_up(task, where, lost, at))
+    fields: dict[str, Any] = {
+        "state": states.PENDING,
+        "lost": lost,
+        "published_at": at,
+        "lost_by": lost_by or GIVEN_BACK,
+    }
+    if not lost_by:
+        fields |= {"node_id": None, "epoch": None}
+    image = yield from change(Task, task.id, where, fields)
+    if image is not None:
+        yield from note("run_lost" if costs else "run_handed_back", task.id)
+        yield from publish([image])
+    return []
+
+
+def _given_up(task: Task, where: dict[str, Any], lost: int, at: Micros) -> Flow[list[Document]]:
+    job = yield from recall(task.job_id)
+    fields = states.task_end(states.FAILED, at, error="task redelivered too many times", lost=lost)
+    add = (intent(ENDED, at), *task_hooks(job, states.FAILED, at))
+    image = yield from change(Task, task.id, where, fields, add=add)
+    return [image] if image else []
+
+
+def may_count(task: Task, nonce: str) -> bool:
+    """Whether `nonce` may be the run of this task that counts."""
+    active = task.state == states.RUNNING or task.state in WAITING.values
+    return active and task.nonce == nonce and task.lost_by in COUNTS.values
+
+
+def counting(task_id: str, nonce: str, node: Node) -> Flow[Task | None]:
+    """Return the task of which `nonce` is the run that counts, RUNNING, or None: one that was only lost by lease is
+    taken back, as its node is there after all.
+
+    Another beat may take it back at the same time, so that a look that sees it granted after all ends there."""
+    for _ in range(LOOKS):
+        task = yield from get(Task, task_id)
+        if task is None or not may_count(task, nonce):
+            return None
+        if task.state == states.RUNNING:
+            return task
+        if (yield from _taken_back(task, node)):
+            return task
+    return None
+
+
+def _taken_back(task: Task, node: Node) -> Flow[bool]:
+    """Take back a run that was lost by lease and is not granted again."""
+    fields = {
+        "state": states.RUNNING,
+        "epoch": node.epoch,
+        "lost_by": None,
+        "lost": max(0, task.lost - 1),
+        "node_id": node.id,
+    }
+    where = {"state": WAITING, "run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
+    image = yield from change(Task, task.id, where, fields)
+    return image is not None

@@ -1,0 +1,122 @@
+"""A task's turn: its templates are evaluated, it is inserted (or taken from its hold), and sent to its queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from coordinator.engine import evaluation, new_documents, states
+from coordinator.engine.flow import (
+    Flow,
+    change,
+    get,
+    insert,
+    insert_many,
+    now,
+    publish,
+    read_vars,
+    recall,
+)
+from coordinator.engine.webhooks import TASK_STATE, state_hook
+from shared.model.documents import Document, Intent, Job, Micros, Task
+
+
+def turned(job: Job, task: Task, at: Micros) -> Flow[Task]:
+    """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
+    wanted = evaluation.vars_of(task.definition)
+    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    scope = evaluation.scope_for(job, task.scope, variables)
+    task = evaluation.evaluated(task, evaluation.Evaluator(scope, at, task.seed), at)
+    if "{{" in task.definition.name:
+        task.name = evaluation.without_secrets(job, task.name)
+    if task.error:
+        task.error = evaluation.without_secrets(job, task.error)
+    hooks = state_hook(job, TASK_STATE, task.state, at)
+    return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
+
+
+def place(job: Job, task: Task, at: Micros) -> Flow[Task]:
+    """Insert a task whose turn has come; return it as it is stored, also where it was there already.
+
+    A task that counts against a window and has no number in it is inserted held; so is one whose number is taken."""
+    if task.window_of and task.window is None:
+        task = held(task, new_documents.HOLD_WINDOW)
+    else:
+        task = yield from turned(job, task, at)
+    new = yield from insert(task)
+    if new is None:
+        task = held(msgspec.structs.replace(task, then=[], window=None), new_documents.HOLD_WINDOW)
+        new = yield from insert(task)
+    if new:
+        return task
+    return (yield from get(Task, task.id)) or task
+
+
+def held(task: Task, reason: str) -> Task:
+    """Return a task as it waits for `reason` to be lifted."""
+    return msgspec.structs.replace(task, state=states.CREATED, hold=reason)
+
+
+def without_numbers(task: Task) -> Task:
+    """Return a task that waits for numbers anew, a delayed one after its delay: those it was to have are somebody
+    else's."""
+    bare = msgspec.structs.replace(task, slot=None, window=None, then=[])
+    if task.hold == new_documents.HOLD_DELAY:
+        return bare
+    return held(bare, new_documents.HOLD_CONCURRENCY if task.slot_of else new_documents.HOLD_WINDOW)
+
+
+def number_wanted(task: Task) -> str | None:
+    """Return which hold a task is to wait in for a number that it needs and has not; None for one that has all."""
+    if task.slot_of and task.slot is None:
+        return new_documents.HOLD_CONCURRENCY
+    return new_documents.HOLD_WINDOW if task.window_of and task.window is None else None
+
+
+def place_many(job: Job, tasks: Sequence[Task], at: Micros) -> Flow[list[Task]]:
+    """Insert many at once, those without a hold with their turn come; return those that need to be gone on with.
+
+    Those that were there already are left as they are: whoever inserted them left their intents."""
+    ready = list(tasks)
+    for index, task in enumerate(tasks):
+        if not task.hold:
+            ready[index] = yield from turned(job, task, at)
+    if (yield from insert_many(ready)) < len(ready):
+        ready = yield from _as_stored(ready)
+    return [task for task in ready if (task.hold is None and task.active) or task.then]
+
+
+def _as_stored(tasks: Sequence[Task]) -> Flow[list[Task]]:
+    """Return what the store has of `tasks`, inserting held those that it refused because their number was taken."""
+    stored = []
+    for task in tasks:
+        found = yield from get(Task, task.id)
+        if found is None:
+            found = without_numbers(task)
+            yield from insert(found)
+        stored.append(found)
+    return stored
+
+
+def go_on(tasks: Sequence[Task]) -> Flow[list[Document]]:
+    """Send those of `tasks` that are to be sent; return those that something else follows from."""
+    yield from publish([task for task in tasks if task.state == states.PENDING])
+    return [task for task in tasks if task.then]
+
+
+def evaluate(task: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow the intent of a task that was taken from its hold: its turn has come."""
+    assert isinstance(task, Task)
+    job = yield from recall(task.job_id)
+    if job is None:
+        return []
+    at = yield from now()
+    after = yield from turned(job, msgspec.structs.replace(task, then=[]), at)
+    fields = {name: getattr(after, name) for name in (*evaluation.TURN_FIELDS, "published_at")}
+    where = {"state": states.CREATED, "hold": None}
+    image = yield from change(Task, task.id, where, fields, add=tuple(after.then), drop=(what.id,))
+    if image is None:
+        yield from change(Task, task.id, {}, {}, drop=(what.id,))
+        return []
+    return (yield from go_on([image]))

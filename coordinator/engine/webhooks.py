@@ -1,0 +1,155 @@
+"""Webhooks: which changes of state somebody wants to hear of, and the deliveries that are made of them.
+
+A delivery is stored before it is tried (job language spec, Webhook). The write that changes a state holds an intent
+for it; following the intent makes the deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from coordinator.engine import states
+from coordinator.engine.evaluation import Evaluator, scope_for, wanted_vars
+from coordinator.engine.flow import (
+    Flow,
+    bounds,
+    change,
+    get,
+    insert_many,
+    note,
+    now,
+    read_vars,
+    recall,
+)
+from coordinator.engine.new_documents import HOOK, intent
+from shared.expressions import ExpressionError
+from shared.ids import derived_id
+from shared.model import language
+from shared.model.documents import Delivery, Document, Intent, Job, Micros, Task
+from shared.model.views import job_summary, plain, task_summary
+from shared.model.views.redacting import redactor_of_job
+
+JOB_STATE = "job.StateChange"
+JOB_PROGRESS = "job.Progress"
+TASK_STATE = "task.StateChange"
+TASK_PROGRESS = "task.Progress"
+
+TOLD_JOB_STATES = frozenset({states.PENDING, states.RUNNING}) | states.JOB_ENDED
+TOLD_TASK_STATES = frozenset({states.SCHEDULED, states.RUNNING}) | states.TASK_ENDED
+
+
+def wants(job: Job | None, event: str) -> bool:
+    """Whether a webhook of `job` is for `event`."""
+    return job is not None and any(
+        (hook.event or JOB_STATE) == event for hook in job.definition.webhooks
+    )
+
+
+def state_hook(
+    job: Job | None, event: str, state: str, at: Micros, stamp: str = ""
+) -> tuple[Intent, ...]:
+    """Return the intent that a change to `state` must hold: none where nobody listens."""
+    told = TOLD_JOB_STATES if event == JOB_STATE else TOLD_TASK_STATES
+    if state not in told or not wants(job, event):
+        return ()
+    return (intent(HOOK, at, event=event, state=state, stamp=stamp or str(at)),)
+
+
+def progress_hook(job: Job | None, event: str, at: Micros) -> tuple[Intent, ...]:
+    """Return the intent for a webhook that hears of progress."""
+    if not wants(job, event):
+        return ()
+    return (intent(HOOK, at, event=event, state=states.RUNNING, stamp=str(at)),)
+
+
+def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
+    """Follow a hook intent: store a delivery for each webhook that is for it."""
+    assert isinstance(document, Job | Task)
+    job = document if isinstance(document, Job) else (yield from recall(document.job_id))
+    if job is not None:
+        yield from _store_deliveries(job, document, what)
+    yield from change(type(document), document.id, {}, {}, drop=(what.id,))
+    return []
+
+
+def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None]:
+    event, state = str(what.args["event"]), str(what.args["state"])
+    present = job if isinstance(document, Job) else ((yield from get(Job, job.id)) or job)
+    summaries = _summaries(present, document, state, (yield from bounds()).redaction_keys)
+    at = yield from now()
+    made: list[Delivery] = []
+    for index, hook in enumerate(job.definition.webhooks):
+        if (hook.event or JOB_STATE) != event:
+            continue
+        try:
+            if not _asked_for(hook, summaries, at):
+                continue
+            url, headers = yield from _address(job, hook, at)
+        except ExpressionError as error:
+            said = redactor_of_job(job).redact(str(error))
+            yield from note("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {said}")
+            continue
+        body = summaries["task"] if isinstance(document, Task) else summaries["job"]
+        made.append(
+            Delivery(
+                id=derived_id("webhook", document.id, what.id, index),
+                job_id=job.id,
+                url=url,
+                headers=headers,
+                secret=hook.secret,
+                body=msgspec.json.encode(body).decode(),
+                due_at=at,
+                created_at=at,
+            )
+        )
+    if made:
+        yield from insert_many(made)
+
+
+def _summaries(
+    job: Job, document: Job | Task, state: str, keys: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    redactor = redactor_of_job(job, keys)
+    if isinstance(document, Job):
+        document = msgspec.structs.replace(document, state=state)
+        return {"job": plain(job_summary(document, redactor))}
+    document = msgspec.structs.replace(document, state=state)
+    return {
+        "job": plain(job_summary(job, redactor)),
+        "task": plain(task_summary(document, redactor)),
+    }
+
+
+def _asked_for(hook: language.Webhook, summaries: Mapping[str, dict[str, Any]], at: Micros) -> bool:
+    if not hook.if_:
+        return True
+    scope = {name: _both_spellings(summary) for name, summary in summaries.items()}
+    answer = Evaluator(scope, at, 0).value(hook.if_)
+    if not isinstance(answer, bool):
+        raise ExpressionError(f"a webhook's `if` must give true or false, not {answer!r}")
+    return answer
+
+
+_ACRONYMS = {"id": "ID", "parentId": "ParentID", "jobId": "JobID"}
+
+
+def _both_spellings(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary's fields under both spellings: `state` and `State`, `jobId` and `JobID`."""
+    capital = {
+        _ACRONYMS.get(name, name[:1].upper() + name[1:]): value for name, value in summary.items()
+    }
+    return {**summary, **capital}
+
+
+def _address(job: Job, hook: language.Webhook, at: Micros) -> Flow[tuple[str, dict[str, str]]]:
+    """Return where a delivery goes; those of a sub-job were evaluated when it was made, in its parent's scope."""
+    if job.parent_id is not None or job.detached_from is not None:
+        return hook.url, hook.headers
+    wanted = wanted_vars([hook.url, *hook.headers.values()])
+    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, job.restarts))
+    evaluator = Evaluator(scope_for(job, {}, variables), at, 0)
+    headers = {name: evaluator.render(value) for name, value in hook.headers.items()}
+    return evaluator.render(hook.url), headers

@@ -1,0 +1,95 @@
+"""How an audit is made: by the configuration of a coordinator or worker, reading all that it names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from coordinator.app import make_store
+from coordinator.store.port import Store
+from haulier.audit import Finding, audit_engine, audit_queues, audit_store
+from haulier.errors import HaulierError
+from shared.broker import from_config
+from shared.config import Config
+from shared.encryption import vault_of
+from shared.errors import RuntimeUnavailable
+from worker.leftovers import labelled_things
+
+ANSWER_WITHIN: Final = 30.0
+"""Seconds that a datastore or a broker has to answer at first."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an audit found, and what it could not look at."""
+
+    findings: list[Finding]
+    not_seen: list[str]
+
+
+async def audit(config: Config, patience: float) -> Report:
+    """Audit the datastore, the broker and the engine of this host.
+
+    Raises `HaulierError` where the datastore or the broker can't be read. An engine that does not
+    answer is named in the report: not every host that can audit has one."""
+    not_seen: list[str] = []
+    async with _store(config) as store:
+        findings = await audit_store(store, patience)
+        if config.broker.type == "memory":
+            not_seen.append("queues: they live in the process that has them (broker.type=memory)")
+        else:
+            findings += await _queues(config, store, patience)
+        if config.runtime.type == "docker":
+            findings += await _engine(config, store, patience, not_seen)
+    return Report(sorted(findings), not_seen)
+
+
+@asynccontextmanager
+async def _store(config: Config) -> AsyncIterator[Store]:
+    _check_is_there(config)
+    vault = vault_of(config.encryption.key, config.encryption.old_keys)
+    store = make_store(config, vault)
+    try:
+        await _begun(store.start(), "the datastore")
+        yield store
+    finally:
+        await store.close()
+
+
+def _check_is_there(config: Config) -> None:
+    """An audit makes no datastore where there is none, to find it clean."""
+    path = Path(config.datastore.sqlite.path)
+    if config.datastore.type == "sqlite" and not path.exists():
+        raise HaulierError(f"there is no datastore at {path} (datastore.sqlite.path)")
+
+
+async def _queues(config: Config, store: Store, patience: float) -> list[Finding]:
+    broker = from_config.rabbitmq(config, "audit")
+    try:
+        await _begun(broker.start(), "the broker")
+        return await audit_queues(store, await broker.queues(), patience)
+    finally:
+        await broker.close()
+
+
+async def _engine(
+    config: Config, store: Store, patience: float, not_seen: list[str]
+) -> list[Finding]:
+    try:
+        things = await labelled_things(config)
+    except RuntimeUnavailable as error:
+        not_seen.append(f"containers, volumes and networks: {error}")
+        return []
+    return await audit_engine(store, things, patience)
+
+
+async def _begun(start: Awaitable[None], what: str) -> None:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            await start
+    except TimeoutError:
+        raise HaulierError(f"{what} did not answer within {ANSWER_WITHIN:g} s") from None

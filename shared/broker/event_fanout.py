@@ -1,0 +1,72 @@
+"""What a subscriber of events has yet to hear: in order, one at a time, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Mapping
+
+from shared.broker.deliveries import Loan
+from shared.broker.port import Handler
+from shared.broker.topology import EVENTS
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 10_000
+"""Events kept for a subscriber that is slower than they come; past that the oldest is dropped."""
+
+
+class Event(Loan):
+    """An event as a delivery: settling it has no effect."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(EVENTS, body, 0, {})
+
+    async def _acknowledge(self) -> None:
+        """Nothing: it was never on loan."""
+
+    async def _give_back(self) -> None:
+        """Nothing: an event is heard once."""
+
+    async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
+        """Nothing: what nobody understands of an event, nobody misses."""
+
+
+class EventFeed:
+    """Hands events to `handler`, in the order they came. Make it inside a running loop."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="handle events")
+
+    def offer(self, body: bytes) -> None:
+        """Add an event; never blocks."""
+        self._waiting.append(body)
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """Stop; what was not yet handled is dropped."""
+        if self._task is asyncio.current_task():
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._hand_over(self._waiting.popleft())
+
+    async def _hand_over(self, body: bytes) -> None:
+        try:
+            await self._handler(Event(body))
+        except Exception:
+            log.exception("a handler of events failed; the event is dropped")

@@ -1,0 +1,145 @@
+"""A connection that is always being had: lost, it is made again, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+from shared.broker.rabbitmq.errors import Interrupted, refusal
+from shared.broker.rabbitmq.session import Session
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 0.2
+STEADY = 5.0
+"""Seconds after which a connection counts as had: delays begin anew when it is lost."""
+
+
+def delays(cap: float, jitter: Callable[[], float] = random.random) -> Iterator[float]:
+    """Yield seconds to wait between tries: doubling up to `cap`, each cut by up to a half at
+    random.
+
+    `jitter` gives numbers from 0 to 1."""
+    delay = min(FIRST_DELAY, cap)
+    while True:
+        yield delay * (1 - jitter() / 2)
+        delay = min(delay * 2, cap)
+
+
+class Link:
+    """Keeps one connection for one purpose. `dial` makes it; `address` is for people, without
+    secrets.
+
+    Begins to connect in `start`, or with the first `session`."""
+
+    def __init__(
+        self,
+        purpose: str,
+        address: str,
+        dial: Callable[[], Awaitable[Session]],
+        *,
+        cap: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._purpose = purpose
+        self._address = address
+        self._dial = dial
+        self._cap = cap
+        self._jitter = jitter
+        self._session: Session | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._refused: BrokerMisconfigured | None = None
+        self._closed = False
+        self._connections = 0
+        self.connected: Callable[[bool], None] = lambda _first: None
+        """Called at every new connection, before anyone can use it."""
+
+    @property
+    def present(self) -> Session | None:
+        """The live connection, if there is one now."""
+        return None if self._session is None or self._session.lost.is_set() else self._session
+
+    async def start(self) -> None:
+        """Wait for the first connection, for ever. Raises `BrokerMisconfigured` where that won't
+        help."""
+        self._begin(fussy=True)
+        await self.session()
+
+    async def session(self) -> Session:
+        """Wait for a live connection. Raises `BrokerUnavailable` when this link is closed."""
+        self._begin(fussy=False)
+        while True:
+            if self._closed:
+                raise BrokerUnavailable("the connection to RabbitMQ was closed")
+            if self._refused is not None:
+                raise self._refused
+            if (session := self.present) is not None:
+                return session
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Close the connection and try no more; who waits is told `BrokerUnavailable`."""
+        self._closed = True
+        self._changed.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def _begin(self, *, fussy: bool) -> None:
+        if self._task is None and not self._closed:
+            name = f"RabbitMQ {self._purpose}"
+            self._task = asyncio.create_task(self._keep(fussy=fussy), name=name)
+
+    async def _keep(self, *, fussy: bool) -> None:
+        waits = delays(self._cap, self._jitter)
+        while True:
+            session = await self._try(fussy=fussy and not self._connections)
+            if self._refused is not None:
+                return
+            if session is not None:
+                waits = await self._live(session, waits)
+            await asyncio.sleep(next(waits))
+
+    async def _try(self, *, fussy: bool) -> Session | None:
+        try:
+            return await self._dial()
+        except (Interrupted, TimeoutError) as error:
+            cause = error.__cause__ or error
+            refused = refusal(cause, self._address)
+            if refused is not None and fussy:
+                self._refused = refused
+                self._changed.set()
+            self._say_absent(refused or cause)
+        return None
+
+    async def _live(self, session: Session, waits: Iterator[float]) -> Iterator[float]:
+        """Hold `session` until it is lost; return the delays to go on with."""
+        began = time.monotonic()
+        self._session = session
+        self._connections += 1
+        log.info("connected to RabbitMQ at %s (%s)", self._address, self._purpose)
+        self._tell(first=self._connections == 1)
+        self._changed.set()
+        await session.lost.wait()
+        self._session = None
+        await session.close()
+        log.warning("the connection to RabbitMQ (%s) was lost", self._purpose)
+        return delays(self._cap, self._jitter) if time.monotonic() - began > STEADY else waits
+
+    def _tell(self, *, first: bool) -> None:
+        try:
+            self.connected(first)
+        except Exception:
+            log.exception("who wanted to hear of a new connection failed")
+
+    def _say_absent(self, error: BaseException) -> None:
+        text = str(error) or type(error).__name__
+        log.warning("waiting for RabbitMQ at %s (%s): %s", self._address, self._purpose, text)

@@ -1,0 +1,191 @@
+"""A channel with a consumer, and what is on loan through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+from pamqp.commands import Basic
+
+from shared.broker.deliveries import Loan
+from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.session import PATIENCE, Session, close_channel
+from shared.broker.topology import MAX_PRIORITY
+
+Bury = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
+"""Puts a body with its headers into `dead`, confirmed."""
+
+
+class RabbitLoan(Loan):
+    """A delivery of RabbitMQ."""
+
+    __slots__ = ("_tag", "_tap")
+
+    def __init__(self, tap: Tap, message: DeliveredMessage) -> None:
+        properties = message.header.properties
+        texts = {
+            name: value
+            for name, value in (properties.headers or {}).items()
+            if isinstance(value, str)
+        }
+        super().__init__(tap.queue, message.body, _priority(properties.priority), texts)
+        self._tap = tap
+        self._tag = message.delivery_tag or 0
+
+    async def _acknowledge(self) -> None:
+        await self._tap.settle(self, self._tag, requeue=False)
+
+    async def _give_back(self) -> None:
+        await self._tap.settle(self, self._tag, requeue=True)
+
+    async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
+        await self._tap.bury(self.body, headers)
+
+
+def _priority(given: int | None) -> int:
+    """Other programs may send what is out of range."""
+    return min(given or 0, MAX_PRIORITY)
+
+
+class Source:
+    """Where taps are opened: a queue of a connection, and how what comes from it is buried.
+
+    `held` counts by queue what is on loan."""
+
+    def __init__(self, link: Link, queue: str, bury: Bury, held: Counter[str]) -> None:
+        self.link = link
+        self.queue = queue
+        self.bury = bury
+        self.held = held
+
+
+class Tap:
+    """One consumer on a channel of its own. `receive` is given each delivery; `stopped` is called
+    when consumption ended without our doing: the queue was deleted, or the channel lost."""
+
+    def __init__(
+        self,
+        source: Source,
+        session: Session,
+        channel: Channel,
+        receive: Callable[[RabbitLoan], None],
+        stopped: Callable[[], None],
+    ) -> None:
+        self.queue = source.queue
+        self.bury = source.bury
+        self.consuming = False
+        self.ended = False
+        """The channel is gone, and with it all that was on loan."""
+        self._held = source.held
+        self._session = session
+        self._channel = channel
+        self._receive = receive
+        self._stopped = stopped
+        self._loans: set[RabbitLoan] = set()
+        self._tag: str | None = None
+        channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
+        channel.closing.add_done_callback(lambda _: self._end())
+
+    @classmethod
+    async def open(
+        cls,
+        source: Source,
+        prefetch: int,
+        receive: Callable[[RabbitLoan], None],
+        stopped: Callable[[], None],
+    ) -> Tap:
+        """Open a channel that lends at most `prefetch` at a time. Raises `Interrupted`,
+        `TimeoutError`, and `BrokerUnavailable` when the connection is closed for good."""
+        session = await source.link.session()
+        channel = await session.channel(confirms=False)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                with interruptible():
+                    await channel.basic_qos(prefetch_count=prefetch)
+        except BaseException:
+            await close_channel(channel)
+            raise
+        return cls(source, session, channel, receive, stopped)
+
+    async def consume(self) -> None:
+        """Declare the queue and consume it. Raises `QueueMismatch`, `Interrupted`,
+        `TimeoutError`."""
+        await self._session.declare(self.queue)
+        self._tag = None
+        async with self._or_close():
+            answer = await self._channel.basic_consume(self.queue, self._arrived)
+        self._tag = answer.consumer_tag
+        self.consuming = not self.ended
+
+    async def cancel(self) -> None:
+        """Stop consuming; what is on loan stays so. Raises `Interrupted`, `TimeoutError`."""
+        tag, self._tag = self._tag, None
+        if self.consuming and tag is not None:
+            self.consuming = False
+            async with self._or_close():
+                await self._channel.basic_cancel(tag)
+
+    async def close(self) -> None:
+        """Close the channel; what is on loan is lost to its holders and goes back."""
+        self._end()
+        await close_channel(self._channel)
+
+    @asynccontextmanager
+    async def _or_close(self) -> AsyncIterator[None]:
+        """After a call that did not end well nobody knows whether we consume: begin anew then."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                with interruptible():
+                    yield
+        except BaseException:
+            self._session.forget(self.queue)
+            await self.close()
+            raise
+
+    async def settle(self, loan: RabbitLoan, tag: int, *, requeue: bool) -> None:
+        """Tell RabbitMQ of the end of a loan; where it can't be told it takes it back by itself."""
+        try:
+            with interruptible():
+                if requeue:
+                    await self._channel.basic_nack(tag, requeue=True, wait=False)
+                else:
+                    await self._channel.basic_ack(tag, wait=False)
+        except (Interrupted, TimeoutError):
+            pass
+        self._forget(loan)
+
+    async def _arrived(self, message: DeliveredMessage) -> None:
+        loan = RabbitLoan(self, message)
+        if self.ended:
+            loan.lose()
+            return
+        self._loans.add(loan)
+        self._held[self.queue] += 1
+        self._receive(loan)
+
+    def _cancelled_by_broker(self, _: Basic.Cancel) -> None:
+        """The queue was deleted, or its node went: there was no answer to wait for, no error."""
+        self._session.forget(self.queue)
+        self.consuming = False
+        self._tag = None
+        self._stopped()
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.consuming = False
+        for loan in tuple(self._loans):
+            loan.lose()
+            self._forget(loan)
+        self._stopped()
+
+    def _forget(self, loan: RabbitLoan) -> None:
+        if loan in self._loans:
+            self._loans.discard(loan)
+            self._held[self.queue] -= 1

@@ -1,0 +1,103 @@
+"""A claim: asking the coordinators whether a task may be run here (engine spec, The run of a task)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from shared.broker.port import Delivery
+from shared.model.messages import Claim, Granted, Refused
+from worker.context import Workshop
+from worker.run_registry import Entry
+from worker.run_reports import handed_back
+
+log = structlog.get_logger(__name__)
+
+FIRST_ASK = 1.0
+"""Seconds after which an unanswered claim is asked again; the delay grows by half each time."""
+
+LONGEST_ASK = 5.0
+GRANT_WITHIN = 10.0
+"""Seconds after the last ask within which a grant counts."""
+
+BEAT_FIRST_DELAY = 0.05
+
+
+class Claimant:
+    """Claims the task of one delivery."""
+
+    def __init__(self, shop: Workshop, delivery: Delivery, entry: Entry) -> None:
+        self._shop = shop
+        self._delivery = delivery
+        self._entry = entry
+
+    async def ask(self, run: int) -> Granted | None:
+        """Ask until there is an answer. None: refused, or stopped meanwhile (the delivery is settled), or the channel
+        was lost."""
+        claim = Claim(
+            task_id=self._entry.task_id,
+            job_id=self._entry.job_id,
+            nonce=self._entry.nonce,
+            node_id=self._shop.node_id,
+            beat=self._entry.beat,
+            run=run,
+        )
+        delay = FIRST_ASK
+        ending = (
+            asyncio.create_task(self._delivery.wait_lost(), name=f"lost-{self._entry.task_id}"),
+            asyncio.create_task(self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"),
+        )
+        try:
+            while True:
+                asked_at = time.monotonic()
+                await self._shop.post.claim(claim)
+                answer, asked_again = await self._answer(ending, delay)
+                if isinstance(answer, Granted):
+                    if time.monotonic() - asked_at <= GRANT_WITHIN:
+                        return answer
+                    await self._too_late(answer)
+                    return None
+                if isinstance(answer, Refused):
+                    log.info(
+                        "a delivery was refused", task=self._entry.task_id, reason=answer.reason
+                    )
+                    await self._delivery.ack()
+                    return None
+                if self._is_over():
+                    await self._delivery.requeue()
+                    return None
+                delay = FIRST_ASK if asked_again else min(delay * 1.5, LONGEST_ASK)
+        finally:
+            for task in ending:
+                task.cancel()
+
+    def _is_over(self) -> bool:
+        """Whether nobody waits for an answer any more. A grant that is on its way is handed back when it comes."""
+        return self._delivery.lost or self._entry.stopped is not None
+
+    async def _too_late(self, grant: Granted) -> None:
+        """Hand a grant back that came too late: this process slept meanwhile."""
+        self._entry.granted(grant.run)
+        await self._shop.post.end(handed_back(self._entry, self._shop.node_id, None))
+        await self._delivery.ack()
+
+    async def _answer(
+        self, ending: Iterable[asyncio.Task[Any]], delay: float
+    ) -> tuple[Granted | Refused | None, bool]:
+        """Wait for an answer, for what ends the asking, or for the time to ask again."""
+        answering = asyncio.create_task(
+            self._entry.next_answer(), name=f"answer-{self._entry.task_id}"
+        )
+        await asyncio.wait({answering, *ending}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            answering.cancel()
+            return None, False
+        answer = answering.result()
+        if answer is None:
+            self._shop.beat_now()
+            await asyncio.sleep(BEAT_FIRST_DELAY)
+        return answer, answer is None

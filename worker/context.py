@@ -1,0 +1,54 @@
+"""What all slots of a worker share, and where the output of a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from shared.model.message_codec import MessageCodec
+from shared.model.messages import Progressed
+from worker.log_shipper import LogShipper
+from worker.run_registry import Entry, Roster
+from worker.runtime.port import Runtime
+from worker.sender import Post
+
+
+class Workshop(msgspec.Struct, frozen=True):
+    """What all slots of a worker share."""
+
+    node_id: str
+    runtime: Runtime
+    roster: Roster
+    post: Post
+    codec: MessageCodec
+    folder: Path
+    spool_limit: int
+    beat_number: Callable[[], int]
+    beat_now: Callable[[], None]
+
+
+class RunSink:
+    """Where the output of one run goes: its log shipper, and progress as it changes."""
+
+    def __init__(self, shop: Workshop, entry: Entry, shipper: LogShipper) -> None:
+        self._shop = shop
+        self._entry = entry
+        self._shipper = shipper
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes of the log."""
+        await self._shipper.write(data)
+
+    async def progress(self, percent: float) -> None:
+        """Tell a new value of progress."""
+        entry = self._entry
+        message = Progressed(
+            task_id=entry.task_id,
+            job_id=entry.job_id,
+            run=entry.run,
+            nonce=entry.nonce,
+            progress=percent,
+        )
+        await self._shop.post.progress(message)

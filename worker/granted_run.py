@@ -1,0 +1,134 @@
+"""A granted task from its start to the report of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from shared.broker.port import Delivery
+from shared.model.messages import HandedBack, RunEnded
+from shared.tracing import span
+from worker.context import Workshop
+from worker.log_shipper import LogShipper
+from worker.run_registry import Entry
+from worker.run_reports import handed_back, run_ended
+from worker.runtime.port import Outcome, Run
+
+log = structlog.get_logger(__name__)
+
+LOG_TIMEOUT = 10.0
+"""Seconds to send the rest of a log of which nothing will be reported."""
+
+DRAINED = "the worker is stopping"
+
+
+class GrantedRun:
+    """One run that this worker was granted."""
+
+    def __init__(
+        self, shop: Workshop, delivery: Delivery, entry: Entry, shipper: LogShipper
+    ) -> None:
+        self._shop = shop
+        self._delivery = delivery
+        self._entry = entry
+        self._shipper = shipper
+
+    async def carry_out(self, preparing: asyncio.Task[Run]) -> asyncio.Task[None] | None:
+        """Run to the end and report it; return the removal of what was made for it, which goes on."""
+        started = time.monotonic()
+        run: Run | None = None
+        try:
+            try:
+                run = await self._prepared(preparing)
+                outcome = await self._outcome(run) if run is not None else None
+            except Exception as error:
+                log.exception("a run failed by this worker's fault", task=self._entry.task_id)
+                outcome = Outcome(lost=True, error=f"{type(error).__name__}: {error}")
+            await self._report(outcome, time.monotonic() - started)
+        finally:
+            removal = self._removal_of(run)
+        return removal
+
+    def _removal_of(self, run: Run | None) -> asyncio.Task[None] | None:
+        if run is None:
+            return None
+        return asyncio.create_task(remove(run), name=f"remove-{self._entry.task_id}")
+
+    async def _prepared(self, preparing: asyncio.Task[Run]) -> Run | None:
+        """Wait until the run is prepared; None where it was stopped meanwhile."""
+        stopping = asyncio.create_task(
+            self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"
+        )
+        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if preparing.done():
+            return preparing.result()
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        if not preparing.cancelled() and preparing.exception() is None:
+            await preparing.result().remove()
+        return None
+
+    async def _outcome(self, run: Run) -> Outcome | None:
+        """Run to the end; None where it was stopped before that."""
+        if self._entry.stopped is not None:
+            return None
+        running = asyncio.create_task(_traced(self._entry, run), name=f"run-{self._entry.task_id}")
+        stopping = asyncio.create_task(
+            self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"
+        )
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            await run.stop(self._entry.stopped or "")
+            await running
+            return None
+        finally:
+            stopping.cancel()
+
+    async def _report(self, outcome: Outcome | None, seconds: float) -> None:
+        """Tell the end of a run; what was stopped because it no longer counts has only its log told."""
+        if outcome is None and self._entry.stopped != DRAINED:
+            await self._end_log()
+            await self._delivery.ack()
+            return
+        if outcome is None or outcome.lost:
+            if outcome is not None:
+                log.warning("a run was lost", task=self._entry.task_id, reason=outcome.error)
+            await self._end_log()
+            end: RunEnded | HandedBack = handed_back(self._entry, self._shop.node_id, outcome)
+        else:
+            end = run_ended(
+                self._entry, self._shop.node_id, outcome, await self._shipper.end(), seconds
+            )
+        self._entry.ended(end)
+        await self._shop.post.end(end)
+        await self._delivery.ack()
+
+    async def _end_log(self) -> None:
+        """Send the rest of a log that no end of a run goes with, if that can be done soon."""
+        try:
+            async with asyncio.timeout(LOG_TIMEOUT):
+                await self._shipper.end_by_itself()
+        except (TimeoutError, OSError):
+            self._shipper.drop()
+
+
+async def _traced(entry: Entry, run: Run) -> Outcome:
+    attributes = {"haulier.job_id": entry.job_id, "haulier.task_id": entry.task_id}
+    with span("run task", attributes) as here:
+        outcome = await run.run()
+        if outcome.error is not None:
+            here.fail("the run was lost" if outcome.lost else "the task failed")
+        return outcome
+
+
+async def remove(run: Run) -> None:
+    """Remove what was made for a run. What goes wrong with that is no concern of the next run's."""
+    try:
+        await run.remove()
+    except Exception:
+        log.exception("a run could not be removed and is left to the sweep")

@@ -1,0 +1,141 @@
+"""What the engine is told of a container, from what its task says. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.config.tree import Docker, WorkerLimits
+from shared.model.language import Limits, SmallTask, Task
+from shared.model.quantities import parse_cpus, parse_memory
+from worker.runtime.docker.gpus import device_requests
+from worker.runtime.docker.mounts import TORK, Mounted
+from worker.runtime.environment import check_texts
+from worker.runtime.errors import TaskError
+
+SCRIPT = f"{TORK}/entrypoint"
+WORKDIR = f"{TORK}/workdir"
+
+_SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
+_COMMAND_FLAG = re.compile(r"-[a-z]*c")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a container is joined to. `aliases`: the names it answers to there."""
+
+    mode: str
+    endpoints: Mapping[str, Any] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    """Networks it is joined to between its creation and its start."""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all containers of a run have in common."""
+
+    labels: Mapping[str, str]
+    mounted: Mounted
+    limits: Mapping[str, Any]
+    cgroup_parent: str = ""
+
+
+def limits(own: Limits | None, default: WorkerLimits, settings: Docker) -> dict[str, Any]:
+    """Return the HostConfig's limits. Raises TaskError for one that is no amount."""
+    own = own or Limits()
+    cpus, memory = own.cpus or default.cpus, own.memory or default.memory
+    pids = settings.pids_limit if own.pids is None else own.pids
+    found: dict[str, Any] = {"PidsLimit": pids if pids > 0 else -1}
+    try:
+        if cpus:
+            found["NanoCpus"] = parse_cpus(cpus)
+        if memory:
+            found["Memory"] = parse_memory(memory)
+    except ValueError as error:
+        raise TaskError(f"limits: {error}") from None
+    return found
+
+
+def workdir(small: SmallTask) -> str:
+    """Return the working directory that a task asks for; empty for the image's."""
+    named = small.workdir if isinstance(small, Task) else ""
+    if not named:
+        return WORKDIR if small.files else ""
+    if not named.startswith("/") or "\0" in named:
+        raise TaskError(f"workdir: {named!r} is not an absolute path")
+    return posixpath.normpath(named)
+
+
+def command(small: SmallTask) -> dict[str, Any]:
+    """Return Entrypoint and Cmd; neither where the image starts by itself."""
+    if small.run:
+        before = list(small.entrypoint) or ["sh", "-c"]
+        return {"Entrypoint": before, "Cmd": list(small.cmd) or [_script_after(before)]}
+    told: dict[str, Any] = {}
+    if small.entrypoint:
+        told["Entrypoint"] = list(small.entrypoint)
+    if small.cmd:
+        told["Cmd"] = list(small.cmd)
+    return told
+
+
+def _script_after(before: list[str]) -> str:
+    """Return the script's path; for a shell, as a command that keeps the log in order.
+
+    An engine reads stdout and stderr side by side, and mixes up what is written close together. A
+    shell can have the script write both to one. `exec`, so that signals reach the script.
+    """
+    program = posixpath.basename(before[0])
+    takes_command = len(before) > 1 and _COMMAND_FLAG.fullmatch(before[-1])
+    return f"exec {SCRIPT} 2>&1" if program in _SHELLS and takes_command else SCRIPT
+
+
+def config(
+    small: SmallTask, common: Common, env: Mapping[str, str], network: Network, settings: Docker
+) -> dict[str, Any]:
+    """Return the body of the request that creates a container, without the mounts of its own."""
+    told = command(small)
+    check_texts(env, [*told.get("Entrypoint", []), *told.get("Cmd", [])])
+    if not small.image:
+        raise TaskError("image: a task that runs in a container needs one")
+    body = {
+        "Image": small.image,
+        **told,
+        "Env": [f"{name}={value}" for name, value in env.items()],
+        "WorkingDir": workdir(small),
+        "Labels": dict(common.labels),
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": _host_config(small, common, network, settings),
+    }
+    if network.endpoints:
+        body["NetworkingConfig"] = {"EndpointsConfig": dict(network.endpoints)}
+    return body
+
+
+def _host_config(
+    small: SmallTask, common: Common, network: Network, settings: Docker
+) -> dict[str, Any]:
+    host = {
+        "Mounts": list(common.mounted.mounts),
+        "Tmpfs": dict(common.mounted.tmpfs),
+        "NetworkMode": network.mode,
+        "Init": settings.init,
+        "Privileged": settings.privileged,
+        "CapAdd": list(settings.cap_add),
+        "CapDrop": list(settings.cap_drop),
+        "SecurityOpt": ["no-new-privileges"] if settings.no_new_privileges else [],
+        "LogConfig": {"Type": "none", "Config": {}},
+        **common.limits,
+    }
+    if common.cgroup_parent:
+        host["CgroupParent"] = common.cgroup_parent
+    if isinstance(small, Task) and small.gpus:
+        host["DeviceRequests"] = device_requests(small.gpus)
+    return host

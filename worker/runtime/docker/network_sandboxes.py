@@ -1,0 +1,196 @@
+"""Warm network sandboxes: tiny containers that own a network namespace for a task to join.
+
+Most of a container's start is the making of its network. A task without networks or sidecars of its
+own joins a namespace that is there already, one task at a time in each. It is replaced after a number
+of uses, and when a task has left anything in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from docker.errors import APIError
+
+from worker.runtime.docker import labels, networks, pause_image
+from worker.runtime.docker.engine import Engine, EngineGoneError
+from worker.runtime.docker.network_namespace import Namespace, is_own
+
+_log = structlog.get_logger(__name__)
+
+MOST = 32
+"""Sandboxes kept at once, however many slots there are."""
+FAULTS = 3
+"""Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
+_BECOMING = 5.0
+"""Seconds that a started container's process has to become its program, on a busy machine."""
+_LOCAL_NAMES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+
+@dataclass
+class Sandbox:
+    """A container that owns a network namespace, and what a task that joins it gets to see of it."""
+
+    id: str
+    namespace: Namespace
+    hostname: str
+    hosts: bytes
+    resolv_conf: bytes
+    uses: int = 0
+
+    def files(self) -> dict[str, bytes]:
+        """Return what each task gets a copy of, by its path in the container."""
+        return {
+            "/etc/hosts": self.hosts,
+            "/etc/resolv.conf": self.resolv_conf,
+            "/etc/hostname": f"{self.hostname}\n".encode(),
+        }
+
+
+class Sandboxes:
+    """A sandbox for each slot, made in the background."""
+
+    def __init__(self, engine: Engine, node_id: str, *, size: int, uses: int) -> None:
+        self._engine = engine
+        self._node_id = node_id
+        self._size = min(size, MOST)
+        self._uses = uses
+        self._free: list[Sandbox] = []
+        self._all = 0
+        self._faults = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    def open(self) -> None:
+        """Begin to make them. Called again, nothing more."""
+        self._open = True
+        self._fill()
+
+    def take(self) -> Sandbox | None:
+        """Return one for a task; None where none is ready: the task then has a network of its own."""
+        if self._free:
+            sandbox = self._free.pop()
+            sandbox.uses += 1
+            return sandbox
+        self._fill()
+        return None
+
+    async def give_back(self, sandbox: Sandbox) -> None:
+        """Take one back when the task's last container has ended."""
+        clean = await asyncio.to_thread(sandbox.namespace.clean)
+        if clean and sandbox.uses < self._uses and self._open:
+            self._free.append(sandbox)
+        else:
+            self.discard(sandbox)
+
+    def discard(self, sandbox: Sandbox) -> None:
+        """Have one replaced."""
+        self._all -= 1
+        sandbox.namespace.close()
+        self._do(self._remove(sandbox.id))
+        self._fill()
+
+    async def close(self) -> None:
+        """Remove them all."""
+        self._open = False
+        while self._background:
+            await asyncio.wait(self._background)
+        await asyncio.gather(*(self._remove(sandbox.id) for sandbox in self._free))
+        for sandbox in self._free:
+            sandbox.namespace.close()
+        self._free.clear()
+
+    # --- inside ---
+
+    def _fill(self) -> None:
+        while self._open and self._all < self._size and self._faults < FAULTS:
+            self._all += 1
+            self._do(self._make())
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="sandbox")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _make(self) -> None:
+        name = labels.fresh_name()
+        try:
+            sandbox = await self._engine.call(self._start, name)
+        except (APIError, EngineGoneError, OSError, LookupError) as error:
+            self._all -= 1
+            self._faults += 1
+            _log.warning("no network sandbox could be made", error=str(error))
+            await self._remove(name)
+            return
+        self._faults = 0
+        if self._open:
+            self._free.append(sandbox)
+        else:
+            sandbox.namespace.close()
+            await self._remove(sandbox.id)
+
+    def _start(self, name: str) -> Sandbox:
+        api = self._engine.api
+        identity = api.create_container_from_config(  # type: ignore[no-untyped-call]  # the SDK's stubs
+            _body(self._node_id), name
+        )["Id"]
+        api.start(identity)
+        found = api.inspect_container(identity)
+        process = int(found["State"]["Pid"])
+        namespace = Namespace(process)
+        try:
+            _check_seen(namespace, process)
+            namespace.remember()
+            return Sandbox(
+                id=identity,
+                namespace=namespace,
+                hostname=found["Config"]["Hostname"],
+                hosts=_hosts(found),
+                resolv_conf=Path(found["ResolvConfPath"]).read_bytes(),
+            )
+        except BaseException:
+            namespace.close()
+            raise
+
+    async def _remove(self, identity: str) -> None:
+        with contextlib.suppress(APIError, EngineGoneError):
+            await self._engine.call(self._engine.api.remove_container, identity, force=True, v=True)
+
+
+def _check_seen(namespace: Namespace, process: int) -> None:
+    until = time.monotonic() + _BECOMING
+    while namespace.program() != pause_image.PROGRAM:  # it is still the one that starts it
+        if time.monotonic() > until:
+            raise LookupError("the engine's processes cannot be seen from here")
+        time.sleep(0.005)
+    if not is_own(process):
+        raise LookupError("the engine gives no network namespaces")
+
+
+def _body(node_id: str) -> dict[str, Any]:
+    return {
+        "Image": pause_image.IMAGE,
+        "Labels": {labels.NODE: node_id, labels.ROLE: "sandbox"},
+        "HostConfig": {
+            "NetworkMode": networks.DEFAULT,
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "PidsLimit": 16,
+            "LogConfig": {"Type": "none", "Config": {}},
+        },
+    }
+
+
+def _hosts(found: dict[str, Any]) -> bytes:
+    joined = found["NetworkSettings"]["Networks"]  # one: the default one, whatever its name
+    address = next((network["IPAddress"] for network in joined.values()), "")
+    if not address:
+        raise LookupError("the engine's default network gives no address")
+    return f"{_LOCAL_NAMES}{address}\t{found['Config']['Hostname']}\n".encode()

@@ -1,0 +1,185 @@
+"""Making what a run needs in the engine, and removing all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from shared.model.language import SmallTask
+from worker.runtime import errors
+from worker.runtime import task_folder as host
+from worker.runtime.docker import container_spec, labels, mounts, networks
+from worker.runtime.docker.container import Container
+from worker.runtime.docker.context import Services
+from worker.runtime.docker.engine import EngineGoneError, explain
+from worker.runtime.docker.network_sandboxes import Sandbox
+from worker.runtime.docker.task_files import Exchange
+from worker.runtime.environment import host_names, own_names
+from worker.runtime.errors import TaskError
+from worker.runtime.port import Assignment, Sink
+
+_TRIES = 3
+Adjust = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A created container, and the way files go into and out of it."""
+
+    container: Container
+    exchange: Exchange
+
+
+class Maker:
+    """Makes the containers, volumes and networks of one run, and remembers what there is to remove."""
+
+    def __init__(self, assignment: Assignment, sink: Sink, services: Services) -> None:
+        self.name = labels.fresh_name(assignment.task_id)
+        self._assignment = assignment
+        self._sink = sink
+        self._services = services
+        self._engine = services.engine
+        self._folder = services.folders.new()
+        self._labels = labels.of(assignment, services.node_id)
+        self._common: container_spec.Common | None = None
+        self._containers: list[str] = []
+        self._networks: list[str] = []
+        self._volumes: list[str] = []
+
+    async def common(self) -> container_spec.Common:
+        """Make what all containers of the run share. Raises TaskError."""
+        task, services = self._assignment.task, self._services
+        mounted = mounts.translate(task.mounts, self.name, services.bind_rules)
+        common = container_spec.Common(
+            labels=self._labels,
+            mounted=mounted,
+            limits=container_spec.limits(task.limits, services.worker.limits, services.settings),
+            cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
+        )
+        for volume, options in mounted.volumes.items():
+            self._volumes.append(volume)
+            create = self._engine.api.create_volume
+            await self._engine.call(create, volume, "local", options, self._labels)
+        self._common = common
+        return common
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that each container may use; 0 for no limit."""
+        return int(self._common.limits.get("Memory", 0)) if self._common else 0
+
+    async def network(self) -> str:
+        """Make the run's private network; returns its name. Raises APIError."""
+        self._networks.append(self.name)
+        create = self._engine.api.create_network
+        await self._engine.call(create, self.name, driver="bridge", labels=self._labels)
+        return self.name
+
+    async def container(
+        self,
+        part: str,
+        small: SmallTask,
+        network: container_spec.Network,
+        sandbox: Sandbox | None = None,
+        adjust: Adjust | None = None,
+    ) -> Made:
+        """Create a container of the run, in `sandbox` where one is given. `part` is unique in it.
+
+        Raises TaskError, RunLostError, APIError.
+        """
+        assert self._common is not None
+        folder = self._folder / part
+        exchange = self._services.exchange(folder)
+        env = self._env(small)
+        if sandbox is not None:
+            network = container_spec.Network(f"container:{sandbox.id}")
+            env = {"HOSTNAME": self._assignment.task_id[:12], **env}
+        body = container_spec.config(small, self._common, env, network, self._services.settings)
+        if adjust is not None:
+            adjust(body)
+        if sandbox is not None:
+            body["HostConfig"]["Mounts"] += await asyncio.to_thread(
+                _own_copies, sandbox, self._folder / f"{part}-net"
+            )
+        await exchange.before(small, body)
+        container_id = await self._create(small, body, f"{self.name}-{part}")
+        await exchange.after(small, container_id, container_spec.workdir(small))
+        await networks.join_more(self._engine, container_id, network)
+        return Made(Container(self._engine, container_id), exchange)
+
+    async def remove(self) -> None:
+        """Remove all of it. Never raises."""
+        api = self._engine.api
+        for name in self._containers:
+            await self._quietly(api.remove_container, name, v=True, force=True)
+        for name in self._networks:
+            await self._quietly(api.remove_network, name)
+        for name in self._volumes:
+            await self._quietly(api.remove_volume, name)
+        await asyncio.to_thread(self._remove_traces)
+
+    # --- inside ---
+
+    async def _create(self, small: SmallTask, body: dict[str, Any], name: str) -> str:
+        self._containers.append(name)
+        create = self._engine.api.create_container_from_config
+        for _ in range(_TRIES):
+            with contextlib.suppress(ImageNotFound):
+                created = await self._engine.call(create, body, name)
+                await asyncio.to_thread(self._services.used.note_used, small.image)
+                return str(created["Id"])
+            await self._services.images.pull(small.image, small.registry, self._say)
+        raise TaskError(f"image {small.image!r} is removed by somebody as soon as it is pulled")
+
+    async def _say(self, text: str) -> None:
+        await self._sink.write(f"{text}\n".encode())
+
+    def _env(self, small: SmallTask) -> dict[str, str]:
+        return {
+            **host_names(self._services.worker.hostenv),
+            **small.env,
+            **own_names(self._assignment, mounts.TORK),
+        }
+
+    async def _quietly(self, work: Callable[..., Any], name: str, **options: bool) -> None:
+        with contextlib.suppress(APIError, EngineGoneError):
+            await self._engine.call(work, name, **options)
+
+    def _remove_traces(self) -> None:
+        host.remove(self._folder)
+        if self._services.cgroups:
+            self._services.cgroups.remove(self.name)
+
+
+def _own_copies(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
+    """Give a task files of its own where it would share the sandbox's, and could spoil them.
+
+    Raises TaskError, RunLostError.
+    """
+    binds = []
+    try:
+        folder.mkdir(parents=True)
+        for target, contents in sandbox.files().items():
+            source = folder / Path(target).name
+            host.write_file(source, contents, 0o644)
+            binds.append({"Type": "bind", "Source": str(source), "Target": target})
+    except OSError as error:
+        raise errors.of_files(error, f"cannot make {error.filename or folder}") from None
+    return binds
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the engine's refusals into faults of the task's."""
+    try:
+        yield
+    except APIError as error:
+        raise TaskError(f"the engine refuses: {explain(error)}") from None
+    except DockerException as error:
+        raise TaskError(str(error)) from None

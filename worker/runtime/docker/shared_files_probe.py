@@ -1,0 +1,70 @@
+"""Whether the engine sees the worker's files under the same paths: tried in both directions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+from docker.errors import APIError
+
+from worker.runtime import task_folder
+from worker.runtime.docker import archive, labels, pause_image
+from worker.runtime.docker.archive import Entry
+from worker.runtime.docker.engine import Engine
+from worker.runtime.run_folders import Folders
+
+_INSIDE = "/probe"
+
+
+async def shares_files(engine: Engine, folders: Folders) -> bool:
+    """Whether the worker's folders can be bound into containers, and removed afterwards."""
+    options = " ".join(engine.info.get("SecurityOptions") or [])
+    if "selinux" in options:
+        return False
+    if os.statvfs(folders.mine).f_flag & os.ST_NOEXEC:
+        return False
+    return await engine.call(_try, engine, folders)
+
+
+def _try(engine: Engine, folders: Folders) -> bool:
+    folder = folders.new()
+    word = uuid.uuid4().hex.encode()
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "word").write_bytes(word)
+    try:
+        return _goes_both_ways(engine, folders.mine.name, folder, word)
+    except APIError:
+        return False
+    finally:
+        task_folder.remove(folder)
+
+
+def _goes_both_ways(engine: Engine, node_id: str, folder: Path, word: bytes) -> bool:
+    image = pause_image.have(engine)
+    if image is None:
+        return False
+    api = engine.api
+    body = {
+        "Image": image,
+        "Labels": {labels.NODE: node_id, labels.ROLE: "probe"},
+        "HostConfig": {
+            "Mounts": [{"Type": "bind", "Source": str(folder), "Target": _INSIDE}],
+            "NetworkMode": "none",
+        },
+    }
+    container = api.create_container_from_config(  # type: ignore[no-untyped-call]  # the SDK's stubs
+        body, labels.fresh_name()
+    )["Id"]
+    try:
+        if archive.get_plain(api, container, f"{_INSIDE}/word", len(word)) != word:
+            return False
+        # Only who may remove what the engine's root has made can use folders.
+        archive.put(api, container, [Entry("made/by/engine", word[::-1], 0o600)], _INSIDE)
+        made = folder / "made/by/engine"
+        return made.exists() and task_folder.remove(folder)
+    finally:
+        with contextlib.suppress(APIError):
+            api.remove_container(container, force=True, v=True)

@@ -1,0 +1,163 @@
+"""Two ways for files into and out of a container: a folder of the host's, or archives."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.model.language import SmallTask
+from worker.runtime import errors, task_folder
+from worker.runtime.docker import archive
+from worker.runtime.docker.archive import Entry
+from worker.runtime.docker.container_spec import workdir
+from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.mounts import TORK
+
+OUTPUT = f"{TORK}/{task_folder.OUTPUT}"
+PROGRESS = f"{TORK}/{task_folder.PROGRESS}"
+
+
+class Exchange(Protocol):
+    """Files in, output and progress out, of one container."""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """Make what has to be there at the creation, and add it to the request's body.
+
+        Raises TaskError, RunLostError.
+        """
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """Put in what can only be put in after the creation."""
+
+    async def output(self, limit: int) -> str:
+        """Return the output of the ended container. Raises TaskError, RunLostError."""
+
+    async def progress(self) -> float | None:
+        """Return the progress that the running container has written."""
+
+    def script_read(self) -> float | None:
+        """Return when the script was first read, in seconds since the epoch; None where nobody knows.
+
+        An earlier time than that of the container's start says nothing.
+        """
+
+
+class FolderExchange:
+    """A folder of the host's, bound to `/tork`: nothing is copied."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._container_id = ""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """As promised above."""
+        await asyncio.to_thread(self._make, small)
+        body["HostConfig"]["Mounts"].append(
+            {"Type": "bind", "Source": str(self._folder), "Target": TORK}
+        )
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """As promised above."""
+        self._container_id = container_id
+        if small.files and not _in_tork(workdir):
+            put = archive.put_in
+            await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
+
+    async def output(self, limit: int) -> str:
+        """As promised above."""
+        try:
+            return await asyncio.to_thread(
+                task_folder.read_output, self._folder / task_folder.OUTPUT, limit
+            )
+        except PermissionError:  # the file of another user, where the worker is not root
+            get = archive.get_plain
+            data = await self._engine.call(get, self._engine.api, self._container_id, OUTPUT, limit)
+            return task_folder.decoded_output(data or b"", limit)
+        except OSError as error:
+            raise errors.of_files(error, "the output cannot be read") from None
+
+    async def progress(self) -> float | None:
+        """As promised above."""
+        return await asyncio.to_thread(
+            task_folder.read_progress, self._folder / task_folder.PROGRESS
+        )
+
+    def script_read(self) -> float | None:
+        """As promised above: the kernel's word, where the file system keeps it (not with `noatime`)."""
+        try:
+            return (self._folder / task_folder.SCRIPT).lstat().st_atime
+        except OSError:
+            return None
+
+    def _make(self, small: SmallTask) -> None:
+        directory = workdir(small)
+        try:
+            task_folder.make(self._folder, small.run)
+            if _in_tork(directory):
+                inside = self._folder / directory.removeprefix(TORK).lstrip("/")
+                task_folder.write_files(inside, small.files)
+        except OSError as error:
+            raise errors.of_files(error, f"cannot make {error.filename or self._folder}") from None
+
+
+class ArchiveExchange:
+    """Archives copied in and out, through the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._container_id = ""
+
+    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
+        """As promised above."""
+
+    async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
+        """As promised above."""
+        self._container_id = container_id
+        entries = [
+            Entry(TORK, None, 0o777),
+            Entry(OUTPUT, b"", 0o666),
+            Entry(PROGRESS, b"", 0o666),
+        ]
+        if small.run:
+            entries.append(
+                Entry(f"{TORK}/{task_folder.SCRIPT}", task_folder.encoded(small.run), 0o555)
+            )
+        if _in_tork(workdir) and workdir != TORK:
+            entries.append(Entry(workdir, None, 0o777))
+        await self._engine.call(archive.put, self._engine.api, container_id, entries)
+        if small.files:
+            put = archive.put_in
+            await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
+
+    async def output(self, limit: int) -> str:
+        """As promised above."""
+        data = await self._get(OUTPUT, limit)
+        return task_folder.decoded_output(data or b"", limit)
+
+    async def progress(self) -> float | None:
+        """As promised above."""
+        try:
+            return task_folder.parse_progress(await self._get(PROGRESS, 64) or b"")
+        except Exception:
+            return None
+
+    def script_read(self) -> float | None:
+        """As promised above."""
+        return None
+
+    async def _get(self, path: str, limit: int) -> bytes | None:
+        get = archive.get_plain
+        return await self._engine.call(get, self._engine.api, self._container_id, path, limit)
+
+
+def _in_tork(workdir: str) -> bool:
+    return workdir == TORK or workdir.startswith(f"{TORK}/")
+
+
+def _files(small: SmallTask) -> list[Entry]:
+    return [
+        Entry(task_folder.safe_name(name), task_folder.encoded(contents), 0o444)
+        for name, contents in small.files.items()
+    ]

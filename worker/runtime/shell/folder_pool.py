@@ -1,0 +1,71 @@
+"""Folders of ended runs, emptied and kept for the next ones.
+
+To make half a dozen files for each run, and to remove them, costs a file system more than a short task
+itself does; one without a journal looks through all that it removed lately for every file it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from worker.runtime import task_folder
+
+MAIN = "main"
+"""The folder, in that of a run, which the task's own process exchanges files through."""
+KEPT = 64
+"""Folders at most: a worker that once ran very many at a time need not keep them all."""
+
+
+class Spares:
+    """The folders of runs of one worker. Its calls block, and may come from any thread."""
+
+    def __init__(self) -> None:
+        self._free: list[Path] = []
+
+    def make(self, folder: Path, script: str) -> None:
+        """Have a run's folder, with its `MAIN` ready for the script. Raises OSError."""
+        if self._renamed(folder):
+            task_folder.renew(folder / MAIN, script)
+        else:
+            task_folder.make(folder / MAIN, script)
+
+    def give_back(self, folder: Path) -> None:
+        """Keep a run's folder for another one where nothing but files' contents tell it from a new one, else
+        remove it. No process of the run may be left."""
+        if len(self._free) < KEPT and _alone(folder) and task_folder.emptied(folder / MAIN):
+            self._free.append(folder)
+        else:
+            task_folder.remove(folder)
+
+    def close(self) -> None:
+        """Remove what is kept."""
+        for folder in self._taken():
+            task_folder.remove(folder)
+
+    def _renamed(self, folder: Path) -> bool:
+        """Take a kept folder under a name that no run before has known. False where none is kept."""
+        for spare in self._taken():
+            try:
+                spare.rename(folder)
+            except OSError:
+                task_folder.remove(spare)
+            else:
+                return True
+        return False
+
+    def _taken(self) -> Iterator[Path]:
+        while True:
+            try:
+                spare = self._free.pop()  # not asked first: another thread may take the last one
+            except IndexError:
+                return
+            yield spare
+
+
+def _alone(folder: Path) -> bool:
+    """Whether a run had no folders besides `MAIN`."""
+    try:
+        return [entry.name for entry in folder.iterdir()] == [MAIN]
+    except OSError:
+        return False

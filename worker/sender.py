@@ -1,0 +1,82 @@
+"""What a worker sends: with confirmation and for ever where it matters, once where the next message says it again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+
+from shared.broker.port import Broker
+from shared.errors import BrokerUnavailable
+from shared.model.message_codec import MessageCodec
+from shared.model.messages import (
+    CLAIMS,
+    COMPLETED,
+    ERROR,
+    HEARTBEAT,
+    LOGS,
+    PROGRESS,
+    Beat,
+    Claim,
+    HandedBack,
+    LogWritten,
+    Message,
+    Progressed,
+    RunEnded,
+    WhoIsDead,
+)
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 10.0
+"""Seconds between tries to send what must arrive."""
+
+
+class Post:
+    """Sends a worker's messages to the queues where they belong."""
+
+    def __init__(self, broker: Broker, codec: MessageCodec) -> None:
+        self._broker = broker
+        self._codec = codec
+
+    async def claim(self, claim: Claim | WhoIsDead) -> None:
+        """Ask; a question that is lost is asked again."""
+        await self._once(CLAIMS, claim)
+
+    async def beat(self, beat: Beat) -> None:
+        """Beat; the next one says it again."""
+        await self._once(HEARTBEAT, beat)
+
+    async def progress(self, message: Progressed) -> None:
+        """Tell of progress; the next message says it again."""
+        await self._once(PROGRESS, message)
+
+    async def end(self, message: RunEnded | HandedBack) -> None:
+        """Send the end of a run, or a run handed back, until the broker has it."""
+        ok = isinstance(message, RunEnded) and message.ok
+        await self._until_confirmed(COMPLETED if ok else ERROR, message)
+
+    async def log(self, message: LogWritten) -> None:
+        """Send parts of a log until the broker has them."""
+        await self._until_confirmed(LOGS, message)
+
+    async def _once(self, queue: str, message: Message) -> None:
+        try:
+            await self._broker.publish(queue, self._codec.encode(message))
+        except BrokerUnavailable as error:
+            log.debug("a message was not sent", queue=queue, reason=str(error))
+
+    async def _until_confirmed(self, queue: str, message: Message) -> None:
+        body = self._codec.encode(message)
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self._broker.publish(queue, body)
+            except BrokerUnavailable as error:
+                log.warning("a message waits for the broker", queue=queue, reason=str(error))
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+                delay = min(delay * 2, LONGEST_DELAY)
+            else:
+                return

@@ -1,0 +1,177 @@
+"""One slot at work: take a delivery, claim it, run it, report its end, and take the next."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from shared.broker.port import Delivery, Slot
+from shared.errors import Unreadable
+from shared.ids import new_id
+from shared.model.messages import TaskMessage
+from worker.claim import Claimant
+from worker.context import RunSink, Workshop
+from worker.granted_run import GrantedRun
+from worker.log_shipper import LogShipper
+from worker.run_registry import ENDED, Entry
+from worker.runtime.port import Assignment, Run
+
+log = structlog.get_logger(__name__)
+
+FAILED_DELAY = 1.0
+"""Seconds before a delivery on which this worker itself failed goes back."""
+
+
+class SlotWorker:
+    """Works one slot. At most one task at a time, whatever becomes of its channel."""
+
+    def __init__(self, shop: Workshop, slot: Slot, number: int) -> None:
+        self._shop = shop
+        self._slot = slot
+        self._number = number
+        self._paused = asyncio.Event()
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self._stopping = False
+        self.delivery: Delivery | None = None
+        self.task_id: str | None = None
+        self._removal: asyncio.Task[None] | None = None
+
+    def pause(self) -> None:
+        """Take nothing new; what runs goes on."""
+        self._resumed.clear()
+        self._paused.set()
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self._paused.clear()
+        self._resumed.set()
+
+    async def work(self) -> None:
+        """Work until `finish` and the end of what runs then."""
+        while not self._stopping:
+            delivery = await self._next()
+            if delivery is not None:
+                await self._settle(delivery)
+        await self._slot.pause()
+        await self._last_removed()
+
+    def finish(self) -> None:
+        """Take nothing new, and end `work` once what runs has ended."""
+        self._stopping = True
+        self.pause()
+        self._resumed.set()
+
+    async def _next(self) -> Delivery | None:
+        """Wait for a delivery; None when paused meanwhile. A paused slot consumes nothing: what the broker gave it
+        when its last task was acknowledged goes back."""
+        if self._paused.is_set() and not self._stopping:
+            await self._slot.pause()
+        await self._resumed.wait()
+        if self._stopping:
+            return None
+        taking = asyncio.create_task(self._slot.take(), name=f"slot-{self._number}-take")
+        pausing = asyncio.create_task(self._paused.wait(), name=f"slot-{self._number}-pause")
+        try:
+            await asyncio.wait({taking, pausing}, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                return taking.result()
+        finally:
+            pausing.cancel()
+            if not taking.done():
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+        await self._put_down(taking)
+        return None
+
+    async def _put_down(self, taking: asyncio.Task[Delivery]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            await taking.result().requeue()
+        await self._slot.pause()
+
+    # --- one delivery ---------------------------------------------------------------------------------------------
+
+    async def _settle(self, delivery: Delivery) -> None:
+        try:
+            message = self._read(delivery.body)
+        except Unreadable as error:
+            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            await delivery.bury(str(error))
+            return
+        self.delivery, self.task_id = delivery, message.task_id
+        try:
+            await self._handle(delivery, message)
+        except Exception:
+            log.exception("a task could not be handled", task=message.task_id)
+            await asyncio.sleep(FAILED_DELAY)
+            await delivery.requeue()
+        finally:
+            self.delivery = self.task_id = None
+
+    def _read(self, body: bytes) -> TaskMessage:
+        message = self._shop.codec.decode(body)
+        if not isinstance(message, TaskMessage):
+            raise Unreadable(f"a {type(message).__name__} is not a task")
+        return message
+
+    async def _handle(self, delivery: Delivery, message: TaskMessage) -> None:
+        entry = Entry(message.task_id, message.job_id, new_id(), self._shop.beat_number())
+        self._shop.roster.add(entry)
+        try:
+            await self._claim_and_run(delivery, message, entry)
+        finally:
+            if entry.role != ENDED:
+                self._shop.roster.forget(entry.nonce)
+
+    async def _claim_and_run(self, delivery: Delivery, message: TaskMessage, entry: Entry) -> None:
+        shipper = LogShipper(
+            self._shop.post,
+            entry.task_id,
+            entry.job_id,
+            entry.nonce,
+            message.secrets,
+            self._shop.folder,
+            self._shop.spool_limit,
+        )
+        preparing = asyncio.create_task(
+            self._prepare(message, entry, shipper), name=f"prepare-{entry.task_id}"
+        )
+        try:
+            granted = await Claimant(self._shop, delivery, entry).ask(message.run)
+        except BaseException:
+            await self._give_up(preparing, shipper)
+            raise
+        if granted is None:
+            await self._give_up(preparing, shipper)
+            return
+        entry.granted(granted.run)
+        shipper.begin(granted.run)
+        run = GrantedRun(self._shop, delivery, entry, shipper)
+        self._removal = await run.carry_out(preparing)
+
+    async def _prepare(self, message: TaskMessage, entry: Entry, shipper: LogShipper) -> Run:
+        await self._last_removed()
+        assignment = Assignment(
+            task_id=entry.task_id,
+            job_id=entry.job_id,
+            node_id=self._shop.node_id,
+            nonce=entry.nonce,
+            attempt=message.attempt,
+            task=message.task,
+            slot=self._number,
+        )
+        return await self._shop.runtime.prepare(assignment, RunSink(self._shop, entry, shipper))
+
+    async def _last_removed(self) -> None:
+        """Wait until what was made for the last run is removed. Cancelling the wait does not cancel that."""
+        if self._removal is not None:
+            await asyncio.wait({self._removal})
+
+    async def _give_up(self, preparing: asyncio.Task[Run], shipper: LogShipper) -> None:
+        """Forget a claim that came to nothing, and what was prepared for it."""
+        shipper.drop()
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        if not preparing.cancelled() and preparing.exception() is None:
+            await preparing.result().remove()
