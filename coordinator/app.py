@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from coordinator.api.app import create_app
+from coordinator.api.metrics import NotedFigures
 from coordinator.api.server import ApiRunner
 from coordinator.commands import Commands
 from coordinator.consumers import Intake
@@ -22,7 +23,6 @@ from coordinator.due.schedules import Schedules
 from coordinator.due.sweeper import Sweeper
 from coordinator.due.webhooks import Webhooks
 from coordinator.effects import Conductor
-from coordinator.effects.noted_metrics import NotedFigures
 from coordinator.engine import pulse
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
@@ -32,7 +32,7 @@ from shared.config import Config, parse_address
 from shared.encryption import Vault, vault_of
 from shared.ids import node_id
 from shared.model.documents import SECOND
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 

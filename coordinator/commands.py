@@ -16,8 +16,8 @@ from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
 from shared.model.documents import GUEST, Actor, Job, Node, Role, Schedule, User
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import JOBS, Drain, JobChanged, StateChanged
+from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
+from shared.model.queues import JOBS_QUEUE
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ class Commands:
 
     async def _tell(self, job: Job) -> None:
         try:
-            await self._broker.publish(JOBS, self._codec.encode(JobChanged(job_id=job.id)))
+            await self._broker.publish(JOBS_QUEUE, self._codec.encode(JobChanged(job_id=job.id)))
         except BrokerUnavailable as error:
             log.info("a job waits for the broker", job=job.id, reason=str(error))
 

@@ -15,8 +15,7 @@ from coordinator.engine import new_documents, states
 from coordinator.store.port import Above, Below, In, Store
 from shared.broker.port import QueueInfo
 from shared.model.documents import SECOND, Delivery, Document, Job, Micros, Node, Task
-from shared.model.messages import DEAD
-from shared.model.queues import COORDINATOR_QUEUES, DEFAULT_QUEUE, NODE_QUEUE_PREFIX
+from shared.model.queues import DEAD_QUEUE, DEFAULT_QUEUE, NODE_QUEUE_PREFIX, RESERVED_QUEUES
 
 PATIENCE = 90.0
 """Seconds within which everything is put right by itself."""
@@ -207,8 +206,10 @@ async def audit_queues(
     for queue in queues:
         if _owner(queue) in owners:
             found.append(Finding("queue of nobody", queue.name, "its node is gone"))
-        elif queue.name == DEAD and queue.size:
-            found.append(Finding("message nobody could handle", DEAD, f"{queue.size} of them"))
+        elif queue.name == DEAD_QUEUE and queue.size:
+            found.append(
+                Finding("message nobody could handle", DEAD_QUEUE, f"{queue.size} of them")
+            )
         elif queue.size and not queue.subscribers and _is_for_tasks(queue):
             found.append(Finding("queue without workers", queue.name, f"{queue.size} tasks wait"))
     return sorted(found)
@@ -221,7 +222,7 @@ def _owner(queue: QueueInfo) -> str:
 
 
 def _is_for_tasks(queue: QueueInfo) -> bool:
-    return queue.name not in COORDINATOR_QUEUES and not queue.name.startswith("events-")
+    return queue.name not in RESERVED_QUEUES and not queue.name.startswith("events-")
 
 
 async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) -> list[Finding]:

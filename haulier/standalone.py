@@ -18,7 +18,7 @@ from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
 from shared.model.documents import Node
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 from worker.app import Worker

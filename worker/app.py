@@ -12,7 +12,7 @@ from shared.broker.port import Broker
 from shared.config import Config
 from shared.encryption import vault_of
 from shared.ids import node_id
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
 from worker.daemon import Daemon, Settings

@@ -12,8 +12,8 @@ import structlog
 from shared.broker.port import Delivery
 from shared.model.messages import Claim, Granted, Refused
 from worker.context import Workshop
+from worker.granted_run import handed_back
 from worker.run_registry import Entry
-from worker.run_reports import handed_back
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import Progressed
+from shared.model.messages import MessageCodec, Progressed
 from worker.log_shipper import LogShipper
 from worker.run_registry import Entry, Roster
 from worker.runtime.port import Runtime

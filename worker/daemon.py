@@ -16,7 +16,6 @@ import structlog
 from shared.broker.port import Broker, Delivery, Slot, Subscription
 from shared.errors import HaulierError, RuntimeUnavailable, Unreadable
 from shared.model.documents import SECOND
-from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
     Beat,
     BeatFirst,
@@ -26,13 +25,14 @@ from shared.model.messages import (
     Granted,
     HandedBack,
     Message,
+    MessageCodec,
     NodeStored,
     Refused,
     SendEnd,
     Stop,
     WhoIsDead,
-    node_queue,
 )
+from shared.model.queues import node_queue
 from worker.context import Workshop
 from worker.granted_run import DRAINED
 from worker.run_registry import ASKED, ENDED, RUNNING, Roster

@@ -9,22 +9,24 @@ import structlog
 
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
-from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
-    CLAIMS,
-    COMPLETED,
-    ERROR,
-    HEARTBEAT,
-    LOGS,
-    PROGRESS,
     Beat,
     Claim,
     HandedBack,
     LogWritten,
     Message,
+    MessageCodec,
     Progressed,
     RunEnded,
     WhoIsDead,
+)
+from shared.model.queues import (
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    ERROR_QUEUE,
+    HEARTBEAT_QUEUE,
+    LOGS_QUEUE,
+    PROGRESS_QUEUE,
 )
 
 log = structlog.get_logger(__name__)
@@ -43,24 +45,24 @@ class Post:
 
     async def claim(self, claim: Claim | WhoIsDead) -> None:
         """Ask; a question that is lost is asked again."""
-        await self._once(CLAIMS, claim)
+        await self._once(CLAIMS_QUEUE, claim)
 
     async def beat(self, beat: Beat) -> None:
         """Beat; the next one says it again."""
-        await self._once(HEARTBEAT, beat)
+        await self._once(HEARTBEAT_QUEUE, beat)
 
     async def progress(self, message: Progressed) -> None:
         """Tell of progress; the next message says it again."""
-        await self._once(PROGRESS, message)
+        await self._once(PROGRESS_QUEUE, message)
 
     async def end(self, message: RunEnded | HandedBack) -> None:
         """Send the end of a run, or a run handed back, until the broker has it."""
         ok = isinstance(message, RunEnded) and message.ok
-        await self._until_confirmed(COMPLETED if ok else ERROR, message)
+        await self._until_confirmed(COMPLETED_QUEUE if ok else ERROR_QUEUE, message)
 
     async def log(self, message: LogWritten) -> None:
         """Send parts of a log until the broker has them."""
-        await self._until_confirmed(LOGS, message)
+        await self._until_confirmed(LOGS_QUEUE, message)
 
     async def _once(self, queue: str, message: Message) -> None:
         try:

@@ -25,13 +25,11 @@ from coordinator.api import (
 )
 from coordinator.api.context import API, Api
 from coordinator.api.metrics import METERS, Meters
-from coordinator.api.middleware.access_log import access_log
+from coordinator.api.middleware.access_log import access_log, traced
 from coordinator.api.middleware.auth import auth
 from coordinator.api.middleware.cors import cors
 from coordinator.api.middleware.errors import errors, note_begun
-from coordinator.api.middleware.limits import harden, limits
-from coordinator.api.middleware.rate_limit import rate_limit
-from coordinator.api.middleware.traces import traced
+from coordinator.api.middleware.limits import harden, limits, rate_limit
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
 from coordinator.api.routes import Route, add_routes

@@ -11,8 +11,7 @@ from aiohttp import web
 
 from coordinator.api.context import Api, api_of, caller
 from coordinator.api.routes import Media, Param, Route
-from coordinator.api.sse import EventStream
-from coordinator.api.state_changes import listening
+from coordinator.api.sse import EventStream, listening
 from coordinator.api.view_data import redactor
 from coordinator.api.visibility import may_see
 from coordinator.store.port import Viewer

@@ -12,7 +12,7 @@ import msgspec
 from coordinator.api.context import Api
 from coordinator.api.log_cursor import START, Cursor, Key, Place, write_cursor
 from coordinator.api.log_parts import BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
-from coordinator.api.state_changes import listening
+from coordinator.api.sse import listening
 from shared.errors import StoreUnavailable
 from shared.model.documents import SECOND, Job, LogPart, Micros, Task
 from shared.model.messages import StateChanged

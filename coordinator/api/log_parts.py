@@ -13,8 +13,8 @@ from typing import Final
 from coordinator.api.context import Api
 from coordinator.api.view_data import stored_parts
 from shared.model.documents import SECOND, Job, LogPart, Micros, Pulse, Task
-from shared.model.messages import LOGS
 from shared.model.queries import Above, Where
+from shared.model.queues import LOGS_QUEUE
 
 PATIENCE: Final = 30.0
 """Seconds that missing parts are waited for, once all logs sent before the end were handled."""
@@ -31,7 +31,7 @@ _MAX_RECENT: Final = 1000
 async def overdue(api: Api, ended_at: Micros) -> bool:
     """Tell whether the missing parts of a run that ended then need not be waited for any more."""
     pulses = await api.store.find(Pulse, {}, limit=1)
-    mark = pulses[0].stamps.get(LOGS) if pulses else None
+    mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
     handled_up_to = api.store.now() if mark is None else mark
     return handled_up_to - ended_at > PATIENCE * SECOND
 

@@ -12,7 +12,7 @@ from coordinator.api.responses import OK, StatusView, answer
 from coordinator.api.routes import Route
 from shared.broker.port import Broker, QueueInfo
 from shared.errors import NotAllowed, NotFound
-from shared.model.queues import COORDINATOR_QUEUES, NODE_QUEUE_PREFIX
+from shared.model.queues import NODE_QUEUE_PREFIX, RESERVED_QUEUES
 
 
 async def _broker(request: web.Request) -> Broker:
@@ -39,7 +39,7 @@ async def get_queue(request: web.Request) -> web.StreamResponse:
 async def delete_queue(request: web.Request) -> web.StreamResponse:
     """Delete a task queue and what is in it."""
     name = path_id(request, "name")
-    if name in COORDINATOR_QUEUES:
+    if name in RESERVED_QUEUES:
         raise NotAllowed(f"{name} is a coordinator queue and can not be deleted")
     if name.startswith(NODE_QUEUE_PREFIX):
         raise NotAllowed(f"{name} is a node's own queue and can not be deleted")

@@ -9,7 +9,7 @@ from coordinator.due.pulse_probes import Probes
 from coordinator.effects import Conductor
 from coordinator.engine import beats, progress, task_runs
 from shared.errors import Unreadable
-from shared.model import messages
+from shared.model import messages, queues
 from shared.model.documents import Job, Node
 from shared.model.messages import (
     Beat,
@@ -25,13 +25,13 @@ from shared.model.messages import (
 )
 
 READ_BY: dict[str, tuple[type[Message], ...]] = {
-    messages.JOBS: (JobChanged,),
-    messages.CLAIMS: (Claim, WhoIsDead),
-    messages.COMPLETED: (RunEnded, HandedBack, Probe),
-    messages.ERROR: (RunEnded, HandedBack, Probe),
-    messages.PROGRESS: (Progressed,),
-    messages.HEARTBEAT: (Beat, Probe),
-    messages.LOGS: (messages.LogWritten, Probe),
+    queues.JOBS_QUEUE: (JobChanged,),
+    queues.CLAIMS_QUEUE: (Claim, WhoIsDead),
+    queues.COMPLETED_QUEUE: (RunEnded, HandedBack, Probe),
+    queues.ERROR_QUEUE: (RunEnded, HandedBack, Probe),
+    queues.PROGRESS_QUEUE: (Progressed,),
+    queues.HEARTBEAT_QUEUE: (Beat, Probe),
+    queues.LOGS_QUEUE: (messages.LogWritten, Probe),
 }
 """What each queue may carry. Anything else in it is buried."""
 

@@ -15,9 +15,8 @@ from coordinator.effects import Conductor
 from shared.broker.port import Broker, Delivery, Handler, Subscription
 from shared.errors import HaulierError, StoreUnavailable, Unreadable
 from shared.ids import derived_id
-from shared.model import messages
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import LogWritten
+from shared.model import queues
+from shared.model.messages import LogWritten, MessageCodec
 
 log = structlog.get_logger(__name__)
 
@@ -31,13 +30,13 @@ STORE_CHECK = 1.0
 """Seconds between looks at a store that is away."""
 
 PREFETCH: Mapping[str, int] = {
-    messages.JOBS: 50,
-    messages.CLAIMS: 100,
-    messages.COMPLETED: 100,
-    messages.ERROR: 100,
-    messages.PROGRESS: 100,
-    messages.LOGS: 200,
-    messages.HEARTBEAT: 1,
+    queues.JOBS_QUEUE: 50,
+    queues.CLAIMS_QUEUE: 100,
+    queues.COMPLETED_QUEUE: 100,
+    queues.ERROR_QUEUE: 100,
+    queues.PROGRESS_QUEUE: 100,
+    queues.LOGS_QUEUE: 200,
+    queues.HEARTBEAT_QUEUE: 1,
 }
 """How many deliveries of a queue are handled side by side; of `heartbeat` one, so that a coordinator that freezes
 holds one beat and not every node's."""
@@ -60,7 +59,7 @@ class Intake:
         self._codec = codec
         self._handlers = Handlers(conductor, probes)
         self._logs = LogIntake(conductor)
-        self._prefetch = {**PREFETCH, **prefetch, messages.HEARTBEAT: 1}
+        self._prefetch = {**PREFETCH, **prefetch, queues.HEARTBEAT_QUEUE: 1}
         self._subscriptions: list[Subscription] = []
         self._failures: Counter[str] = Counter()
         self._in_trouble = asyncio.Event()
@@ -151,7 +150,7 @@ class Intake:
 
     async def _handle(self, queue: str, body: bytes) -> None:
         message = self._codec.decode(body)
-        if queue == messages.LOGS and isinstance(message, LogWritten):
+        if queue == queues.LOGS_QUEUE and isinstance(message, LogWritten):
             await self._logs.take(message)
         else:
             await self._handlers.handle(queue, message)

@@ -10,8 +10,7 @@ from coordinator.engine import pulse
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Micros
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import Probe
+from shared.model.messages import MessageCodec, Probe
 
 INTERVAL = 3.0
 """Seconds between probes of a queue."""

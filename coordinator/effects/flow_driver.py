@@ -18,7 +18,7 @@ from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
 from shared.errors import HaulierError
 from shared.model.documents import Document, Job, LogPart, Node, Task
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from shared.model.queries import Below
 
 log = structlog.get_logger(__name__)

@@ -24,17 +24,9 @@ from coordinator.engine.flow import (
     send,
 )
 from shared.model.documents import Document, Micros, Node, Task
-from shared.model.messages import (
-    Beat,
-    EndStored,
-    Granted,
-    Held,
-    NodeStored,
-    SendEnd,
-    Stop,
-    node_queue,
-)
+from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
+from shared.model.queues import node_queue
 
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""

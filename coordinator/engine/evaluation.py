@@ -15,9 +15,9 @@ from shared.expressions import ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import SECOND, Job, Micros, Task
-from shared.model.evaluated_rules import validate_evaluated
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rendering import render_subjob, render_task
+from shared.model.rules import validate_evaluated
 from shared.model.views.redacting import redactor_of_job, secrets_of
 
 MAX_EVALUATED = 2 * 1024 * 1024

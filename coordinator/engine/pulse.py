@@ -12,13 +12,13 @@ from typing import Any
 from coordinator.engine import beats, states
 from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note, now
 from shared.model.documents import SECOND, Document, Micros, Node, Pulse, Task
-from shared.model.messages import COMPLETED, ERROR, HEARTBEAT, LOGS
 from shared.model.queries import Below
+from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE, LOGS_QUEUE
 
 ID = "pulse"
-QUEUES = (COMPLETED, ERROR, HEARTBEAT)
+QUEUES = (COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE)
 """The lowest stamp of these is the pulse."""
-PROBED = (*QUEUES, LOGS)
+PROBED = (*QUEUES, LOGS_QUEUE)
 
 STALE: Micros = 15 * SECOND
 """A probe that took so long, or came so long after the last, says that things stood still."""

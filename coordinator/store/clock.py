@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import structlog
+
+from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
 
 CATCH_UP = 2
@@ -44,3 +49,27 @@ class FollowingClock:
 def wall_clock() -> Micros:
     """Return this machine's time."""
     return time.time_ns() // 1000
+
+
+T = TypeVar("T")
+
+FIRST_DELAY = 0.5
+"""Seconds."""
+LONGEST_DELAY = 10.0
+"""Seconds."""
+
+log = structlog.get_logger(__name__)
+
+
+async def until_available(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what `attempt` gives, trying for ever while it raises `StoreUnavailable`, and saying
+    so in the log.
+    """
+    delay = FIRST_DELAY
+    while True:
+        try:
+            return await attempt()
+        except StoreUnavailable as error:
+            log.warning("waiting for the datastore", reason=str(error), retry_in_seconds=delay)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST_DELAY)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from shared.broker.deliveries import Loan
 from shared.broker.port import Handler
-from shared.broker.topology import EVENTS
+from shared.model.queues import EVENTS
 
 log = logging.getLogger(__name__)
 

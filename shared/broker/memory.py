@@ -14,9 +14,8 @@ from shared.broker.event_fanout import EventFeed
 from shared.broker.handler_pool import Crew
 from shared.broker.memory_queue import Consumer, MemoryQueue, Message, Recallable
 from shared.broker.port import Delivery, Handler, QueueInfo
-from shared.broker.topology import ALWAYS_THERE, MAX_PRIORITY, QueueKind, kind_of
 from shared.errors import BrokerUnavailable
-from shared.model.messages import DEAD
+from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, kind_of
 
 
 class MemoryBroker:
@@ -208,7 +207,7 @@ class MemoryLoan(Recallable):
         self._end(requeue=True)
 
     async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
-        await self._broker.publish(DEAD, self.body, headers=headers)
+        await self._broker.publish(DEAD_QUEUE, self.body, headers=headers)
 
     def _end(self, *, requeue: bool) -> None:
         self._consumer.loans.discard(self)

@@ -11,7 +11,7 @@ import msgspec
 
 from shared.broker.deliveries import Loan
 from shared.broker.port import QueueInfo
-from shared.broker.topology import MAX_PRIORITY, QueueKind
+from shared.model.queues import MAX_PRIORITY, QueueKind
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
 """What Haulier asks of a broker (engine spec, Queues). One contract suite runs over all adapters.
 
 Queues are known by name; which are durable, prioritised, transient or expiring follows from the
-name alone and is said in one place, `shared.broker.topology`. An adapter declares a queue before
+name alone and is said in one place, `shared.model.queues`. An adapter declares a queue before
 its first use, and again whenever it finds it gone.
 """
 

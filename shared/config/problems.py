@@ -10,7 +10,7 @@ import msgspec
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import masked
 from shared.errors import HaulierError
-from shared.model.suggestions import suggestion
+from shared.model.problems import suggestion
 
 _SECRET_WORDS = ("key", "password", "secret", "token", "credential")
 _LONGEST = 200

@@ -13,7 +13,7 @@ from shared.config.problems import Fault, bad_value, unknown_key
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import check_slot_name, from_text, from_toml
 from shared.errors import HaulierError
-from shared.model.suggestions import suggestion
+from shared.model.problems import suggestion
 
 FILE_NAME: Final = "haulier.toml"
 PREFIX: Final = "HAULIER_"

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from shared.config.settings import Setting
 from shared.durations import SECOND, duration_seconds, format_duration
+from shared.model.problems import suggestion
 from shared.model.quantities import parse_cpus, parse_memory
 from shared.model.queues import queue_fault
-from shared.model.suggestions import suggestion
 
 MASK: Final = "********"
 MOST_SLOTS: Final = 10_000

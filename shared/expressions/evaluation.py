@@ -8,11 +8,10 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
-from shared.expressions.compilation.code import Run
+from shared.expressions.compilation.code import Frame, Run
 from shared.expressions.compilation.compiler import FUNCTION_NAMES, compile_tree
 from shared.expressions.compilation.inference import Scope
 from shared.expressions.errors import ExpressionError, limit_fault
-from shared.expressions.frame import Frame
 from shared.expressions.grammar.names import Names, names_of
 from shared.expressions.grammar.nodes import Node
 from shared.expressions.grammar.parser import parse

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from shared.durations import format_duration, parse_duration
+from shared.expressions import ExpressionError, check, check_field
 from shared.model.cron import cron_fault, timezone_fault
-from shared.model.fields import Rule
+from shared.model.fields import Role, Rule
+from shared.model.problems import quoted, suggestion
 from shared.model.quantities import parse_cpus, parse_memory
 from shared.model.queues import queue_fault
-from shared.model.suggestions import suggestion
 
 _IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -220,3 +221,41 @@ TIMEZONE: Final = _where_given(timezone_fault)
 def faults_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
     """What each rule finds wrong with a value."""
     return [message for rule in rules if (message := rule.check(value)) is not None]
+
+
+def text_fault(text: str) -> str | None:
+    """What keeps a text from being stored or handed to a process, or None."""
+    if "\0" in text:
+        return "must not hold the character NUL"
+    if not text.isascii() and not _is_encodable(text):
+        return "holds half of a surrogate pair, which is no character"
+    return None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_template(text: str) -> bool:
+    """Whether a template may hold an expression, so that its value is known only once evaluated."""
+    return "{{" in text
+
+
+def syntax_fault(role: Role, text: str) -> str | None:
+    """What is wrong with a template's or an expression's syntax, or None.
+
+    Only what cannot work whatever its values will be: syntax, unknown functions, wrong arguments.
+    """
+    try:
+        if role is Role.EXPRESSION:
+            check_field(text)
+        elif role is Role.TEMPLATE and has_template(text):
+            check(text)
+    except ExpressionError as error:
+        expression = error.source.strip()
+        return f"bad expression {quoted(expression)}: {error.message}" if expression else str(error)
+    return None

@@ -6,32 +6,14 @@ to hear of something: the truth is in the store.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+import json
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from shared.errors import Unreadable
+from shared.errors import HaulierError, Unreadable
 from shared.model import language
 from shared.model.documents import Micros, Usage
-
-# The coordinators' own queues. A task may not name one (job-format spec, `queue`).
-JOBS = "jobs"
-CLAIMS = "claims"
-COMPLETED = "completed"
-ERROR = "error"
-LOGS = "logs"
-PROGRESS = "progress"
-HEARTBEAT = "heartbeat"
-DEAD = "dead"
-
-COORDINATOR_QUEUES = frozenset({JOBS, CLAIMS, COMPLETED, ERROR, LOGS, PROGRESS, HEARTBEAT, DEAD})
-TRANSIENT_QUEUES = frozenset({CLAIMS, PROGRESS, HEARTBEAT})
-"""Not persistent, not confirmed, dropped after 15 s: the next message says the same again."""
-
-
-def node_queue(node_id: str) -> str:
-    """Return the name of a node's own queue."""
-    return f"x-{node_id}"
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, tag_field="kind"):
@@ -303,3 +285,41 @@ def decode(body: bytes) -> Message:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"not a message of ours: {error}") from error
+
+
+SEALED = "sealed"
+
+
+class Seal(Protocol):
+    """What seals: `shared.encryption.Vault`."""
+
+    def seal(self, plain: bytes) -> str:
+        """Return `plain`, encrypted, as text."""
+
+    def open(self, token: str) -> bytes:
+        """Return what was sealed; raises a `HaulierError` where no key of ours fits."""
+
+
+class MessageCodec:
+    """Encodes and decodes messages, with a vault or without."""
+
+    def __init__(self, vault: Seal | None = None) -> None:
+        self._vault = vault
+
+    def encode(self, message: Message) -> bytes:
+        """Return the body of a message."""
+        body = encode(message)
+        if self._vault is None or not message.sealed:
+            return body
+        return msgspec.json.encode({"kind": SEALED, "token": self._vault.seal(body)})
+
+    def decode(self, body: bytes) -> Message:
+        """Return the message in a body; `Unreadable` says why it is none."""
+        if not body.startswith(b'{"kind":"sealed"'):
+            return decode(body)
+        if self._vault is None:
+            raise Unreadable("the message is encrypted, and no encryption.key is configured here")
+        try:
+            return decode(self._vault.open(str(json.loads(body)["token"])))
+        except (ValueError, KeyError, HaulierError) as error:
+            raise Unreadable(f"an encrypted message that can't be opened: {error}") from error

@@ -1,8 +1,9 @@
 """What is wrong with a user's document, all of it, each with its place."""
 
+import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -54,3 +55,15 @@ class InvalidDocument(HaulierError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = list(faults)
+
+
+_LONGEST: Final = 64  # comparing is quadratic, and nobody mistypes a page
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`, did you mean "…"?` for the nearest known word, or nothing where none is near."""
+    if len(word) > _LONGEST:
+        return ""
+    spellings = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.7)
+    return f', did you mean "{spellings[near[0]]}"?' if near else ""

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.model.checks import has_template
 from shared.model.fields import Role
 from shared.model.language import Each, Job, JobBody, Parallel, SubJob, Task
 from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, plan_of
-from shared.model.texts import has_template
 
 Render = Callable[[str], str]
 """Gives a template's value; what it raises goes through, with the field's path as a note."""

@@ -11,9 +11,15 @@ import pytest
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Delivery, QueueInfo
 from shared.broker.rabbitmq import RabbitMQBroker
-from shared.broker.topology import ALWAYS_THERE, TRANSIENT_TTL
 from shared.errors import BrokerUnavailable
-from shared.model.messages import CLAIMS, COMPLETED, DEAD, JOBS
+from shared.model.queues import (
+    ALWAYS_THERE,
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    DEAD_QUEUE,
+    JOBS_QUEUE,
+    TRANSIENT_TTL,
+)
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
 
 NODE_EXPIRY = 1.0
@@ -82,8 +88,8 @@ async def test_a_message_arrives_as_it_was_sent(broker: Broker) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"x" * 2_000_000], ids=["empty", "large"])
 async def test_bodies_of_any_size(broker: Broker, body: bytes) -> None:
-    await broker.publish(JOBS, body)
-    slot = await broker.slot(JOBS)
+    await broker.publish(JOBS_QUEUE, body)
+    slot = await broker.slot(JOBS_QUEUE)
     assert (await within(slot.take())).body == body
 
 
@@ -101,9 +107,9 @@ async def test_first_in_first_out_within_a_priority_and_higher_first(broker: Bro
 
 async def test_a_coordinators_queue_is_first_in_first_out(broker: Broker) -> None:
     for number in range(5):
-        await broker.publish(COMPLETED, str(number).encode(), priority=number)
+        await broker.publish(COMPLETED_QUEUE, str(number).encode(), priority=number)
     inbox = Inbox()
-    await broker.subscribe(COMPLETED, inbox, prefetch=1)
+    await broker.subscribe(COMPLETED_QUEUE, inbox, prefetch=1)
     assert await inbox.bodies(5) == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -133,19 +139,19 @@ async def test_settling_twice_does_nothing(broker: Broker) -> None:
     await delivery.bury("too late")
     await broker.publish("work", b"next")
     assert (await within(slot.take())).body == b"next"
-    await figures(broker, DEAD, 0, 0, 0)
+    await figures(broker, DEAD_QUEUE, 0, 0, 0)
 
 
 async def test_bury_moves_to_dead_with_the_reason(broker: Broker) -> None:
-    await broker.publish(COMPLETED, b"not JSON", headers={"trace": "1"})
-    slot = await broker.slot(COMPLETED)
+    await broker.publish(COMPLETED_QUEUE, b"not JSON", headers={"trace": "1"})
+    slot = await broker.slot(COMPLETED_QUEUE)
     delivery = await within(slot.take())
     await delivery.bury("r" * 100_000)
     await slot.close()
-    await figures(broker, COMPLETED, 0, 0, 0)
-    dead = await within((await broker.slot(DEAD)).take())
+    await figures(broker, COMPLETED_QUEUE, 0, 0, 0)
+    dead = await within((await broker.slot(DEAD_QUEUE)).take())
     assert dead.body == b"not JSON"
-    assert dead.headers["x-queue"] == COMPLETED
+    assert dead.headers["x-queue"] == COMPLETED_QUEUE
     assert dead.headers["trace"] == "1"
     assert set(dead.headers["x-reason"]) == {"r"}
 
@@ -218,17 +224,17 @@ async def test_closing_a_slot_gives_back_what_it_held(broker: Broker) -> None:
 
 async def test_a_subscription_handles_up_to_its_prefetch_side_by_side(broker: Broker) -> None:
     holding = Holding()
-    await broker.subscribe(JOBS, holding, prefetch=3)
+    await broker.subscribe(JOBS_QUEUE, holding, prefetch=3)
     for number in range(5):
-        await broker.publish(JOBS, str(number).encode())
+        await broker.publish(JOBS_QUEUE, str(number).encode())
     for _ in range(3):
         await within(holding.deliveries.get())
-    await figures(broker, JOBS, 2, 1, 3)
+    await figures(broker, JOBS_QUEUE, 2, 1, 3)
     assert holding.deliveries.empty()
     holding.go_on.set()
     for _ in range(2):
         await within(holding.deliveries.get())
-    await figures(broker, JOBS, 0, 1, 0)
+    await figures(broker, JOBS_QUEUE, 0, 1, 0)
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["raises", "leaves it"])
@@ -242,9 +248,9 @@ async def test_what_a_handler_does_not_settle_comes_again(broker: Broker, fails:
         elif fails:
             raise RuntimeError("on purpose")
 
-    await broker.subscribe(JOBS, handler, prefetch=10)
-    await broker.publish(JOBS, b"x")
-    await figures(broker, JOBS, 0, 1, 0)
+    await broker.subscribe(JOBS_QUEUE, handler, prefetch=10)
+    await broker.publish(JOBS_QUEUE, b"x")
+    await figures(broker, JOBS_QUEUE, 0, 1, 0)
     await eventually(_count(seen), lambda count: count == 2)
     assert seen.get_nowait() + 0.9 < seen.get_nowait()
 
@@ -258,31 +264,31 @@ def _count(queue: asyncio.Queue[float]) -> Callable[[], Awaitable[int]]:
 
 async def test_closing_a_subscription_lets_its_handlers_end(broker: Broker) -> None:
     holding = Holding()
-    subscription = await broker.subscribe(JOBS, holding, prefetch=1)
-    await broker.publish(JOBS, b"handled")
-    await broker.publish(JOBS, b"left")
+    subscription = await broker.subscribe(JOBS_QUEUE, holding, prefetch=1)
+    await broker.publish(JOBS_QUEUE, b"handled")
+    await broker.publish(JOBS_QUEUE, b"left")
     delivery = await within(holding.deliveries.get())
     closing = asyncio.create_task(subscription.close())
-    await figures(broker, JOBS, 1, 0, 1)
+    await figures(broker, JOBS_QUEUE, 1, 0, 1)
     assert not closing.done()
     holding.go_on.set()
     await within(closing)
     assert not delivery.lost
     assert holding.ended == 1
-    await figures(broker, JOBS, 1, 0, 0)
+    await figures(broker, JOBS_QUEUE, 1, 0, 0)
 
 
 async def test_abandoning_gives_back_at_once_what_a_handler_holds(broker: Broker) -> None:
     holding, inbox = Holding(), Inbox()
-    subscription = await broker.subscribe(JOBS, holding, prefetch=5)
-    await broker.publish(JOBS, b"stuck")
+    subscription = await broker.subscribe(JOBS_QUEUE, holding, prefetch=5)
+    await broker.publish(JOBS_QUEUE, b"stuck")
     stuck = await within(holding.deliveries.get())
     await within(subscription.abandon())
     assert stuck.lost
-    await broker.subscribe(JOBS, inbox, prefetch=5)
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=5)
     assert await inbox.bodies(1) == [b"stuck"]
     holding.go_on.set()
-    await figures(broker, JOBS, 0, 1, 0)
+    await figures(broker, JOBS_QUEUE, 0, 1, 0)
 
 
 async def test_a_nodes_queue_is_made_by_its_node_alone_and_goes_after_it(broker: Broker) -> None:
@@ -299,14 +305,14 @@ async def test_a_nodes_queue_is_made_by_its_node_alone_and_goes_after_it(broker:
 
 @pytest.mark.slow
 async def test_a_transient_message_is_dropped_in_time(broker: Broker, clock: Clock) -> None:
-    await broker.publish(CLAIMS, b"may I?")
-    await broker.publish(JOBS, b"kept")
-    await figures(broker, CLAIMS, 1, 0, 0)
+    await broker.publish(CLAIMS_QUEUE, b"may I?")
+    await broker.publish(JOBS_QUEUE, b"kept")
+    await figures(broker, CLAIMS_QUEUE, 1, 0, 0)
     clock.ahead = TRANSIENT_TTL + 1
     await eventually(
-        lambda: broker.queue(CLAIMS), lambda seen: seen is not None and seen.size == 0, 25
+        lambda: broker.queue(CLAIMS_QUEUE), lambda seen: seen is not None and seen.size == 0, 25
     )
-    await figures(broker, JOBS, 1, 0, 0)
+    await figures(broker, JOBS_QUEUE, 1, 0, 0)
 
 
 async def test_every_subscriber_hears_every_event_in_order(broker: Broker) -> None:
@@ -360,12 +366,12 @@ async def test_deleting_a_queue(broker: Broker) -> None:
 
 async def test_a_subscription_survives_the_deletion_of_its_queue(broker: Broker) -> None:
     inbox = Inbox()
-    await broker.subscribe(JOBS, inbox, prefetch=5)
-    await broker.publish(JOBS, b"one")
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=5)
+    await broker.publish(JOBS_QUEUE, b"one")
     assert await inbox.bodies(1) == [b"one"]
-    assert await broker.delete_queue(JOBS)
-    await figures(broker, JOBS, 0, 1, 0)
-    await broker.publish(JOBS, b"two")
+    assert await broker.delete_queue(JOBS_QUEUE)
+    await figures(broker, JOBS_QUEUE, 0, 1, 0)
+    await broker.publish(JOBS_QUEUE, b"two")
     assert await inbox.bodies(1) == [b"two"]
 
 
@@ -406,10 +412,10 @@ async def test_a_handler_may_close_its_own_subscription(broker: Broker) -> None:
         await subscription.close()
         closed.set()
 
-    subscription = await broker.subscribe(JOBS, handler, prefetch=1)
-    await broker.publish(JOBS, b"x")
+    subscription = await broker.subscribe(JOBS_QUEUE, handler, prefetch=1)
+    await broker.publish(JOBS_QUEUE, b"x")
     await within(closed.wait())
-    await figures(broker, JOBS, 0, 0, 0)
+    await figures(broker, JOBS_QUEUE, 0, 0, 0)
 
 
 async def test_it_answers_until_it_is_closed(broker: Broker) -> None:
@@ -423,8 +429,8 @@ async def test_it_answers_until_it_is_closed(broker: Broker) -> None:
 
 async def test_closing_gives_back_what_is_on_loan(broker: Broker) -> None:
     holding = Holding()
-    await broker.subscribe(JOBS, holding, prefetch=1)
-    await broker.publish(JOBS, b"x")
+    await broker.subscribe(JOBS_QUEUE, holding, prefetch=1)
+    await broker.publish(JOBS_QUEUE, b"x")
     delivery = await within(holding.deliveries.get())
     await within(broker.close())
     assert delivery.lost

@@ -10,7 +10,7 @@ from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import Task
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from tests.contract.documents import job, task
 
 MANY = repairs.LIMIT + 20

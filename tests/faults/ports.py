@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, StoreUnavailable
-from shared.model.messages import TRANSIENT_QUEUES
+from shared.model.queues import TRANSIENT_QUEUES
 
 T = TypeVar("T")
 

@@ -24,20 +24,14 @@ from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
 from shared.errors import StoreUnavailable, Unreadable
 from shared.model.documents import Job, Node, Task
-from shared.model.messages import (
-    CLAIMS,
-    COMPLETED,
-    ERROR,
-    HEARTBEAT,
-    JOBS,
-    PROGRESS,
-    Beat,
-    Claim,
-    HandedBack,
-    JobChanged,
-    Message,
-    Progressed,
-    RunEnded,
+from shared.model.messages import Beat, Claim, HandedBack, JobChanged, Message, Progressed, RunEnded
+from shared.model.queues import (
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    ERROR_QUEUE,
+    HEARTBEAT_QUEUE,
+    JOBS_QUEUE,
+    PROGRESS_QUEUE,
 )
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.faults.scenarios import each, parallel, retried, skipped, sub
@@ -48,8 +42,15 @@ from tests.unit.engine.world import Coordinator, World, check_end, step
 T = TypeVar("T")
 
 WANTED = int(os.environ.get("HAULIER_HYPOTHESIS_EXAMPLES", "0"))
-SLOW_QUEUES = (JOBS, CLAIMS, COMPLETED, ERROR, HEARTBEAT, PROGRESS)
-LOSSY = (CLAIMS, HEARTBEAT, PROGRESS)
+SLOW_QUEUES = (
+    JOBS_QUEUE,
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    ERROR_QUEUE,
+    HEARTBEAT_QUEUE,
+    PROGRESS_QUEUE,
+)
+LOSSY = (CLAIMS_QUEUE, HEARTBEAT_QUEUE, PROGRESS_QUEUE)
 
 leaf = st.sampled_from(
     [step("a"), step("b"), skipped("s"), step("bad"), retried("flaky"), step("v", var="v")]
@@ -325,7 +326,7 @@ class History(RuleBasedStateMachine):
     def take(self, which: int, ask: bool, answered: bool) -> None:
         worker = self.worker(which)
         for run in self.do(worker.take(ask=ask)):
-            self.said.append((CLAIMS, worker.claim_of(run)))
+            self.said.append((CLAIMS_QUEUE, worker.claim_of(run)))
         if answered:
             self.settle()
 
@@ -349,7 +350,7 @@ class History(RuleBasedStateMachine):
         if not self.kept:
             return
         beat = self.kept.pop(which % len(self.kept))
-        self.do(self.world.broker.publish(HEARTBEAT, self.world.codec.encode(beat)))
+        self.do(self.world.broker.publish(HEARTBEAT_QUEUE, self.world.codec.encode(beat)))
 
     @rule(which=few, what=few, lost=st.booleans())
     def end(self, which: int, what: int, lost: bool) -> None:
@@ -358,7 +359,7 @@ class History(RuleBasedStateMachine):
             run = worker.running[what % len(worker.running)]
             error = outcome(run)
             end = self.do(worker.end(run, error, result=run.name, send=not lost))
-            self.said.append((COMPLETED if error is None else ERROR, end))
+            self.said.append((COMPLETED_QUEUE if error is None else ERROR_QUEUE, end))
 
     @rule(which=few, what=few, vanished=st.booleans())
     def hand_back(self, which: int, what: int, vanished: bool) -> None:
@@ -367,7 +368,7 @@ class History(RuleBasedStateMachine):
             run = worker.running[what % len(worker.running)]
             self.do(worker.hand_back(run, vanished=vanished))
             assert run.end is not None
-            self.said.append((ERROR, run.end))
+            self.said.append((ERROR_QUEUE, run.end))
 
     @rule(which=few, what=few)
     def lose_channel(self, which: int, what: int) -> None:

@@ -19,7 +19,7 @@ from coordinator.due.webhooks import Webhooks
 from coordinator.effects import Conductor
 from coordinator.engine import task_runs
 from shared.broker.rabbitmq.connection import Link
-from shared.broker.rabbitmq.publish_channel import Lane
+from shared.broker.rabbitmq.publisher import Lane
 from shared.errors import BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, LogPart
 from shared.model.messages import Claim, Granted, Message

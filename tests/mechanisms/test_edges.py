@@ -22,9 +22,9 @@ from shared.broker.memory_queue import Recallable
 from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import GUEST, Delivery, Job
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import COMPLETED, DEAD, JOBS, JobChanged, RunEnded
+from shared.model.messages import JobChanged, MessageCodec, RunEnded
 from shared.model.queries import Change
+from shared.model.queues import COMPLETED_QUEUE, DEAD_QUEUE, JOBS_QUEUE
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.world import World, step
 from tests.unit.worker.plant import Plant
@@ -76,7 +76,7 @@ async def test_an_end_is_sent_until_the_broker_has_it() -> None:
     post = Post(FaultyBroker(broker, luck), MessageCodec())
     async with asyncio.timeout(PATIENCE):
         await post.end(RunEnded(task_id="t", job_id="j", run=1, nonce="n", node_id="w", ok=True))
-    queue = await broker.queue(COMPLETED)
+    queue = await broker.queue(COMPLETED_QUEUE)
     await broker.close()
     assert queue is not None
     assert queue.size == 1
@@ -161,9 +161,9 @@ async def intake(world: World, store: Any) -> AsyncIterator[None]:
 
 
 async def test_a_message_that_can_not_be_handled_ends_in_dead(world: World) -> None:
-    dead = await world.broker.slot(DEAD)
+    dead = await world.broker.slot(DEAD_QUEUE)
     async with intake(world, Trouble(world.store, RuntimeError("broken"))):
-        await world.broker.publish(JOBS, world.codec.encode(JobChanged(job_id="poison")))
+        await world.broker.publish(JOBS_QUEUE, world.codec.encode(JobChanged(job_id="poison")))
         job_id = await world.submit(step("a"))
         async with asyncio.timeout(PATIENCE):
             delivery = await dead.take()
@@ -177,7 +177,7 @@ async def test_a_coordinator_without_a_store_leaves_its_messages_to_others(world
         job_id = await world.submit(step("a"))
         async with asyncio.timeout(PATIENCE):
             await away.waited_for.wait()
-        queue = await world.broker.queue(JOBS)
+        queue = await world.broker.queue(JOBS_QUEUE)
         assert queue is not None
         assert queue.subscribers == 0
     await world.settle()

@@ -17,8 +17,8 @@ from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.errors import QueueMismatch, StoreUnavailable
 from shared.model.documents import Document
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import DEAD, JOBS, JobChanged
+from shared.model.messages import JobChanged, MessageCodec
+from shared.model.queues import DEAD_QUEUE, JOBS_QUEUE
 
 
 class Refusing(MemoryBroker):
@@ -77,9 +77,9 @@ async def test_after_an_outage_every_queue_is_heard_again(
 ) -> None:
     store, broker = parts
     store.away, broker.refusals = True, refusals
-    await broker.publish(JOBS, MessageCodec(None).encode(JobChanged(job_id="none")))
-    dead = await broker.slot(DEAD)
-    for queue in (JOBS, "logs"):
+    await broker.publish(JOBS_QUEUE, MessageCodec(None).encode(JobChanged(job_id="none")))
+    dead = await broker.slot(DEAD_QUEUE)
+    for queue in (JOBS_QUEUE, "logs"):
         await broker.publish(queue, b"nobody can read this")
         async with asyncio.timeout(5):
             await (await dead.take()).ack()

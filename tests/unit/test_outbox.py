@@ -15,8 +15,7 @@ from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import Job, Task
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import DeadNodes
+from shared.model.messages import DeadNodes, MessageCodec
 
 
 class Silent(MemoryBroker):

@@ -13,8 +13,8 @@ from coordinator.effects import Conductor
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import COMPLETED, Probe
+from shared.model.messages import MessageCodec, Probe
+from shared.model.queues import COMPLETED_QUEUE
 
 
 class Bench:
@@ -29,7 +29,7 @@ class Bench:
 
     async def next(self) -> Probe:
         """Take a probe from the queue `completed`."""
-        slot = await self.broker.slot(COMPLETED)
+        slot = await self.broker.slot(COMPLETED_QUEUE)
         async with asyncio.timeout(5):
             delivery = await slot.take()
         await delivery.ack()
@@ -40,7 +40,7 @@ class Bench:
 
     async def waiting(self) -> int:
         """How many probes are in that queue."""
-        queue = await self.broker.queue(COMPLETED)
+        queue = await self.broker.queue(COMPLETED_QUEUE)
         return 0 if queue is None else queue.size
 
 

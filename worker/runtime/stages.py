@@ -13,8 +13,7 @@ from typing import Any, Protocol
 from shared.durations import SECOND, duration_seconds, format_duration
 from shared.model.documents import Usage
 from shared.model.language import SmallTask
-from worker.runtime.errors import RunLostError, RunStoppedError, TaskError
-from worker.runtime.log_tail import Tail, failure
+from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError, failure
 from worker.runtime.port import Assignment, Outcome, Sink
 
 ENDING = 5.0

@@ -6,13 +6,15 @@ import fnmatch
 import re
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import caller
-from coordinator.api.routes import Handler
+from coordinator.api.routes import Handler, route_of
+from shared.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -46,3 +48,26 @@ def _write(request: web.Request, status: int, seconds: float) -> None:
         client=request.remote,
         user=caller().actor.username,
     )
+
+
+SERVER_FAULT: Final = 500
+"""From this status on an answer says that the server failed (RFC 9110, 15.6)."""
+
+
+@web.middleware
+async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Trace a request, by the names of OpenTelemetry's conventions for HTTP."""
+    route = route_of(request)
+    path = route.path if route is not None else "other"
+    attributes = {
+        "http.request.method": request.method,
+        "http.route": path,
+        "url.path": request.path,
+        "client.address": request.remote or "",
+    }
+    with span(f"{request.method} {path}", attributes) as here:
+        response = await handler(request)
+        here.set("http.response.status_code", response.status)
+        if response.status >= SERVER_FAULT:
+            here.fail(f"answered {response.status}")
+        return response

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import api_of
 from coordinator.api.request_body import too_large
+from coordinator.api.responses import Problem
 from coordinator.api.routes import Handler, route_of
 
 ANSWER_TIME: Final = 60.0
@@ -37,3 +43,45 @@ async def harden(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     if response.content_type not in _CACHEABLE:
         response.headers.setdefault("Cache-Control", "no-store")
+
+
+MAX_ADDRESSES: Final = 10_000
+"""Addresses remembered; of those not heard of for longest the next request counts as the first."""
+
+
+class Buckets:
+    """What each address may still ask for at once. `rate`: requests a second; `clock` in seconds."""
+
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> float:
+        """Take one request; return 0, or for how many seconds there is none to be had."""
+        now = self._clock()
+        left, since = self._left.pop(address, (float(self._burst), now))
+        left = min(self._burst, left + (now - since) * self._rate)
+        allowed = left >= 1
+        self._left[address] = (left - 1 if allowed else left, now)
+        if len(self._left) > MAX_ADDRESSES:
+            self._left.popitem(last=False)
+        return 0.0 if allowed else (1 - left) / self._rate
+
+
+def rate_limit(rate: float, burst: int) -> AioMiddleware:
+    """Return the middleware: 429 with `Retry-After` past the limit."""
+    buckets = Buckets(rate, burst)
+
+    @web.middleware
+    async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
+        wait = buckets.take(request.remote or "")
+        if wait:
+            seconds = str(max(1, math.ceil(wait)))
+            raise Problem(429, "too many requests; try again later", {"Retry-After": seconds})
+        return await handler(request)
+
+    return limited

@@ -10,6 +10,7 @@ import pymongo
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from coordinator.store.clock import until_available
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
@@ -20,7 +21,6 @@ from coordinator.store.mongodb.queries import ID, OVERDUE, Query, projection, qu
 from coordinator.store.mongodb.schema import META, NEWEST_FIRST, SCHEMA_VERSION, collections
 from coordinator.store.port import LOG_CAP, Page, SlotTaken, Viewer
 from coordinator.store.search import log_owner, storable, understood
-from coordinator.store.waiting import until_available
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.store.clock import FollowingClock, wall_clock
+from coordinator.store.clock import FollowingClock, until_available, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
@@ -25,7 +25,6 @@ from coordinator.store.sqlite.rows import Rows
 from coordinator.store.sqlite.schema import prepare
 from coordinator.store.sqlite.sql import Clause, names_of, order_clause, where_clause
 from coordinator.store.sqlite.threads import Readers, Writer, connected
-from coordinator.store.waiting import until_available
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task

@@ -15,15 +15,13 @@ from shared.broker.rabbitmq.consumer import Source
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
-from shared.broker.rabbitmq.publish_channel import Lane
-from shared.broker.rabbitmq.publisher import Letter, Publisher
+from shared.broker.rabbitmq.publisher import Lane, Letter, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, Management
 from shared.broker.rabbitmq.session import HEARTBEAT, Session
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.broker.rabbitmq.subscription import RabbitSubscription
-from shared.broker.topology import ALWAYS_THERE, kind_of
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
-from shared.model.messages import DEAD, LOGS
+from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, kind_of
 
 PING_PATIENCE = 2.0
 """Seconds."""
@@ -127,7 +125,7 @@ class RabbitMQBroker:
         self._figures.know(queue)
         kind = kind_of(queue, node_expiry=self._node_expiry)
         letter = Letter(queue, kind, body, priority, headers or {})
-        publisher = self._log_publisher if queue == LOGS else self._publisher
+        publisher = self._log_publisher if queue == LOGS_QUEUE else self._publisher
         await publisher.publish(letter)
 
     async def publish_event(self, body: bytes) -> None:
@@ -196,11 +194,11 @@ class RabbitMQBroker:
 
     def _source(self, queue: str) -> Source:
         self._figures.know(queue)
-        link = self._consuming_logs if queue == LOGS else self._consuming
+        link = self._consuming_logs if queue == LOGS_QUEUE else self._consuming
         return Source(link, queue, self._bury, self._held)
 
     async def _bury(self, body: bytes, headers: Mapping[str, str]) -> None:
-        await self.publish(DEAD, body, headers=headers)
+        await self.publish(DEAD_QUEUE, body, headers=headers)
 
     async def _declare(self, queue: str) -> None:
         """Declare `queue`, waiting for ever for RabbitMQ. Raises `QueueMismatch`."""

@@ -15,7 +15,7 @@ from shared.broker.deliveries import Loan
 from shared.broker.rabbitmq.connection import Link
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.session import PATIENCE, Session, close_channel
-from shared.broker.topology import MAX_PRIORITY
+from shared.model.queues import MAX_PRIORITY
 
 Bury = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
 """Puts a body with its headers into `dead`, confirmed."""

@@ -13,12 +13,12 @@ from aiormq.channel import Channel
 from shared.broker.event_fanout import BACKLOG, EventFeed
 from shared.broker.port import Handler
 from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.declarations import Upkeep
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
-from shared.broker.rabbitmq.publish_channel import Lane
-from shared.broker.rabbitmq.retaking import Upkeep
+from shared.broker.rabbitmq.publisher import Lane
 from shared.broker.rabbitmq.session import PATIENCE, close_channel
-from shared.broker.topology import EVENTS
 from shared.errors import BrokerUnavailable
+from shared.model.queues import EVENTS
 
 _KEY = "event"
 _EVERY_KEY = "#"

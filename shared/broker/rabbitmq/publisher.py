@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Mapping
 
 import msgspec
+from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from shared.broker.rabbitmq.connection import Link
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
-from shared.broker.rabbitmq.publish_channel import Lane
-from shared.broker.rabbitmq.session import PATIENCE
-from shared.broker.topology import MAX_PRIORITY, QueueKind
+from shared.broker.rabbitmq.session import PATIENCE, Session
 from shared.errors import BrokerUnavailable
+from shared.model.queues import MAX_PRIORITY, QueueKind
 
 LARGEST_BODY = 16 * 1024 * 1024 - 64 * 1024
 """Bytes. RabbitMQ 4.x takes 16 MiB by default, and closes the channel of who sends more."""
@@ -101,3 +101,29 @@ class Publisher:
             except PublishError as returned:
                 session.forget(letter.queue)
                 raise Interrupted("it was returned as unroutable") from returned
+
+
+class Lane:
+    """One channel on `link`, shared by all who publish with or without `confirms`."""
+
+    def __init__(self, link: Link, *, confirms: bool) -> None:
+        self.link = link
+        self._confirms = confirms
+        self._lock = asyncio.Lock()
+        self._open: tuple[Session, Channel] | None = None
+
+    async def channel(self) -> tuple[Session, Channel]:
+        """Wait for the connection and its channel. Raises `Interrupted` and as `Link.session`."""
+        if (ready := self._ready()) is not None:
+            return ready
+        async with self._lock:
+            while (ready := self._ready()) is None:
+                session = await self.link.session()
+                self._open = session, await session.channel(confirms=self._confirms)
+            return ready
+
+    def _ready(self) -> tuple[Session, Channel] | None:
+        if self._open is None:
+            return None
+        session, channel = self._open
+        return None if channel.is_closed or session is not self.link.present else self._open

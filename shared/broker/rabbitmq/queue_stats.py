@@ -17,9 +17,9 @@ from yarl import URL
 from shared.broker.port import QueueInfo
 from shared.broker.rabbitmq.declarations import check_name, look
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, interruptible
-from shared.broker.rabbitmq.publish_channel import Lane
-from shared.broker.topology import ALWAYS_THERE, kind_of
+from shared.broker.rabbitmq.publisher import Lane
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.model.queues import ALWAYS_THERE, kind_of
 
 T = TypeVar("T")
 

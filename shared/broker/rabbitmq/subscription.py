@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from shared.broker.handler_pool import Crew
 from shared.broker.port import Handler
 from shared.broker.rabbitmq.consumer import Source, Tap
+from shared.broker.rabbitmq.declarations import Upkeep
 from shared.broker.rabbitmq.errors import Interrupted
-from shared.broker.rabbitmq.retaking import Upkeep
 
 
 class RabbitSubscription:

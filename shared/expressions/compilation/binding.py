@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.expressions.compilation.code import MISSING, Code, Run, constant, guarded
+from shared.expressions.compilation.code import MISSING, Code, Frame, Run, constant, guarded
 from shared.expressions.compilation.rules import NUMBERS, RULES
 from shared.expressions.errors import ExpressionError, name_fault
-from shared.expressions.frame import Frame
 from shared.expressions.grammar.nodes import Array, Binary, Literal
 from shared.expressions.limits import Budget
 from shared.expressions.operations.access import within

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from shared.expressions.compilation.code import Code, Run, guarded
+from shared.expressions.compilation.code import Code, Frame, Run, guarded
 from shared.expressions.compilation.lazy_filter import sifted_count, sifted_end
 from shared.expressions.errors import ExpressionError, name_fault
-from shared.expressions.frame import Frame
 from shared.expressions.functions.registry import EXTRA_FUNCTIONS, FUNCTIONS
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES, takes
 from shared.expressions.grammar.nodes import Builtin, Call

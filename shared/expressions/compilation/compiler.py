@@ -6,18 +6,16 @@ from collections.abc import Callable
 
 from shared.expressions.compilation.binding import bind_binary, bind_unary
 from shared.expressions.compilation.calls import compile_call, compile_function, extra_function
-from shared.expressions.compilation.code import MISSING, Code, Loop, Run, constant, guarded
+from shared.expressions.compilation.code import MISSING, Code, Frame, Loop, Run, constant, guarded
 from shared.expressions.compilation.inference import (
     Scope,
     either_shape,
     member_shape,
     speaks_of_index,
 )
-from shared.expressions.compilation.iterations import current
-from shared.expressions.compilation.lazy_filter import mapped, sifted_end
+from shared.expressions.compilation.lazy_filter import current, mapped, sifted_end
 from shared.expressions.compilation.loops import compile_loop
 from shared.expressions.errors import name_fault
-from shared.expressions.frame import Frame
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.grammar.names import ENVIRONMENT
 from shared.expressions.grammar.nodes import (

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shared.expressions.compilation.code import Code, Loop, Run, guarded
-from shared.expressions.compilation.iterations import (
+from shared.expressions.compilation.code import Code, Frame, Loop, Run, guarded
+from shared.expressions.compilation.lazy_filter import (
     backwards,
     before,
+    body_of,
+    compile_filter,
     current,
     elements_of,
     forwards,
     turns,
 )
-from shared.expressions.compilation.lazy_filter import body_of, compile_filter
 from shared.expressions.errors import ExpressionError, name_fault
-from shared.expressions.frame import Frame
 from shared.expressions.functions.arrays import descends, sort_key
 from shared.expressions.operations.operators import add, to_bool
 from shared.expressions.static_types import BOOL, GROUPS, INT, LIST, UNKNOWN, Shape, list_of

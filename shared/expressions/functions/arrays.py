@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import cmp_to_key
 from typing import Any
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.frame import Frame
 from shared.expressions.limits import MAX_VALUE_DEPTH
 from shared.expressions.operations.access import fetch, fetch_or_nil
 from shared.expressions.operations.operators import less, to_text

@@ -7,8 +7,8 @@ import binascii
 import re
 from collections.abc import Callable
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.frame import Frame
 from shared.expressions.operations.operators import to_text
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value

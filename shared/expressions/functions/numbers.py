@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.frame import Frame
 from shared.expressions.limits import MAX_VALUE_DEPTH, Budget
 from shared.expressions.operations.operators import less, more
 from shared.expressions.values.durations import Duration

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.frame import Frame
 from shared.expressions.functions.arrays import ARRAYS
 from shared.expressions.functions.conversions import CONVERSIONS
 from shared.expressions.functions.numbers import NUMBERS

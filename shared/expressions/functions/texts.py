@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError, limit_fault
-from shared.expressions.frame import Frame
 from shared.expressions.operations.operators import to_int, to_text
 from shared.expressions.values import strings
 from shared.expressions.values.kinds import Ints, Nil, Pair, Pairs, Strings, is_list, type_name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.frame import Frame
 from shared.expressions.operations.operators import to_text
 from shared.expressions.values.dates import parse_any, parse_time
 from shared.expressions.values.durations import parse_duration

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
+from shared.model.checks import syntax_fault
 from shared.model.decoding.json_reader import read_json
 from shared.model.decoding.nodes import BrokenText, Entries, Lines, Node, Text
-from shared.model.decoding.problem_places import locate
-from shared.model.decoding.problem_report import Report, Stop
+from shared.model.decoding.problem_report import Report, Stop, locate
 from shared.model.decoding.scalars import is_null
 from shared.model.decoding.walker import SyntaxFault, Walker
 from shared.model.decoding.yaml_reader import read_yaml
@@ -13,7 +13,6 @@ from shared.model.language import Job
 from shared.model.plans import plan_of
 from shared.model.problems import Fault, InvalidDocument
 from shared.model.rules import job_rules
-from shared.model.syntax import syntax_fault
 
 ContentType = Literal["yaml", "json"]
 

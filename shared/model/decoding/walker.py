@@ -5,10 +5,20 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.model.checks import faults_of
+from shared.model.checks import faults_of, has_template, text_fault
 from shared.model.decoding import scalars
-from shared.model.decoding.entries import MERGE, Entry, own_entries
-from shared.model.decoding.nodes import MAX_DEPTH, MAX_NODES, Bad, Entries, Items, Node, Text
+from shared.model.decoding.nodes import (
+    MAX_DEPTH,
+    MAX_NODES,
+    MERGE,
+    Bad,
+    Entries,
+    Entry,
+    Items,
+    Node,
+    Text,
+    own_entries,
+)
 from shared.model.decoding.problem_report import Report
 from shared.model.fields import Role
 from shared.model.plans import (
@@ -22,9 +32,7 @@ from shared.model.plans import (
     TextPlan,
     name_of,
 )
-from shared.model.problems import Path, quoted
-from shared.model.suggestions import suggestion
-from shared.model.texts import has_template, text_fault
+from shared.model.problems import Path, quoted, suggestion
 
 SyntaxFault = Callable[[Role, str], str | None]
 """What is wrong with the syntax of a template or expression, or None."""

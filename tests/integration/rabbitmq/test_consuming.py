@@ -10,7 +10,7 @@ from devservices.rabbitmq_node import Node
 from shared.broker.port import Delivery
 from shared.broker.rabbitmq import RabbitMQBroker
 from shared.broker.rabbitmq.slot import RabbitSlot
-from shared.model.messages import COMPLETED, JOBS, LOGS
+from shared.model.queues import COMPLETED_QUEUE, JOBS_QUEUE, LOGS_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import CONSUMER_TIMEOUT, Server, look_often
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
@@ -20,17 +20,17 @@ from tests.services.fixtures import Vhost
 async def test_a_queue_deleted_under_its_consumers(broker: RabbitMQBroker, server: Server) -> None:
     """The server's Basic.Cancel ends a consumer silently."""
     inbox, events = Inbox(), Inbox()
-    await broker.subscribe(JOBS, inbox, prefetch=5)
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=5)
     await broker.subscribe_events(events)
     slot = await broker.slot("work")
     waiting = asyncio.create_task(slot.take())
-    for queue in (JOBS, "work"):
+    for queue in (JOBS_QUEUE, "work"):
         await _has_consumers(broker, queue, 1)
         await server.delete_queue(queue)
     [events_queue] = await eventually(server.event_queues, lambda seen: len(seen) == 1)
     session = await broker._consuming.session()
     await session.ask(lambda channel: channel.queue_delete(events_queue))
-    for queue in (JOBS, "work"):
+    for queue in (JOBS_QUEUE, "work"):
         await _has_consumers(broker, queue, 1)
         await broker.publish(queue, b"after")
     assert await inbox.bodies(1) == [b"after"]
@@ -85,7 +85,7 @@ async def test_a_slot_whose_channel_was_lost_consumes_only_at_its_next_take(
     await _has_consumers(broker, "work", 1)
 
 
-@pytest.mark.parametrize("queue", [COMPLETED, LOGS])
+@pytest.mark.parametrize("queue", [COMPLETED_QUEUE, LOGS_QUEUE])
 async def test_killed_connections_come_back_with_their_consumers(
     broker: RabbitMQBroker, server: Server, queue: str
 ) -> None:
@@ -94,12 +94,12 @@ async def test_killed_connections_come_back_with_their_consumers(
     inbox, events, held = Inbox(), Inbox(), Inbox(ack=False)
     await broker.subscribe(queue, inbox, prefetch=5)
     await broker.subscribe_events(events)
-    await broker.subscribe(JOBS, held, prefetch=1)
-    await broker.publish(JOBS, b"held")
+    await broker.subscribe(JOBS_QUEUE, held, prefetch=1)
+    await broker.publish(JOBS_QUEUE, b"held")
     await broker.publish(queue, b"before")
     assert await inbox.bodies(1) == [b"before"]
     on_loan = await held.next()
-    await server.kill_connections(2 if queue == COMPLETED else 4)
+    await server.kill_connections(2 if queue == COMPLETED_QUEUE else 4)
     await within(on_loan.wait_lost())
     assert (await held.next()).body == b"held"
     await broker.publish(queue, b"after")
@@ -110,7 +110,7 @@ async def test_killed_connections_come_back_with_their_consumers(
 
 async def test_reconnecting_leaves_nothing_behind(broker: RabbitMQBroker, server: Server) -> None:
     inbox = Inbox()
-    await broker.subscribe(JOBS, inbox, prefetch=5)
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=5)
     slot = await broker.slot("work")
     waiting = asyncio.create_task(slot.take())
 
@@ -121,7 +121,7 @@ async def test_reconnecting_leaves_nothing_behind(broker: RabbitMQBroker, server
         return len(asyncio.all_tasks())
 
     async def used() -> tuple[int, int]:
-        await broker.publish(JOBS, b"x")
+        await broker.publish(JOBS_QUEUE, b"x")
         assert await inbox.bodies(1) == [b"x"]
         await _has_consumers(broker, "work", 1)
         await broker.ping()

@@ -11,7 +11,7 @@ from shared.broker.rabbitmq.connection import delays
 from shared.broker.rabbitmq.declarations import Declarations, only_limit_differs
 from shared.broker.rabbitmq.errors import declaration_refused
 from shared.errors import QueueMismatch
-from shared.model.messages import CLAIMS, COMPLETED
+from shared.model.queues import CLAIMS_QUEUE, COMPLETED_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import Server
 from tests.integration.rabbitmq.waiting import within
@@ -25,13 +25,13 @@ CLASSIC = {"x-queue-type": "classic"}
     [
         ("classic", (3, 10), "work", {**CLASSIC, "x-max-priority": 9}),
         ("classic", (4, 3), "work", {**CLASSIC, "x-max-priority": 9}),
-        ("classic", (4, 3), COMPLETED, CLASSIC),
-        ("classic", (4, 3), CLAIMS, {**CLASSIC, "x-message-ttl": 15_000}),
+        ("classic", (4, 3), COMPLETED_QUEUE, CLASSIC),
+        ("classic", (4, 3), CLAIMS_QUEUE, {**CLASSIC, "x-message-ttl": 15_000}),
         ("classic", (4, 3), "x-node", {**CLASSIC, "x-expires": 60_000}),
         ("quorum", (3, 13), "work", {"x-queue-type": "quorum"}),
         ("quorum", (4, 0), "work", {"x-queue-type": "quorum", "x-delivery-limit": -1}),
-        ("quorum", (4, 0), COMPLETED, {"x-queue-type": "quorum", "x-delivery-limit": -1}),
-        ("quorum", (4, 0), CLAIMS, {**CLASSIC, "x-message-ttl": 15_000}),
+        ("quorum", (4, 0), COMPLETED_QUEUE, {"x-queue-type": "quorum", "x-delivery-limit": -1}),
+        ("quorum", (4, 0), CLAIMS_QUEUE, {**CLASSIC, "x-message-ttl": 15_000}),
         ("quorum", (4, 0), "x-node", {**CLASSIC, "x-expires": 60_000}),
     ],
 )
@@ -66,7 +66,7 @@ async def test_quorum_queues_by_configuration(
         await delivery.requeue()
     assert (await within(slot.take())).body == b"x"
     assert (await server.queue("work"))["type"] == "quorum"
-    assert (await server.queue(CLAIMS))["type"] == "classic"
+    assert (await server.queue(CLAIMS_QUEUE))["type"] == "classic"
 
 
 def test_delays_double_up_to_the_cap_and_are_cut_at_random() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from shared.broker.port import QueueInfo
 from shared.broker.rabbitmq import RabbitMQBroker
-from shared.broker.topology import ALWAYS_THERE
+from shared.model.queues import ALWAYS_THERE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import Server
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within

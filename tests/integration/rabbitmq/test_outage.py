@@ -11,7 +11,7 @@ import pytest
 
 from devservices.rabbitmq_node import Node
 from shared.errors import BrokerUnavailable
-from shared.model.messages import COMPLETED, JOBS
+from shared.model.queues import COMPLETED_QUEUE, JOBS_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
 from tests.services.fixtures import Vhost
@@ -27,7 +27,7 @@ async def test_the_broker_goes_and_comes_back(
     connected: list[bool] = []
     broker.on_connected(connected.append)
     inbox, events = Inbox(), Inbox()
-    await broker.subscribe(JOBS, inbox, prefetch=5)
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=5)
     await broker.subscribe_events(events)
     for body in (b"held", b"rests"):
         await broker.publish("work", body)
@@ -36,15 +36,15 @@ async def test_the_broker_goes_and_comes_back(
     await asyncio.to_thread(own_node.kill if crash else own_node.stop)
     await within(held.wait_lost())
     began = time.monotonic()
-    with pytest.raises(BrokerUnavailable, match=COMPLETED):
-        await broker.publish(COMPLETED, b"away")
+    with pytest.raises(BrokerUnavailable, match=COMPLETED_QUEUE):
+        await broker.publish(COMPLETED_QUEUE, b"away")
     assert time.monotonic() - began < 15
     for call in (broker.ping, broker.queues):
         with pytest.raises(BrokerUnavailable):
             await within(call(), 10)
     await broker.publish_event(b"nobody hears")
     await asyncio.to_thread(own_node.start)
-    await broker.publish(JOBS, b"after")
+    await broker.publish(JOBS_QUEUE, b"after")
     assert await inbox.bodies(1) == [b"after"]
     bodies = []
     for _ in range(2):
@@ -65,8 +65,8 @@ async def test_a_frozen_broker_is_noticed(
     own_vhost: Vhost, brokers: Brokers, own_node: Node
 ) -> None:
     broker = await brokers.start(own_vhost)
-    await broker.publish(JOBS, b"held")
-    slot = await broker.slot(JOBS)
+    await broker.publish(JOBS_QUEUE, b"held")
+    slot = await broker.slot(JOBS_QUEUE)
     held = await within(slot.take())
     own_node.freeze()
     try:
@@ -75,7 +75,7 @@ async def test_a_frozen_broker_is_noticed(
             await broker.ping()
         assert time.monotonic() - began < 3
         with pytest.raises(BrokerUnavailable):
-            await broker.publish(JOBS, b"x")
+            await broker.publish(JOBS_QUEUE, b"x")
         await within(held.wait_lost(), 30)
     finally:
         own_node.thaw()

@@ -10,7 +10,7 @@ import pytest
 from devservices.rabbitmq_node import Node
 from shared.broker.rabbitmq import RabbitMQBroker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
-from shared.model.messages import CLAIMS, COMPLETED, JOBS, LOGS
+from shared.model.queues import CLAIMS_QUEUE, COMPLETED_QUEUE, JOBS_QUEUE, LOGS_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import Server, short_of_memory
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
@@ -30,20 +30,20 @@ async def test_a_returned_message_has_its_queue_declared_and_goes_again(
 async def test_a_transient_message_to_nowhere_is_nobodys_trouble(
     broker: RabbitMQBroker, server: Server
 ) -> None:
-    await broker.publish(CLAIMS, b"one")
-    await server.delete_queue(CLAIMS)
-    await broker.publish(CLAIMS, b"nowhere")
+    await broker.publish(CLAIMS_QUEUE, b"one")
+    await server.delete_queue(CLAIMS_QUEUE)
+    await broker.publish(CLAIMS_QUEUE, b"nowhere")
     inbox = Inbox()
-    await broker.subscribe(CLAIMS, inbox, prefetch=1)
-    await broker.publish(CLAIMS, b"two")
+    await broker.subscribe(CLAIMS_QUEUE, inbox, prefetch=1)
+    await broker.publish(CLAIMS_QUEUE, b"two")
     assert await inbox.bodies(1) == [b"two"]
 
 
 async def test_how_messages_rest(broker: RabbitMQBroker, server: Server) -> None:
     """Durable ones persistent, transient ones not: by what RabbitMQ itself says."""
-    for queue in (JOBS, "work", CLAIMS):
+    for queue in (JOBS_QUEUE, "work", CLAIMS_QUEUE):
         await broker.publish(queue, b"x")
-    for queue, persistent in ((JOBS, 1), ("work", 1), (CLAIMS, 0)):
+    for queue, persistent in ((JOBS_QUEUE, 1), ("work", 1), (CLAIMS_QUEUE, 0)):
         seen = await eventually(
             lambda name=queue: server.queue(name),  # type: ignore[misc]  # bound at once
             lambda found: found.get("messages_ready") == 1 and "messages_persistent" in found,
@@ -57,10 +57,10 @@ async def test_publishes_go_on_through_killed_connections(
     """None is lost; some may come twice."""
     wanted = {str(number).encode() for number in range(3000)}
     inbox = Inbox()
-    await broker.subscribe(JOBS, inbox, prefetch=100)
+    await broker.subscribe(JOBS_QUEUE, inbox, prefetch=100)
 
     async def publish(body: bytes) -> None:
-        await broker.publish(JOBS, body)
+        await broker.publish(JOBS_QUEUE, body)
 
     async def all_of_them() -> None:
         for start in range(0, 3000, 100):
@@ -81,8 +81,8 @@ async def test_each_purpose_has_a_connection_of_its_own(
 ) -> None:
     broker = await brokers.start(rabbitmq_vhost, name="node-1")
     inbox = Inbox()
-    await broker.subscribe(LOGS, inbox, prefetch=1)
-    await broker.publish(LOGS, b"x")
+    await broker.subscribe(LOGS_QUEUE, inbox, prefetch=1)
+    await broker.publish(LOGS_QUEUE, b"x")
     assert await inbox.bodies(1) == [b"x"]
     seen = await eventually(server.connections, lambda found: len(found) == 4)
     names = {entry["client_properties"]["connection_name"] for entry in seen}
@@ -96,24 +96,25 @@ async def test_each_purpose_has_a_connection_of_its_own(
 @pytest.mark.slow
 async def test_blocked_by_an_alarm(own_vhost: Vhost, brokers: Brokers, own_node: Node) -> None:
     broker = await brokers.start(own_vhost)
-    await broker.publish(COMPLETED, b"before")
-    slot = await broker.slot(COMPLETED)
+    await broker.publish(COMPLETED_QUEUE, b"before")
+    slot = await broker.slot(COMPLETED_QUEUE)
     async with short_of_memory(own_node):
         began = time.monotonic()
-        with pytest.raises(BrokerUnavailable, match=COMPLETED):
-            await within(broker.publish(COMPLETED, b"blocked"), 20)
+        with pytest.raises(BrokerUnavailable, match=COMPLETED_QUEUE):
+            await within(broker.publish(COMPLETED_QUEUE, b"blocked"), 20)
         assert 9 < time.monotonic() - began < 15
-        with pytest.raises(BrokerUnavailable, match=CLAIMS):
-            await within(broker.publish(CLAIMS, b"blocked too"), 20)
+        with pytest.raises(BrokerUnavailable, match=CLAIMS_QUEUE):
+            await within(broker.publish(CLAIMS_QUEUE, b"blocked too"), 20)
         await broker.publish_event(b"never waits")
         await within(broker.ping())
         delivery = await within(slot.take())
         assert delivery.body == b"before"
         await delivery.ack()
         await eventually(
-            lambda: broker.queue(COMPLETED), lambda seen: seen is not None and seen.unacked == 0
+            lambda: broker.queue(COMPLETED_QUEUE),
+            lambda seen: seen is not None and seen.unacked == 0,
         )
-    await broker.publish(COMPLETED, b"after")
+    await broker.publish(COMPLETED_QUEUE, b"after")
     bodies = []
     while b"after" not in bodies:
         delivery = await within(slot.take())
@@ -127,9 +128,9 @@ async def test_what_would_cost_others_their_channel_is_refused_here(
     broker: RabbitMQBroker, size: int
 ) -> None:
     with pytest.raises(ValueError, match="bytes"):
-        await broker.publish(JOBS, b"x" * size)
+        await broker.publish(JOBS_QUEUE, b"x" * size)
     with pytest.raises(ValueError, match="headers"):
-        await broker.publish(JOBS, b"x", headers={"big": "x" * 70_000})
+        await broker.publish(JOBS_QUEUE, b"x", headers={"big": "x" * 70_000})
     with pytest.raises(BrokerMisconfigured, match="258 bytes"):
         await broker.publish("漢" * 86, b"x")
     with pytest.raises(BrokerMisconfigured, match="Unicode"):

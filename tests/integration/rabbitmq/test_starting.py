@@ -15,7 +15,7 @@ from shared.broker.rabbitmq import RabbitMQBroker
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
-from shared.model.messages import COMPLETED
+from shared.model.queues import COMPLETED_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.forwarder import Forwarder
 from tests.integration.rabbitmq.server import Server
@@ -98,8 +98,8 @@ async def test_a_queue_of_another_program(
 async def test_a_coordinators_queue_of_another_program_stops_the_start(
     rabbitmq_vhost: Vhost, server: Server
 ) -> None:
-    await server.declare_queue(COMPLETED, durable=False)
-    with pytest.raises(QueueMismatch, match=COMPLETED):
+    await server.declare_queue(COMPLETED_QUEUE, durable=False)
+    with pytest.raises(QueueMismatch, match=COMPLETED_QUEUE):
         await within(RabbitMQBroker(rabbitmq_vhost.url).start())
 
 

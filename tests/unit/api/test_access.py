@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.api.middleware.rate_limit import Buckets
+from coordinator.api.middleware.limits import Buckets
 from coordinator.api.passwords import Passwords, hash_password
 from shared.config.tree import BasicAuth, Cors, KeyAuth, RateLimit
 from shared.model.documents import User

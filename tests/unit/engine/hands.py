@@ -6,13 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from shared.broker.port import Broker, Delivery, Slot
-from shared.model.message_codec import MessageCodec
 from shared.model.messages import (
-    CLAIMS,
-    COMPLETED,
-    ERROR,
-    HEARTBEAT,
-    PROGRESS,
     Beat,
     BeatFirst,
     Claim,
@@ -21,12 +15,20 @@ from shared.model.messages import (
     HandedBack,
     Held,
     Message,
+    MessageCodec,
     Progressed,
     Refused,
     RunEnded,
     SendEnd,
     Stop,
     TaskMessage,
+)
+from shared.model.queues import (
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    ERROR_QUEUE,
+    HEARTBEAT_QUEUE,
+    PROGRESS_QUEUE,
     node_queue,
 )
 
@@ -106,7 +108,7 @@ class Worker:
         )
 
     async def beat(self) -> None:
-        await self.send(HEARTBEAT, self.next_beat())
+        await self.send(HEARTBEAT_QUEUE, self.next_beat())
 
     # --- taking ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class Worker:
         )
 
     async def claim(self, run: Run) -> None:
-        await self.send(CLAIMS, self.claim_of(run))
+        await self.send(CLAIMS_QUEUE, self.claim_of(run))
 
     async def ask_again(self, nonce: str | None = None) -> None:
         """Claim again what was not answered: one nonce, or all."""
@@ -205,7 +207,7 @@ class Worker:
                 nonce=message.nonce,
                 node_id=self.node_id,
             )
-            await self.send(ERROR, back)
+            await self.send(ERROR_QUEUE, back)
         elif run.role == "asked":
             run.role, run.run = "running", message.run
             self.started.append((run.nonce, run.run))
@@ -237,7 +239,7 @@ class Worker:
 
     async def progress(self, run: Run, percent: float) -> None:
         await self.send(
-            PROGRESS,
+            PROGRESS_QUEUE,
             Progressed(
                 task_id=run.task_id,
                 job_id=run.message.job_id,
@@ -271,7 +273,7 @@ class Worker:
     async def _send_end(self, run: Run) -> None:
         assert run.end is not None
         ok = isinstance(run.end, RunEnded) and run.end.ok
-        await self.send(COMPLETED if ok else ERROR, run.end)
+        await self.send(COMPLETED_QUEUE if ok else ERROR_QUEUE, run.end)
 
     async def hand_back(self, run: Run, *, vanished: bool = False) -> None:
         run.role = "ended"

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.engine import pulse
 from shared.model.documents import SECOND, Node, Pulse
-from shared.model.messages import COMPLETED, ERROR, HEARTBEAT
+from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE
 from tests.unit.engine.steps import Stepper
 from tests.unit.engine.world import World, step
 
@@ -33,11 +33,11 @@ async def steady(world: World, seconds: int = 60) -> None:
 
 async def test_stamps_move_forward_only(world: World) -> None:
     await steady(world, 10)
-    at = (await stored(world)).stamps[COMPLETED]
-    await taken(world, COMPLETED, at - 3 * SECOND)
-    assert (await stored(world)).stamps[COMPLETED] == at
-    await taken(world, COMPLETED, at + SECOND)
-    assert (await stored(world)).stamps[COMPLETED] == at + SECOND
+    at = (await stored(world)).stamps[COMPLETED_QUEUE]
+    await taken(world, COMPLETED_QUEUE, at - 3 * SECOND)
+    assert (await stored(world)).stamps[COMPLETED_QUEUE] == at
+    await taken(world, COMPLETED_QUEUE, at + SECOND)
+    assert (await stored(world)).stamps[COMPLETED_QUEUE] == at + SECOND
 
 
 async def test_probes_of_all_queues_at_once_all_count(world: World) -> None:
@@ -66,9 +66,11 @@ async def test_a_new_era_begins_when_things_stood_still(world: World, what: str)
     world.clock.advance(5)
     now, began = world.clock.now, (await stored(world)).era_at
     if what == "slow":
-        await taken(world, COMPLETED, now - 25 * SECOND, now - 10 * SECOND)
+        await taken(world, COMPLETED_QUEUE, now - 25 * SECOND, now - 10 * SECOND)
     elif what == "behind":
-        await taken(world, COMPLETED, (await stored(world)).stamps[COMPLETED] - 15 * SECOND)
+        await taken(
+            world, COMPLETED_QUEUE, (await stored(world)).stamps[COMPLETED_QUEUE] - 15 * SECOND
+        )
     else:
         world.clock.advance(25)
         await world.pulse()
@@ -124,10 +126,10 @@ async def test_no_lease_runs_out_before_its_end_is_behind_the_pulse(world: World
     await world.worker()
     for _ in range(8):
         world.clock.advance(5)
-        for queue in (COMPLETED, HEARTBEAT):
+        for queue in (COMPLETED_QUEUE, HEARTBEAT_QUEUE):
             await taken(world, queue, world.clock.now - 10 * SECOND)
     assert not await lapsed(world)  # `error` stands still: an end may be waiting in it
-    await taken(world, ERROR, world.clock.now - 10 * SECOND)
+    await taken(world, ERROR_QUEUE, world.clock.now - 10 * SECOND)
     assert not await lapsed(world)  # that began a new era
 
 

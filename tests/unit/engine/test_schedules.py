@@ -16,7 +16,7 @@ from coordinator.store.port import Change
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import GUEST, SECOND, Job, Schedule
-from shared.model.message_codec import MessageCodec
+from shared.model.messages import MessageCodec
 from tests.unit.engine.clock import Clock, ClockedStore
 
 

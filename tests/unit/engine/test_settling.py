@@ -15,19 +15,16 @@ from coordinator.due.pulse_probes import Probes
 from coordinator.effects import Conductor
 from coordinator.store.port import Unstorable
 from shared.model.documents import Job, LogPart, Task
-from shared.model.messages import (
-    CLAIMS,
-    COMPLETED,
-    DEAD,
-    ERROR,
-    HEARTBEAT,
-    JOBS,
-    LOGS,
-    PROGRESS,
-    Beat,
-    JobChanged,
-    LogWritten,
-    RunEnded,
+from shared.model.messages import Beat, JobChanged, LogWritten, RunEnded
+from shared.model.queues import (
+    CLAIMS_QUEUE,
+    COMPLETED_QUEUE,
+    DEAD_QUEUE,
+    ERROR_QUEUE,
+    HEARTBEAT_QUEUE,
+    JOBS_QUEUE,
+    LOGS_QUEUE,
+    PROGRESS_QUEUE,
 )
 from tests.unit.engine.world import World, step
 
@@ -61,15 +58,26 @@ async def buried(world: World) -> tuple[bytes, str, str]:
     """Wait for one dead message; return it, its reason, and its queue."""
 
     async def there() -> bool:
-        return await size(world, DEAD) == 1
+        return await size(world, DEAD_QUEUE) == 1
 
     await until(there)
-    slot = await world.broker.slot(DEAD)
+    slot = await world.broker.slot(DEAD_QUEUE)
     delivery = await slot.take()
     return delivery.body, delivery.headers["x-reason"], delivery.headers["x-queue"]
 
 
-@pytest.mark.parametrize("queue", [JOBS, CLAIMS, COMPLETED, ERROR, HEARTBEAT, LOGS, PROGRESS])
+@pytest.mark.parametrize(
+    "queue",
+    [
+        JOBS_QUEUE,
+        CLAIMS_QUEUE,
+        COMPLETED_QUEUE,
+        ERROR_QUEUE,
+        HEARTBEAT_QUEUE,
+        LOGS_QUEUE,
+        PROGRESS_QUEUE,
+    ],
+)
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{}", b'{"kind":"nothing"}', b"[" * 100_000])
 @pytest.mark.usefixtures("taking")
 async def test_what_nobody_can_read_is_buried(world: World, queue: str, body: bytes) -> None:
@@ -83,16 +91,16 @@ async def test_what_nobody_can_read_is_buried(world: World, queue: str, body: by
 @pytest.mark.usefixtures("taking")
 async def test_a_message_in_a_queue_where_it_has_no_business_is_buried(world: World) -> None:
     beat = Beat(node_id="n", node_kind="worker", number=1)
-    await world.broker.publish(JOBS, world.codec.encode(beat))
+    await world.broker.publish(JOBS_QUEUE, world.codec.encode(beat))
     _, reason, where = await buried(world)
-    assert where == JOBS
+    assert where == JOBS_QUEUE
     assert "no business" in reason
 
 
 @pytest.mark.usefixtures("taking")
 async def test_the_end_of_a_task_that_is_gone_is_buried(world: World) -> None:
     end = RunEnded(task_id="gone", job_id="j", run=1, nonce="n", node_id="w", ok=True)
-    await world.broker.publish(COMPLETED, world.codec.encode(end))
+    await world.broker.publish(COMPLETED_QUEUE, world.codec.encode(end))
     _, reason, _ = await buried(world)
     assert "there is no task" in reason
 
@@ -110,7 +118,7 @@ async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_burie
         return await real(kind, id)
 
     monkeypatch.setattr(taking.store, "get", get)
-    await world.broker.publish(JOBS, world.codec.encode(JobChanged(job_id="poison")))
+    await world.broker.publish(JOBS_QUEUE, world.codec.encode(JobChanged(job_id="poison")))
     job_id = await world.submit(step("a"))
     _, reason, _ = await buried(world)
     assert len(tried) == queue_consumers.TRIES

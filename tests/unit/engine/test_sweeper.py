@@ -9,7 +9,7 @@ from coordinator.engine.flow import Flow
 from coordinator.engine.new_documents import intent
 from coordinator.store.port import Change
 from shared.model.documents import SECOND, Document, Intent, Job, Task
-from shared.model.messages import JOBS
+from shared.model.queues import JOBS_QUEUE
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -255,7 +255,7 @@ async def test_a_quiet_system_is_left_alone(world: World) -> None:
 
 async def test_jobs_that_nobody_took_are_not_lost_with_their_queue(world: World) -> None:
     job_id = await world.submit(step("a"))
-    await world.broker.delete_queue(JOBS)
+    await world.broker.delete_queue(JOBS_QUEUE)
     world.clock.advance(6)
     await world.sweep()
     assert await world.state(job_id) == "SCHEDULED"

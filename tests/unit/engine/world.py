@@ -28,9 +28,9 @@ from shared.broker.port import Broker, Delivery, Slot
 from shared.errors import StoreUnavailable, Unreadable
 from shared.model import language
 from shared.model.documents import SECOND, Job, Task
-from shared.model.message_codec import MessageCodec
-from shared.model.messages import JOBS, LOGS, JobChanged
+from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queries import In
+from shared.model.queues import JOBS_QUEUE, LOGS_QUEUE
 from tests.faults.ports import Died
 from tests.unit.engine.audit import Audit
 from tests.unit.engine.clock import Clock, ClockedStore
@@ -40,7 +40,7 @@ HOLD = "\0hold"
 Outcome = Callable[[Run], str | Awaitable[str | None] | None]
 """What becomes of a run: None (it succeeds), its error, or `HOLD`: it goes on."""
 
-QUEUES = [name for name in READ_BY if name != LOGS]
+QUEUES = [name for name in READ_BY if name != LOGS_QUEUE]
 ROUNDS = 2_000
 """So often something may move before a test says that it never comes to rest."""
 
@@ -207,7 +207,7 @@ class World:
         made = job_lifecycle.submitted(made)
         assert await self.store.insert(made)
         if told:
-            await self.broker.publish(JOBS, self.codec.encode(JobChanged(job_id=made.id)))
+            await self.broker.publish(JOBS_QUEUE, self.codec.encode(JobChanged(job_id=made.id)))
         return made.id
 
     async def cancel(self, job_id: str) -> bool:

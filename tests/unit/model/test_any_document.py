@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from shared.model.decoding import ContentType, decode_job
 from shared.model.defaulting import apply_defaults
-from shared.model.evaluated_rules import validate_evaluated
 from shared.model.language import Job
 from shared.model.problems import InvalidDocument
 from shared.model.reference import FIELDS
 from shared.model.rendering import render_task
+from shared.model.rules import validate_evaluated
 from tests.unit.model.test_language import WHOLE
 
 CASES = settings(max_examples=int(os.environ.get("PROPERTY_CASES", "400")), deadline=None)

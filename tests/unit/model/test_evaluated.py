@@ -1,7 +1,7 @@
 import pytest
 
-from shared.model.evaluated_rules import validate_evaluated
 from shared.model.language import Each, Mount, Parallel, Registry, SmallTask, Task
+from shared.model.rules import validate_evaluated
 
 
 def said(task: Task) -> list[str]:

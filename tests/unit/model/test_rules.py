@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.model import messages
-from shared.model.queues import COORDINATOR_QUEUES
+from shared.model import queues
+from shared.model.queues import RESERVED_QUEUES
 from tests.unit.model.reading import job_of, messages_of, task_faults, task_of
 
 RUN = "run: x"
@@ -251,7 +251,7 @@ def test_no_mount_over_the_root(target: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("queue", sorted(COORDINATOR_QUEUES))
+@pytest.mark.parametrize("queue", sorted(RESERVED_QUEUES))
 def test_no_queue_of_the_engines_own(queue: str) -> None:
     assert task_faults(f"{RUN}, queue: {queue}") == [
         f'tasks[0].queue: "{queue}" is a queue of the engine\'s own'
@@ -259,7 +259,7 @@ def test_no_queue_of_the_engines_own(queue: str) -> None:
 
 
 def test_the_engines_own_queues_are_all_known() -> None:
-    assert messages.COORDINATOR_QUEUES <= COORDINATOR_QUEUES
+    assert queues.COORDINATOR_QUEUES <= RESERVED_QUEUES
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import TypeVar
 
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Delivery
-from shared.model import language, messages
-from shared.model.message_codec import MessageCodec
+from shared.model import language, queues
 from shared.model.messages import (
     Beat,
     Claim,
@@ -19,11 +18,12 @@ from shared.model.messages import (
     Granted,
     HandedBack,
     Message,
+    MessageCodec,
     Refused,
     RunEnded,
     TaskMessage,
-    node_queue,
 )
+from shared.model.queues import node_queue
 from worker.daemon import Daemon, Settings
 from worker.runtime.port import Assignment, Outcome, Sink
 
@@ -130,7 +130,12 @@ class Plant:
     async def start(self) -> None:
         """Start broker and worker, and hear what the worker sends."""
         await self.broker.start()
-        for queue in (messages.CLAIMS, messages.COMPLETED, messages.ERROR, messages.HEARTBEAT):
+        for queue in (
+            queues.CLAIMS_QUEUE,
+            queues.COMPLETED_QUEUE,
+            queues.ERROR_QUEUE,
+            queues.HEARTBEAT_QUEUE,
+        ):
             await self.broker.subscribe(queue, self._hear, prefetch=100)
         await self.daemon.start()
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.runtime.docker.wall_time import Seen, seconds
+from worker.runtime.docker.usage import Seen, seconds
 
 CALLED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 SEEN = Seen(called=CALLED, asked=100.0, started=100.3, ended=101.6)

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.messages import LogWritten
-from worker.line_parts import PART_BYTES, Lines
-from worker.log_shipper import LogShipper
+from worker.log_shipper import PART_BYTES, Lines, LogShipper
 from worker.spool import IN_MEMORY, Spool
 
 

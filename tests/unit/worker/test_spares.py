@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.shell.folder_pool import KEPT, MAIN, Spares
-from worker.runtime.shell.workdir import HostWorkdir
+from worker.runtime.shell.folder_pool import KEPT, MAIN, HostWorkdir, Spares
 from worker.runtime.task_folder import OUTPUT, PROGRESS, SCRIPT, WORKDIR
 
 

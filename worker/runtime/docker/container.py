@@ -10,11 +10,10 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.docker import wall_time
+from worker.runtime.docker import usage
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
 from worker.runtime.docker.output_stream import Stream
-from worker.runtime.errors import RunLostError, RunStoppedError, TaskError
-from worker.runtime.log_tail import Tail
+from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit
 
@@ -36,7 +35,7 @@ class Container:
         self._engine = engine
         self.id = container_id
         self.state: dict[str, Any] = {}
-        self._seen = wall_time.Seen()
+        self._seen = usage.Seen()
         self._refused = False
         self._started: asyncio.Event | None = None
         self._over = asyncio.Event()
@@ -135,7 +134,7 @@ class Container:
 
     def seconds(self, script_read: float | None) -> float:
         """How long it ran; `script_read`: when its script was first read, in seconds since the epoch."""
-        return wall_time.seconds(self.state, self._seen, script_read)
+        return usage.seconds(self.state, self._seen, script_read)
 
 
 async def _pass_on(stream: Stream, sink: Sink) -> Tail:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import posixpath
 import re
 from collections.abc import Mapping
@@ -11,7 +12,6 @@ from typing import Any
 from shared.config.tree import Docker, WorkerLimits
 from shared.model.language import Limits, SmallTask, Task
 from shared.model.quantities import parse_cpus, parse_memory
-from worker.runtime.docker.gpus import device_requests
 from worker.runtime.docker.mounts import TORK, Mounted
 from worker.runtime.environment import check_texts
 from worker.runtime.errors import TaskError
@@ -139,3 +139,51 @@ def _host_config(
     if isinstance(small, Task) and small.gpus:
         host["DeviceRequests"] = device_requests(small.gpus)
     return host
+
+
+def device_requests(text: str) -> list[dict[str, Any]]:
+    """Return the engine's DeviceRequests. Raises TaskError for what Docker would not take."""
+    if not text:
+        return []
+    request: dict[str, Any] = {
+        "Driver": "",
+        "Count": 0,
+        "DeviceIDs": None,
+        "Capabilities": [["gpu"]],
+        "Options": {},
+    }
+    counted = False
+    for part in next(csv.reader([text])):
+        key, equals, value = part.strip().partition("=")
+        if not equals:
+            key, value = "count", key
+        counted |= key in ("count", "device")
+        _set(request, key, value)
+    if not counted:
+        request["Count"] = 1
+    if request["Count"] and request["DeviceIDs"]:
+        raise TaskError("gpus: give a count or devices, not both")
+    return [request]
+
+
+def _set(request: dict[str, Any], key: str, value: str) -> None:
+    if key == "count":
+        request["Count"] = _count(value)
+    elif key == "device":
+        request["DeviceIDs"] = value.split(",")
+    elif key == "driver":
+        request["Driver"] = value
+    elif key == "capabilities":
+        request["Capabilities"] = [["gpu", *(c for c in value.split(",") if c != "gpu")]]
+    elif key == "options":
+        request["Options"] = dict(option.partition("=")[::2] for option in value.split(","))
+    else:
+        raise TaskError(f"gpus: unknown key {key!r}")
+
+
+def _count(value: str) -> int:
+    if value == "all":
+        return -1
+    if not value.isdecimal():
+        raise TaskError(f'gpus: {value!r} is not a count: write "all", "2" or "device=0"')
+    return int(value)

@@ -8,8 +8,7 @@ from pathlib import Path
 from shared.config.tree import Docker, WorkerSettings
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.engine import Engine
-from worker.runtime.docker.image_usage import UsedImages
-from worker.runtime.docker.images import Images
+from worker.runtime.docker.images import Images, UsedImages
 from worker.runtime.docker.network_sandboxes import Sandboxes
 from worker.runtime.docker.task_files import ArchiveExchange, Exchange, FolderExchange
 from worker.runtime.docker.usage import Cgroups

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from shared.model.language import Registry
 from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.docker.image_usage import UsedImages
-from worker.runtime.docker.pull_progress import Layers
 from worker.runtime.errors import TaskError
 
 Say = Callable[[str], Awaitable[None]]
@@ -143,3 +145,62 @@ def pull_fault(image: str, error: Exception, *, given: bool) -> TaskError:
     if any(word in lower for word in _NOT_FOUND):
         return TaskError(f"image {image!r} not found ({words})")
     return TaskError(f"image {image!r} cannot be pulled: {words}")
+
+
+MIB = 2**20
+
+
+class Layers:
+    """Hears the steps of a pull (in a thread), and says how far it is (in another)."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def hear(self, step: dict[str, Any]) -> None:
+        """Take a step as the engine tells it."""
+        detail = step.get("progressDetail") or {}
+        if step.get("status") == "Downloading" and detail.get("total"):
+            self._sizes[str(step.get("id"))] = (int(detail["current"]), int(detail["total"]))
+
+    def text(self) -> str:
+        """Return how much has been downloaded; empty where that is not known."""
+        sizes = list(self._sizes.values())
+        if not sizes:
+            return ""
+        done, total = (sum(column) for column in zip(*sizes, strict=True))
+        return f"{done / MIB:.1f} of {total / MIB:.1f} MiB"
+
+
+class UsedImages:
+    """The images that are ours to remove."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def note_pulled(self, image: str) -> None:
+        """Remember that an image was pulled for a task. Called again, nothing more."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file(image).write_text(image)
+
+    def note_used(self, image: str) -> None:
+        """Remember that an image is used now, where it was pulled for a task."""
+        with contextlib.suppress(OSError):
+            os.utime(self._file(image))
+
+    def unused(self, ttl: float) -> list[str]:
+        """Return the images that were not used for `ttl` seconds."""
+        before, found = time.time() - ttl, []
+        with contextlib.suppress(OSError):
+            for file in self._folder.iterdir():
+                if file.stat().st_mtime < before:
+                    found.append(file.read_text())  # noqa: PERF401 - what was found before an error counts
+        return found
+
+    def forget(self, image: str) -> None:
+        """Forget an image that is gone."""
+        with contextlib.suppress(OSError):
+            self._file(image).unlink()
+
+    def _file(self, image: str) -> Path:
+        return self._folder / hashlib.sha256(image.encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from worker.runtime.docker.engine import EngineGoneError
 from worker.runtime.docker.network_sandboxes import Sandbox
 from worker.runtime.docker.resources import Made, Maker, refusals
 from worker.runtime.docker.sidecars import Beside
-from worker.runtime.docker.usage_sampler import Sampler
+from worker.runtime.docker.usage import Sampler
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.stages import Exit, StagedRun, following
 

@@ -12,8 +12,7 @@ from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.context import Services
 from worker.runtime.docker.engine import Engine
-from worker.runtime.docker.image_usage import UsedImages
-from worker.runtime.docker.images import Images
+from worker.runtime.docker.images import Images, UsedImages
 from worker.runtime.docker.network_sandboxes import Sandboxes
 from worker.runtime.docker.run import DockerRun
 from worker.runtime.docker.sweep import sweep

@@ -17,8 +17,7 @@ from shared.model import language
 from shared.model.language import Probe, Sidecar
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError
-from worker.runtime.errors import RunLostError, TaskError
-from worker.runtime.log_tail import LINES, Tail, failure
+from worker.runtime.errors import LINES, RunLostError, Tail, TaskError, failure
 from worker.runtime.stages import seconds_of
 
 _INTERVAL = 0.1

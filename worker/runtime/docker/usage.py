@@ -6,11 +6,20 @@ they used is counted in it too, exactly, however short they were.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError
+
+from worker.runtime.docker.engine import Engine, EngineGoneError
 
 ROOT = Path("/sys/fs/cgroup")
 NANO = 1e9
@@ -144,3 +153,103 @@ def cgroups(version: str, driver: str, parent: str) -> Cgroups | None:
     if version == "2":
         return CgroupsV2(parent) if (ROOT / "cgroup.controllers").exists() else None
     return CgroupsV1(parent) if (ROOT / "memory").is_dir() else None
+
+
+_FIRST, _LONGEST = 0.5, 5.0
+
+
+class Sampler:
+    """Sums up what the containers of a run have used, as far as it was seen."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ended = 0.0
+        self._cpu = 0.0
+        self._peak = 0
+
+    def used(self) -> Used:
+        """Return what was seen; less than what was used."""
+        return Used(self._ended + self._cpu, self._peak)
+
+    @contextlib.asynccontextmanager
+    async def sampling(self, container_id: str) -> AsyncIterator[None]:
+        """Sample a container while the body runs."""
+        task = asyncio.create_task(self._sample(container_id), name="usage")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            self._ended, self._cpu = self._ended + self._cpu, 0.0
+
+    async def _sample(self, container_id: str) -> None:
+        interval = _FIRST
+        while True:
+            await asyncio.sleep(interval)
+            interval = min(interval * 2, _LONGEST)
+            with contextlib.suppress(APIError, EngineGoneError):
+                stats = self._engine.api.stats
+                self._add(await self._engine.call(stats, container_id, stream=False, one_shot=True))
+
+    def _add(self, stats: dict[str, Any]) -> None:
+        cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
+        memory = stats.get("memory_stats") or {}
+        self._cpu = max(self._cpu, int(cpu.get("total_usage") or 0) / NANO)
+        peak = int(memory.get("max_usage") or memory.get("usage") or 0)
+        self._peak = max(self._peak, peak)
+
+
+@dataclass
+class Seen:
+    """What the worker saw of a container's life, by its own clocks, in seconds."""
+
+    called: float = 0.0
+    """When its start was asked for, since the epoch."""
+    asked: float = 0.0
+    """The same, on a clock that nobody sets."""
+    started: float | None = None
+    """When the engine said that it had started."""
+    ended: float | None = None
+    """When its end was heard of."""
+
+    def start_asked(self) -> None:
+        """It is about to be started."""
+        self.called, self.asked = time.time(), time.monotonic()
+
+    def has_started(self) -> None:
+        """The engine says that it has started."""
+        self.started = time.monotonic()
+
+    def has_ended(self) -> None:
+        """Its end was heard of."""
+        self.ended = time.monotonic()
+
+
+def seconds(state: Mapping[str, Any], seen: Seen, script_read: float | None) -> float:
+    """Return how long it ran; 0 where it never did.
+
+    A busy engine notes a start late, sometimes after the end. Where the worker shares the engine's
+    files, `script_read` is when the script was first read (since the epoch; else None): a start that
+    is noted later than that is wrong. It cannot have run for longer than from the call that started it
+    until its end was heard of; and where the engine's times say nothing, what the worker saw counts.
+    """
+    if seen.started is None or seen.ended is None:
+        return 0.0
+    ran = _by_the_engine(state, seen.called, script_read)
+    return min(ran if ran > 0 else seen.ended - seen.started, seen.ended - seen.asked)
+
+
+def _by_the_engine(state: Mapping[str, Any], called: float, script_read: float | None) -> float:
+    """Return seconds; not positive where the engine's times are missing or make no sense."""
+    try:
+        began, ended = (_time(state[name]) for name in ("StartedAt", "FinishedAt"))
+    except (KeyError, ValueError):
+        return 0.0
+    if script_read is not None and called <= script_read < began:
+        began = script_read
+    return ended - began
+
+
+def _time(text: str) -> float:
+    """Return the seconds since the epoch that RFC 3339 text says. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()

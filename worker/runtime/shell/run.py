@@ -12,15 +12,13 @@ from pathlib import Path
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import Usage
-from shared.model.language import SmallTask
+from shared.model.language import SmallTask, Task
 from worker.runtime import errors, task_folder
 from worker.runtime.environment import check_texts, host_names, own_names
-from worker.runtime.errors import RunLostError
+from worker.runtime.errors import RunLostError, TaskError
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell import unsupported
-from worker.runtime.shell.folder_pool import MAIN, Spares
+from worker.runtime.shell.folder_pool import MAIN, HostWorkdir, Spares
 from worker.runtime.shell.supervisors import Ending, Keepers, LocalOrder, LocalProcess
-from worker.runtime.shell.workdir import HostWorkdir
 from worker.runtime.stages import Exit, StagedRun, following
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +60,7 @@ class ShellRun(StagedRun):
 
     async def _prepare(self) -> None:
         task = self.assignment.task
-        unsupported.check(task, ignore_image=self._shell.ignore_image)
+        check(task, ignore_image=self._shell.ignore_image)
         await asyncio.to_thread(self._make, self._tork, task, self._workdir)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
@@ -185,3 +183,44 @@ def _home(uid: int | None) -> str:
         return pwd.getpwuid(os.geteuid() if uid is None else uid).pw_dir
     except KeyError:
         return "/"
+
+
+_ISOLATION = ("limits", "mounts", "networks", "gpus", "sidecars")
+
+
+def check(task: Task, *, ignore_image: bool) -> None:
+    """Raise TaskError with the name of each field that the shell runtime can't honour."""
+    refused = [name for name in _ISOLATION if _given(getattr(task, name))]
+    for path, small in _containers(task):
+        refused += [path + name for name in _of_image(small, ignore_image=ignore_image)]
+    if refused:
+        raise TaskError(
+            f"the shell runtime runs local processes and can't honour: {', '.join(refused)}"
+            + ("" if ignore_image else _hint(refused))
+        )
+    for path, small in _containers(task):
+        if not (small.run or small.cmd or small.entrypoint):
+            raise TaskError(f"{path}run: the shell runtime needs a script or a command")
+
+
+def _containers(task: Task) -> list[tuple[str, SmallTask]]:
+    found: list[tuple[str, SmallTask]] = [("", task)]
+    for when, smalls in (("pre", task.pre), ("post", task.post)):
+        found += [(f"{when}[{index}].", small) for index, small in enumerate(smalls)]
+    return found
+
+
+def _of_image(small: SmallTask, *, ignore_image: bool) -> list[str]:
+    if ignore_image:
+        return []
+    return [name for name in ("image", "registry") if _given(getattr(small, name))]
+
+
+def _given(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def _hint(refused: list[str]) -> str:
+    if not any(name.endswith("image") for name in refused):
+        return ""
+    return " (runtime.shell.ignore_image lets image pass: the script then runs on the host)"

@@ -16,8 +16,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.errors import RunLostError
-from worker.runtime.log_tail import Tail
+from worker.runtime.errors import RunLostError, Tail
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit
 
