@@ -18,7 +18,7 @@ from docker import APIClient
 
 from shared.config import Config
 from shared.config.tree import WorkerSettings
-from shared.model.language import Task
+from shared.model.language import TaskDefinition
 from worker.runtime.docker import DockerRuntime
 from worker.runtime.port import Assignment
 
@@ -60,7 +60,7 @@ async def slot(runtime: DockerRuntime, number: int, left: list[int]) -> None:
     removals = set()
     while left:
         count = left.pop()
-        task = Task(name="hello", image=IMAGE, run="echo hello")
+        task = TaskDefinition(name="hello", image=IMAGE, run="echo hello")
         assignment = Assignment(
             task_id=f"task{number}{count}",
             job_id="bench",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from shared.startup import Run, start
+from shared.startup import ProcessMain, start
 
 
-def _find() -> Run:
-    from coordinator.app import run
+def _find() -> ProcessMain:
+    from coordinator.app import run_coordinator
 
-    return run
+    return run_coordinator
 
 
 if __name__ == "__main__":

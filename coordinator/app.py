@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry
 from coordinator.api.app import create_app
 from coordinator.api.metrics import NotedFigures
 from coordinator.api.server import ApiRunner
-from coordinator.commands import Commands
-from coordinator.consumers import Intake
-from coordinator.due.coordinator_beats import Beating
-from coordinator.due.progress_rollup import Growth
-from coordinator.due.pulse_probes import Probes
-from coordinator.due.retention import Retention
-from coordinator.due.schedules import Schedules
+from coordinator.commands import JobCommands
+from coordinator.consumers import QueueConsumers
+from coordinator.due.coordinator_beats import CoordinatorBeats
+from coordinator.due.progress_rollup import ProgressRollup
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.due.retention import RetentionTimer
+from coordinator.due.schedules import ScheduleTimer
 from coordinator.due.sweeper import Sweeper
-from coordinator.due.webhooks import Webhooks
-from coordinator.effects import Conductor
+from coordinator.due.webhooks import WebhookSender
+from coordinator.effects import FlowDriver
 from coordinator.engine import pulse
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
@@ -31,7 +31,7 @@ from shared.broker.port import Broker
 from shared.config import Config, parse_address
 from shared.encryption import Vault, vault_of
 from shared.ids import node_id
-from shared.model.documents import SECOND
+from shared.model.documents import MICROS_PER_SECOND
 from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
@@ -50,34 +50,34 @@ class Coordinator:
         self._stack = AsyncExitStack()
         self.address = ""
         self.node_id = node_id()
-        self.conductor = Conductor(store, broker, bounds_of(config), codec)
+        self.driver = FlowDriver(store, broker, bounds_of(config), codec)
 
     async def start(self) -> None:
         """Start the parts, each after what it needs."""
-        config, conductor = self._config, self.conductor
-        commands = Commands(conductor, self._broker, self._codec)
-        probes = Probes(conductor, self._broker, self._codec, self.node_id)
-        beating = Beating(
-            conductor, self.node_id, config.coordinator.name, version(), None, config.engine.beat
+        config, driver = self._config, self.driver
+        commands = JobCommands(driver, self._broker, self._codec)
+        probes = PulseProbes(driver, self._broker, self._codec, self.node_id)
+        beating = CoordinatorBeats(
+            driver, self.node_id, config.coordinator.name, version(), None, config.engine.beat
         )
-        await self._begin(conductor.start, conductor.close)
+        await self._begin(driver.start, driver.close)
         for part in (
-            Schedules(conductor),
-            Growth(conductor),
-            Webhooks(
+            ScheduleTimer(driver),
+            ProgressRollup(driver),
+            WebhookSender(
                 self._store,
                 config.coordinator.webhooks.attempts,
                 config.coordinator.webhooks.timeout,
             ),
-            Retention(
+            RetentionTimer(
                 self._store, config.datastore.retention.jobs, config.datastore.retention.logs
             ),
-            Sweeper(conductor, self._broker, config.engine.sweep),
+            Sweeper(driver, self._broker, config.engine.sweep),
             probes,
         ):
             part.start()
             self._stack.push_async_callback(part.close)
-        intake = Intake(conductor, self._broker, self._codec, probes, prefetch_of(config))
+        intake = QueueConsumers(driver, self._broker, self._codec, probes, prefetch_of(config))
         await self._begin(intake.start, intake.close)
         self._broker.on_connected(self._connected)
         beating.port = await self._serve(commands)
@@ -94,11 +94,11 @@ class Coordinator:
     def _connected(self, first: bool) -> None:
         if not first:
             flow = pulse.link_was_lost(self.node_id)
-            self.conductor.soon(self.conductor.carry_out(flow))
+            self.driver.soon(self.driver.carry_out(flow))
 
-    async def _serve(self, commands: Commands) -> int:
+    async def _serve(self, commands: JobCommands) -> int:
         registry = CollectorRegistry()
-        registry.register(NotedFigures(self.conductor.counts))
+        registry.register(NotedFigures(self.driver.counts))
         app = create_app(
             store=self._store,
             broker=self._broker,
@@ -124,10 +124,10 @@ def bounds_of(config: Config) -> Bounds:
     """Return the engine's bounds as configured."""
     engine = config.engine
     return Bounds(
-        beat=int(engine.beat * SECOND),
-        lease=int(engine.lease * SECOND),
-        sweep=int(engine.sweep * SECOND),
-        reconnect_cap=int(engine.reconnect_cap * SECOND),
+        beat=int(engine.beat * MICROS_PER_SECOND),
+        lease=int(engine.lease * MICROS_PER_SECOND),
+        sweep=int(engine.sweep * MICROS_PER_SECOND),
+        reconnect_cap=int(engine.reconnect_cap * MICROS_PER_SECOND),
         redeliveries=engine.redeliveries,
         job_window=engine.job_window,
         redaction_keys=config.redaction.keys,
@@ -151,7 +151,7 @@ def make_store(config: Config, vault: Vault | None) -> Store:
     return SqliteStore(Path(config.datastore.sqlite.path), vault)
 
 
-async def run(config: Config) -> int:
+async def run_coordinator(config: Config) -> int:
     """Run a coordinator until it is asked to stop; return its exit code."""
     stop = StopSignal()
     vault = vault_of(config.encryption.key, config.encryption.old_keys)

@@ -8,14 +8,22 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 import structlog
 
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import job_lifecycle, new_documents, schedule_firings, states
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
-from shared.model.documents import GUEST, Actor, Job, Node, Role, Schedule, User
+from shared.model.documents import (
+    GUEST,
+    Actor,
+    JobDocument,
+    NodeDocument,
+    RoleDocument,
+    ScheduleDocument,
+    UserDocument,
+)
 from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
 
@@ -25,12 +33,12 @@ LOOK_EVERY = 0.5
 """Seconds between looks at a job that somebody waits for, should its event be missed."""
 
 
-class Commands:
+class JobCommands:
     """Implements `coordinator.api.port.Commands`."""
 
-    def __init__(self, conductor: Conductor, broker: Broker, codec: MessageCodec) -> None:
-        self._conductor = conductor
-        self._store = conductor.store
+    def __init__(self, driver: FlowDriver, broker: Broker, codec: MessageCodec) -> None:
+        self._driver = driver
+        self._store = driver.store
         self._broker = broker
         self._codec = codec
 
@@ -38,91 +46,95 @@ class Commands:
 
     async def submit(
         self,
-        definition: language.Job,
+        definition: language.JobDefinition,
         actor: Actor,
         *,
         key: str | None = None,
         body_hash: str | None = None,
-    ) -> Job:
+    ) -> JobDocument:
         """Store a new job and have it begun."""
         await self._check_permissions(definition)
         job = self._made(definition, actor, key, body_hash)
         if not await self._store.insert(job):
             return await self._first_of(job)
-        await self._conductor.tell(job)
+        await self._driver.tell(job)
         self._announce(job)
         return job
 
-    def preview(self, definition: language.Job, actor: Actor) -> Job:
+    def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store."""
         return self._made(definition, actor, None, None)
 
     def _made(
-        self, definition: language.Job, actor: Actor, key: str | None, body_hash: str | None
-    ) -> Job:
+        self,
+        definition: language.JobDefinition,
+        actor: Actor,
+        key: str | None,
+        body_hash: str | None,
+    ) -> JobDocument:
         id = new_id() if key is None else derived_id("idempotency", actor.id, key)
         job = new_documents.new_job(
             definition, id, self._store.now(), created_by=actor, body_hash=body_hash
         )
         return job_lifecycle.submitted(job)
 
-    async def _first_of(self, job: Job) -> Job:
-        first = await self._store.get(Job, job.id)
+    async def _first_of(self, job: JobDocument) -> JobDocument:
+        first = await self._store.get(JobDocument, job.id)
         if first is None:
             raise NotFound("the job that this Idempotency-Key made was deleted meanwhile")
         if first.body_hash != job.body_hash:
             raise Conflict("this Idempotency-Key was used for another job")
         return first
 
-    async def _check_permissions(self, definition: language.Job) -> None:
+    async def _check_permissions(self, definition: language.JobDefinition) -> None:
         for index, permission in enumerate(definition.permissions):
             if permission.user and permission.user != GUEST.username:
-                found = await self._store.find(User, {"username": permission.user}, limit=1)
+                found = await self._store.find(UserDocument, {"username": permission.user}, limit=1)
                 if not found:
                     raise NotAllowed(
                         f"permissions[{index}].user: there is no user {permission.user!r}"
                     )
             if permission.role and not await self._store.find(
-                Role, {"name": permission.role}, limit=1
+                RoleDocument, {"name": permission.role}, limit=1
             ):
                 raise NotAllowed(f"permissions[{index}].role: there is no role {permission.role!r}")
 
-    def _announce(self, job: Job) -> None:
+    def _announce(self, job: JobDocument) -> None:
         """Have a stored job followed: by whoever takes the message, or here, should the broker be away."""
-        self._conductor.soon(self._tell(job))
+        self._driver.soon(self._tell(job))
 
-    async def _tell(self, job: Job) -> None:
+    async def _tell(self, job: JobDocument) -> None:
         try:
             await self._broker.publish(JOBS_QUEUE, self._codec.encode(JobChanged(job_id=job.id)))
         except BrokerUnavailable as error:
             log.info("a job waits for the broker", job=job.id, reason=str(error))
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: JobDocument) -> None:
         """Store that a job is cancelled; what runs is stopped right after."""
-        image = await self._conductor.carry_out(job_lifecycle.cancel(job))
+        image = await self._driver.carry_out(job_lifecycle.cancelled_by_user(job))
         if image is None:
             raise NotAllowed("job is not running")
-        self._conductor.follow_soon([image])
+        self._driver.follow_soon([image])
 
-    async def restart(self, job: Job) -> None:
+    async def restart(self, job: JobDocument) -> None:
         """Store that a job goes on."""
-        image = await self._conductor.carry_out(job_lifecycle.restart(job))
+        image = await self._driver.carry_out(job_lifecycle.restarted_by_user(job))
         if image is None:
-            present = await self._store.get(Job, job.id)
+            present = await self._store.get(JobDocument, job.id)
             state = present.state if present is not None else job.state
             raise NotAllowed(f"job is {state} and can not be restarted")
-        self._conductor.follow_soon([image])
+        self._driver.follow_soon([image])
 
-    async def delete(self, job: Job) -> None:
+    async def delete(self, job: JobDocument) -> None:
         """Delete an ended job."""
-        present = await self._store.get(Job, job.id)
+        present = await self._store.get(JobDocument, job.id)
         if present is None:
             raise NotFound(f"there is no job {job.id}")
         if present.state not in states.JOB_ENDED:
             raise NotAllowed("job is still running; cancel it first")
         await self._store.delete_job(present)
 
-    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
         """Return the job once it has ended."""
         try:
             async with asyncio.timeout(timeout):
@@ -130,12 +142,12 @@ class Commands:
         except TimeoutError:
             return None
 
-    async def _ended(self, job_id: str) -> Job | None:
+    async def _ended(self, job_id: str) -> JobDocument | None:
         woken = asyncio.Event()
         listener = asyncio.create_task(self._wake(job_id, woken), name=f"waiting-for-{job_id}")
         try:
             while True:
-                job = await self._store.get(Job, job_id)
+                job = await self._store.get(JobDocument, job_id)
                 if job is None or job.state in states.JOB_ENDED:
                     return job
                 await self._next_look(woken)
@@ -160,28 +172,30 @@ class Commands:
 
     async def drain(self, node_id: str, on: bool) -> None:
         """Tell a worker to take nothing new, or to do so again. Its beats say when it does."""
-        node = await self._store.get(Node, node_id)
+        node = await self._store.get(NodeDocument, node_id)
         if node is None:
             raise NotFound(f"there is no node {node_id}")
         if node.kind != "worker":
             raise NotAllowed("a coordinator can not be drained")
-        await self._store.change(Change(kind=Node, id=node_id, set={"draining": on}))
-        await self._conductor.outbox.send(node_id, Drain(on=on))
+        await self._store.change(Change(kind=NodeDocument, id=node_id, set={"draining": on}))
+        await self._driver.outbox.send(node_id, Drain(on=on))
 
     # --- schedules ------------------------------------------------------------------------------------------------
 
-    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
         await self._check_permissions(definition)
         schedule = self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
 
-    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    def preview_schedule(
+        self, definition: language.JobDefinition, actor: Actor
+    ) -> ScheduleDocument:
         """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
         at = self._store.now()
-        schedule = Schedule(
+        schedule = ScheduleDocument(
             id=new_id(),
             definition=msgspec.structs.replace(definition, schedule=None),
             name=definition.name,
@@ -197,13 +211,13 @@ class Commands:
         schedule.next_at = schedule_firings.next_firing(schedule, at)
         return schedule
 
-    async def pause_schedule(self, schedule: Schedule) -> None:
+    async def pause_schedule(self, schedule: ScheduleDocument) -> None:
         """Pause a schedule."""
         fields = {"state": "PAUSED", "next_at": None}
         if await self._move_schedule(schedule, "ACTIVE", fields) is None:
             raise NotAllowed("scheduled job is not active")
 
-    async def resume_schedule(self, schedule: Schedule) -> None:
+    async def resume_schedule(self, schedule: ScheduleDocument) -> None:
         """Resume a schedule; firings missed meanwhile are not made up."""
         fields = {
             "state": "ACTIVE",
@@ -213,19 +227,19 @@ class Commands:
             raise NotAllowed("scheduled job is not paused")
 
     async def _move_schedule(
-        self, schedule: Schedule, source: str, fields: Mapping[str, object]
-    ) -> Schedule | None:
+        self, schedule: ScheduleDocument, source: str, fields: Mapping[str, object]
+    ) -> ScheduleDocument | None:
         return await self._store.change(
-            Change(kind=Schedule, id=schedule.id, where={"state": source}, set=fields)
+            Change(kind=ScheduleDocument, id=schedule.id, where={"state": source}, set=fields)
         )
 
-    async def delete_schedule(self, schedule: Schedule) -> None:
+    async def delete_schedule(self, schedule: ScheduleDocument) -> None:
         """Delete a schedule; jobs already made stay."""
-        if not await self._store.delete(Schedule, {"id": schedule.id}):
+        if not await self._store.delete(ScheduleDocument, {"id": schedule.id}):
             raise NotFound(f"there is no scheduled job {schedule.id}")
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def events(self) -> AsyncIterator[StateChanged]:
         """Yield state changes from now on."""
-        return self._conductor.events.read()
+        return self._driver.events.read()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
-from shared.model.language import Job
+from shared.model.language import JobDefinition
 from shared.model.plans import plan_of, structs
-from shared.model.reference import FIELDS, Field
+from shared.model.reference import FIELDS, FieldReference
 from tests.field_tests import TESTS
 
 _INTRODUCTION: Final = """\
@@ -16,9 +16,9 @@ _INTRODUCTION: Final = """\
 
 This page is made from the code (`make docs`).
 
-A job is a YAML or JSON document: a `Job`, whose `tasks` are each a `Task`, and so on down. `haulier validate FILE`
-says what is wrong with one, and `GET /schemas/job.json` gives editors its JSON Schema. [The examples](../../examples)
-show every field at work.
+A job is a YAML or JSON document: a `JobDefinition`, whose `tasks` are each a `TaskDefinition`, and so on down.
+`haulier validate FILE` says what is wrong with one, and `GET /schemas/job.json` gives editors its JSON Schema.
+[The examples](../../examples) show every field at work.
 
 Types: a *template* is text in which `{{ … }}` is an expression; an *expression* may stand bare or in braces; a
 *string* is taken as it is written. A field in **bold** is required. The last column is the test that shows the field at
@@ -32,18 +32,20 @@ _OWNERS: Final = frozenset(field.owner for field in FIELDS)
 def page() -> str:
     """Return the page, in Markdown."""
     parts = [_INTRODUCTION]
-    promises = {plan.cls.__name__: plan.cls.__doc__ or "" for plan in structs(plan_of(Job))}
+    promises = {
+        plan.cls.__name__: plan.cls.__doc__ or "" for plan in structs(plan_of(JobDefinition))
+    }
     for owner, fields in groupby(FIELDS, key=lambda field: field.owner):
         parts.append(f"## {owner}\n\n{promises[owner].splitlines()[0]}\n\n" + _table(fields))
     return "\n".join(parts)
 
 
-def _table(fields: Iterator[Field]) -> str:
+def _table(fields: Iterator[FieldReference]) -> str:
     rows = ["| field | type | | test |", "|---|---|---|---|", *map(_row, fields)]
     return "\n".join(rows) + "\n"
 
 
-def _row(field: Field) -> str:
+def _row(field: FieldReference) -> str:
     name = f"**`{field.name}`**" if field.required else f"`{field.name}`"
     description = field.description.replace("|", "\\|")
     return f"| {name} | {_linked(field.type)} | {description} | {_test(TESTS[field.path])} |"

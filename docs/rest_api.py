@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from coordinator.api.app import ROUTES
+from coordinator.api.app import ALL_ROUTES
 from coordinator.api.openapi import openapi
 from shared.version import version
 
@@ -26,7 +26,7 @@ _REF: Final = "#/components/schemas/"
 
 def page() -> str:
     """Return the page, in Markdown."""
-    document = openapi(ROUTES, version())
+    document = openapi(ALL_ROUTES, version())
     everywhere = _everywhere(document)
     parts = [_INTRODUCTION, "| status | when |\n|---|---|"]
     parts[-1] += "".join(f"\n| {status} | {when} |" for status, when in everywhere.items())

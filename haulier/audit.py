@@ -14,13 +14,21 @@ import msgspec
 from coordinator.engine import new_documents, states
 from coordinator.store.port import Above, Below, In, Store
 from shared.broker.port import QueueInfo
-from shared.model.documents import SECOND, Delivery, Document, Job, Micros, Node, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    DeliveryDocument,
+    Document,
+    JobDocument,
+    Micros,
+    NodeDocument,
+    TaskDocument,
+)
 from shared.model.queues import DEAD_QUEUE, DEFAULT_QUEUE, NODE_QUEUE_PREFIX, RESERVED_QUEUES
 
-PATIENCE = 90.0
+_PATIENCE = 90.0
 """Seconds within which everything is put right by itself."""
 
-LIMIT = 10_000
+_LIMIT = 10_000
 """Documents of a kind that one audit looks at."""
 
 LIGHT = ("definition", "evaluated", "scope", "result")
@@ -37,9 +45,9 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     detail: str = ""
 
 
-async def audit_store(store: Store, patience: float = PATIENCE) -> list[Finding]:
+async def audit_store(store: Store, patience: float = _PATIENCE) -> list[Finding]:
     """Return what is wrong in a datastore for longer than `patience` seconds."""
-    before = store.now() - round(patience * SECOND)
+    before = store.now() - round(patience * MICROS_PER_SECOND)
     found: list[Finding] = []
     for look in (
         _intents,
@@ -57,8 +65,8 @@ async def audit_store(store: Store, patience: float = PATIENCE) -> list[Finding]
 
 async def _intents(store: Store, before: Micros) -> list[Finding]:
     documents: list[Document] = []
-    for kind in (Job, Task):
-        documents += await store.overdue(kind, before, LIMIT)
+    for kind in (JobDocument, TaskDocument):
+        documents += await store.overdue(kind, before, _LIMIT)
     return [
         Finding("intent overdue", document.id, ", ".join(what.do for what in document.then))
         for document in documents
@@ -67,12 +75,12 @@ async def _intents(store: Store, before: Micros) -> list[Finding]:
 
 async def _stuck_jobs(store: Store, before: Micros) -> list[Finding]:
     """Jobs that go on, though nothing is open in them that anything could follow from."""
-    where = {"state": states.one_of(states.JOB_ACTIVE), "created_at": Below(before)}
+    where = {"state": states.any_state(states.JOB_ACTIVE), "created_at": Below(before)}
     found = []
-    for job in await store.find(Job, where, limit=LIMIT, without=("definition", "result")):
+    for job in await store.find(JobDocument, where, limit=_LIMIT, without=("definition", "result")):
         if job.then or await _has_open(store, {"job_id": job.id}):
             continue
-        again = await store.get(Job, job.id)
+        again = await store.get(JobDocument, job.id)
         late = [] if again is None else await _ended_since(store, job.id, before)
         if again is not None and again.state == job.state and not again.then and not late:
             found.append(Finding("job stuck", job.id, f"{job.state}, with nothing open"))
@@ -80,25 +88,25 @@ async def _stuck_jobs(store: Store, before: Micros) -> list[Finding]:
 
 
 async def _has_open(store: Store, where: dict[str, object]) -> bool:
-    return bool(await store.find(Task, {**where, "open": True}, limit=1, without=LIGHT))
+    return bool(await store.find(TaskDocument, {**where, "open": True}, limit=1, without=LIGHT))
 
 
-async def _ended_since(store: Store, job_id: str, before: Micros) -> list[Task]:
+async def _ended_since(store: Store, job_id: str, before: Micros) -> list[TaskDocument]:
     where = {"job_id": job_id, "ended_at": Above(before)}
-    return await store.find(Task, where, limit=1, without=LIGHT)
+    return await store.find(TaskDocument, where, limit=1, without=LIGHT)
 
 
 async def _waiting(store: Store, before: Micros) -> list[Finding]:
     """Tasks that should have been sent to their queue long ago."""
     where = {"state": states.PENDING, "published_at": Below(before)}
-    tasks = await store.find(Task, where, limit=LIMIT, without=LIGHT)
+    tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     return [Finding("task not sent", task.id, f"of job {task.job_id}") for task in tasks]
 
 
 async def _running(store: Store, before: Micros) -> list[Finding]:
     """Runs on nodes that are gone."""
     where = {"state": states.RUNNING, "kind": new_documents.CONTAINER}
-    tasks = await store.find(Task, where, limit=LIMIT, without=LIGHT)
+    tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     nodes = {node.id: node for node in await _nodes_of(store, tasks)}
     found = []
     for task in tasks:
@@ -108,8 +116,10 @@ async def _running(store: Store, before: Micros) -> list[Finding]:
     return found
 
 
-async def _nodes_of(store: Store, tasks: Iterable[Task]) -> list[Node]:
-    return await store.get_many(Node, sorted({task.node_id for task in tasks if task.node_id}))
+async def _nodes_of(store: Store, tasks: Iterable[TaskDocument]) -> list[NodeDocument]:
+    return await store.get_many(
+        NodeDocument, sorted({task.node_id for task in tasks if task.node_id})
+    )
 
 
 async def _composites(store: Store, before: Micros) -> list[Finding]:
@@ -121,27 +131,27 @@ async def _composites(store: Store, before: Micros) -> list[Finding]:
         "started_at": Below(before),
     }
     found = []
-    for task in await store.find(Task, where, limit=LIMIT, without=LIGHT):
+    for task in await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT):
         if task.then or await _below_is_open(store, task):
             continue
-        again = await store.get(Task, task.id)
+        again = await store.get(TaskDocument, task.id)
         if again is not None and again.state == states.RUNNING and not again.then:
             found.append(Finding("composite stuck", task.id, f"of job {task.job_id}"))
     return found
 
 
-async def _below_is_open(store: Store, task: Task) -> bool:
+async def _below_is_open(store: Store, task: TaskDocument) -> bool:
     if task.kind != new_documents.SUBJOB:
         return await _has_open(store, {"parent_id": task.id})
-    job = await store.get(Job, task.subjob_id) if task.subjob_id else None
+    job = await store.get(JobDocument, task.subjob_id) if task.subjob_id else None
     return job is None or job.state in states.JOB_ACTIVE or bool(job.then)
 
 
 async def _closed(store: Store, before: Micros) -> list[Finding]:
     """Tasks that are active below a job that has ended."""
-    where = {"state": states.one_of(states.TASK_ACTIVE)}
-    tasks = await store.find(Task, where, limit=LIMIT, without=LIGHT)
-    jobs = await store.get_many(Job, sorted({task.job_id for task in tasks}))
+    where = {"state": states.any_state(states.TASK_ACTIVE)}
+    tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
+    jobs = await store.get_many(JobDocument, sorted({task.job_id for task in tasks}))
     ended = {job.id for job in jobs if job.ended_at is not None and job.ended_at < before}
     known = {job.id for job in jobs}
     return [
@@ -155,18 +165,18 @@ async def _twice(store: Store, before: Micros) -> list[Finding]:
     """What an end that was applied twice would leave: steps, attempts or positions too many."""
     where = {"ended_at": Above(0), "state": states.COMPLETED}
     jobs = await store.find(
-        Job, where, ("-ended_at",), limit=1_000, without=("definition", "result")
+        JobDocument, where, ("-ended_at",), limit=1_000, without=("definition", "result")
     )
     found = []
     for job in jobs:
         if job.ended_at is None or job.ended_at > before:
             continue
-        tasks = await store.find(Task, {"job_id": job.id}, without=LIGHT)
+        tasks = await store.find(TaskDocument, {"job_id": job.id}, without=LIGHT)
         found += _counted(job, tasks)
     return found
 
 
-def _counted(job: Job, tasks: Sequence[Task]) -> list[Finding]:
+def _counted(job: JobDocument, tasks: Sequence[TaskDocument]) -> list[Finding]:
     attempts = Counter((task.path, task.restarts, task.attempt) for task in tasks)
     good = Counter((task.path, task.restarts) for task in tasks if task.state in states.GOOD)
     found = [
@@ -187,7 +197,7 @@ def _counted(job: Job, tasks: Sequence[Task]) -> list[Finding]:
 
 async def _webhooks(store: Store, before: Micros) -> list[Finding]:
     where = {"state": "PENDING", "due_at": Below(before)}
-    due = await store.find(Delivery, where, ("due_at",), limit=LIMIT)
+    due = await store.find(DeliveryDocument, where, ("due_at",), limit=_LIMIT)
     return [
         Finding("webhook overdue", delivery.id, f"of job {delivery.job_id}") for delivery in due
     ]
@@ -197,10 +207,10 @@ async def _webhooks(store: Store, before: Micros) -> list[Finding]:
 
 
 async def audit_queues(
-    store: Store, queues: Sequence[QueueInfo], patience: float = PATIENCE
+    store: Store, queues: Sequence[QueueInfo], patience: float = _PATIENCE
 ) -> list[Finding]:
     """Return what is wrong with the broker's queues, and with tasks that should be in them."""
-    before = store.now() - round(patience * SECOND)
+    before = store.now() - round(patience * MICROS_PER_SECOND)
     found = await _unheard(store, queues, before)
     owners = await dead_of(store, [_owner(queue) for queue in queues if _owner(queue)], before)
     for queue in queues:
@@ -229,7 +239,7 @@ async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) ->
     """Tasks that were sent, and are neither in their queue nor with a node."""
     busy = {queue.name for queue in queues if queue.size or queue.unacked}
     where = {"state": states.SCHEDULED, "published_at": Below(before)}
-    tasks = await store.find(Task, where, limit=LIMIT, without=LIGHT)
+    tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     return [
         Finding("task sent and lost", task.id, f"queue {task.queue or DEFAULT_QUEUE}")
         for task in tasks
@@ -239,7 +249,7 @@ async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) ->
 
 async def dead_of(store: Store, nodes: Collection[str], before: Micros) -> set[str]:
     """Return those of `nodes` that are dead since before then. Strangers are somebody else's."""
-    known = await store.get_many(Node, sorted(set(nodes)))
+    known = await store.get_many(NodeDocument, sorted(set(nodes)))
     return {node.id for node in known if node.closed and node.lease_until < before}
 
 
@@ -247,10 +257,10 @@ async def dead_of(store: Store, nodes: Collection[str], before: Micros) -> set[s
 
 
 async def audit_engine(
-    store: Store, things: Sequence[tuple[str, str]], patience: float = PATIENCE
+    store: Store, things: Sequence[tuple[str, str]], patience: float = _PATIENCE
 ) -> list[Finding]:
     """Return which of an engine's things (name and node) belong to nobody any more."""
-    before = store.now() - round(patience * SECOND)
+    before = store.now() - round(patience * MICROS_PER_SECOND)
     dead = await dead_of(store, [node for _, node in things], before)
     return sorted(
         Finding("left by a dead node", name, f"node {node}")

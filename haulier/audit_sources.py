@@ -20,18 +20,18 @@ from shared.encryption import vault_of
 from shared.errors import RuntimeUnavailable
 from worker.leftovers import labelled_things
 
-ANSWER_WITHIN: Final = 30.0
+_ANSWER_WITHIN: Final = 30.0
 """Seconds that a datastore or a broker has to answer at first."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class AuditReport(msgspec.Struct, frozen=True):
     """What an audit found, and what it could not look at."""
 
     findings: list[Finding]
     not_seen: list[str]
 
 
-async def audit(config: Config, patience: float) -> Report:
+async def audit_sources(config: Config, patience: float) -> AuditReport:
     """Audit the datastore, the broker and the engine of this host.
 
     Raises `HaulierError` where the datastore or the broker can't be read. An engine that does not
@@ -45,7 +45,7 @@ async def audit(config: Config, patience: float) -> Report:
             findings += await _queues(config, store, patience)
         if config.runtime.type == "docker":
             findings += await _engine(config, store, patience, not_seen)
-    return Report(sorted(findings), not_seen)
+    return AuditReport(sorted(findings), not_seen)
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def _engine(
 
 async def _begun(start: Awaitable[None], what: str) -> None:
     try:
-        async with asyncio.timeout(ANSWER_WITHIN):
+        async with asyncio.timeout(_ANSWER_WITHIN):
             await start
     except TimeoutError:
-        raise HaulierError(f"{what} did not answer within {ANSWER_WITHIN:g} s") from None
+        raise HaulierError(f"{what} did not answer within {_ANSWER_WITHIN:g} s") from None

@@ -43,13 +43,13 @@ from haulier.transport import Params, Transport
 from shared.errors import HaulierError
 
 DEFAULT_SERVER: Final = "http://localhost:8000"
-YAML: Final = "text/yaml"
-JSON: Final = "application/json"
+YAML_TYPE: Final = "text/yaml"
+JSON_TYPE: Final = "application/json"
 
-Document = str | bytes | Path | Mapping[str, Any]
+JobText = str | bytes | Path | Mapping[str, Any]
 """A job: YAML (or JSON) as text, a file of it (`.json` is JSON), or plain data."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _POLL_FIRST: Final = 0.1
 _POLL_LONGEST: Final = 2.0
@@ -78,7 +78,7 @@ class Client(Transport):
 
     async def submit(
         self,
-        document: Document,
+        document: JobText,
         *,
         content_type: str | None = None,
         idempotency_key: str | None = None,
@@ -93,7 +93,7 @@ class Client(Transport):
         answer = await self.request("POST", "/jobs", body=body, headers=headers, limited=limited)
         return _read(answer, JobSummary)
 
-    async def check(self, document: Document, *, content_type: str | None = None) -> JobSummary:
+    async def check(self, document: JobText, *, content_type: str | None = None) -> JobSummary:
         """Have the server validate a job without storing it; return what it would store."""
         body, kind = _body_of(document)
         answer = await self.request(
@@ -255,9 +255,7 @@ class Client(Transport):
 
     # --- scheduled jobs -------------------------------------------------------------------------
 
-    async def schedule(
-        self, document: Document, *, content_type: str | None = None
-    ) -> ScheduledJob:
+    async def schedule(self, document: JobText, *, content_type: str | None = None) -> ScheduledJob:
         """Store a job that has a `schedule`; it is active at once."""
         body, kind = _body_of(document)
         headers = {"Content-Type": content_type or kind}
@@ -318,7 +316,7 @@ class Client(Transport):
 
     async def _post(self, path: str, data: Mapping[str, Any]) -> bytes:
         body = msgspec.json.encode(data)
-        return await self.request("POST", path, body=body, headers={"Content-Type": JSON})
+        return await self.request("POST", path, body=body, headers={"Content-Type": JSON_TYPE})
 
 
 def path_name(text: str) -> str:
@@ -328,17 +326,17 @@ def path_name(text: str) -> str:
     return quote(text, safe="")
 
 
-def _body_of(document: Document) -> tuple[bytes, str]:
+def _body_of(document: JobText) -> tuple[bytes, str]:
     if isinstance(document, Path):
-        return document.read_bytes(), JSON if document.suffix == ".json" else YAML
+        return document.read_bytes(), JSON_TYPE if document.suffix == ".json" else YAML_TYPE
     if isinstance(document, Mapping):
-        return json.dumps(document).encode(), JSON
-    return document.encode() if isinstance(document, str) else document, YAML
+        return json.dumps(document).encode(), JSON_TYPE
+    return document.encode() if isinstance(document, str) else document, YAML_TYPE
 
 
-def _read(answer: bytes, kind: type[T] | Any) -> T:
+def _read(answer: bytes, kind: type[_T] | Any) -> _T:
     try:
-        result: T = msgspec.json.decode(answer, type=kind, strict=False)
+        result: _T = msgspec.json.decode(answer, type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HaulierError(f"the server's answer makes no sense: {error}: is it Haulier?") from None
     return result

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 """The states that a job does not leave by itself."""
@@ -17,10 +17,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Something that the API answered."""
 
 
-class Page(Result, Generic[T], frozen=True, kw_only=True):
+class Page(Result, Generic[_T], frozen=True, kw_only=True):
     """A page of a list. `size` is the number of items on it; `number` counts from 1."""
 
-    items: list[T] = []
+    items: list[_T] = []
     number: int = 1
     size: int = 0
     total_pages: int = 0

@@ -17,7 +17,7 @@ from coordinator.store.sqlite import SqliteStore
 from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
-from shared.model.documents import Node
+from shared.model.documents import NodeDocument
 from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
 from shared.version import version
@@ -26,7 +26,7 @@ from worker.app import Worker
 log = structlog.get_logger(__name__)
 
 
-async def run(config: Config) -> int:
+async def run_standalone(config: Config) -> int:
     """Run coordinator and worker in this process until it is asked to stop; return its exit code."""
     stop = StopSignal()
     vault = vault_of(config.encryption.key, config.encryption.old_keys)
@@ -42,7 +42,7 @@ async def run(config: Config) -> int:
         worker = Worker(config, broker, codec)
         stack.push_async_callback(coordinator.close)
         stack.push_async_callback(worker.close)
-        if await stop.lets(begin(config, coordinator, worker, store)):
+        if await stop.lets(start_both(config, coordinator, worker, store)):
             log.info(
                 "haulier is ready", address=coordinator.address, data=config.datastore.sqlite.path
             )
@@ -51,7 +51,9 @@ async def run(config: Config) -> int:
     return 0
 
 
-async def begin(config: Config, coordinator: Coordinator, worker: Worker, store: Store) -> None:
+async def start_both(
+    config: Config, coordinator: Coordinator, worker: Worker, store: Store
+) -> None:
     """Start both sides, each after what it needs."""
     await remember(config, worker, store)
     await worker.open_runtime()
@@ -66,7 +68,7 @@ async def remember(config: Config, worker: Worker, store: Store) -> None:
     beat, the next one knows whose the leftovers are. Its epoch is not open yet; the first beat opens it."""
     at = store.now()
     await store.insert(
-        Node(
+        NodeDocument(
             id=worker.node_id,
             kind=WORKER,
             name=config.worker.name,
@@ -85,7 +87,7 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
     the datastore's lock. Nodes that it does not know belong to somebody else."""
 
     async def known(nodes: Collection[str]) -> Collection[str]:
-        return [node.id for node in await store.get_many(Node, sorted(nodes))]
+        return [node.id for node in await store.get_many(NodeDocument, sorted(nodes))]
 
     removed = await worker.runtime.sweep(known, worker.node_id)
     if removed:
@@ -94,5 +96,5 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
 
 async def take_up(coordinator: Coordinator) -> None:
     """Go on where an earlier process was: its runs are lost, its queues are filled again."""
-    await coordinator.conductor.handle(repairs.void_leases())
-    await coordinator.conductor.handle(repairs.send_all_again())
+    await coordinator.driver.handle(repairs.void_leases())
+    await coordinator.driver.handle(repairs.send_all_again())

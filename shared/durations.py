@@ -6,9 +6,9 @@ from typing import Final
 NANOSECOND: Final = 1
 MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
-SECOND: Final = 1_000_000_000
-MINUTE: Final = 60 * SECOND
-HOUR: Final = 60 * MINUTE
+NANOS_PER_SECOND: Final = 1_000_000_000
+NANOS_PER_MINUTE: Final = 60 * NANOS_PER_SECOND
+NANOS_PER_HOUR: Final = 60 * NANOS_PER_MINUTE
 
 _UNITS: Final = {
     "ns": NANOSECOND,
@@ -16,9 +16,9 @@ _UNITS: Final = {
     "\u00b5s": MICROSECOND,  # the micro sign
     "\u03bcs": MICROSECOND,  # the Greek letter mu
     "ms": MILLISECOND,
-    "s": SECOND,
-    "m": MINUTE,
-    "h": HOUR,
+    "s": NANOS_PER_SECOND,
+    "m": NANOS_PER_MINUTE,
+    "h": NANOS_PER_HOUR,
 }
 _LARGEST: Final = 2**63 - 1
 # No duration needs more, and Python's int() refuses more than 4,300 digits in its own words.
@@ -44,7 +44,7 @@ def parse_duration(text: str) -> int:
 
 def duration_seconds(text: str) -> float:
     """Seconds of a Go duration; raises ValueError as parse_duration does."""
-    return parse_duration(text) / SECOND
+    return parse_duration(text) / NANOS_PER_SECOND
 
 
 def format_duration(nanoseconds: int) -> str:
@@ -53,11 +53,11 @@ def format_duration(nanoseconds: int) -> str:
     rest = abs(nanoseconds)
     if rest == 0:
         return "0s"
-    if rest < SECOND:
+    if rest < NANOS_PER_SECOND:
         return sign + _below_a_second(rest)
-    minutes, rest = divmod(rest, MINUTE)
+    minutes, rest = divmod(rest, NANOS_PER_MINUTE)
     hours, minutes = divmod(minutes, 60)
-    seconds = f"{_decimal(rest, SECOND)}s"
+    seconds = f"{_decimal(rest, NANOS_PER_SECOND)}s"
     if hours:
         return f"{sign}{hours}h{minutes}m{seconds}"
     return f"{sign}{minutes}m{seconds}" if minutes else sign + seconds

@@ -17,7 +17,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 130
+_AT_ONCE = 130
 """Exit code of a process that was told twice."""
 
 
@@ -34,7 +34,7 @@ class StopSignal:
     def _heard(self, number: int) -> None:
         if self._asked.is_set():
             log.warning("stopping at once")
-            os._exit(AT_ONCE)
+            os._exit(_AT_ONCE)
         log.info("stopping", signal=signal.Signals(number).name)
         self._asked.set()
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from shared.config.flags import Role, parse_flags
+from shared.config.flags import ProcessRole, parse_flags
 from shared.config.load import load
 from shared.config.tree import Config
 from shared.errors import HaulierError
@@ -25,11 +25,13 @@ GARBAGE = (50_000, 20, 50)
 """Thresholds of the collector. A daemon makes and drops many objects for each message and hardly a cycle: at Python's
 own thresholds looking for cycles takes a tenth of its time."""
 
-Run = Callable[[Config], Coroutine[Any, Any, int]]
+ProcessMain = Callable[[Config], Coroutine[Any, Any, int]]
 """A process's whole life: returns its exit code once it has stopped in order."""
 
 
-def start(role: Role, argv: Sequence[str], program: str, find: Callable[[], Run]) -> int:
+def start(
+    role: ProcessRole, argv: Sequence[str], program: str, find: Callable[[], ProcessMain]
+) -> int:
     """Run a process of `role` by its command line until it ends; return its exit code.
 
     `find` gives what to run once the configuration is known to be good, so that a wrong flag is
@@ -63,7 +65,7 @@ _OF_THE_USER: Final = frozenset(
 """Faults of a machine that its user can put right: no traceback helps there."""
 
 
-def _run(run: Run, config: Config) -> int:
+def _run(run: ProcessMain, config: Config) -> int:
     gc.freeze()
     gc.set_threshold(*GARBAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from shared.startup import Run, start
+from shared.startup import ProcessMain, start
 
 
-def _find() -> Run:
-    from worker.app import run
+def _find() -> ProcessMain:
+    from worker.app import run_worker
 
-    return run
+    return run_worker
 
 
 if __name__ == "__main__":

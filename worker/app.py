@@ -79,7 +79,7 @@ def make_runtime(config: Config, node: str) -> Runtime:
     )
 
 
-async def run(config: Config) -> int:
+async def run_worker(config: Config) -> int:
     """Run a worker until it is asked to stop; return its exit code."""
     stop = StopSignal()
     codec = MessageCodec(vault_of(config.encryption.key, config.encryption.old_keys))

@@ -11,9 +11,9 @@ import structlog
 
 from shared.broker.port import Delivery
 from shared.model.messages import Claim, Granted, Refused
-from worker.context import Workshop
+from worker.context import WorkerContext
 from worker.granted_run import handed_back
-from worker.run_registry import Entry
+from worker.run_registry import RunEntry
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +30,8 @@ BEAT_FIRST_DELAY = 0.05
 class Claimant:
     """Claims the task of one delivery."""
 
-    def __init__(self, shop: Workshop, delivery: Delivery, entry: Entry) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, delivery: Delivery, entry: RunEntry) -> None:
+        self._context = context
         self._delivery = delivery
         self._entry = entry
 
@@ -42,7 +42,7 @@ class Claimant:
             task_id=self._entry.task_id,
             job_id=self._entry.job_id,
             nonce=self._entry.nonce,
-            node_id=self._shop.node_id,
+            node_id=self._context.node_id,
             beat=self._entry.beat,
             run=run,
         )
@@ -54,7 +54,7 @@ class Claimant:
         try:
             while True:
                 asked_at = time.monotonic()
-                await self._shop.post.claim(claim)
+                await self._context.sender.claim(claim)
                 answer, asked_again = await self._answer(ending, delay)
                 if isinstance(answer, Granted):
                     if time.monotonic() - asked_at <= GRANT_WITHIN:
@@ -82,7 +82,7 @@ class Claimant:
     async def _too_late(self, grant: Granted) -> None:
         """Hand a grant back that came too late: this process slept meanwhile."""
         self._entry.granted(grant.run)
-        await self._shop.post.end(handed_back(self._entry, self._shop.node_id, None))
+        await self._context.sender.end(handed_back(self._entry, self._context.node_id, None))
         await self._delivery.ack()
 
     async def _answer(
@@ -98,6 +98,6 @@ class Claimant:
             return None, False
         answer = answering.result()
         if answer is None:
-            self._shop.beat_now()
+            self._context.beat_now()
             await asyncio.sleep(BEAT_FIRST_DELAY)
         return answer, answer is None

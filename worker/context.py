@@ -9,18 +9,18 @@ import msgspec
 
 from shared.model.messages import MessageCodec, Progressed
 from worker.log_shipper import LogShipper
-from worker.run_registry import Entry, Roster
+from worker.run_registry import RunEntry, RunRegistry
 from worker.runtime.port import Runtime
-from worker.sender import Post
+from worker.sender import Sender
 
 
-class Workshop(msgspec.Struct, frozen=True):
+class WorkerContext(msgspec.Struct, frozen=True):
     """What all slots of a worker share."""
 
     node_id: str
     runtime: Runtime
-    roster: Roster
-    post: Post
+    registry: RunRegistry
+    sender: Sender
     codec: MessageCodec
     folder: Path
     spool_limit: int
@@ -31,8 +31,8 @@ class Workshop(msgspec.Struct, frozen=True):
 class RunSink:
     """Where the output of one run goes: its log shipper, and progress as it changes."""
 
-    def __init__(self, shop: Workshop, entry: Entry, shipper: LogShipper) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, entry: RunEntry, shipper: LogShipper) -> None:
+        self._context = context
         self._entry = entry
         self._shipper = shipper
 
@@ -50,4 +50,4 @@ class RunSink:
             nonce=entry.nonce,
             progress=percent,
         )
-        await self._shop.post.progress(message)
+        await self._context.sender.progress(message)

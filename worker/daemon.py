@@ -15,7 +15,7 @@ import structlog
 
 from shared.broker.port import Broker, Delivery, Slot, Subscription
 from shared.errors import HaulierError, RuntimeUnavailable, Unreadable
-from shared.model.documents import SECOND
+from shared.model.documents import MICROS_PER_SECOND
 from shared.model.messages import (
     Beat,
     BeatFirst,
@@ -33,11 +33,11 @@ from shared.model.messages import (
     WhoIsDead,
 )
 from shared.model.queues import node_queue
-from worker.context import Workshop
+from worker.context import WorkerContext
 from worker.granted_run import DRAINED
-from worker.run_registry import ASKED, ENDED, RUNNING, Roster
+from worker.run_registry import HAS_ASKED, HAS_ENDED, IS_RUNNING, RunRegistry
 from worker.runtime.port import Runtime
-from worker.sender import Post
+from worker.sender import Sender
 from worker.slot import SlotWorker
 
 log = structlog.get_logger(__name__)
@@ -45,16 +45,16 @@ log = structlog.get_logger(__name__)
 SWEEP_EVERY = 600.0
 """Seconds between looks for what dead workers left on this host."""
 
-ANSWER_WITHIN = 30.0
+_ANSWER_WITHIN = 30.0
 """Seconds to wait for which nodes are dead."""
 
-ANSWERED_WITHIN = 5.0
+_ANSWERED_WITHIN = 5.0
 """Seconds that a draining worker waits for answers to its claims: a grant that finds nobody costs a lease."""
 
 STORED_WITHIN = 30.0
 """Seconds past the grace time that a draining worker takes to hand back, and to be told that its ends are stored."""
 
-PREFETCH = 100
+_PREFETCH = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +80,10 @@ class Daemon:
         self._runtime = runtime
         self._codec = codec
         self._settings = settings
-        self._roster = Roster()
-        self._post = Post(broker, codec)
+        self._registry = RunRegistry()
+        self._sender = Sender(broker, codec)
         self._beats = 0
-        self._started_at = int(time.time() * SECOND)
+        self._started_at = int(time.time() * MICROS_PER_SECOND)
         self._beat_asked = asyncio.Event()
         self._workers: list[SlotWorker] = []
         self._slots: list[Slot] = []
@@ -94,7 +94,7 @@ class Daemon:
         self._background: set[asyncio.Task[Any]] = set()
         self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
         self._draining = False
-        self._engine_fault: str | None = None
+        self._engine_problem: str | None = None
         self._known = False
         self.port: int | None = None
 
@@ -104,16 +104,16 @@ class Daemon:
         """Take up the queues and begin to work."""
         psutil.cpu_percent()
         self._own = await self._broker.subscribe(
-            node_queue(self._settings.node_id), self._heard, prefetch=PREFETCH
+            node_queue(self._settings.node_id), self._heard, prefetch=_PREFETCH
         )
         await self._beat()
         self._broker.on_connected(lambda _: self._beat_asked.set())
         self._beating = asyncio.create_task(self._keep_beating(), name="beats")
-        shop = Workshop(
+        context = WorkerContext(
             self._settings.node_id,
             self._runtime,
-            self._roster,
-            self._post,
+            self._registry,
+            self._sender,
             self._codec,
             self._settings.folder,
             self._settings.spool_limit,
@@ -124,7 +124,7 @@ class Daemon:
             for _ in range(count):
                 slot = await self._broker.slot(queue)
                 self._slots.append(slot)
-                self._workers.append(SlotWorker(shop, slot, len(self._workers)))
+                self._workers.append(SlotWorker(context, slot, len(self._workers)))
         self._working = [
             asyncio.create_task(self._keep_working(worker), name=f"slot-{number}")
             for number, worker in enumerate(self._workers)
@@ -147,11 +147,13 @@ class Daemon:
         self._draining = True
         for worker in self._workers:
             worker.finish()
-        giving_up = asyncio.get_running_loop().call_later(ANSWERED_WITHIN, self._stop_all, ASKED)
+        giving_up = asyncio.get_running_loop().call_later(
+            _ANSWERED_WITHIN, self._stop_all, HAS_ASKED
+        )
         self._beat_asked.set()
         log.info(
             "draining",
-            running=len(self._roster.listed()),
+            running=len(self._registry.listed()),
             grace_seconds=self._settings.drain_timeout,
         )
         pending: set[asyncio.Task[None]] = set()
@@ -159,18 +161,18 @@ class Daemon:
             _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
         giving_up.cancel()
         if pending:
-            self._stop_all(ASKED, RUNNING)
+            self._stop_all(HAS_ASKED, IS_RUNNING)
         try:
             async with asyncio.timeout(STORED_WITHIN):
                 if pending:
                     await asyncio.wait(pending)
-                await self._roster.wait_empty()
+                await self._registry.wait_empty()
         except TimeoutError:
-            log.warning("not all ends were told stored", left=len(self._roster.listed()))
+            log.warning("not all ends were told stored", left=len(self._registry.listed()))
 
     def _stop_all(self, *roles: str) -> None:
         """Have claims given up, and what runs handed back."""
-        for entry in self._roster:
+        for entry in self._registry:
             if entry.role in roles:
                 entry.stop(DRAINED)
 
@@ -213,9 +215,9 @@ class Daemon:
         try:
             async with asyncio.timeout(2.0):
                 await self._runtime.ping()
-            self._engine_fault = None
+            self._engine_problem = None
         except (RuntimeUnavailable, TimeoutError) as error:
-            self._engine_fault = str(error) or "the engine does not answer"
+            self._engine_problem = str(error) or "the engine does not answer"
 
     async def _beat(self) -> None:
         self._beats += 1
@@ -230,12 +232,12 @@ class Daemon:
             cpu_percent=psutil.cpu_percent(),
             queues=dict(self._settings.queues),
             port=self.port,
-            status="DOWN" if self._engine_fault else "UP",
+            status="DOWN" if self._engine_problem else "UP",
             draining=self._draining,
-            held=self._roster.listed(),
+            held=self._registry.listed(),
             held_deliveries=[worker.task_id for worker in self._workers if worker.task_id],
         )
-        await self._post.beat(beat)
+        await self._sender.beat(beat)
 
     # --- the node's own queue -------------------------------------------------------------------------------------
 
@@ -276,7 +278,7 @@ class Daemon:
     def _answer(self, message: Granted | Refused | BeatFirst) -> None:
         if isinstance(message, Granted):
             self._is_known()
-        entry = self._roster.find(message.nonce)
+        entry = self._registry.find(message.nonce)
         if entry is None:
             if isinstance(message, Granted):
                 self._hand_back(message)
@@ -293,29 +295,29 @@ class Daemon:
             node_id=self._settings.node_id,
             reason="nobody waits for this grant any more",
         )
-        self._in_background(self._post.end(message), "hand-back")
+        self._in_background(self._sender.end(message), "hand-back")
 
     def _stop(self, nonces: Collection[str], reason: str) -> None:
         for nonce in nonces:
-            entry = self._roster.find(nonce)
+            entry = self._registry.find(nonce)
             if entry is None:
                 continue
-            if entry.role == ENDED:
-                self._roster.forget(nonce)
+            if entry.role == HAS_ENDED:
+                self._registry.forget(nonce)
             else:
                 entry.stop(reason)
 
     def _forget(self, nonces: Collection[str]) -> None:
         for nonce in nonces:
-            entry = self._roster.find(nonce)
-            if entry is not None and entry.role == ENDED:
-                self._roster.forget(nonce)
+            entry = self._registry.find(nonce)
+            if entry is not None and entry.role == HAS_ENDED:
+                self._registry.forget(nonce)
 
     def _send_again(self, nonces: Collection[str]) -> None:
         for nonce in nonces:
-            entry = self._roster.find(nonce)
+            entry = self._registry.find(nonce)
             if entry is not None and entry.end is not None:
-                self._in_background(self._post.end(entry.end), "end-again")
+                self._in_background(self._sender.end(entry.end), "end-again")
 
     def _pause(self, on: bool) -> None:
         if self._draining == on:
@@ -348,9 +350,9 @@ class Daemon:
         asked = sorted(set(nodes) - {self._settings.node_id})
         if not asked:
             return ()
-        await self._post.claim(WhoIsDead(node_id=self._settings.node_id, nodes=asked))
+        await self._sender.claim(WhoIsDead(node_id=self._settings.node_id, nodes=asked))
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(_ANSWER_WITHIN):
                 while True:
                     answer = await self._dead_answers.get()
                     if answer.asked == asked:

@@ -8,12 +8,12 @@ import time
 import structlog
 
 from shared.broker.port import Delivery
-from shared.model.documents import Usage
+from shared.model.documents import RunUsage
 from shared.model.messages import HandedBack, RunEnded
 from shared.tracing import span
-from worker.context import Workshop
+from worker.context import WorkerContext
 from worker.log_shipper import LogShipper
-from worker.run_registry import Entry
+from worker.run_registry import RunEntry
 from worker.runtime.port import Outcome, Run
 
 log = structlog.get_logger(__name__)
@@ -28,9 +28,9 @@ class GrantedRun:
     """One run that this worker was granted."""
 
     def __init__(
-        self, shop: Workshop, delivery: Delivery, entry: Entry, shipper: LogShipper
+        self, context: WorkerContext, delivery: Delivery, entry: RunEntry, shipper: LogShipper
     ) -> None:
-        self._shop = shop
+        self._context = context
         self._delivery = delivery
         self._entry = entry
         self._shipper = shipper
@@ -99,13 +99,13 @@ class GrantedRun:
             if outcome is not None:
                 log.warning("a run was lost", task=self._entry.task_id, reason=outcome.error)
             await self._end_log()
-            end: RunEnded | HandedBack = handed_back(self._entry, self._shop.node_id, outcome)
+            end: RunEnded | HandedBack = handed_back(self._entry, self._context.node_id, outcome)
         else:
             end = run_ended(
-                self._entry, self._shop.node_id, outcome, await self._shipper.end(), seconds
+                self._entry, self._context.node_id, outcome, await self._shipper.end(), seconds
             )
         self._entry.ended(end)
-        await self._shop.post.end(end)
+        await self._context.sender.end(end)
         await self._delivery.ack()
 
     async def _end_log(self) -> None:
@@ -117,7 +117,7 @@ class GrantedRun:
             self._shipper.drop()
 
 
-async def _traced(entry: Entry, run: Run) -> Outcome:
+async def _traced(entry: RunEntry, run: Run) -> Outcome:
     attributes = {"haulier.job_id": entry.job_id, "haulier.task_id": entry.task_id}
     with span("run task", attributes) as here:
         outcome = await run.run()
@@ -134,7 +134,7 @@ async def remove(run: Run) -> None:
         log.exception("a run could not be removed and is left to the sweep")
 
 
-def handed_back(entry: Entry, node_id: str, outcome: Outcome | None) -> HandedBack:
+def handed_back(entry: RunEntry, node_id: str, outcome: Outcome | None) -> HandedBack:
     """Return what hands a run back: at no cost, or as lost where its container vanished."""
     reason = entry.stopped or (outcome.error if outcome is not None else None) or "lost"
     return HandedBack(
@@ -149,7 +149,7 @@ def handed_back(entry: Entry, node_id: str, outcome: Outcome | None) -> HandedBa
 
 
 def run_ended(
-    entry: Entry, node_id: str, outcome: Outcome, log: tuple[int, str | None], seconds: float
+    entry: RunEntry, node_id: str, outcome: Outcome, log: tuple[int, str | None], seconds: float
 ) -> RunEnded:
     """Return the end of a run; `log` gives the number of its log's parts and the last one's contents."""
     parts, last = log
@@ -163,7 +163,7 @@ def run_ended(
         result=outcome.result,
         error=outcome.error,
         exit_code=outcome.exit_code,
-        usage=outcome.usage or Usage(wall_seconds=seconds, sampled=True),
+        usage=outcome.usage or RunUsage(wall_seconds=seconds, sampled=True),
         log_parts=parts,
         last_part=last,
     )

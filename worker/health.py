@@ -12,14 +12,14 @@ from shared.config import parse_address
 PORTS_TRIED = 100
 """Ports tried after the configured one, when several workers share a host."""
 
-Health = Callable[[], Awaitable[str | None]]
+_Health = Callable[[], Awaitable[str | None]]
 """Returns what is wrong, or None."""
 
 
 class HealthServer:
     """Serves `GET /health`: 200 UP, or 503 DOWN with the reason."""
 
-    def __init__(self, address: str, version: str, health: Health) -> None:
+    def __init__(self, address: str, version: str, health: _Health) -> None:
         self._host, self._port = parse_address(address)
         self._version = version
         self._health = health
@@ -46,8 +46,8 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _answer(self, _: web.Request) -> web.Response:
-        fault = await self._health()
-        if fault is None:
+        problem = await self._health()
+        if problem is None:
             return web.json_response({"status": "UP", "version": self._version})
-        body = {"status": "DOWN", "version": self._version, "message": fault}
+        body = {"status": "DOWN", "version": self._version, "message": problem}
         return web.json_response(body, status=503)

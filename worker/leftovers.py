@@ -8,11 +8,11 @@ from worker.runtime.docker.engine import Engine
 
 _OURS = {"label": [labels.NODE]}
 
-Thing = tuple[str, str]
+_Thing = tuple[str, str]
 """A container, volume or network by its name, and the node that it was made for."""
 
 
-async def labelled_things(config: Config) -> list[Thing]:
+async def labelled_things(config: Config) -> list[_Thing]:
     """Return all that is in the configured engine. Raises `RuntimeUnavailable`."""
     engine = Engine(config.runtime.docker.host, config.runtime.docker.config)
     try:
@@ -22,7 +22,7 @@ async def labelled_things(config: Config) -> list[Thing]:
         await engine.close()
 
 
-def _list(engine: Engine) -> list[Thing]:
+def _list(engine: Engine) -> list[_Thing]:
     api = engine.api
     found: list[tuple[str, dict[str, str] | None]] = [
         ((container["Names"] or [""])[0].lstrip("/"), container["Labels"])
@@ -35,5 +35,5 @@ def _list(engine: Engine) -> list[Thing]:
     return [
         (name, marks[labels.NODE])
         for name, marks in found
-        if name.startswith(labels.PREFIX) and marks
+        if name.startswith(labels.NAME_PREFIX) and marks
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.model.messages import LogWritten
 from shared.redaction import StreamRedactor
-from worker.sender import Post
+from worker.sender import Sender
 from worker.spool import Spool
 
 FLUSH_AFTER = 0.4
@@ -26,7 +26,7 @@ class LogShipper:
 
     def __init__(
         self,
-        post: Post,
+        sender: Sender,
         task_id: str,
         job_id: str,
         nonce: str,
@@ -34,11 +34,11 @@ class LogShipper:
         folder: Path,
         limit: int,
     ) -> None:
-        self._post = post
+        self._sender = sender
         self._task_id = task_id
         self._job_id = job_id
         self._nonce = nonce
-        self._lines = Lines(secrets)
+        self._lines = LineParts(secrets)
         self._spool = Spool(folder, limit)
         self._run = 0
         self._sent = 0
@@ -149,7 +149,7 @@ class LogShipper:
             first=self._sent + 1,
             parts=parts,
         )
-        await self._post.log(message)
+        await self._sender.log(message)
         self._sent += len(parts)
         if not self._spool.full:
             self._room.set()
@@ -159,7 +159,7 @@ PART_BYTES = 64 * 1024
 """A part is about so long at the most: a longer line is cut, so that memory is bounded whatever a task prints."""
 
 
-class Lines:
+class LineParts:
     """Cuts a stream of bytes into parts. What is not UTF-8 becomes U+FFFD."""
 
     def __init__(self, secrets: list[str]) -> None:

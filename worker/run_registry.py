@@ -1,4 +1,4 @@
-"""The roster: every nonce that this worker has asked for, runs, or has ended and was not told stored.
+"""The registry: every nonce that this worker has asked for, runs, or has ended and was not told stored.
 
 It is what the beats say; a coordinator puts right what differs from the store (engine spec, Beats).
 """
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 from shared.model.messages import Granted, HandedBack, Held, Refused, RunEnded
 
-ASKED = "asked"
-RUNNING = "running"
-ENDED = "ended"
+HAS_ASKED = "asked"
+IS_RUNNING = "running"
+HAS_ENDED = "ended"
 
 Answer = Granted | Refused | None
 """What a claim came to; None: beat first, and ask again."""
 
 
-class Entry:
+class RunEntry:
     """One nonce: a claim, then perhaps a run, then perhaps an end."""
 
     def __init__(self, task_id: str, job_id: str, nonce: str, beat: int) -> None:
@@ -26,7 +26,7 @@ class Entry:
         self.job_id = job_id
         self.nonce = nonce
         self.beat = beat
-        self.role = ASKED
+        self.role = HAS_ASKED
         self.run = 0
         self.end: RunEnded | HandedBack | None = None
         self.stopped: str | None = None
@@ -43,12 +43,12 @@ class Entry:
 
     def granted(self, run: int) -> None:
         """The claim was granted: it is a run now."""
-        self.role = RUNNING
+        self.role = IS_RUNNING
         self.run = run
 
     def ended(self, end: RunEnded | HandedBack) -> None:
         """The run is over; this is what there is to tell of it until it is stored."""
-        self.role = ENDED
+        self.role = HAS_ENDED
         self.end = end
 
     def stop(self, reason: str) -> None:
@@ -64,15 +64,15 @@ class Entry:
         )
 
 
-class Roster:
+class RunRegistry:
     """All entries, by nonce."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RunEntry] = {}
         self._emptied = asyncio.Event()
         self._emptied.set()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: RunEntry) -> None:
         """List a nonce from now on."""
         self._entries[entry.nonce] = entry
         self._emptied.clear()
@@ -83,11 +83,11 @@ class Roster:
         if not self._entries:
             self._emptied.set()
 
-    def find(self, nonce: str) -> Entry | None:
+    def find(self, nonce: str) -> RunEntry | None:
         """Return the entry of a nonce, or None."""
         return self._entries.get(nonce)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[RunEntry]:
         return iter(list(self._entries.values()))
 
     def listed(self) -> list[Held]:

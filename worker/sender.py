@@ -31,12 +31,12 @@ from shared.model.queues import (
 
 log = structlog.get_logger(__name__)
 
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 10.0
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 10.0
 """Seconds between tries to send what must arrive."""
 
 
-class Post:
+class Sender:
     """Sends a worker's messages to the queues where they belong."""
 
     def __init__(self, broker: Broker, codec: MessageCodec) -> None:
@@ -72,13 +72,13 @@ class Post:
 
     async def _until_confirmed(self, queue: str, message: Message) -> None:
         body = self._codec.encode(message)
-        delay = FIRST_DELAY
+        delay = _FIRST_DELAY
         while True:
             try:
                 await self._broker.publish(queue, body)
             except BrokerUnavailable as error:
                 log.warning("a message waits for the broker", queue=queue, reason=str(error))
                 await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(delay * 2, LONGEST_DELAY)
+                delay = min(delay * 2, _LONGEST_DELAY)
             else:
                 return

@@ -11,10 +11,10 @@ from shared.errors import Unreadable
 from shared.ids import new_id
 from shared.model.messages import TaskMessage
 from worker.claim import Claimant
-from worker.context import RunSink, Workshop
+from worker.context import RunSink, WorkerContext
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.run_registry import ENDED, Entry
+from worker.run_registry import HAS_ENDED, RunEntry
 from worker.runtime.port import Assignment, Run
 
 log = structlog.get_logger(__name__)
@@ -26,8 +26,8 @@ FAILED_DELAY = 1.0
 class SlotWorker:
     """Works one slot. At most one task at a time, whatever becomes of its channel."""
 
-    def __init__(self, shop: Workshop, slot: Slot, number: int) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, slot: Slot, number: int) -> None:
+        self._context = context
         self._slot = slot
         self._number = number
         self._paused = asyncio.Event()
@@ -110,35 +110,37 @@ class SlotWorker:
             self.delivery = self.task_id = None
 
     def _read(self, body: bytes) -> TaskMessage:
-        message = self._shop.codec.decode(body)
+        message = self._context.codec.decode(body)
         if not isinstance(message, TaskMessage):
             raise Unreadable(f"a {type(message).__name__} is not a task")
         return message
 
     async def _handle(self, delivery: Delivery, message: TaskMessage) -> None:
-        entry = Entry(message.task_id, message.job_id, new_id(), self._shop.beat_number())
-        self._shop.roster.add(entry)
+        entry = RunEntry(message.task_id, message.job_id, new_id(), self._context.beat_number())
+        self._context.registry.add(entry)
         try:
             await self._claim_and_run(delivery, message, entry)
         finally:
-            if entry.role != ENDED:
-                self._shop.roster.forget(entry.nonce)
+            if entry.role != HAS_ENDED:
+                self._context.registry.forget(entry.nonce)
 
-    async def _claim_and_run(self, delivery: Delivery, message: TaskMessage, entry: Entry) -> None:
+    async def _claim_and_run(
+        self, delivery: Delivery, message: TaskMessage, entry: RunEntry
+    ) -> None:
         shipper = LogShipper(
-            self._shop.post,
+            self._context.sender,
             entry.task_id,
             entry.job_id,
             entry.nonce,
             message.secrets,
-            self._shop.folder,
-            self._shop.spool_limit,
+            self._context.folder,
+            self._context.spool_limit,
         )
         preparing = asyncio.create_task(
             self._prepare(message, entry, shipper), name=f"prepare-{entry.task_id}"
         )
         try:
-            granted = await Claimant(self._shop, delivery, entry).ask(message.run)
+            granted = await Claimant(self._context, delivery, entry).ask(message.run)
         except BaseException:
             await self._give_up(preparing, shipper)
             raise
@@ -147,21 +149,23 @@ class SlotWorker:
             return
         entry.granted(granted.run)
         shipper.begin(granted.run)
-        run = GrantedRun(self._shop, delivery, entry, shipper)
+        run = GrantedRun(self._context, delivery, entry, shipper)
         self._removal = await run.carry_out(preparing)
 
-    async def _prepare(self, message: TaskMessage, entry: Entry, shipper: LogShipper) -> Run:
+    async def _prepare(self, message: TaskMessage, entry: RunEntry, shipper: LogShipper) -> Run:
         await self._last_removed()
         assignment = Assignment(
             task_id=entry.task_id,
             job_id=entry.job_id,
-            node_id=self._shop.node_id,
+            node_id=self._context.node_id,
             nonce=entry.nonce,
             attempt=message.attempt,
             task=message.task,
             slot=self._number,
         )
-        return await self._shop.runtime.prepare(assignment, RunSink(self._shop, entry, shipper))
+        return await self._context.runtime.prepare(
+            assignment, RunSink(self._context, entry, shipper)
+        )
 
     async def _last_removed(self) -> None:
         """Wait until what was made for the last run is removed. Cancelling the wait does not cancel that."""

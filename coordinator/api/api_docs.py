@@ -38,7 +38,7 @@ async def front_page(_request: web.Request) -> web.StreamResponse:
 _OBJECT: Final[dict[str, Any]] = {"type": "object"}
 _HTML: Final = Media("text/html", "The page.")
 
-ROUTES: Final = (
+DOCS_ROUTES: Final = (
     Route(
         method="GET",
         path="/openapi.json",

@@ -16,7 +16,7 @@ from coordinator.api.view_data import redactor
 from coordinator.api.visibility import may_see
 from coordinator.store.port import Viewer
 from shared.errors import StoreUnavailable
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from shared.model.messages import StateChanged
 from shared.model.views import rfc3339
 from shared.redaction import Redactor
@@ -63,7 +63,7 @@ class Eyes:
         return event if sight.redactor is None else _redacted(event, sight.redactor)
 
     async def _look(self, job_id: str) -> Sight:
-        job = await self._api.store.get(Job, job_id)
+        job = await self._api.store.get(JobDocument, job_id)
         if job is None:
             return Sight(visible=self._viewer is None)
         if not may_see(job.permissions, self._viewer):
@@ -142,7 +142,7 @@ async def _send(waiting: deque[StateChanged], stream: EventStream, eyes: Eyes) -
     await stream.idle()
 
 
-ROUTES: Final = (
+EVENT_ROUTES: Final = (
     Route(
         method="GET",
         path="/events",

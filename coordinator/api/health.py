@@ -14,7 +14,7 @@ from coordinator.api.routes import Route
 from shared.errors import HaulierError
 from shared.model.views import View
 
-PATIENCE: Final = 2.0
+_PATIENCE: Final = 2.0
 """Seconds that a part may take to answer."""
 
 
@@ -31,33 +31,33 @@ async def health(request: web.Request) -> web.StreamResponse:
     """Answer UP, or 503 DOWN where the datastore or the broker does not answer within 2 s."""
     api = api_of(request)
     found = await asyncio.gather(
-        _fault("datastore", api.store.ping()), _fault("broker", api.broker.ping())
+        _problem("datastore", api.store.ping()), _problem("broker", api.broker.ping())
     )
-    faults = [fault for fault in found if fault is not None]
-    if not faults:
+    problems = [problem for problem in found if problem is not None]
+    if not problems:
         return answer(HealthView(status="UP", version=api.version))
     return answer(
         HealthView(
             status="DOWN",
             version=api.version,
-            failing=", ".join(part for part, _ in faults),
-            message="; ".join(f"{part}: {reason}" for part, reason in faults),
+            failing=", ".join(part for part, _ in problems),
+            message="; ".join(f"{part}: {reason}" for part, reason in problems),
         ),
         503,
     )
 
 
-async def _fault(part: str, ping: Awaitable[None]) -> tuple[str, str] | None:
+async def _problem(part: str, ping: Awaitable[None]) -> tuple[str, str] | None:
     try:
-        await asyncio.wait_for(ping, PATIENCE)
+        await asyncio.wait_for(ping, _PATIENCE)
     except TimeoutError:
-        return part, f"does not answer within {PATIENCE:g} s"
+        return part, f"does not answer within {_PATIENCE:g} s"
     except HaulierError as error:
         return part, str(error)
     return None
 
 
-ROUTES: Final = (
+HEALTH_ROUTES: Final = (
     Route(
         method="GET",
         path="/health",

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from coordinator.api.context import api_of, caller
 from coordinator.api.query_params import Question, paging, question
-from coordinator.api.responses import OK, PageView, Problem, StatusView, answer, page_of
+from coordinator.api.responses import OK, HttpError, PageView, StatusView, answer, page_of
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
-from coordinator.api.submissions import JSON, YAML, submit_job
+from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, submit_job
 from coordinator.api.view_data import (
     MAX_EXECUTION,
     in_order,
@@ -21,13 +21,13 @@ from coordinator.api.view_data import (
 )
 from coordinator.api.visibility import job_in_path
 from shared.model import language
-from shared.model.documents import Task
-from shared.model.views import JobSummary, JobView, TaskView
+from shared.model.documents import TaskDocument
+from shared.model.views import JobSummaryView, JobView, TaskView
 
 MAX_TOTAL: Final = 10_000
 """Where totals stop when there is a filter."""
 
-STATES: Final = ("PENDING", "SCHEDULED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+_STATES: Final = ("PENDING", "SCHEDULED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
@@ -62,8 +62,8 @@ def _question(request: web.Request) -> Question:
 
 def _state(request: web.Request) -> str | None:
     state = request.query.get("state", "").strip().upper()
-    if state and state not in STATES:
-        raise Problem(400, f"state: one of {', '.join(STATES)}")
+    if state and state not in _STATES:
+        raise HttpError(400, f"state: one of {', '.join(_STATES)}")
     return state or None
 
 
@@ -81,11 +81,11 @@ async def list_tasks(request: web.Request) -> web.StreamResponse:
     api, page = api_of(request), paging(request)
     job = await job_in_path(request)
     where, order = {"job_id": job.id}, ("position", "created_at")
-    total = await api.store.count(Task, where)
+    total = await api.store.count(TaskDocument, where)
     if total <= MAX_EXECUTION:
-        tasks = in_order(await api.store.find(Task, where, order))[page.skip :][: page.size]
+        tasks = in_order(await api.store.find(TaskDocument, where, order))[page.skip :][: page.size]
     else:
-        tasks = await api.store.find(Task, where, order, limit=page.size, skip=page.skip)
+        tasks = await api.store.find(TaskDocument, where, order, limit=page.size, skip=page.skip)
     shown = await task_views(api, tasks, await redactor(api, job))
     return answer(page_of(shown, number=page.number, size=page.size, total=total))
 
@@ -110,14 +110,14 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
 
 _NOT_FOUND: Final = {404: "There is no such job."}
 
-ROUTES: Final = (
+JOB_ROUTES: Final = (
     Route(
         method="POST",
         path="/jobs",
         handler=submit_job,
         group="jobs",
         summary="Submit a job",
-        body=Body(language.Job, (*JSON, *YAML)),
+        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
         params=(
             Param("dryRun", "Validate and answer what would be stored.", bool, False),
             Param(
@@ -126,9 +126,9 @@ ROUTES: Final = (
                 place="header",
             ),
         ),
-        answer=(JobSummary, JobView),
+        answer=(JobSummaryView, JobView),
         errors={
-            400: "The document is not a job; every fault is named.",
+            400: "The document is not a job; every problem is named.",
             408: "The job did not end within its `wait`.",
             409: "The key was used with another body.",
             413: "The body is too large.",
@@ -148,7 +148,7 @@ ROUTES: Final = (
             Param("state", "Only jobs in this state."),
             Param("tag", "Only jobs with this tag."),
         ),
-        answer=PageView[JobSummary],
+        answer=PageView[JobSummaryView],
         errors={400: "A parameter is not a number."},
     ),
     Route(

@@ -14,17 +14,17 @@ import msgspec
 
 from shared.model.documents import Micros
 
-Key = tuple[Micros, str]
+TaskKey = tuple[Micros, str]
 """When a task was created, and its id."""
 
-START: Final[Key] = (0, "")
+START: Final[TaskKey] = (0, "")
 
 _MARK: Final = re.compile(r"(\d{1,18})-([\w.-]{0,64})")
 _PLACE: Final = re.compile(r"([\w-]{1,64})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
 _MOST: Final = 256
 
 
-class Place(msgspec.Struct):
+class LogPlace(msgspec.Struct):
     """How much of one task's log was sent: `number` whole parts of `run`, and `line` lines more."""
 
     task_id: str
@@ -37,21 +37,21 @@ class Place(msgspec.Struct):
         self.run, self.number, self.line = run, 0, 0
 
 
-class Cursor(msgspec.Struct, frozen=True):
+class LogCursor(msgspec.Struct, frozen=True):
     """All tasks up to `mark` are done, but for `places`."""
 
-    mark: Key = START
-    places: tuple[Place, ...] = ()
+    mark: TaskKey = START
+    places: tuple[LogPlace, ...] = ()
 
 
-def write_cursor(mark: Key, places: Iterable[Place]) -> str:
+def write_cursor(mark: TaskKey, places: Iterable[LogPlace]) -> str:
     """Return a cursor as the id of an event."""
     texts = [f"{mark[0]}-{mark[1]}"]
     texts += [f"{each.task_id}.{each.run}.{each.number}.{each.line}" for each in places]
     return "~".join(texts)
 
 
-def read_cursor(text: str) -> Cursor:
+def read_cursor(text: str) -> LogCursor:
     """Return the cursor that an event's id stands for; the beginning where it is none of ours.
 
     A browser sends what it last heard, again and again: to refuse that would end its stream for good."""
@@ -59,11 +59,11 @@ def read_cursor(text: str) -> Cursor:
     mark = _MARK.fullmatch(first)
     places = [_PLACE.fullmatch(part) for part in rest]
     if mark is None or len(rest) > _MOST or None in places:
-        return Cursor()
-    return Cursor(
+        return LogCursor()
+    return LogCursor(
         mark=(int(mark[1]), mark[2]),
         places=tuple(
-            Place(found[1], int(found[2]), int(found[3]), int(found[4]))
+            LogPlace(found[1], int(found[2]), int(found[3]), int(found[4]))
             for found in places
             if found is not None
         ),

@@ -10,14 +10,20 @@ from typing import Final
 import msgspec
 
 from coordinator.api.context import Api
-from coordinator.api.log_cursor import START, Cursor, Key, Place, write_cursor
-from coordinator.api.log_parts import BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
+from coordinator.api.log_cursor import START, LogCursor, LogPlace, TaskKey, write_cursor
+from coordinator.api.log_parts import READ_BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
 from coordinator.api.sse import listening
 from shared.errors import StoreUnavailable
-from shared.model.documents import SECOND, Job, LogPart, Micros, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.messages import StateChanged
 
-WINDOW: Final = 128
+_WINDOW: Final = 128
 """Tasks that are followed at a time; the next one joins when one is done."""
 
 _SETTLED: Final[Micros] = 300_000
@@ -29,19 +35,19 @@ ENDED_JOB: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 ENDED_TASK: Final = ENDED_JOB | {"SKIPPED"}
 
 
-class Line(msgspec.Struct, frozen=True):
+class FollowedLine(msgspec.Struct, frozen=True):
     """A line without its end, the part that it is of, and the id of the event that carries it."""
 
     text: str
-    part: LogPart
+    part: LogPartDocument
     id: str
 
 
 class _Tail(msgspec.Struct):
     """One task that is followed."""
 
-    place: Place
-    key: Key
+    place: LogPlace
+    key: TaskKey
     skipping: bool = False
     """Its missing parts were given up."""
 
@@ -53,22 +59,24 @@ class Follower:
     of the job or task, empty where it was deleted.
     """
 
-    def __init__(self, api: Api, job: Job, task: Task | None, cursor: Cursor) -> None:
+    def __init__(
+        self, api: Api, job: JobDocument, task: TaskDocument | None, cursor: LogCursor
+    ) -> None:
         self._api = api
         self._job = job
         self._only = task
         self._cursor = cursor
         self._tails: list[_Tail] = []
-        self._known: dict[str, Task] = {}
-        self._mark: Key = cursor.mark
+        self._known: dict[str, TaskDocument] = {}
+        self._mark: TaskKey = cursor.mark
         """The last task that is done or has begun."""
-        self._next: Key = cursor.mark
+        self._next: TaskKey = cursor.mark
         """The last task that was taken on."""
         self._more = task is None
         self._moved = False
         self.state = ""
 
-    async def lines(self) -> AsyncIterator[Line | None]:
+    async def lines(self) -> AsyncIterator[FollowedLine | None]:
         """Yield lines as they come; None whenever there is nothing now."""
         await self._resume()
         delay = _FIRST_DELAY
@@ -105,23 +113,25 @@ class Follower:
     async def _resume(self) -> None:
         places = {place.task_id: place for place in self._cursor.places}
         if self._only is not None:
-            place = places.get(self._only.id, Place(self._only.id))
+            place = places.get(self._only.id, LogPlace(self._only.id))
             self._tails = [_Tail(place, _key(self._only))]
             return
         mark = self._cursor.mark
-        found = await self._api.store.get_many(Task, list(dict.fromkeys([*places, mark[1]])))
+        found = await self._api.store.get_many(
+            TaskDocument, list(dict.fromkeys([*places, mark[1]]))
+        )
         if not self._is_of_this_job(mark, found):
             self._mark = self._next = START
             return
         self._tails = [_Tail(places[task.id], _key(task)) for task in found if task.id in places]
         self._tails.sort(key=lambda tail: tail.key)
 
-    def _is_of_this_job(self, mark: Key, found: list[Task]) -> bool:
+    def _is_of_this_job(self, mark: TaskKey, found: list[TaskDocument]) -> bool:
         """Tell whether a cursor with this mark, whose tasks these are, was given out by this job's stream."""
         own = [_key(task) for task in found if task.job_id == self._job.id]
         return len(own) == len(found) and (mark == START or mark in own)
 
-    async def _round(self) -> AsyncIterator[Line]:
+    async def _round(self) -> AsyncIterator[FollowedLine]:
         await self._look()
         for tail in list(self._tails):
             task = self._known.get(tail.place.task_id)
@@ -130,7 +140,7 @@ class Follower:
                 continue
             async for text, part in self._drain(tail, task):
                 self._mark = max(self._mark, tail.key)
-                yield Line(text, part, self._id())
+                yield FollowedLine(text, part, self._id())
             if await self._done(tail, task):
                 self._mark = max(self._mark, tail.key)
                 self._tails.remove(tail)
@@ -144,24 +154,24 @@ class Follower:
         """See how the job and the followed tasks are, and take on more tasks."""
         store = self._api.store
         if self._only is None:
-            job = await store.get(Job, self._job.id)
+            job = await store.get(JobDocument, self._job.id)
             self.state = job.state if job is not None else ""
             await self._take_on()
         ids = [tail.place.task_id for tail in self._tails]
-        self._known = {task.id: task for task in await store.get_many(Task, ids)}
+        self._known = {task.id: task for task in await store.get_many(TaskDocument, ids)}
         if self._only is not None:
             known = self._known.get(self._only.id)
             self.state = known.state if known else ""
 
     async def _take_on(self) -> None:
-        free = WINDOW - len(self._tails)
+        free = _WINDOW - len(self._tails)
         if free <= 0:
             return
         settled = self._api.store.now() - _SETTLED
         found = await tasks_in_turn(self._api, self._job, self._next, free)
         new = [task for task in found if task.created_at <= settled]
         self._more = len(new) < len(found) or len(found) == free
-        self._tails += [_Tail(Place(task.id), _key(task)) for task in new]
+        self._tails += [_Tail(LogPlace(task.id), _key(task)) for task in new]
         if new:
             self._next = _key(new[-1])
 
@@ -172,7 +182,9 @@ class Follower:
             return True
         return self.state in ENDED_JOB and not self._more
 
-    async def _drain(self, tail: _Tail, task: Task) -> AsyncIterator[tuple[str, LogPart]]:
+    async def _drain(
+        self, tail: _Tail, task: TaskDocument
+    ) -> AsyncIterator[tuple[str, LogPartDocument]]:
         """Yield the lines that can be sent now, in order, having noted each as sent."""
         place = tail.place
         if place.run != task.run:
@@ -180,28 +192,28 @@ class Follower:
         more = task.run > 0
         while more:
             parts = await parts_after(self._api, task, place.number)
-            more = len(parts) == BATCH
+            more = len(parts) == READ_BATCH
             for part in parts:
                 if part.number != place.number + 1 and not tail.skipping:
                     return
                 for line in _unsent(place, part):
                     yield line, part
 
-    async def _done(self, tail: _Tail, task: Task) -> bool:
+    async def _done(self, tail: _Tail, task: TaskDocument) -> bool:
         if task.state not in ENDED_TASK:
             return False
         ended_at = task.ended_at or 0
         if not task.run:
             return True
         if task.log_parts is None:
-            return self._api.store.now() - ended_at > UNTOLD * SECOND
+            return self._api.store.now() - ended_at > UNTOLD * MICROS_PER_SECOND
         if tail.place.number >= task.log_parts or tail.skipping:
             return True
         tail.skipping = await overdue(self._api, ended_at)
         return False
 
 
-def _key(task: Task) -> Key:
+def _key(task: TaskDocument) -> TaskKey:
     return (task.created_at, task.id)
 
 
@@ -213,7 +225,7 @@ def lines_of(contents: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _unsent(place: Place, part: LogPart) -> Iterator[str]:
+def _unsent(place: LogPlace, part: LogPartDocument) -> Iterator[str]:
     """Yield the lines of a part that were not sent, having noted each as sent before it is."""
     lines = lines_of(part.contents)
     place.number = part.number - 1

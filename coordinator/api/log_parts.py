@@ -12,15 +12,22 @@ from typing import Final
 
 from coordinator.api.context import Api
 from coordinator.api.view_data import stored_parts
-from shared.model.documents import SECOND, Job, LogPart, Micros, Pulse, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    Pulse,
+    TaskDocument,
+)
 from shared.model.queries import Above, Where
 from shared.model.queues import LOGS_QUEUE
 
-PATIENCE: Final = 30.0
+_PATIENCE: Final = 30.0
 """Seconds that missing parts are waited for, once all logs sent before the end were handled."""
 UNTOLD: Final = 2.0
 """Seconds that a log may go on after the end of a run that did not say how long it is."""
-BATCH: Final = 50
+READ_BATCH: Final = 50
 """Parts read at a time."""
 _RECENT: Final = 2 * 60
 """Seconds after its end within which a run's log may be incomplete."""
@@ -33,18 +40,18 @@ async def overdue(api: Api, ended_at: Micros) -> bool:
     pulses = await api.store.find(Pulse, {}, limit=1)
     mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
     handled_up_to = api.store.now() if mark is None else mark
-    return handled_up_to - ended_at > PATIENCE * SECOND
+    return handled_up_to - ended_at > _PATIENCE * MICROS_PER_SECOND
 
 
-async def parts_after(api: Api, task: Task, number: int) -> list[LogPart]:
+async def parts_after(api: Api, task: TaskDocument, number: int) -> list[LogPartDocument]:
     """Return the next parts of a task's counted run that are stored."""
     where: Where = {"task_id": task.id, "run": task.run, "number": Above(number)}
-    return await api.store.find(LogPart, where, order=("number",), limit=BATCH)
+    return await api.store.find(LogPartDocument, where, order=("number",), limit=READ_BATCH)
 
 
-async def await_parts(api: Api, tasks: Sequence[Task]) -> None:
+async def await_parts(api: Api, tasks: Sequence[TaskDocument]) -> None:
     """Wait until the logs of these ended runs are whole, as long as that can be hoped for."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + _PATIENCE
     ended = [task for task in tasks if task.log_parts and task.ended_at is not None]
     while ended and time.monotonic() < deadline and not api.closing.is_set():
         stored = await stored_parts(api, ended)
@@ -55,33 +62,38 @@ async def await_parts(api: Api, tasks: Sequence[Task]) -> None:
         await asyncio.sleep(_LOOK)
 
 
-async def recently_ended(api: Api, job: Job) -> list[Task]:
+async def recently_ended(api: Api, job: JobDocument) -> list[TaskDocument]:
     """Return the tasks of a job whose logs may still be on their way."""
-    since = api.store.now() - _RECENT * SECOND
+    since = api.store.now() - _RECENT * MICROS_PER_SECOND
     if job.ended_at is not None and job.ended_at < since:
         return []
     where: Where = {"job_id": job.id, "ended_at": Above(since)}
-    return await api.store.find(Task, where, limit=_MAX_RECENT)
+    return await api.store.find(TaskDocument, where, limit=_MAX_RECENT)
 
 
-async def counted(api: Api, parts: Sequence[LogPart]) -> list[LogPart]:
+async def counted_parts(api: Api, parts: Sequence[LogPartDocument]) -> list[LogPartDocument]:
     """Return those of `parts` that belong to the run of their task that counts."""
     ids = list({part.task_id for part in parts})
-    runs = {task.id: task.run for task in await api.store.get_many(Task, ids)}
+    runs = {task.id: task.run for task in await api.store.get_many(TaskDocument, ids)}
     return [part for part in parts if part.run >= runs.get(part.task_id, 0)]
 
 
-async def tasks_in_turn(api: Api, job: Job, after: tuple[Micros, str], limit: int) -> list[Task]:
+async def tasks_in_turn(
+    api: Api, job: JobDocument, after: tuple[Micros, str], limit: int
+) -> list[TaskDocument]:
     """Return the next container tasks of a job by (creation, id)."""
     created_at, id = after
     base: dict[str, object] = {"job_id": job.id, "kind": "container"}
     same = await api.store.find(
-        Task, {**base, "created_at": created_at, "id": Above(id)}, order=("id",), limit=limit
+        TaskDocument,
+        {**base, "created_at": created_at, "id": Above(id)},
+        order=("id",),
+        limit=limit,
     )
     if len(same) == limit:
         return same
     later = await api.store.find(
-        Task,
+        TaskDocument,
         {**base, "created_at": Above(created_at)},
         order=("created_at", "id"),
         limit=limit - len(same),
@@ -89,10 +101,10 @@ async def tasks_in_turn(api: Api, job: Job, after: tuple[Micros, str], limit: in
     return same + later
 
 
-async def whole_log(api: Api, job: Job) -> AsyncIterator[str]:
+async def whole_log(api: Api, job: JobDocument) -> AsyncIterator[str]:
     """Yield what is stored of a job's log, task by task."""
     at: tuple[Micros, str] = (0, "")
-    while tasks := await tasks_in_turn(api, job, at, BATCH):
+    while tasks := await tasks_in_turn(api, job, at, READ_BATCH):
         at = (tasks[-1].created_at, tasks[-1].id)
         for task in tasks:
             number = 0

@@ -10,24 +10,24 @@ from aiohttp import web
 
 from coordinator.api.context import Api, api_of
 from coordinator.api.log_cursor import read_cursor
-from coordinator.api.log_follower import Follower, Line
-from coordinator.api.log_parts import await_parts, counted, recently_ended, whole_log
+from coordinator.api.log_follower import FollowedLine, Follower
+from coordinator.api.log_parts import await_parts, counted_parts, recently_ended, whole_log
 from coordinator.api.query_params import Paging, paging
-from coordinator.api.responses import PageView, Problem, answer, page_of
+from coordinator.api.responses import HttpError, PageView, answer, page_of
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
 from coordinator.api.visibility import job_in_path, task_in_path
-from shared.model.documents import Job, LogPart, Task
+from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from shared.model.queries import Where
 from shared.model.views import LogPartView, log_part_view
 
 SIZE: Final = 25
-MAX_SIZE: Final = 100
+_MAX_SIZE: Final = 100
 
 
 async def list_job_log(request: web.Request) -> web.StreamResponse:
     """Answer a page of the log parts of a job, newest first."""
-    api, page = api_of(request), paging(request, size=SIZE, most=MAX_SIZE)
+    api, page = api_of(request), paging(request, size=SIZE, most=_MAX_SIZE)
     job = await job_in_path(request)
     if page.number == 1:
         await await_parts(api, await recently_ended(api, job))
@@ -35,12 +35,12 @@ async def list_job_log(request: web.Request) -> web.StreamResponse:
     found = await api.store.log_page(
         job_id=job.id, task_ids=None, terms=terms, skip=page.skip, limit=page.size
     )
-    return _page(page, await counted(api, found.items), found.total, capped=found.capped)
+    return _page(page, await counted_parts(api, found.items), found.total, capped=found.capped)
 
 
 async def list_task_log(request: web.Request) -> web.StreamResponse:
     """Answer a page of the log parts of a task's counted run, newest first."""
-    api, page = api_of(request), paging(request, size=SIZE, most=MAX_SIZE)
+    api, page = api_of(request), paging(request, size=SIZE, most=_MAX_SIZE)
     task, _ = await task_in_path(request)
     if page.number == 1:
         await await_parts(api, [task])
@@ -50,20 +50,24 @@ async def list_task_log(request: web.Request) -> web.StreamResponse:
     found = await api.store.log_page(
         job_id=None, task_ids=[task.id], terms=terms, skip=page.skip, limit=page.size
     )
-    return _page(page, await counted(api, found.items), found.total, capped=found.capped)
+    return _page(page, await counted_parts(api, found.items), found.total, capped=found.capped)
 
 
 def _terms(request: web.Request) -> tuple[str, ...]:
     return tuple(request.query.get("q", "").split())
 
 
-async def _counted_run(api: Api, task: Task, page: Paging) -> web.Response:
+async def _counted_run(api: Api, task: TaskDocument, page: Paging) -> web.Response:
     where: Where = {"task_id": task.id, "run": task.run}
-    parts = await api.store.find(LogPart, where, ("-number",), limit=page.size, skip=page.skip)
-    return _page(page, parts, await api.store.count(LogPart, where))
+    parts = await api.store.find(
+        LogPartDocument, where, ("-number",), limit=page.size, skip=page.skip
+    )
+    return _page(page, parts, await api.store.count(LogPartDocument, where))
 
 
-def _page(page: Paging, parts: list[LogPart], total: int, *, capped: bool = False) -> web.Response:
+def _page(
+    page: Paging, parts: list[LogPartDocument], total: int, *, capped: bool = False
+) -> web.Response:
     shown = [log_part_view(part) for part in parts]
     return answer(page_of(shown, number=page.number, size=page.size, total=total, capped=capped))
 
@@ -79,12 +83,14 @@ async def stream_task_log(request: web.Request) -> web.StreamResponse:
     return await _stream(request, job, task)
 
 
-async def _stream(request: web.Request, job: Job, task: Task | None) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, job: JobDocument, task: TaskDocument | None
+) -> web.StreamResponse:
     api = api_of(request)
     cursor = read_cursor(request.headers.get("Last-Event-ID", ""))
     written = _FORMS.get(request.query.get("format", "text"))
     if written is None:
-        raise Problem(400, "format: text or json")
+        raise HttpError(400, "format: text or json")
     follower = Follower(api, job, task, cursor)
     stream = EventStream(request)
     async with stream:
@@ -95,19 +101,21 @@ async def _stream(request: web.Request, job: Job, task: Task | None) -> web.Stre
     return stream.response
 
 
-def _as_part(line: Line) -> str:
+def _as_part(line: FollowedLine) -> str:
     """Return a line as a log part of its own, in JSON."""
     view = msgspec.structs.replace(log_part_view(line.part), contents=line.text + "\n")
     return msgspec.json.encode(view).decode()
 
 
-_FORMS: Final[dict[str, Callable[[Line], str]]] = {
+_FORMS: Final[dict[str, Callable[[FollowedLine], str]]] = {
     "text": lambda line: line.text,
     "json": _as_part,
 }
 
 
-async def _send(follower: Follower, stream: EventStream, written: Callable[[Line], str]) -> None:
+async def _send(
+    follower: Follower, stream: EventStream, written: Callable[[FollowedLine], str]
+) -> None:
     async for line in follower.lines():
         if line is not None:
             await stream.gather(written(line), id=line.id)
@@ -157,7 +165,7 @@ _EVENTS: Final = Media(
 _NO_JOB: Final = {404: "There is no such job."}
 _NO_TASK: Final = {404: "There is no such task."}
 
-ROUTES: Final = (
+LOG_ROUTES: Final = (
     Route(
         method="GET",
         path="/jobs/{id}/log",

@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 from coordinator.api.context import Api, api_of
 from coordinator.api.nodes import present_nodes
 from coordinator.api.responses import answer
-from coordinator.api.routes import Handler, Media, Route, route_of
+from coordinator.api.routes import Media, Route, RouteHandler, route_of
 from shared.errors import BrokerUnavailable
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from shared.model.views import MetricsView
 from shared.model.views.nodes_users import JobFigures, NodeFigures, TaskFigures
 
@@ -62,7 +62,7 @@ class Meters:
         """What counts requests, by endpoint rather than path."""
 
         @web.middleware
-        async def metered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def metered(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
             started = time.monotonic()
             response = await handler(request)
             route = route_of(request)
@@ -117,13 +117,13 @@ async def _figures(api: Api) -> MetricsView:
     online = [node for node in await present_nodes(api) if node.status in _ONLINE]
     load = sum(node.cpu_percent for node in online) / len(online) if online else 0.0
     return MetricsView(
-        jobs=JobFigures(running=await api.store.count(Job, {"state": "RUNNING"})),
-        tasks=TaskFigures(running=await api.store.count(Task, {"state": "RUNNING"})),
+        jobs=JobFigures(running=await api.store.count(JobDocument, {"state": "RUNNING"})),
+        tasks=TaskFigures(running=await api.store.count(TaskDocument, {"state": "RUNNING"})),
         nodes=NodeFigures(online=len(online), cpu_percent=round(load, 2)),
     )
 
 
-ROUTES: Final = (
+METRICS_ROUTES: Final = (
     Route(
         method="GET",
         path="/metrics",

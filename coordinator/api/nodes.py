@@ -10,7 +10,7 @@ from coordinator.api.context import Api, api_of
 from coordinator.api.query_params import path_id
 from coordinator.api.responses import OK, StatusView, answer
 from coordinator.api.routes import Route
-from shared.model.documents import SECOND, Node
+from shared.model.documents import MICROS_PER_SECOND, NodeDocument
 from shared.model.queries import Above
 from shared.model.views import NodeView, node_view
 
@@ -22,7 +22,9 @@ async def present_nodes(api: Api) -> list[NodeView]:
     """Return the nodes that were heard of lately, the oldest first."""
     now = api.store.now()
     nodes = await api.store.find(
-        Node, {"last_heartbeat_at": Above(now - HEARD_OF * SECOND)}, order=("started_at",)
+        NodeDocument,
+        {"last_heartbeat_at": Above(now - HEARD_OF * MICROS_PER_SECOND)},
+        order=("started_at",),
     )
     return [node_view(node, now, api.config.engine.beat) for node in nodes]
 
@@ -46,7 +48,7 @@ async def resume_node(request: web.Request) -> web.StreamResponse:
 
 _ERRORS: Final = {400: "It is a coordinator.", 404: "There is no such node."}
 
-ROUTES: Final = (
+NODE_ROUTES: Final = (
     Route(
         method="GET",
         path="/nodes",

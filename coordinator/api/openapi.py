@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from coordinator.api.routes import ERROR, Media, Param, Route
+from coordinator.api.routes import ERROR_SCHEMA, Media, Param, Route
 
 _REF: Final = "#/components/schemas/{name}"
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
@@ -52,7 +52,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
 
 
 def _models(routes: Iterable[Route]) -> Iterator[Any]:
-    yield ERROR
+    yield ERROR_SCHEMA
     for route in routes:
         yield from _forms(route.answer)
         if route.body is not None:
@@ -115,7 +115,11 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> Iterator[tuple[str, 
     yield "200", {"description": said, "content": content}
     everywhere = {} if route.public else _EVERYWHERE
     for status, when in sorted({**everywhere, **route.errors}.items()):
-        model = route.answer if route.public and status == HTTPStatus.SERVICE_UNAVAILABLE else ERROR
+        model = (
+            route.answer
+            if route.public and status == HTTPStatus.SERVICE_UNAVAILABLE
+            else ERROR_SCHEMA
+        )
         yield (
             str(status),
             {

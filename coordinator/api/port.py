@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from shared.model import language
-from shared.model.documents import Actor, Job, Schedule
+from shared.model.documents import Actor, JobDocument, ScheduleDocument
 from shared.model.messages import StateChanged
 
 
@@ -15,46 +15,48 @@ class Commands(Protocol):
 
     async def submit(
         self,
-        definition: language.Job,
+        definition: language.JobDefinition,
         actor: Actor,
         *,
         key: str | None = None,
         body_hash: str | None = None,
-    ) -> Job:
+    ) -> JobDocument:
         """Store a new job. With `key` (an Idempotency-Key) the same key and hash of the same actor answer the first
         job; another hash raises `Conflict`. `NotAllowed` where a permission names nobody who exists."""
 
-    def preview(self, definition: language.Job, actor: Actor) -> Job:
+    def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store, storing nothing."""
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: JobDocument) -> None:
         """Cancel; `NotAllowed` ("job is not running")."""
 
-    async def restart(self, job: Job) -> None:
+    async def restart(self, job: JobDocument) -> None:
         """Go on from the task that failed; `NotAllowed` ("job is COMPLETED and can not be restarted")."""
 
-    async def delete(self, job: Job) -> None:
+    async def delete(self, job: JobDocument) -> None:
         """Delete an ended job; `NotAllowed` while it runs."""
 
-    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
         """Return the job once it has ended, None after `timeout` seconds, or where it was deleted."""
 
     async def drain(self, node_id: str, on: bool) -> None:
         """Drain or resume a worker; `NotFound`, `NotAllowed` for a coordinator."""
 
-    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    def preview_schedule(
+        self, definition: language.JobDefinition, actor: Actor
+    ) -> ScheduleDocument:
         """Return the schedule that `schedule` would store, storing nothing."""
 
-    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule, active from now on."""
 
-    async def pause_schedule(self, schedule: Schedule) -> None:
+    async def pause_schedule(self, schedule: ScheduleDocument) -> None:
         """Pause; `NotAllowed` ("scheduled job is not active")."""
 
-    async def resume_schedule(self, schedule: Schedule) -> None:
+    async def resume_schedule(self, schedule: ScheduleDocument) -> None:
         """Resume; `NotAllowed` ("scheduled job is not paused")."""
 
-    async def delete_schedule(self, schedule: Schedule) -> None:
+    async def delete_schedule(self, schedule: ScheduleDocument) -> None:
         """Delete; jobs already made stay."""
 
     def events(self) -> AsyncIterator[StateChanged]:

@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from coordinator.api.responses import Problem
+from coordinator.api.responses import HttpError
 
-MAX_SIZE: Final = 20
+_MAX_SIZE: Final = 20
 """Items on a page of most lists."""
 
 _LAST_PAGE: Final = 1_000_000_000
@@ -38,7 +38,7 @@ class Question(msgspec.Struct, frozen=True):
     tags_any: tuple[tuple[str, ...], ...]
 
 
-def paging(request: web.BaseRequest, *, size: int = 10, most: int = MAX_SIZE) -> Paging:
+def paging(request: web.BaseRequest, *, size: int = 10, most: int = _MAX_SIZE) -> Paging:
     """Return the page that is asked for; out of range is clamped, 400 where it is no number."""
     return Paging(
         number=_integer(request, "page", 1, _LAST_PAGE), size=_integer(request, "size", size, most)
@@ -50,7 +50,7 @@ def _integer(request: web.BaseRequest, name: str, default: int, most: int) -> in
     if text is None:
         return default
     if not _INTEGER.fullmatch(text):
-        raise Problem(400, f"{name}: not a number")
+        raise HttpError(400, f"{name}: not a number")
     return max(1, min(int(text), most))
 
 
@@ -58,7 +58,7 @@ def flag(request: web.BaseRequest, name: str) -> bool:
     """Return a parameter that is true or false; 400 where it is neither."""
     value = _FLAGS.get(request.query.get(name, "false").lower())
     if value is None:
-        raise Problem(400, f"{name}: not true or false")
+        raise HttpError(400, f"{name}: not true or false")
     return value
 
 
@@ -81,5 +81,5 @@ def path_id(request: web.BaseRequest, name: str = "id") -> str:
     assert isinstance(request, web.Request)
     value = request.match_info[name]
     if len(value) > _LONGEST_ID or not value.isprintable():
-        raise Problem(404, "not found")
+        raise HttpError(404, "not found")
     return value

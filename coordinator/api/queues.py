@@ -48,7 +48,7 @@ async def delete_queue(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
-ROUTES: Final = (
+QUEUE_ROUTES: Final = (
     Route(
         method="GET",
         path="/queues",

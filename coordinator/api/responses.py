@@ -8,18 +8,18 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
-from shared.model.problems import Fault
+from shared.model.problems import Problem
 from shared.model.views import View
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _encoder = msgspec.json.Encoder()
 
 
-class PageView(View, Generic[T], frozen=True, kw_only=True):
+class PageView(View, Generic[_T], frozen=True, kw_only=True):
     """A page of a list. `size`: items on this page; `totalCapped`: there are more than `totalItems`."""
 
-    items: list[T]
+    items: list[_T]
     number: int
     size: int
     total_pages: int
@@ -34,13 +34,13 @@ class StatusView(View, frozen=True, kw_only=True):
 
 
 class ErrorView(View, frozen=True, kw_only=True):
-    """What went wrong; `faults`: all that is wrong with a document, each with its place."""
+    """What went wrong; `problems`: all that is wrong with a document, each with its place."""
 
     message: str
-    faults: list[Fault] = msgspec.field(default_factory=list)
+    problems: list[Problem] = msgspec.field(name="faults", default_factory=list)
 
 
-class Problem(Exception):
+class HttpError(Exception):
     """An answer other than success, with a message that the client can act on."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -61,15 +61,15 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     )
 
 
-def refusal(
+def error_response(
     status: int,
     message: str,
     *,
-    faults: list[Fault] | None = None,
+    problems: list[Problem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """Return an error as JSON."""
-    return answer(ErrorView(message=message, faults=faults or []), status, headers)
+    return answer(ErrorView(message=message, problems=problems or []), status, headers)
 
 
 OK = StatusView(status="OK")
@@ -77,8 +77,8 @@ OK = StatusView(status="OK")
 
 
 def page_of(
-    items: list[T], *, number: int, size: int, total: int, capped: bool = False
-) -> PageView[T]:
+    items: list[_T], *, number: int, size: int, total: int, capped: bool = False
+) -> PageView[_T]:
     """Return a page. `size`: how many items a page may hold."""
     return PageView(
         items=items,

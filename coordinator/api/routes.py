@@ -10,7 +10,7 @@ from aiohttp import web
 
 from coordinator.api.responses import ErrorView
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Param(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     path: str
-    handler: Handler
+    handler: RouteHandler
     group: str
     summary: str
     answer: Any
@@ -65,7 +65,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     documented: bool = True
 
 
-ERROR: Final = ErrorView
+ERROR_SCHEMA: Final = ErrorView
 """The model of every error."""
 
 _ROUTES: Final = web.AppKey("ROUTES", dict)

@@ -10,10 +10,10 @@ from coordinator.api.context import Api, api_of, caller
 from coordinator.api.query_params import Paging, flag, paging
 from coordinator.api.responses import OK, PageView, StatusView, answer, page_of
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
-from coordinator.api.submissions import JSON, YAML, read_submission
+from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, read_submission
 from coordinator.api.visibility import check_permissions, may_see, schedule_in_path
 from shared.model import language
-from shared.model.documents import Schedule
+from shared.model.documents import ScheduleDocument
 from shared.model.views import ScheduleView, redactor_of, schedule_view
 
 _ORDER: Final = ("-created_at", "-id")
@@ -31,7 +31,7 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     return answer(_view(api, schedule))
 
 
-def _view(api: Api, schedule: Schedule) -> ScheduleView:
+def _view(api: Api, schedule: ScheduleDocument) -> ScheduleView:
     redactor = redactor_of(schedule.definition, key_patterns=api.key_patterns)
     return schedule_view(schedule, redactor)
 
@@ -40,17 +40,17 @@ async def list_schedules(request: web.Request) -> web.StreamResponse:
     """Answer a page of scheduled jobs, newest first."""
     api, page = api_of(request), paging(request)
     if caller().viewer is None:
-        total = await api.store.count(Schedule, {})
-        found = await api.store.find(Schedule, {}, _ORDER, limit=page.size, skip=page.skip)
+        total = await api.store.count(ScheduleDocument, {})
+        found = await api.store.find(ScheduleDocument, {}, _ORDER, limit=page.size, skip=page.skip)
     else:
         total, found = await _visible(request, page)
     shown = [_view(api, schedule) for schedule in found]
     return answer(page_of(shown, number=page.number, size=page.size, total=total))
 
 
-async def _visible(request: web.Request, page: Paging) -> tuple[int, list[Schedule]]:
+async def _visible(request: web.Request, page: Paging) -> tuple[int, list[ScheduleDocument]]:
     viewer = caller().viewer
-    everything = await api_of(request).store.find(Schedule, {}, _ORDER)
+    everything = await api_of(request).store.find(ScheduleDocument, {}, _ORDER)
     visible = [schedule for schedule in everything if may_see(schedule.permissions, viewer)]
     return len(visible), visible[page.skip :][: page.size]
 
@@ -80,7 +80,7 @@ async def delete_schedule(request: web.Request) -> web.StreamResponse:
 
 _NOT_FOUND: Final = {404: "There is no such scheduled job."}
 
-ROUTES: Final = (
+SCHEDULE_ROUTES: Final = (
     Route(
         method="POST",
         path="/scheduled-jobs",
@@ -88,10 +88,10 @@ ROUTES: Final = (
         group="scheduled_jobs",
         summary="Schedule a job",
         params=(Param("dryRun", "Validate and answer what would be stored.", bool, False),),
-        body=Body(language.Job, (*JSON, *YAML)),
+        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
         answer=ScheduleView,
         errors={
-            400: "The document is not a scheduled job; every fault is named.",
+            400: "The document is not a scheduled job; every problem is named.",
             413: "The body is too large.",
             415: "The content type is not understood.",
         },

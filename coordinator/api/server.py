@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.web_protocol import RequestHandler
 
 from coordinator.api.middleware.errors import http_error
-from coordinator.api.responses import refusal
+from coordinator.api.responses import error_response
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class _Connection(RequestHandler):
             status, text = 415, "Content-Encoding: only gzip and deflate are understood"
         else:
             text = "this is not a proper HTTP request"
-        response = refusal(status, text)
+        response = error_response(status, text)
         response.force_close()
         return response
 

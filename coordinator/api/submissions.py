@@ -1,4 +1,4 @@
-"""Taking in a job's definition: content types, faults, keys, waiting (the REST API spec, `POST /jobs`)."""
+"""Taking in a job's definition: content types, problems, keys, waiting (the REST API spec, `POST /jobs`)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from aiohttp import web
 from coordinator.api.context import Api, api_of, caller
 from coordinator.api.query_params import flag
 from coordinator.api.request_body import read_body
-from coordinator.api.responses import Problem, answer
+from coordinator.api.responses import HttpError, answer
 from coordinator.api.view_data import summary, whole_job
 from coordinator.api.visibility import check_permissions
 from shared.durations import duration_seconds
 from shared.errors import NotFound
 from shared.model import language
 from shared.model.decoding import ContentType, decode_job
-from shared.model.documents import Actor, Job
+from shared.model.documents import Actor, JobDocument
 from shared.model.views import job_view, redactor_of
 
-YAML: Final = ("text/yaml", "application/x-yaml", "application/yaml")
-JSON: Final = ("application/json",)
+YAML_TYPES: Final = ("text/yaml", "application/x-yaml", "application/yaml")
+JSON_TYPES: Final = ("application/json",)
 _FORMATS: Final[dict[str, ContentType]] = {
-    **dict.fromkeys((*YAML, "text/x-yaml"), "yaml"),
-    **dict.fromkeys(JSON, "json"),
+    **dict.fromkeys((*YAML_TYPES, "text/x-yaml"), "yaml"),
+    **dict.fromkeys(JSON_TYPES, "json"),
 }
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _LOOK: Final = 5.0
@@ -38,7 +38,7 @@ _LOOK: Final = 5.0
 class Submission(msgspec.Struct, frozen=True):
     """A definition that was sent, and the hash of the bytes it came in."""
 
-    definition: language.Job
+    definition: language.JobDefinition
     body_hash: str
 
 
@@ -55,12 +55,12 @@ def _format(request: web.Request) -> ContentType:
     given = request.headers.get("Content-Type", "")
     form = _FORMATS.get(request.content_type if given else "")
     if form is None:
-        allowed = ", ".join((*JSON, *YAML))
+        allowed = ", ".join((*JSON_TYPES, *YAML_TYPES))
         told = f"Content-Type {given!r} is not understood" if given else "Content-Type is missing"
         hint = " (with curl: -H 'Content-Type: text/yaml')"
-        raise Problem(415, f"{told}: send one of {allowed}{hint}")
+        raise HttpError(415, f"{told}: send one of {allowed}{hint}")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise Problem(415, "charset: only utf-8 is understood")
+        raise HttpError(415, "charset: only utf-8 is understood")
     return form
 
 
@@ -87,27 +87,27 @@ async def submit_job(request: web.Request) -> web.StreamResponse:
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not _KEY.fullmatch(key):
-        raise Problem(400, "Idempotency-Key: 1 to 255 printable ASCII characters without spaces")
+        raise HttpError(400, "Idempotency-Key: 1 to 255 printable ASCII characters without spaces")
     return key
 
 
-async def _preview(api: Api, definition: language.Job, actor: Actor) -> web.Response:
+async def _preview(api: Api, definition: language.JobDefinition, actor: Actor) -> web.Response:
     await check_permissions(api, definition.permissions)
     job = api.commands.preview(definition, actor)
     redactor = redactor_of(definition, key_patterns=api.key_patterns)
     return answer(job_view(job, redactor))
 
 
-async def _wait(request: web.Request, job: Job, timeout: float) -> Job:
+async def _wait(request: web.Request, job: JobDocument, timeout: float) -> JobDocument:
     api = api_of(request)
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0 and not _gone(request):
         ended = await api.commands.wait_ended(job.id, min(left, _LOOK))
         if ended is not None:
             return ended
-        if await api.store.get(Job, job.id) is None:
+        if await api.store.get(JobDocument, job.id) is None:
             raise NotFound("job was deleted when it had ended")
-    raise Problem(408, "timeout waiting for job to complete")
+    raise HttpError(408, "timeout waiting for job to complete")
 
 
 def _gone(request: web.Request) -> bool:

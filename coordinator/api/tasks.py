@@ -21,7 +21,7 @@ async def get_task(request: web.Request) -> web.StreamResponse:
     return answer((await task_views(api, [task], await redactor(api, job)))[0])
 
 
-ROUTES: Final = (
+TASK_ROUTES: Final = (
     Route(
         method="GET",
         path="/tasks/{id}",

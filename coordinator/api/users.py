@@ -13,14 +13,14 @@ from coordinator.api.context import Api, api_of
 from coordinator.api.middleware.auth import ADMIN
 from coordinator.api.passwords import LONGEST, hash_password
 from coordinator.api.query_params import path_id
-from coordinator.api.request_body import read_json
-from coordinator.api.responses import OK, Problem, StatusView, answer
+from coordinator.api.request_body import read_json_body
+from coordinator.api.responses import OK, HttpError, StatusView, answer
 from coordinator.api.routes import Body, Route
 from coordinator.api.visibility import require_admin
 from coordinator.store.port import SlotTaken
 from shared.errors import NotAllowed, NotFound
 from shared.ids import derived_id
-from shared.model.documents import GUEST, Role, User
+from shared.model.documents import GUEST, RoleDocument, UserDocument
 from shared.model.queries import Change
 from shared.model.views import RoleView, UserView, role_view, user_view
 
@@ -47,7 +47,7 @@ class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def create_user(request: web.Request) -> web.StreamResponse:
     """Store a new user."""
     require_admin()
-    new = await read_json(request, NewUser)
+    new = await read_json_body(request, NewUser)
     _check_name("username", new.username)
     if not 1 <= len(new.password.encode("utf-8", "surrogatepass")) <= LONGEST:
         raise NotAllowed(f"password: missing, or longer than {LONGEST} bytes")
@@ -57,8 +57,8 @@ async def create_user(request: web.Request) -> web.StreamResponse:
     return answer(user_view(user))
 
 
-async def _insert_user(api: Api, new: NewUser, roles: list[str]) -> User | None:
-    user = User(
+async def _insert_user(api: Api, new: NewUser, roles: list[str]) -> UserDocument | None:
+    user = UserDocument(
         id=derived_id("user", new.username),
         username=new.username,
         name=new.name,
@@ -80,7 +80,7 @@ async def make_first_user(api: Api) -> None:
     await api.store.insert(_role(api, ADMIN))
     if not (settings.username and settings.password):
         return
-    if await api.store.find(User, {"username": settings.username}, limit=1):
+    if await api.store.find(UserDocument, {"username": settings.username}, limit=1):
         return
     new = NewUser(username=settings.username, password=settings.password)
     if await _insert_user(api, new, roles=[ADMIN]) is not None:
@@ -99,14 +99,14 @@ def _check_name(field: str, name: str) -> None:
 async def list_users(request: web.Request) -> web.StreamResponse:
     """Answer all users."""
     require_admin()
-    users = await api_of(request).store.find(User, {}, order=("username",))
+    users = await api_of(request).store.find(UserDocument, {}, order=("username",))
     return answer([user_view(user) for user in users])
 
 
 async def create_role(request: web.Request) -> web.StreamResponse:
     """Store a new role."""
     require_admin()
-    new = await read_json(request, NewRole)
+    new = await read_json_body(request, NewRole)
     _check_name("name", new.name)
     store = api_of(request).store
     role = _role(api_of(request), new.name)
@@ -115,13 +115,13 @@ async def create_role(request: web.Request) -> web.StreamResponse:
     return answer(role_view(role))
 
 
-def _role(api: Api, name: str) -> Role:
-    return Role(id=derived_id("role", name), name=name, created_at=api.store.now())
+def _role(api: Api, name: str) -> RoleDocument:
+    return RoleDocument(id=derived_id("role", name), name=name, created_at=api.store.now())
 
 
 async def list_roles(request: web.Request) -> web.StreamResponse:
     """Answer all roles."""
-    roles = await api_of(request).store.find(Role, {}, order=("name",))
+    roles = await api_of(request).store.find(RoleDocument, {}, order=("name",))
     return answer([role_view(role) for role in roles])
 
 
@@ -139,7 +139,7 @@ async def _change_roles(request: web.Request, *, give: bool) -> web.StreamRespon
     require_admin()
     store = api_of(request).store
     role = path_id(request, "role")
-    if role != ADMIN and await store.get(Role, derived_id("role", role)) is None:
+    if role != ADMIN and await store.get(RoleDocument, derived_id("role", role)) is None:
         raise NotFound("role not found")
     for _ in range(_TRIES):
         user = await _user(api_of(request), path_id(request, "name"))
@@ -148,18 +148,18 @@ async def _change_roles(request: web.Request, *, give: bool) -> web.StreamRespon
         if sorted(roles) == sorted(user.roles):
             return answer(OK)
         change = Change(
-            kind=User,
+            kind=UserDocument,
             id=user.id,
             where={"rev": user.rev},
             set={"roles": sorted(roles), "rev": user.rev + 1},
         )
         if await store.change(change) is not None:
             return answer(OK)
-    raise Problem(503, "too many changes at once; try again")
+    raise HttpError(503, "too many changes at once; try again")
 
 
-async def _user(api: Api, username: str) -> User:
-    found = await api.store.find(User, {"username": username}, limit=1)
+async def _user(api: Api, username: str) -> UserDocument:
+    found = await api.store.find(UserDocument, {"username": username}, limit=1)
     if not found:
         raise NotFound("user not found")
     return found[0]
@@ -169,7 +169,7 @@ _FORBIDDEN: Final = {403: "The caller is no admin."}
 _TAKEN: Final = {400: "A field is missing or wrong, or the name is taken.", **_FORBIDDEN}
 _UNKNOWN: Final = {404: "There is no such user or role.", **_FORBIDDEN}
 
-ROUTES: Final = (
+USER_ROUTES: Final = (
     Route(
         method="POST",
         path="/users",

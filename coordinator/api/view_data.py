@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from coordinator.api.context import Api
-from shared.model.documents import Job, LogPart, Task
+from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from shared.model.queries import In
 from shared.model.views import (
-    JobSummary,
+    JobSummaryView,
     JobView,
     TaskView,
     job_summary,
@@ -28,11 +28,11 @@ MAX_EXECUTION_BYTES: Final = 16 * 1024 * 1024
 _CHUNK: Final = 200
 _MAX_ANCESTORS: Final = 20
 
-DONE: Final = In(("COMPLETED", "SKIPPED"))
+_DONE: Final = In(("COMPLETED", "SKIPPED"))
 """States of children that count as completions."""
 
 
-async def redactors(api: Api, jobs: Sequence[Job]) -> list[Redactor]:
+async def redactors(api: Api, jobs: Sequence[JobDocument]) -> list[Redactor]:
     """Return a redactor for each job: its secrets, and those of all jobs that it is a sub-job of."""
     above = await _ancestors(api, jobs)
     return [
@@ -45,13 +45,13 @@ async def redactors(api: Api, jobs: Sequence[Job]) -> list[Redactor]:
     ]
 
 
-async def redactor(api: Api, job: Job) -> Redactor:
+async def redactor(api: Api, job: JobDocument) -> Redactor:
     """Return the redactor of one job."""
     return (await redactors(api, [job]))[0]
 
 
-async def _ancestors(api: Api, jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    above: dict[str, list[Job]] = {job.id: [] for job in jobs}
+async def _ancestors(api: Api, jobs: Sequence[JobDocument]) -> dict[str, list[JobDocument]]:
+    above: dict[str, list[JobDocument]] = {job.id: [] for job in jobs}
     at = {job.id: job for job in jobs if _made_by(job)}
     for _ in range(_MAX_ANCESTORS):
         if not at:
@@ -64,15 +64,15 @@ async def _ancestors(api: Api, jobs: Sequence[Job]) -> dict[str, list[Job]]:
     return above
 
 
-def _made_by(job: Job) -> str | None:
+def _made_by(job: JobDocument) -> str | None:
     return job.parent_id or job.detached_from
 
 
-async def _parents(api: Api, jobs: Sequence[Job]) -> dict[str, Job]:
+async def _parents(api: Api, jobs: Sequence[JobDocument]) -> dict[str, JobDocument]:
     task_ids = list({made_by for job in jobs if (made_by := _made_by(job))})
-    tasks = {task.id: task for task in await api.store.get_many(Task, task_ids)}
+    tasks = {task.id: task for task in await api.store.get_many(TaskDocument, task_ids)}
     job_ids = list({task.job_id for task in tasks.values()})
-    found = {job.id: job for job in await api.store.get_many(Job, job_ids)}
+    found = {job.id: job for job in await api.store.get_many(JobDocument, job_ids)}
     return {
         job.id: found[tasks[made_by].job_id]
         for job in jobs
@@ -80,7 +80,7 @@ async def _parents(api: Api, jobs: Sequence[Job]) -> dict[str, Job]:
     }
 
 
-async def summaries(api: Api, jobs: Sequence[Job]) -> list[JobSummary]:
+async def summaries(api: Api, jobs: Sequence[JobDocument]) -> list[JobSummaryView]:
     """Return jobs in short."""
     return [
         job_summary(job, redactor)
@@ -88,12 +88,12 @@ async def summaries(api: Api, jobs: Sequence[Job]) -> list[JobSummary]:
     ]
 
 
-async def summary(api: Api, job: Job) -> JobSummary:
+async def summary(api: Api, job: JobDocument) -> JobSummaryView:
     """Return one job in short."""
     return (await summaries(api, [job]))[0]
 
 
-async def task_views(api: Api, tasks: Sequence[Task], redactor: Redactor) -> list[TaskView]:
+async def task_views(api: Api, tasks: Sequence[TaskDocument], redactor: Redactor) -> list[TaskView]:
     """Return tasks of one job, with their figures."""
     completions = await _completions(api, tasks)
     stored = await stored_parts(api, tasks)
@@ -108,15 +108,15 @@ async def task_views(api: Api, tasks: Sequence[Task], redactor: Redactor) -> lis
     ]
 
 
-async def _completions(api: Api, tasks: Sequence[Task]) -> dict[str, int]:
+async def _completions(api: Api, tasks: Sequence[TaskDocument]) -> dict[str, int]:
     parents = tuple(task.id for task in tasks if task.kind in ("parallel", "each"))
     if not parents:
         return {}
-    where = {"parent_id": In(parents), "state": DONE}
-    return await api.store.group_count(Task, where, "parent_id")
+    where = {"parent_id": In(parents), "state": _DONE}
+    return await api.store.group_count(TaskDocument, where, "parent_id")
 
 
-async def stored_parts(api: Api, tasks: Sequence[Task]) -> dict[str, int]:
+async def stored_parts(api: Api, tasks: Sequence[TaskDocument]) -> dict[str, int]:
     """Return how many parts of its counted run's log are stored, for each task that says how many."""
     by_run: dict[int, list[str]] = defaultdict(list)
     for task in tasks:
@@ -125,11 +125,11 @@ async def stored_parts(api: Api, tasks: Sequence[Task]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for run, ids in by_run.items():
         where = {"task_id": In(tuple(ids)), "run": run}
-        counts |= await api.store.group_count(LogPart, where, "task_id")
+        counts |= await api.store.group_count(LogPartDocument, where, "task_id")
     return counts
 
 
-def in_order(tasks: Sequence[Task]) -> list[Task]:
+def in_order(tasks: Sequence[TaskDocument]) -> list[TaskDocument]:
     """Return tasks by position, then start; those that have not begun come last in their position."""
     return sorted(
         tasks,
@@ -144,14 +144,14 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
     )
 
 
-async def execution(api: Api, job: Job, redactor: Redactor) -> tuple[list[TaskView], bool]:
+async def execution(api: Api, job: JobDocument, redactor: Redactor) -> tuple[list[TaskView], bool]:
     """Return the newest tasks of a job in order, and whether there are more."""
-    newest: list[Task] = []
+    newest: list[TaskDocument] = []
     size = 0
     more = True
     while more and len(newest) < MAX_EXECUTION and size < MAX_EXECUTION_BYTES:
         chunk = await api.store.find(
-            Task,
+            TaskDocument,
             {"job_id": job.id},
             order=("-position", "-created_at"),
             limit=_CHUNK + 1,
@@ -163,11 +163,11 @@ async def execution(api: Api, job: Job, redactor: Redactor) -> tuple[list[TaskVi
     return await task_views(api, in_order(newest), redactor), more
 
 
-def _weight(task: Task) -> int:
+def _weight(task: TaskDocument) -> int:
     return len(msgspec.msgpack.encode(task.evaluated or task.definition)) + len(task.result or "")
 
 
-async def whole_job(api: Api, job: Job) -> JobView:
+async def whole_job(api: Api, job: JobDocument) -> JobView:
     """Return all of a job, as `GET /jobs/{id}` shows it."""
     its_redactor = await redactor(api, job)
     tasks, truncated = await execution(api, job, its_redactor)

@@ -11,7 +11,14 @@ from coordinator.api.query_params import path_id
 from coordinator.store.port import Viewer
 from shared.errors import Forbidden, NotAllowed, NotFound
 from shared.model import language
-from shared.model.documents import GUEST, Job, Role, Schedule, Task, User
+from shared.model.documents import (
+    GUEST,
+    JobDocument,
+    RoleDocument,
+    ScheduleDocument,
+    TaskDocument,
+    UserDocument,
+)
 from shared.model.queries import In
 
 
@@ -25,22 +32,22 @@ def may_see(permissions: Sequence[language.Permission], viewer: Viewer | None) -
     )
 
 
-async def visible_job(request: web.Request, id: str) -> Job:
+async def visible_job(request: web.Request, id: str) -> JobDocument:
     """Return a job; `NotFound` where it is not there or may not be seen."""
-    job = await api_of(request).store.get(Job, id)
+    job = await api_of(request).store.get(JobDocument, id)
     if job is None or not may_see(job.permissions, caller().viewer):
         raise NotFound("job not found")
     return job
 
 
-async def job_in_path(request: web.Request) -> Job:
+async def job_in_path(request: web.Request) -> JobDocument:
     """Return the job that the path names."""
     return await visible_job(request, path_id(request))
 
 
-async def task_in_path(request: web.Request) -> tuple[Task, Job]:
+async def task_in_path(request: web.Request) -> tuple[TaskDocument, JobDocument]:
     """Return the task that the path names, and its job."""
-    task = await api_of(request).store.get(Task, path_id(request))
+    task = await api_of(request).store.get(TaskDocument, path_id(request))
     if task is None:
         raise NotFound("task not found")
     try:
@@ -49,9 +56,9 @@ async def task_in_path(request: web.Request) -> tuple[Task, Job]:
         raise NotFound("task not found") from None
 
 
-async def schedule_in_path(request: web.Request) -> Schedule:
+async def schedule_in_path(request: web.Request) -> ScheduleDocument:
     """Return the scheduled job that the path names."""
-    schedule = await api_of(request).store.get(Schedule, path_id(request))
+    schedule = await api_of(request).store.get(ScheduleDocument, path_id(request))
     if schedule is None or not may_see(schedule.permissions, caller().viewer):
         raise NotFound("scheduled job not found")
     return schedule
@@ -68,12 +75,15 @@ async def check_permissions(api: Api, permissions: Sequence[language.Permission]
     users = {each.user for each in permissions if each.user} - {GUEST.username}
     roles = {each.role for each in permissions if each.role}
     known_users = (
-        {user.username for user in await api.store.find(User, {"username": In(tuple(users))})}
+        {
+            user.username
+            for user in await api.store.find(UserDocument, {"username": In(tuple(users))})
+        }
         if users
         else set()
     )
     known_roles = (
-        {role.name for role in await api.store.find(Role, {"name": In(tuple(roles))})}
+        {role.name for role in await api.store.find(RoleDocument, {"name": In(tuple(roles))})}
         if roles
         else set()
     )

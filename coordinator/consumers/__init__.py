@@ -1,5 +1,5 @@
 """What comes in: the coordinators' queues, each message decoded, handled, and settled."""
 
-from coordinator.consumers.queue_consumers import Intake
+from coordinator.consumers.queue_consumers import QueueConsumers
 
-__all__ = ["Intake"]
+__all__ = ["QueueConsumers"]

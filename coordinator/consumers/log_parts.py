@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.effects.batching import Batcher
 from coordinator.effects.recent import Recent
 from coordinator.engine.task_runs import log_part
 from shared.errors import StoreUnavailable
-from shared.model.documents import LogPart, Task
+from shared.model.documents import LogPartDocument, TaskDocument
 from shared.model.messages import LogWritten
 
 DELAY = 0.05
 """Seconds that parts are gathered for."""
 
-BATCH = 200
+_BATCH = 200
 REMEMBERED_RUNS = 10_000
 
 
-class LogIntake:
+class LogPartWriter:
     """Takes deliveries of the queue `logs`; each is settled once its parts are stored."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, driver: FlowDriver) -> None:
+        self._driver = driver
         self._runs: Recent[int] = Recent(REMEMBERED_RUNS)
         self._batcher: Batcher[tuple[LogWritten, asyncio.Future[None]]] = Batcher(
-            self._store, delay=DELAY, size=BATCH, name="log-parts"
+            self._store, delay=DELAY, size=_BATCH, name="log-parts"
         )
 
     def start(self) -> None:
@@ -53,7 +53,7 @@ class LogIntake:
                 for part in self._parts(message)
             ]
             if parts:
-                await self._conductor.store.append_log(parts)
+                await self._driver.store.append_log(parts)
         except Exception as error:
             await self._failed(batch, error)
             return
@@ -76,7 +76,7 @@ class LogIntake:
     async def _know_runs(self, task_ids: set[str]) -> None:
         """Read the present run of tasks whose last known one may be old."""
         unknown = [task_id for task_id in task_ids if task_id not in self._runs]
-        for task in await self._conductor.store.get_many(Task, unknown) if unknown else []:
+        for task in await self._driver.store.get_many(TaskDocument, unknown) if unknown else []:
             self._runs.keep(task.id, task.run)
 
     def _counts(self, message: LogWritten) -> bool:
@@ -88,8 +88,8 @@ class LogIntake:
             self._runs.keep(message.task_id, message.run)
         return message.run >= known
 
-    def _parts(self, message: LogWritten) -> list[LogPart]:
-        at = self._conductor.store.now()
+    def _parts(self, message: LogWritten) -> list[LogPartDocument]:
+        at = self._driver.store.now()
         return [
             log_part(message.task_id, message.job_id, message.run, number, contents, at)
             for number, contents in enumerate(message.parts, message.first)

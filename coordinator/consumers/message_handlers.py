@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from coordinator.due.pulse_probes import Probes
-from coordinator.effects import Conductor
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.effects import FlowDriver
 from coordinator.engine import beats, progress, task_runs
 from shared.errors import Unreadable
 from shared.model import messages, queues
-from shared.model.documents import Job, Node
+from shared.model.documents import JobDocument, NodeDocument
 from shared.model.messages import (
     Beat,
     Claim,
@@ -18,8 +18,8 @@ from shared.model.messages import (
     HandedBack,
     JobChanged,
     Message,
-    Probe,
     Progressed,
+    PulseProbe,
     RunEnded,
     WhoIsDead,
 )
@@ -27,20 +27,20 @@ from shared.model.messages import (
 READ_BY: dict[str, tuple[type[Message], ...]] = {
     queues.JOBS_QUEUE: (JobChanged,),
     queues.CLAIMS_QUEUE: (Claim, WhoIsDead),
-    queues.COMPLETED_QUEUE: (RunEnded, HandedBack, Probe),
-    queues.ERROR_QUEUE: (RunEnded, HandedBack, Probe),
+    queues.COMPLETED_QUEUE: (RunEnded, HandedBack, PulseProbe),
+    queues.ERROR_QUEUE: (RunEnded, HandedBack, PulseProbe),
     queues.PROGRESS_QUEUE: (Progressed,),
-    queues.HEARTBEAT_QUEUE: (Beat, Probe),
-    queues.LOGS_QUEUE: (messages.LogWritten, Probe),
+    queues.HEARTBEAT_QUEUE: (Beat, PulseProbe),
+    queues.LOGS_QUEUE: (messages.LogWritten, PulseProbe),
 }
 """What each queue may carry. Anything else in it is buried."""
 
 
-class Handlers:
+class MessageHandlers:
     """Handles messages, each by its kind. A handler may hear a message twice, late, or in the wrong order."""
 
-    def __init__(self, conductor: Conductor, probes: Probes) -> None:
-        self._conductor = conductor
+    def __init__(self, driver: FlowDriver, probes: PulseProbes) -> None:
+        self._driver = driver
         self._probes = probes
         self._answering: set[str] = set()
         self._by_kind: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
@@ -49,7 +49,7 @@ class Handlers:
             WhoIsDead: self._who_is_dead,
             RunEnded: self._run_ended,
             HandedBack: self._handed_back,
-            Probe: self._probe,
+            PulseProbe: self._probe,
             Progressed: self._progressed,
             Beat: self._beat,
         }
@@ -63,9 +63,9 @@ class Handlers:
         await self._by_kind[type(message)](message)
 
     async def _job_changed(self, message: JobChanged) -> None:
-        job = await self._conductor.store.get(Job, message.job_id)
+        job = await self._driver.store.get(JobDocument, message.job_id)
         if job is not None:
-            await self._conductor.follow([job])
+            await self._driver.follow([job])
 
     async def _claim(self, message: Claim) -> None:
         """Answer a claim. One that is asked again meanwhile has its answer on the way: a coordinator that is slow
@@ -74,28 +74,26 @@ class Handlers:
             return
         self._answering.add(message.nonce)
         try:
-            await self._conductor.handle(task_runs.claimed(message))
+            await self._driver.handle(task_runs.on_claim(message))
         finally:
             self._answering.discard(message.nonce)
 
     async def _who_is_dead(self, message: WhoIsDead) -> None:
-        nodes = await self._conductor.store.get_many(Node, message.nodes)
+        nodes = await self._driver.store.get_many(NodeDocument, message.nodes)
         dead = [node.id for node in nodes if node.closed]
-        await self._conductor.outbox.send(
-            message.node_id, DeadNodes(asked=message.nodes, nodes=dead)
-        )
+        await self._driver.outbox.send(message.node_id, DeadNodes(asked=message.nodes, nodes=dead))
 
     async def _run_ended(self, message: RunEnded) -> None:
-        await self._conductor.handle(task_runs.run_ended(message))
+        await self._driver.handle(task_runs.on_run_ended(message))
 
     async def _handed_back(self, message: HandedBack) -> None:
-        await self._conductor.handle(task_runs.handed_back(message))
+        await self._driver.handle(task_runs.on_handed_back(message))
 
-    async def _probe(self, message: Probe) -> None:
+    async def _probe(self, message: PulseProbe) -> None:
         self._probes.taken(message)
 
     async def _progressed(self, message: Progressed) -> None:
-        await self._conductor.handle(progress.progressed(message))
+        await self._driver.handle(progress.on_progress(message))
 
     async def _beat(self, message: Beat) -> None:
-        await self._conductor.handle(beats.beaten(message))
+        await self._driver.handle(beats.on_beat(message))

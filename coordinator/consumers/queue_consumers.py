@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.consumers.log_parts import LogIntake
-from coordinator.consumers.message_handlers import READ_BY, Handlers
-from coordinator.due.pulse_probes import Probes
-from coordinator.effects import Conductor
-from shared.broker.port import Broker, Delivery, Handler, Subscription
+from coordinator.consumers.log_parts import LogPartWriter
+from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.effects import FlowDriver
+from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
 from shared.errors import HaulierError, StoreUnavailable, Unreadable
 from shared.ids import derived_id
 from shared.model import queues
@@ -20,16 +20,16 @@ from shared.model.messages import LogWritten, MessageCodec
 
 log = structlog.get_logger(__name__)
 
-DEADLINE = 10.0
+HANDLER_DEADLINE = 10.0
 """Seconds that a handler may take (engine spec, Queues)."""
 
-TRIES = 3
+HANDLER_TRIES = 3
 """How often a message that its handler fails on is tried before it is buried."""
 
 STORE_CHECK = 1.0
 """Seconds between looks at a store that is away."""
 
-PREFETCH: Mapping[str, int] = {
+_PREFETCH: Mapping[str, int] = {
     queues.JOBS_QUEUE: 50,
     queues.CLAIMS_QUEUE: 100,
     queues.COMPLETED_QUEUE: 100,
@@ -42,24 +42,24 @@ PREFETCH: Mapping[str, int] = {
 holds one beat and not every node's."""
 
 
-class Intake:
+class QueueConsumers:
     """Hears the coordinators' queues. While the store is away, or after a handler that missed its deadline, it hears
     nothing, so that others get its messages."""
 
     def __init__(
         self,
-        conductor: Conductor,
+        driver: FlowDriver,
         broker: Broker,
         codec: MessageCodec,
-        probes: Probes,
-        prefetch: Mapping[str, int] = PREFETCH,
+        probes: PulseProbes,
+        prefetch: Mapping[str, int] = _PREFETCH,
     ) -> None:
-        self._conductor = conductor
+        self._driver = driver
         self._broker = broker
         self._codec = codec
-        self._handlers = Handlers(conductor, probes)
-        self._logs = LogIntake(conductor)
-        self._prefetch = {**PREFETCH, **prefetch, queues.HEARTBEAT_QUEUE: 1}
+        self._handlers = MessageHandlers(driver, probes)
+        self._logs = LogPartWriter(driver)
+        self._prefetch = {**_PREFETCH, **prefetch, queues.HEARTBEAT_QUEUE: 1}
         self._subscriptions: list[Subscription] = []
         self._failures: Counter[str] = Counter()
         self._in_trouble = asyncio.Event()
@@ -116,7 +116,7 @@ class Intake:
     async def _until_store_answers(self) -> None:
         while True:
             try:
-                await self._conductor.store.ping()
+                await self._driver.store.ping()
             except StoreUnavailable:
                 await asyncio.sleep(STORE_CHECK)
             else:
@@ -124,7 +124,7 @@ class Intake:
 
     # --- one delivery ---------------------------------------------------------------------------------------------
 
-    def _settler(self, queue: str) -> Handler:
+    def _settler(self, queue: str) -> DeliveryHandler:
         async def settle(delivery: Delivery) -> None:
             await self._settle(queue, delivery)
 
@@ -132,7 +132,7 @@ class Intake:
 
     async def _settle(self, queue: str, delivery: Delivery) -> None:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(HANDLER_DEADLINE):
                 await self._handle(queue, delivery.body)
         except Unreadable as error:
             log.warning("a message was buried", queue=queue, reason=str(error))
@@ -162,7 +162,7 @@ class Intake:
         log.error(
             "a message could not be handled", queue=queue, exc_info=error, tries=self._failures[key]
         )
-        if self._failures[key] < TRIES:
+        if self._failures[key] < HANDLER_TRIES:
             await asyncio.sleep(0.2)
             await delivery.requeue()
             return

@@ -7,31 +7,31 @@ import socket
 import psutil
 
 from coordinator.due.ticking import Ticker
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import beats
 from shared.model.documents import Micros
 from shared.model.messages import Beat
 
 
-class Beating:
+class CoordinatorBeats:
     """Writes this coordinator's node into the store, every beat."""
 
     def __init__(
         self,
-        conductor: Conductor,
+        driver: FlowDriver,
         node_id: str,
         name: str,
         version: str,
         port: int | None,
         interval: float,
     ) -> None:
-        self._conductor = conductor
+        self._driver = driver
         self._node_id = node_id
         self._name = name
         self._version = version
         self.port = port
         self._number = 0
-        self._started_at: Micros = conductor.store.now()
+        self._started_at: Micros = driver.store.now()
         self._ticker = Ticker("beats", interval, self.beat)
 
     def start(self) -> None:
@@ -57,4 +57,4 @@ class Beating:
             cpu_percent=psutil.cpu_percent(),
             port=self.port,
         )
-        await self._conductor.handle(beats.beaten(beat))
+        await self._driver.handle(beats.on_beat(beat))

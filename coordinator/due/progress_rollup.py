@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from coordinator.due.ticking import Ticker
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import progress
 
-EVERY = 0.7
+_EVERY = 0.7
 """Seconds between looks: what is above a task follows within 2 s of the task's own word."""
 
 ROUNDS = 40
 """Levels that a move goes up in one look: sixteen composites, each perhaps a job of its own."""
 
 
-class Growth:
+class ProgressRollup:
     """Brings the progress of what stands above moved tasks up to date. A crash loses a look; the next move makes
     another."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._ticker = Ticker("growth", EVERY, self._look)
+    def __init__(self, driver: FlowDriver) -> None:
+        self._driver = driver
+        self._ticker = Ticker("growth", _EVERY, self._look)
 
     def start(self) -> None:
         """Begin to look."""
@@ -31,8 +31,8 @@ class Growth:
 
     async def _look(self) -> None:
         for _ in range(ROUNDS):
-            moved = self._conductor.take_moved()
+            moved = self._driver.take_moved()
             if not moved:
                 return
             for task_id in moved:
-                await self._conductor.handle(progress.grown(task_id))
+                await self._driver.handle(progress.grown(task_id))

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 
 from coordinator.due.ticking import Ticker
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import pulse
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Micros
-from shared.model.messages import MessageCodec, Probe
+from shared.model.messages import MessageCodec, PulseProbe
 
 INTERVAL = 3.0
 """Seconds between probes of a queue."""
 
 
-class Probes:
+class PulseProbes:
     """Sends probes, one outstanding a queue, and handles those that come in, whoever sent them."""
 
-    def __init__(
-        self, conductor: Conductor, broker: Broker, codec: MessageCodec, name: str
-    ) -> None:
-        self._conductor = conductor
+    def __init__(self, driver: FlowDriver, broker: Broker, codec: MessageCodec, name: str) -> None:
+        self._driver = driver
         self._broker = broker
         self._codec = codec
         self._name = name
@@ -45,29 +43,29 @@ class Probes:
         await asyncio.gather(*(self._probe(queue) for queue in pulse.PROBED))
 
     async def _probe(self, queue: str) -> None:
-        at = self._conductor.store.now()
+        at = self._driver.store.now()
         before = self._outstanding.get(queue)
         if before is not None and at - before < 2 * pulse.STALE:
             return
         self._outstanding[queue] = at
-        body = self._codec.encode(Probe(queue=queue, sent_at=at, sender=self._name))
+        body = self._codec.encode(PulseProbe(queue=queue, sent_at=at, sender=self._name))
         try:
             await self._broker.publish(queue, body)
         except BrokerUnavailable:
             self._outstanding.pop(queue, None)
 
-    def taken(self, probe: Probe) -> None:
+    def taken(self, probe: PulseProbe) -> None:
         """A probe was taken: move its queue's stamp on, a handler's deadline later."""
         ours = self._outstanding.get(probe.queue)
         if ours is not None and ours <= probe.sent_at:
             # A queue gives first what was put in first: whoever had ours, it was taken before this one.
             del self._outstanding[probe.queue]
-        task = asyncio.create_task(self._move(probe, self._conductor.store.now()), name="probe")
+        task = asyncio.create_task(self._move(probe, self._driver.store.now()), name="probe")
         self._moving.add(task)
         task.add_done_callback(self._moving.discard)
 
-    async def _move(self, probe: Probe, taken_at: Micros) -> None:
-        await asyncio.sleep(self._conductor.bounds.handler_deadline / 1_000_000)
-        self._conductor.soon(
-            self._conductor.carry_out(pulse.probe_taken(probe.queue, probe.sent_at, taken_at))
+    async def _move(self, probe: PulseProbe, taken_at: Micros) -> None:
+        await asyncio.sleep(self._driver.bounds.handler_deadline / 1_000_000)
+        self._driver.soon(
+            self._driver.carry_out(pulse.probe_taken(probe.queue, probe.sent_at, taken_at))
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Store
-from shared.model.documents import SECOND, Delivery, Job, Node
+from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, JobDocument, NodeDocument
 
-EVERY = 1.0
+_EVERY = 1.0
 """Seconds between looks."""
 
 LIMIT = 100
@@ -15,7 +15,7 @@ NODES: float = 30 * 24 * 3600
 """Seconds that a node that is gone is remembered, so that what it left on a host can still be told to be dead's."""
 
 
-class Retention:
+class RetentionTimer:
     """Deletes what is due. Deleting twice deletes once, so coordinators need not agree who does it."""
 
     def __init__(self, store: Store, jobs: float, logs: float) -> None:
@@ -23,7 +23,7 @@ class Retention:
         self._jobs = jobs
         self._logs = logs
         self._turn = 0
-        self._ticker = Ticker("retention", EVERY, self._look)
+        self._ticker = Ticker("retention", _EVERY, self._look)
 
     def start(self) -> None:
         """Begin to look."""
@@ -42,14 +42,14 @@ class Retention:
 
     async def _delete_old(self, now: int) -> None:
         if self._jobs:
-            await self._delete_jobs({"ended_at": Below(now - int(self._jobs * SECOND))})
+            await self._delete_jobs({"ended_at": Below(now - int(self._jobs * MICROS_PER_SECOND))})
         if self._logs:
-            await self._store.purge_logs(now - int(self._logs * SECOND), LOG_LIMIT)
-        past = now - int(NODES * SECOND)
-        await self._store.delete(Node, {"closed": True, "last_heartbeat_at": Below(past)})
-        await self._store.delete(Delivery, {"state": "DELIVERED", "due_at": Below(past)})
+            await self._store.purge_logs(now - int(self._logs * MICROS_PER_SECOND), LOG_LIMIT)
+        past = now - int(NODES * MICROS_PER_SECOND)
+        await self._store.delete(NodeDocument, {"closed": True, "last_heartbeat_at": Below(past)})
+        await self._store.delete(DeliveryDocument, {"state": "DELIVERED", "due_at": Below(past)})
 
     async def _delete_jobs(self, where: dict[str, object]) -> None:
-        for job in await self._store.find(Job, where, limit=LIMIT):
+        for job in await self._store.find(JobDocument, where, limit=LIMIT):
             if job.ended_at is not None and not job.then:
                 await self._store.delete_job(job)

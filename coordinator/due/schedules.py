@@ -5,28 +5,28 @@ from __future__ import annotations
 import structlog
 
 from coordinator.due.ticking import Ticker
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import job_lifecycle, schedule_firings
 from coordinator.store.port import Below, Change
 from shared.errors import StoreUnavailable
-from shared.model.documents import Micros, Schedule
+from shared.model.documents import Micros, ScheduleDocument
 
 log = structlog.get_logger(__name__)
 
-EVERY = 0.5
+_EVERY = 0.5
 """Seconds between looks."""
 
-LIMIT = 100
+_LIMIT = 100
 
 
-class Schedules:
+class ScheduleTimer:
     """Makes the jobs of schedules that are due. The job is stored first, under an id that follows from the firing;
     then the schedule moves on: whatever dies between, the firing makes one job."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._store = conductor.store
-        self._ticker = Ticker("schedules", EVERY, self.fire_due)
+    def __init__(self, driver: FlowDriver) -> None:
+        self._driver = driver
+        self._store = driver.store
+        self._ticker = Ticker("schedules", _EVERY, self.fire_due)
 
     def start(self) -> None:
         """Begin to look."""
@@ -40,7 +40,7 @@ class Schedules:
         """Make the jobs that are due by now, and move their schedules on."""
         now = self._store.now()
         where = {"state": "ACTIVE", "next_at": Below(now + 1)}
-        for schedule in await self._store.find(Schedule, where, ("next_at",), limit=LIMIT):
+        for schedule in await self._store.find(ScheduleDocument, where, ("next_at",), limit=_LIMIT):
             try:
                 await self._fire(schedule, now)
             except StoreUnavailable:
@@ -48,7 +48,7 @@ class Schedules:
             except Exception as error:
                 log.warning("a schedule can't fire", schedule=schedule.id, reason=str(error))
 
-    async def _fire(self, schedule: Schedule, now: Micros) -> None:
+    async def _fire(self, schedule: ScheduleDocument, now: Micros) -> None:
         due = schedule.next_at
         assert due is not None
         at: Micros | None = due
@@ -59,11 +59,11 @@ class Schedules:
         if at is not None:
             job = job_lifecycle.submitted(schedule_firings.fired_job(schedule, at, now))
             if await self._store.insert(job):
-                await self._conductor.tell(job)
-                self._conductor.follow_soon([job])
+                await self._driver.tell(job)
+                self._driver.follow_soon([job])
         await self._store.change(
             Change(
-                kind=Schedule,
+                kind=ScheduleDocument,
                 id=schedule.id,
                 where={"state": "ACTIVE", "next_at": schedule.next_at},
                 set={

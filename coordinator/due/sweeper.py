@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from coordinator.due.ticking import Ticker
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import pulse, repairs
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
-from shared.model.documents import Document, Job, Task
+from shared.model.documents import Document, JobDocument, TaskDocument
 
 log = structlog.get_logger(__name__)
 
-LIMIT = 500
+_LIMIT = 500
 OVERDUE = 5_000_000
 """Microseconds after which an intent counts as forgotten."""
 
@@ -30,8 +30,8 @@ DUE_EVERY = 0.25
 class Sweeper:
     """Sweeps every few seconds, and releases what waits for a time of its own."""
 
-    def __init__(self, conductor: Conductor, broker: Broker, interval: float) -> None:
-        self._conductor = conductor
+    def __init__(self, driver: FlowDriver, broker: Broker, interval: float) -> None:
+        self._driver = driver
         self._broker = broker
         self._quiet: Counter[str] = Counter()
         self._rounds = repairs.Rounds()
@@ -49,7 +49,7 @@ class Sweeper:
         await self._due.close()
 
     async def _release(self) -> None:
-        await self._conductor.handle(repairs.release_delayed())
+        await self._driver.handle(repairs.release_delayed())
 
     async def sweep(self) -> None:
         """Go round once. What one look fails at does not keep the others from theirs."""
@@ -73,24 +73,24 @@ class Sweeper:
                 log.exception("a look of the sweeper failed", look=look.__name__)
 
     async def _overdue(self) -> None:
-        before = self._conductor.store.now() - OVERDUE
-        for kind in (Job, Task):
-            overdue: list[Document] = list(await self._conductor.store.overdue(kind, before, LIMIT))
+        before = self._driver.store.now() - OVERDUE
+        for kind in (JobDocument, TaskDocument):
+            overdue: list[Document] = list(await self._driver.store.overdue(kind, before, _LIMIT))
             for document in overdue:
-                self._conductor.counts["swept_overdue"] += 1
+                self._driver.counts["swept_overdue"] += 1
                 await self._follow(document)
 
     async def _follow(self, document: Document) -> None:
         """Follow what is overdue in a document. A fault of its own keeps no other from its turn."""
         try:
-            await self._conductor.follow([document])
+            await self._driver.follow([document])
         except StoreUnavailable:
             raise
         except Exception:
             log.exception("an intent could not be followed", document=document.id)
 
     async def _unconfirmed(self) -> None:
-        await self._conductor.handle(repairs.unconfirmed())
+        await self._driver.handle(repairs.unconfirmed())
 
     async def _unheard(self) -> None:
         try:
@@ -99,15 +99,15 @@ class Sweeper:
         except BrokerUnavailable:
             self._quiet.clear()
             return
-        grants = await self._conductor.carry_out(repairs.latest_grants())
+        grants = await self._driver.carry_out(repairs.latest_grants())
         quiet = [queue for queue, sweeps in self._quiet.items() if sweeps >= QUIET_SWEEPS]
-        await self._conductor.handle(repairs.unheard(quiet, grants))
+        await self._driver.handle(repairs.unheard(quiet, grants))
 
     async def _leases(self) -> None:
-        await self._conductor.handle(pulse.expire_leases())
-        await self._conductor.handle(pulse.runs_of_closed_epochs())
+        await self._driver.handle(pulse.expire_leases())
+        await self._driver.handle(pulse.runs_of_closed_epochs())
 
     async def _structure(self) -> None:
-        await self._conductor.handle(repairs.open_under_ended())
-        await self._conductor.handle(repairs.composites_with_nothing_open(self._rounds))
-        await self._conductor.handle(repairs.free_slots(self._rounds))
+        await self._driver.handle(repairs.open_under_ended())
+        await self._driver.handle(repairs.composites_with_nothing_open(self._rounds))
+        await self._driver.handle(repairs.free_slots(self._rounds))

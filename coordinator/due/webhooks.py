@@ -18,17 +18,17 @@ import structlog
 from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Change, Store
 from shared.errors import HaulierError
-from shared.model.documents import SECOND, Delivery, Micros
+from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
 
 log = structlog.get_logger(__name__)
 
-EVERY = 0.25
+_EVERY = 0.25
 """Seconds between looks at what is due."""
 
 PAUSE = 0.05
 """Seconds between looks while more is due than may be under way."""
 
-LIMIT = 100
+DELIVERIES_AT_ONCE = 100
 """Deliveries under way at a time."""
 
 LIMIT_OF_ONE = 20
@@ -37,7 +37,7 @@ LIMIT_OF_ONE = 20
 LOOKED_AT = 300
 """Due deliveries that are looked at, the longest due first, to find some whose host is free."""
 
-FIRST_DELAY = 5.0
+_FIRST_DELAY = 5.0
 """Seconds before the second try; each further one waits three times as long."""
 
 GROWTH = 3.0
@@ -50,7 +50,7 @@ class _UnderWay(NamedTuple):
     task: asyncio.Task[None]
 
 
-class Webhooks:
+class WebhookSender:
     """Delivers what is due. A delivery is claimed by moving its due time on, so that no two coordinators try it at
     once, and one that dies on the way has it tried again."""
 
@@ -60,7 +60,7 @@ class Webhooks:
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[str, _UnderWay] = {}
-        self._ticker = Ticker("webhooks", EVERY, self._deliver_due)
+        self._ticker = Ticker("webhooks", _EVERY, self._deliver_due)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -80,7 +80,7 @@ class Webhooks:
     async def _deliver_due(self) -> None:
         while await self._begin_due():
             tasks = [under_way.task for under_way in self._under_way.values()]
-            done, _ = await asyncio.wait(tasks, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=_EVERY, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 return
             await asyncio.sleep(PAUSE)
@@ -90,7 +90,11 @@ class Webhooks:
         where = {"state": "PENDING", "due_at": Below(self._store.now() + 1)}
         more = False
         due = await self._store.find(
-            Delivery, where, ("due_at",), limit=LOOKED_AT, without=("body", "headers", "secret")
+            DeliveryDocument,
+            where,
+            ("due_at",),
+            limit=LOOKED_AT,
+            without=("body", "headers", "secret"),
         )
         for delivery in due:
             host = _host(delivery.url)
@@ -105,11 +109,11 @@ class Webhooks:
         return more and bool(self._under_way)
 
     def _has_room(self, host: str) -> bool:
-        if len(self._under_way) >= LIMIT:
+        if len(self._under_way) >= DELIVERIES_AT_ONCE:
             return False
         return sum(each.host == host for each in self._under_way.values()) < LIMIT_OF_ONE
 
-    async def _claim_and_try(self, delivery: Delivery) -> None:
+    async def _claim_and_try(self, delivery: DeliveryDocument) -> None:
         try:
             await self._claim_try_settle(delivery, self._store.now())
         except HaulierError as error:
@@ -119,10 +123,10 @@ class Webhooks:
         finally:
             del self._under_way[delivery.id]
 
-    async def _claim_try_settle(self, delivery: Delivery, now: Micros) -> None:
+    async def _claim_try_settle(self, delivery: DeliveryDocument, now: Micros) -> None:
         claimed = await self._store.change(
             Change(
-                kind=Delivery,
+                kind=DeliveryDocument,
                 id=delivery.id,
                 where={
                     "state": "PENDING",
@@ -132,7 +136,7 @@ class Webhooks:
                 set={
                     "attempts": delivery.attempts + 1,
                     "due_at": now
-                    + int((self._timeout + self._delay(delivery.attempts + 1)) * SECOND),
+                    + int((self._timeout + self._delay(delivery.attempts + 1)) * MICROS_PER_SECOND),
                 },
             )
         )
@@ -140,13 +144,13 @@ class Webhooks:
             await self._settle(claimed, *await self._try(claimed))
 
     def _delay(self, attempts: int) -> float:
-        return FIRST_DELAY * GROWTH ** max(0, attempts - 1) * random.uniform(0.9, 1.1)
+        return _FIRST_DELAY * GROWTH ** max(0, attempts - 1) * random.uniform(0.9, 1.1)
 
-    async def _try(self, delivery: Delivery) -> tuple[bool, str | None]:
+    async def _try(self, delivery: DeliveryDocument) -> tuple[bool, str | None]:
         """Return whether it is over, and the error, if there was one."""
         assert self._session is not None
         body = delivery.body.encode()
-        timestamp = str(self._store.now() // SECOND)
+        timestamp = str(self._store.now() // MICROS_PER_SECOND)
         headers = {
             "Content-Type": "application/json; charset=UTF-8",
             **delivery.headers,
@@ -163,7 +167,7 @@ class Webhooks:
             return True, None
         return status < 500 and status not in AGAIN, f"the receiver answered {status}"
 
-    async def _settle(self, delivery: Delivery, over: bool, error: str | None) -> None:
+    async def _settle(self, delivery: DeliveryDocument, over: bool, error: str | None) -> None:
         fields: dict[str, object] = {"error": error}
         if error is None:
             fields["state"] = "DELIVERED"
@@ -176,9 +180,13 @@ class Webhooks:
                 reason=error,
             )
         else:
-            fields["due_at"] = self._store.now() + int(self._delay(delivery.attempts) * SECOND)
+            fields["due_at"] = self._store.now() + int(
+                self._delay(delivery.attempts) * MICROS_PER_SECOND
+            )
         where = {"state": "PENDING", "attempts": delivery.attempts}
-        await self._store.change(Change(kind=Delivery, id=delivery.id, where=where, set=fields))
+        await self._store.change(
+            Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
+        )
 
 
 def _host(url: str) -> str:

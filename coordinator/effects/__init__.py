@@ -1,5 +1,5 @@
 """Carries decisions out: drives the engine's flows against the real store and broker."""
 
-from coordinator.effects.flow_driver import Conductor
+from coordinator.effects.flow_driver import FlowDriver
 
-__all__ = ["Conductor"]
+__all__ = ["FlowDriver"]

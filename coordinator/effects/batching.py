@@ -8,25 +8,25 @@ from typing import Generic, TypeVar
 
 import structlog
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
 
-class Batcher(Generic[T]):
+class Batcher(Generic[_T]):
     """Hands items to `flush` in batches: after `delay` seconds, or when `size` of them wait.
 
     Batches are handed on one after another. `flush` must not raise: what it can't do it drops or keeps itself.
     """
 
     def __init__(
-        self, flush: Callable[[list[T]], Awaitable[None]], *, delay: float, size: int, name: str
+        self, flush: Callable[[list[_T]], Awaitable[None]], *, delay: float, size: int, name: str
     ) -> None:
         self._flush = flush
         self._delay = delay
         self._size = size
         self._name = name
-        self._items: list[T] = []
+        self._items: list[_T] = []
         self._some = asyncio.Event()
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -36,7 +36,7 @@ class Batcher(Generic[T]):
         """Begin to hand on."""
         self._task = asyncio.create_task(self._work(), name=self._name)
 
-    def add(self, item: T) -> None:
+    def add(self, item: _T) -> None:
         """Add an item to the next batch."""
         self._items.append(item)
         self._some.set()
@@ -72,7 +72,7 @@ class Batcher(Generic[T]):
         except TimeoutError:
             return
 
-    async def _hand_on(self, batch: list[T]) -> None:
+    async def _hand_on(self, batch: list[_T]) -> None:
         try:
             await self._flush(batch)
         except Exception:

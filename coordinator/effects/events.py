@@ -9,14 +9,14 @@ import structlog
 
 from shared.broker.port import Broker, Delivery, Subscription
 from shared.errors import HaulierError
-from shared.model.documents import SECOND, Document, Job, Micros, Task
+from shared.model.documents import MICROS_PER_SECOND, Document, JobDocument, Micros, TaskDocument
 from shared.model.messages import Listening, StateChanged, decode, encode
-from shared.model.views import job_summary, plain, task_summary
+from shared.model.views import as_plain, job_summary, task_summary
 from shared.model.views.redacting import redactor_of_job
 
 log = structlog.get_logger(__name__)
 
-LISTENING_FOR: Micros = 30 * SECOND
+LISTENING_FOR: Micros = 30 * MICROS_PER_SECOND
 """For how long one announcement of a listener holds."""
 
 ANNOUNCE_EVERY = 10.0
@@ -61,7 +61,7 @@ class Events:
         """Whether anybody listens now."""
         return bool(self._readers) or self._until > self._now()
 
-    def tell(self, document: Document, job: Job | None) -> None:
+    def tell(self, document: Document, job: JobDocument | None) -> None:
         """Tell that the state of a job or task is what `document` says."""
         event = state_changed(document, job, self._now(), self._redaction_keys)
         if event is None:
@@ -108,19 +108,19 @@ class Events:
 
 
 def state_changed(
-    document: Document, job: Job | None, at: Micros, redaction_keys: Sequence[str]
+    document: Document, job: JobDocument | None, at: Micros, redaction_keys: Sequence[str]
 ) -> StateChanged | None:
     """Return the event of a job's or task's change, redacted; None where its job is not at hand."""
-    if isinstance(document, Job):
+    if isinstance(document, JobDocument):
         summary = job_summary(document, redactor_of_job(document, redaction_keys))
         return StateChanged(
             type="job.StateChange",
             job_id=document.id,
             state=document.state,
             at=at,
-            summary=plain(summary),
+            summary=as_plain(summary),
         )
-    if not isinstance(document, Task) or job is None:
+    if not isinstance(document, TaskDocument) or job is None:
         return None
     return StateChanged(
         type="task.StateChange",
@@ -128,5 +128,5 @@ def state_changed(
         task_id=document.id,
         state=document.state,
         at=at,
-        summary=plain(task_summary(document, redactor_of_job(job, redaction_keys))),
+        summary=as_plain(task_summary(document, redactor_of_job(job, redaction_keys))),
     )

@@ -1,4 +1,4 @@
-"""The conductor: takes each step of a flow, and answers it with what came of it."""
+"""The flow driver: takes each step of a flow, and answers it with what came of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
 from shared.errors import HaulierError
-from shared.model.documents import Document, Job, LogPart, Node, Task
+from shared.model.documents import (
+    Document,
+    JobDocument,
+    LogPartDocument,
+    NodeDocument,
+    TaskDocument,
+)
 from shared.model.messages import MessageCodec
 from shared.model.queries import Below
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 REMEMBERED_JOBS = 2_000
 REMEMBERED_NODES = 10_000
@@ -35,15 +41,15 @@ _MOVES = frozenset({"open", "progress", "position"})
 """Fields of a child or sub-job whose change may move the progress of what is above it."""
 
 
-class Conductor:
+class FlowDriver:
     """Drives flows. One for each coordinator; all its methods belong to one event loop."""
 
     def __init__(self, store: Store, broker: Broker, bounds: Bounds, codec: MessageCodec) -> None:
         self.store = store
         self.bounds = bounds
         self.counts: Counter[str] = Counter()
-        self._jobs: Recent[Job] = Recent(REMEMBERED_JOBS)
-        self._leases: Recent[Node] = Recent(REMEMBERED_NODES)
+        self._jobs: Recent[JobDocument] = Recent(REMEMBERED_JOBS)
+        self._leases: Recent[NodeDocument] = Recent(REMEMBERED_NODES)
         self._begun: Recent[bool] = Recent(REMEMBERED_JOBS)
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
@@ -86,7 +92,7 @@ class Conductor:
 
     # --- flows ----------------------------------------------------------------------------------------------------
 
-    async def carry_out(self, steps: Flow[T]) -> T:
+    async def carry_out(self, steps: Flow[_T]) -> _T:
         """Take a flow from its beginning to its end, and return what it gives.
 
         Raises what a step raises (`StoreUnavailable`); what was written before holds what is left to do."""
@@ -96,7 +102,7 @@ class Conductor:
                 effect = steps.send(answer)
                 answer = await self._steps[type(effect)](effect)
         except StopIteration as end:
-            value: T = end.value
+            value: _T = end.value
             return value
         finally:
             steps.close()
@@ -147,15 +153,15 @@ class Conductor:
 
     async def _get(self, effect: flow.Get[Document]) -> Document | None:
         document = await self.store.get(effect.kind, effect.id)
-        if isinstance(document, Job):
+        if isinstance(document, JobDocument):
             self._jobs.keep(document.id, document)
         return document
 
-    async def job(self, job_id: str) -> Job | None:
+    async def job(self, job_id: str) -> JobDocument | None:
         """Return a job's fixed part, perhaps from the cache."""
-        return self._jobs.get(job_id) or await self._get(flow.Get(Job, job_id))  # type: ignore[return-value]  # a Job, by its kind
+        return self._jobs.get(job_id) or await self._get(flow.Get(JobDocument, job_id))  # type: ignore[return-value]  # a Job, by its kind
 
-    async def _recall(self, effect: flow.Recall) -> Job | None:
+    async def _recall(self, effect: flow.Recall) -> JobDocument | None:
         return await self.job(effect.id)
 
     async def _find(self, effect: flow.Find[Document]) -> list[Document]:
@@ -172,7 +178,7 @@ class Conductor:
     async def _now(self, _: flow.Now) -> int:
         return self.store.now()
 
-    async def _lease(self, effect: flow.Lease) -> Node | None:
+    async def _lease(self, effect: flow.Lease) -> NodeDocument | None:
         node = self._leases.get(effect.node_id)
         if (
             node is not None
@@ -180,7 +186,7 @@ class Conductor:
             and node.lease_until >= self.store.now() + task_runs.LEASE_LEFT
         ):
             return node
-        node = await self.store.get(Node, effect.node_id)
+        node = await self.store.get(NodeDocument, effect.node_id)
         if node is not None:
             self._leases.keep(node.id, node)
         return node
@@ -212,11 +218,11 @@ class Conductor:
         image = await self.store.change(self.outbox.marks.with_mark(effect))
         if image is None:
             return None
-        if isinstance(image, Task):
+        if isinstance(image, TaskDocument):
             self.outbox.marks.granted(image)
-        elif isinstance(image, Job):
+        elif isinstance(image, JobDocument):
             self._jobs.keep(image.id, image)
-        elif isinstance(image, Node):
+        elif isinstance(image, NodeDocument):
             self._leases.keep(image.id, image)
         self._mark_moved(image, effect)
         if "state" in effect.set:
@@ -224,7 +230,7 @@ class Conductor:
         return image
 
     def _mark_moved(self, image: Document, effect: Change[Document]) -> None:
-        above = image.parent_id if isinstance(image, Job | Task) else None
+        above = image.parent_id if isinstance(image, JobDocument | TaskDocument) else None
         if above and not _MOVES.isdisjoint(effect.set):
             self._moved.add(above)
 
@@ -242,11 +248,13 @@ class Conductor:
         self.outbox.write_later(effect.change)
 
     async def _append_log(self, effect: flow.AppendLog) -> None:
-        parts: Sequence[LogPart] = effect.parts
+        parts: Sequence[LogPartDocument] = effect.parts
         await self.store.append_log(parts)
 
     async def _drop_logs(self, effect: flow.DropLogs) -> None:
-        await self.store.delete(LogPart, {"task_id": effect.task_id, "run": Below(effect.run)})
+        await self.store.delete(
+            LogPartDocument, {"task_id": effect.task_id, "run": Below(effect.run)}
+        )
 
     async def _started(self, effect: flow.Started) -> None:
         """A job's first task was granted: once for each job and coordinator, see to it that the job is RUNNING.
@@ -272,7 +280,7 @@ class Conductor:
         """Tell of the state of a job or task that was written, where somebody listens."""
         if not self.events.wanted:
             return
-        job = await self.job(document.job_id) if isinstance(document, Task) else None
+        job = await self.job(document.job_id) if isinstance(document, TaskDocument) else None
         self.events.tell(document, job)
 
     async def _noted(self, effect: flow.Noted) -> None:

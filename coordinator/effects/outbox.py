@@ -15,12 +15,12 @@ from coordinator.effects.events import Events
 from coordinator.effects.recent import Recent
 from coordinator.engine import states
 from coordinator.engine.evaluation import log_secrets
-from coordinator.engine.new_documents import ENDED, intent
+from coordinator.engine.new_documents import ENDED_INTENT, intent
 from coordinator.engine.task_ends import task_hooks
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
-from shared.model.documents import Document, Job, Micros, Task
+from shared.model.documents import Document, JobDocument, Micros, TaskDocument
 from shared.model.messages import EndStored, Message, MessageCodec, TaskMessage
 from shared.model.queries import D
 from shared.model.queues import DEFAULT_QUEUE, node_queue
@@ -37,7 +37,7 @@ SENT_WITHIN = 4.0
 """Seconds that the broker has to take a message: a handler that sends two must end within its own 10 s, for else the
 coordinator takes a broker that is away for trouble of its own and gives back all that it holds."""
 
-BATCH = 500
+_BATCH = 500
 
 
 class Outbox:
@@ -49,7 +49,7 @@ class Outbox:
         store: Store,
         broker: Broker,
         codec: MessageCodec,
-        jobs: Recent[Job],
+        jobs: Recent[JobDocument],
         events: Events,
     ) -> None:
         self._store = store
@@ -58,10 +58,10 @@ class Outbox:
         self._jobs = jobs
         self._events = events
         self._later: Batcher[Change[Any]] = Batcher(
-            self._write, delay=MARK_DELAY, size=BATCH, name="later-writes"
+            self._write, delay=MARK_DELAY, size=_BATCH, name="later-writes"
         )
         self._stored: Batcher[tuple[str, str]] = Batcher(
-            self._tell_stored, delay=ANSWER_DELAY, size=BATCH, name="ends-stored"
+            self._tell_stored, delay=ANSWER_DELAY, size=_BATCH, name="ends-stored"
         )
         self.marks = Marks()
         self.on_hooked: Callable[[list[Document]], None] = lambda _: None
@@ -95,12 +95,12 @@ class Outbox:
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
-    async def publish_tasks(self, tasks: Sequence[Task]) -> None:
+    async def publish_tasks(self, tasks: Sequence[TaskDocument]) -> None:
         """Send tasks to their queues, with confirms, and mark those SCHEDULED that the broker has."""
         await asyncio.gather(*(self._publish_task(task) for task in tasks))
 
-    async def _publish_task(self, task: Task) -> None:
-        job = self._jobs.get(task.job_id) or await self._store.get(Job, task.job_id)
+    async def _publish_task(self, task: TaskDocument) -> None:
+        job = self._jobs.get(task.job_id) or await self._store.get(JobDocument, task.job_id)
         if job is None or task.evaluated is None:
             return
         self._jobs.keep(job.id, job)
@@ -114,7 +114,7 @@ class Outbox:
             self.marks.end(mark)
             raise
 
-    async def _sent(self, job: Job, task: Task) -> bool:
+    async def _sent(self, job: JobDocument, task: TaskDocument) -> bool:
         """Send a task; return whether the broker has it."""
         body = self._codec.encode(task_message(job, task))
         queue = task.queue or DEFAULT_QUEUE
@@ -128,13 +128,13 @@ class Outbox:
             return False
         return True
 
-    async def _fail(self, task: Task, error: str) -> None:
+    async def _fail(self, task: TaskDocument, error: str) -> None:
         """Fail a task whose queue can't be used, whoever tries."""
         image = await self._store.change(unpublishable(task, error, self._store.now()))
         if image is not None:
             self.on_hooked([image])
 
-    async def _mark_scheduled(self, job: Job, mark: Change[Task]) -> None:
+    async def _mark_scheduled(self, job: JobDocument, mark: Change[TaskDocument]) -> None:
         hooks = task_hooks(job, states.SCHEDULED, mark.set["scheduled_at"])
         if not (hooks or self._events.wanted):
             self._later.add(mark)
@@ -186,18 +186,18 @@ class Outbox:
             raise BrokerUnavailable(f"the broker took nothing for {SENT_WITHIN:g} s") from None
 
 
-def unpublishable(task: Task, error: str, at: Micros) -> Change[Task]:
+def unpublishable(task: TaskDocument, error: str, at: Micros) -> Change[TaskDocument]:
     """Return the change that fails a task which cannot be published."""
     return Change(
-        kind=Task,
+        kind=TaskDocument,
         id=task.id,
         where={"state": states.PENDING, "run": task.run},
         set=states.task_end(states.FAILED, at, error=error),
-        add_then=(intent(ENDED, at),),
+        add_then=(intent(ENDED_INTENT, at),),
     )
 
 
-def task_message(job: Job, task: Task) -> TaskMessage:
+def task_message(job: JobDocument, task: TaskDocument) -> TaskMessage:
     """Return the message that says to run `task`: always the same one, from what is stored."""
     assert task.evaluated is not None
     return TaskMessage(
@@ -216,13 +216,13 @@ class Marks:
     one write less, or two, for each task that a free slot takes at once."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, Change[Task]] = {}
+        self._marks: dict[str, Change[TaskDocument]] = {}
 
-    def begin(self, task: Task, at: Micros) -> Change[Task]:
+    def begin(self, task: TaskDocument, at: Micros) -> Change[TaskDocument]:
         """Return the mark of a task that is about to be published. A claim says that the broker has it, confirmed or
         not."""
         mark = Change(
-            kind=Task,
+            kind=TaskDocument,
             id=task.id,
             where={"state": states.PENDING, "run": task.run},
             set={"state": states.SCHEDULED, "scheduled_at": at, "published_at": at},
@@ -250,7 +250,7 @@ class Marks:
             change, set={"scheduled_at": mark.set["scheduled_at"], **change.set}
         )
 
-    def granted(self, task: Task) -> None:
+    def granted(self, task: TaskDocument) -> None:
         """A task was granted: its mark, if it is on its way, has nothing left to say."""
         mark = self._marks.get(task.id)
         if mark is not None and task.run > mark.where["run"]:

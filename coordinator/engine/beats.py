@@ -23,7 +23,7 @@ from coordinator.engine.flow import (
     now,
     send,
 )
-from shared.model.documents import Document, Micros, Node, Task
+from shared.model.documents import Document, Micros, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
@@ -33,11 +33,11 @@ MISSING_BEATS = 2
 
 WORKER = "worker"
 
-HEAVY = ("definition", "evaluated", "scope", "result")
+_HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields of a task that a comparison need not read."""
 
 
-def beaten(beat: Beat) -> Flow[list[Document]]:
+def on_beat(beat: Beat) -> Flow[list[Document]]:
     """Handle a beat. One that a later beat has overtaken is dropped whole."""
     node = yield from _renewed(beat)
     if node is None or beat.node_kind != WORKER:
@@ -45,29 +45,29 @@ def beaten(beat: Beat) -> Flow[list[Document]]:
     return (yield from reconciled(node, beat))
 
 
-def _renewed(beat: Beat) -> Flow[Node | None]:
+def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
     """Renew the node's lease; a beat after the epoch was closed opens the next."""
     at = yield from now()
     lease_until = at + (yield from bounds()).lease
     fields = _load(beat, at, lease_until)
     image = yield from change(
-        Node, beat.node_id, {"beat": Below(beat.number), "closed": False}, fields
+        NodeDocument, beat.node_id, {"beat": Below(beat.number), "closed": False}, fields
     )
     if image is not None:
         return image
-    node = yield from get(Node, beat.node_id)
+    node = yield from get(NodeDocument, beat.node_id)
     if node is None:
-        fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, Node)
+        fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, NodeDocument)
         return (yield from _told_so(fresh)) if (yield from insert(fresh)) else None
     if node.beat >= beat.number or not node.closed:
         return None
     fields |= {"closed": False, "epoch": node.epoch + 1}
     where = {"beat": Below(beat.number), "closed": True, "epoch": node.epoch}
-    image = yield from change(Node, beat.node_id, where, fields)
+    image = yield from change(NodeDocument, beat.node_id, where, fields)
     return (yield from _told_so(image)) if image is not None else None
 
 
-def _told_so(node: Node) -> Flow[Node]:
+def _told_so(node: NodeDocument) -> Flow[NodeDocument]:
     """Tell a worker whose epoch was opened: now that its node is stored, it may make what outlives it."""
     if node.kind == WORKER:
         yield from send(node.id, NodeStored())
@@ -96,17 +96,19 @@ def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
 
 
 def _camel(fields: dict[str, Any]) -> dict[str, Any]:
-    names = dict(zip(Node.__struct_fields__, Node.__struct_encode_fields__, strict=True))
+    names = dict(
+        zip(NodeDocument.__struct_fields__, NodeDocument.__struct_encode_fields__, strict=True)
+    )
     return {names[field]: value for field, value in fields.items()}
 
 
 # --- reconciliation -----------------------------------------------------------------------------------------------
 
 
-def reconciled(node: Node, beat: Beat) -> Flow[list[Document]]:
+def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
     """Compare what a worker lists with what the store grants it; put right what differs."""
     where = {"node_id": node.id, "state": states.RUNNING}
-    granted = {task.nonce: task for task in (yield from find(Task, where, without=HEAVY))}
+    granted = {task.nonce: task for task in (yield from find(TaskDocument, where, without=_HEAVY))}
     listed = {held.nonce for held in beat.held}
     follow: list[Document] = []
     for nonce, task in granted.items():
@@ -121,27 +123,27 @@ def reconciled(node: Node, beat: Beat) -> Flow[list[Document]]:
     return follow
 
 
-def _missing(task: Task) -> Flow[list[Document]]:
-    whole = yield from get(Task, task.id)
+def _missing(task: TaskDocument) -> Flow[list[Document]]:
+    whole = yield from get(TaskDocument, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
     return (yield from task_runs.back_to_pending(whole, "", costs=True))
 
 
-def _as_granted(node: Node, held: Held, task: Task) -> Flow[None]:
+def _as_granted(node: NodeDocument, held: Held, task: TaskDocument) -> Flow[None]:
     """The store grants what the worker lists: repeat an answer that it missed, ask for an end that went missing, and
     see to it that the job runs, should whoever granted it have died before that."""
     yield Started(task.job_id, task.started_at or 0)
     if task.epoch != node.epoch:
         where = {"nonce": task.nonce, "run": task.run, "state": states.RUNNING}
-        yield from later(Task, task.id, where, {"epoch": node.epoch})
+        yield from later(TaskDocument, task.id, where, {"epoch": node.epoch})
     if held.role == "asked":
         yield from send(node.id, Granted(task_id=task.id, nonce=held.nonce, run=task.run))
     elif held.role == "ended":
         yield from send(node.id, SendEnd(nonces=[held.nonce]))
 
 
-def _not_granted(node: Node, listed: Sequence[Held]) -> Flow[None]:
+def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:
     """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it.
 
     One question tells for most that nothing is to be taken back: a busy worker lists many ends that it was not told
@@ -149,7 +151,7 @@ def _not_granted(node: Node, listed: Sequence[Held]) -> Flow[None]:
     if not listed:
         return
     ids = In(tuple({held.task_id for held in listed}))
-    found = yield from find(Task, {"id": ids}, without=HEAVY)
+    found = yield from find(TaskDocument, {"id": ids}, without=_HEAVY)
     tasks = {task.id: task for task in found}
     for held in listed:
         task = tasks.get(held.task_id)
@@ -160,7 +162,7 @@ def _not_granted(node: Node, listed: Sequence[Held]) -> Flow[None]:
         yield from _answer(node, held, counts=task is not None)
 
 
-def _answer(node: Node, held: Held, *, counts: bool) -> Flow[None]:
+def _answer(node: NodeDocument, held: Held, *, counts: bool) -> Flow[None]:
     """Tell a worker what becomes of a run that the store did not grant when its beat was compared."""
     if held.role == "ended":
         kind = SendEnd if counts else EndStored
@@ -172,17 +174,17 @@ def _answer(node: Node, held: Held, *, counts: bool) -> Flow[None]:
 # --- leases that ran out ------------------------------------------------------------------------------------------
 
 
-def close_epoch(node: Node) -> Flow[list[Document]]:
+def close_epoch(node: NodeDocument) -> Flow[list[Document]]:
     """Close the epoch of a node whose lease has run out; its runs are lost, unless a beat takes them back in time."""
     where = {"closed": False, "lease_until": node.lease_until, "epoch": node.epoch}
-    image = yield from change(Node, node.id, where, {"closed": True})
+    image = yield from change(NodeDocument, node.id, where, {"closed": True})
     return [] if image is None else (yield from lose_runs(image))
 
 
-def lose_runs(node: Node) -> Flow[list[Document]]:
+def lose_runs(node: NodeDocument) -> Flow[list[Document]]:
     """Make the runs of a closed epoch (or an earlier one) PENDING again."""
     follow: list[Document] = []
     where = {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)}
-    for task in (yield from find(Task, where)):
+    for task in (yield from find(TaskDocument, where)):
         follow += yield from task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
     return follow

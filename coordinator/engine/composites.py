@@ -20,17 +20,24 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.new_documents import ABANDON, ENDED, EXPAND, intent
+from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
 from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
-from shared.model.documents import Document, Intent, Items, Job, Micros, Task
+from shared.model.documents import (
+    Document,
+    Intent,
+    ItemsDocument,
+    JobDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.queries import Above, Below, In
 from shared.model.rendering import render_subjob
 from shared.model.views.redacting import secrets_of
 
-BATCH = 200
+CHILD_BATCH = 200
 """Children inserted by one bulk write."""
 
 CHUNK_ITEMS = 500
@@ -40,10 +47,10 @@ CHUNK_BYTES = 1024 * 1024
 
 def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a composite that has begun: insert what is below it."""
-    assert isinstance(task, Task)
+    assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
     if job is None or task.state != states.RUNNING:
-        yield from change(Task, task.id, {}, {}, drop=(what.id,))
+        yield from change(TaskDocument, task.id, {}, {}, drop=(what.id,))
         return []
     window = (yield from bounds()).job_window
     yield Started(job.id, task.started_at or 0)
@@ -59,7 +66,7 @@ def expand(task: Document, what: Intent) -> Flow[list[Document]]:
 # --- parallel and each --------------------------------------------------------------------------------------------
 
 
-def _expand_parallel(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
+def _expand_parallel(job: JobDocument, parent: TaskDocument, window: int) -> Flow[list[Document]]:
     assert parent.definition.parallel is not None
     at = yield from now()
     definitions = parent.definition.parallel.tasks
@@ -72,7 +79,7 @@ def _expand_parallel(job: Job, parent: Task, window: int) -> Flow[list[Document]
     return follow
 
 
-def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
+def _expand_each(job: JobDocument, parent: TaskDocument, window: int) -> Flow[list[Document]]:
     each = parent.definition.each
     assert each is not None
     if parent.list_digest is None:
@@ -87,7 +94,7 @@ def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
     while True:
         first = parent.expanded_to
         at = yield from now()
-        entries = yield from _entries(parent, first, BATCH)
+        entries = yield from _entries(parent, first, CHILD_BATCH)
         children = [
             new_documents.child_task(
                 job, parent, each.task, index, _loop(parent, each, index, entry), at
@@ -99,12 +106,14 @@ def _expand_each(job: Job, parent: Task, window: int) -> Flow[list[Document]]:
         follow += more
         if last or grown is None or grown.expanded_to <= first:
             return follow
-        if len(follow) >= BATCH:
+        if len(follow) >= CHILD_BATCH:
             return [*follow, grown]
         parent = grown
 
 
-def _loop(parent: Task, each: language.Each, index: int, entry: dict[str, Any]) -> dict[str, Any]:
+def _loop(
+    parent: TaskDocument, each: language.Each, index: int, entry: dict[str, Any]
+) -> dict[str, Any]:
     return {**parent.scope, each.variable: {"index": str(index), **entry}}
 
 
@@ -116,7 +125,7 @@ class _Numbers:
         self.concurrency = concurrency
         self._full: set[str] = set()
 
-    def give(self, children: Sequence[Task]) -> Flow[list[Task]]:
+    def give(self, children: Sequence[TaskDocument]) -> Flow[list[TaskDocument]]:
         """Return the children with the numbers that are free now, and on hold where there are none."""
         windows: dict[str, list[int]] = {}
         for key in {child.window_of for child in children if child.window_of}:
@@ -131,7 +140,7 @@ class _Numbers:
         self._full |= {key for key, free in windows.items() if not free}
         return placed
 
-    def _placed(self, child: Task, windows: dict[str, list[int]]) -> Task:
+    def _placed(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
         fields: dict[str, Any] = {}
         if self.concurrency:
             fields["slot_of"] = child.parent_id
@@ -151,8 +160,14 @@ class _Numbers:
 
 
 def _grow(
-    job: Job, parent: Task, children: list[Task], size: int, numbers: _Numbers, *, last: bool
-) -> Flow[tuple[Task | None, list[Document]]]:
+    job: JobDocument,
+    parent: TaskDocument,
+    children: list[TaskDocument],
+    size: int,
+    numbers: _Numbers,
+    *,
+    last: bool,
+) -> Flow[tuple[TaskDocument | None, list[Document]]]:
     """Insert children, look again at the parent, publish. The last batch ends the expansion, any other says that it
     is alive. Return the parent as it is then, and what is to be followed."""
     at = yield from now()
@@ -168,7 +183,7 @@ def _grow(
         "expanded_to": parent.expanded_to,
     }
     add = () if last else (intent(EXPAND, (yield from now())),)
-    image = yield from change(Task, parent.id, where, fields, add=add, drop=(EXPAND,))
+    image = yield from change(TaskDocument, parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
         return None, (yield from _not_grown(job, parent, children))
     follow = yield from task_start.go_on(placed)
@@ -178,22 +193,24 @@ def _grow(
     return image, follow
 
 
-def _not_grown(job: Job, parent: Task, children: Sequence[Task]) -> Flow[list[Document]]:
+def _not_grown(
+    job: JobDocument, parent: TaskDocument, children: Sequence[TaskDocument]
+) -> Flow[list[Document]]:
     """Withdraw children whose parent has ended; where somebody else expands it too, they are that one's."""
-    present = yield from get(Task, parent.id)
+    present = yield from get(TaskDocument, parent.id)
     if present is not None and present.state == states.RUNNING:
         return []
     return (yield from withdraw(job, children))
 
 
-def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Document]]:
+def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[list[Document]]:
     """Offer numbers that were given up while the last children were being inserted held."""
     follow: list[Document] = []
     if numbers.concurrency and children:
         follow += yield from slots.offer_slots(str(children[0].parent_id), numbers.concurrency)
     for window in sorted({child.window_of for child in children if child.window_of}):
         waiting = yield from find(
-            Task,
+            TaskDocument,
             {"window_of": window, "hold": new_documents.HOLD_WINDOW},
             limit=1,
             without=slots.HEAVY,
@@ -203,7 +220,7 @@ def _offer_again(children: Sequence[Task], numbers: _Numbers) -> Flow[list[Docum
     return follow
 
 
-def withdraw(job: Job | None, children: Sequence[Task]) -> Flow[list[Document]]:
+def withdraw(job: JobDocument | None, children: Sequence[TaskDocument]) -> Flow[list[Document]]:
     """Cancel what was inserted below something that had ended meanwhile."""
     follow: list[Document] = []
     for child in children:
@@ -212,7 +229,7 @@ def withdraw(job: Job | None, children: Sequence[Task]) -> Flow[list[Document]]:
     return follow
 
 
-def cancel_task(job: Job | None, task: Task) -> Flow[Task | None]:
+def cancel_task(job: JobDocument | None, task: TaskDocument) -> Flow[TaskDocument | None]:
     """Cancel a task that is still active, and close it; return it if this did.
 
     That the sub-job attached to it is to be cancelled too is an intent of it."""
@@ -222,13 +239,13 @@ def cancel_task(job: Job | None, task: Task) -> Flow[Task | None]:
         add = (*add, intent(ABANDON, at))
     where = {"state": states.TASK_FROM[states.CANCELLED]}
     fields = states.task_end(states.CANCELLED, at, open=False)
-    return (yield from change(Task, task.id, where, fields, add=add))
+    return (yield from change(TaskDocument, task.id, where, fields, add=add))
 
 
 # --- the list of an each ------------------------------------------------------------------------------------------
 
 
-def _store_list(job: Job, task: Task) -> Flow[Task | list[Document]]:
+def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | list[Document]]:
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
     wanted = evaluation.vars_of(task.definition)
@@ -244,12 +261,14 @@ def _store_list(job: Job, task: Task) -> Flow[Task | list[Document]]:
     for chunk in _chunks(task, digest, entries):
         yield from insert(chunk)
     fields = {"list_digest": digest, "size": len(entries)}
-    image = yield from change(Task, task.id, {"state": states.RUNNING, "list_digest": None}, fields)
-    return image or (yield from get(Task, task.id)) or []
+    image = yield from change(
+        TaskDocument, task.id, {"state": states.RUNNING, "list_digest": None}, fields
+    )
+    return image or (yield from get(TaskDocument, task.id)) or []
 
 
-def _chunks(task: Task, digest: str, entries: Sequence[Any]) -> list[Items]:
-    chunks: list[Items] = []
+def _chunks(task: TaskDocument, digest: str, entries: Sequence[Any]) -> list[ItemsDocument]:
+    chunks: list[ItemsDocument] = []
     first, size = 0, 0
     for index, entry in enumerate(entries):
         size += len(msgspec.json.encode(entry))
@@ -258,7 +277,7 @@ def _chunks(task: Task, digest: str, entries: Sequence[Any]) -> list[Items]:
             id = derived_id("items", task.id, digest, first)
             values = list(entries[first : index + 1])
             chunks.append(
-                Items(
+                ItemsDocument(
                     id=id,
                     task_id=task.id,
                     job_id=task.job_id,
@@ -271,18 +290,18 @@ def _chunks(task: Task, digest: str, entries: Sequence[Any]) -> list[Items]:
     return chunks
 
 
-def _entries(task: Task, first: int, count: int) -> Flow[list[dict[str, Any]]]:
+def _entries(task: TaskDocument, first: int, count: int) -> Flow[list[dict[str, Any]]]:
     """Return items `first` to `first + count` of the stored list."""
     where: dict[str, Any] = {"task_id": task.id, "digest": task.list_digest}
     chunks = yield from find(
-        Items, {**where, "first": Below(first + 1)}, order=("-first",), limit=1
+        ItemsDocument, {**where, "first": Below(first + 1)}, order=("-first",), limit=1
     )
     if not chunks:
         return []
     base = chunks[0].first
     while sum(len(chunk.values) for chunk in chunks) < first + count - base:
         beyond = {**where, "first": Above(chunks[-1].first)}
-        more = yield from find(Items, beyond, order=("first",), limit=1)
+        more = yield from find(ItemsDocument, beyond, order=("first",), limit=1)
         if not more:
             break
         chunks += more
@@ -293,13 +312,13 @@ def _entries(task: Task, first: int, count: int) -> Flow[list[dict[str, Any]]]:
 # --- sub-jobs -----------------------------------------------------------------------------------------------------
 
 
-def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
+def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     assert task.definition.subjob is not None
     at = yield from now()
-    if task.depth + 1 > language.MAX_DEPTH:
+    if task.depth + 1 > language.MAX_COMPOSITE_DEPTH:
         return (
             yield from end_composite(
-                task, states.FAILED, f"nested deeper than {language.MAX_DEPTH}"
+                task, states.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
             )
         )
     wanted = evaluation.vars_of(task.definition)
@@ -317,15 +336,22 @@ def _expand_subjob(job: Job, task: Task) -> Flow[list[Document]]:
         ended = yield from end_composite(task, states.COMPLETED, None, **fields)
         return [*ended, child]
     where = {"state": states.RUNNING, "restarts": task.restarts}
-    image = yield from change(Task, task.id, where, fields, drop=(EXPAND,))
+    image = yield from change(TaskDocument, task.id, where, fields, drop=(EXPAND,))
     if image is None:
         add = (intent(ABANDON, at),)
-        image = yield from change(Task, task.id, {}, {}, add=add, drop=(EXPAND,))
+        image = yield from change(TaskDocument, task.id, {}, {}, add=add, drop=(EXPAND,))
         return [image] if image else []
-    return [(yield from get(Job, child.id)) or child]
+    return [(yield from get(JobDocument, child.id)) or child]
 
 
-def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, at: Micros) -> Job:
+def _subjob(
+    job: JobDocument,
+    task: TaskDocument,
+    definition: language.JobDefinition,
+    *,
+    detached: bool,
+    at: Micros,
+) -> JobDocument:
     id = derived_id("subjob", task.id)
     made = new_documents.new_job(
         definition,
@@ -347,10 +373,10 @@ def _subjob(job: Job, task: Task, definition: language.Job, *, detached: bool, a
 # --- the end of a composite ---------------------------------------------------------------------------------------
 
 
-def complete_if_done(parent_id: str, job: Job) -> Flow[list[Document]]:
+def complete_if_done(parent_id: str, job: JobDocument) -> Flow[list[Document]]:
     """Complete a `parallel` or `each` that is fully expanded and has nothing open below it."""
     below = yield from find(
-        Task, {"parent_id": parent_id, "open": True}, limit=1, without=slots.HEAVY
+        TaskDocument, {"parent_id": parent_id, "open": True}, limit=1, without=slots.HEAVY
     )
     if below:
         return []
@@ -361,12 +387,14 @@ def complete_if_done(parent_id: str, job: Job) -> Flow[list[Document]]:
         "kind": In((new_documents.PARALLEL, new_documents.EACH)),
     }
     fields = states.task_end(states.COMPLETED, at, progress=100.0)
-    add = (intent(ENDED, at), *state_hook(job, TASK_STATE, states.COMPLETED, at))
-    image = yield from change(Task, parent_id, where, fields, add=add)
+    add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, states.COMPLETED, at))
+    image = yield from change(TaskDocument, parent_id, where, fields, add=add)
     return [image] if image else []
 
 
-def end_composite(task: Task, state: str, error: str | None, **more: Any) -> Flow[list[Document]]:
+def end_composite(
+    task: TaskDocument, state: str, error: str | None, **more: Any
+) -> Flow[list[Document]]:
     """End a composite that is still running; return it if this did."""
     job = yield from recall(task.job_id)
     at = yield from now()
@@ -375,7 +403,7 @@ def end_composite(task: Task, state: str, error: str | None, **more: Any) -> Flo
     fields = states.task_end(state, at, error=error, **more)
     if state == states.COMPLETED:
         fields["progress"] = 100.0
-    add = (intent(ENDED, at), *state_hook(job, TASK_STATE, state, at))
+    add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, state, at))
     where = {"state": states.RUNNING, "restarts": task.restarts}
-    image = yield from change(Task, task.id, where, fields, add=add, drop=(EXPAND,))
+    image = yield from change(TaskDocument, task.id, where, fields, add=add, drop=(EXPAND,))
     return [image] if image else []

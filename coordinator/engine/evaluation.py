@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from coordinator.engine import new_documents, states
-from coordinator.engine.new_documents import ENDED, EXPAND, intent
+from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, intent
 from shared import expressions
 from shared.expressions import ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
-from shared.model.documents import SECOND, Job, Micros, Task
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rendering import render_subjob, render_task
 from shared.model.rules import validate_evaluated
@@ -29,7 +29,7 @@ class Evaluator:
 
     def __init__(self, scope: Mapping[str, object], at: Micros, seed: int) -> None:
         self._scope = scope
-        self._now = datetime.fromtimestamp(at / SECOND, UTC)
+        self._now = datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)
         self._seed = seed
 
     def render(self, template: str) -> str:
@@ -46,7 +46,7 @@ class Evaluator:
 
 
 def scope_for(
-    job: Job, loops: Mapping[str, Any], variables: Mapping[str, str]
+    job: JobDocument, loops: Mapping[str, Any], variables: Mapping[str, str]
 ) -> dict[str, object]:
     """Return the names in scope in a task of `job`. A loop variable may hide any of the others."""
     return {
@@ -58,7 +58,7 @@ def scope_for(
     }
 
 
-def vars_of(definition: language.Task) -> tuple[str, ...] | None:
+def vars_of(definition: language.TaskDefinition) -> tuple[str, ...] | None:
     """Return the names of the `tasks.<var>` that a task's templates may read: () none, None any."""
     texts: list[str] = []
 
@@ -88,7 +88,7 @@ def wanted_vars(templates: Iterable[str], fields: Iterable[str] = ()) -> tuple[s
     return tuple(sorted(wanted))
 
 
-def evaluated(task: Task, evaluator: Evaluator, at: Micros) -> Task:
+def evaluated(task: TaskDocument, evaluator: Evaluator, at: Micros) -> TaskDocument:
     """Return `task`, whose turn has come, as what it becomes: PENDING with its templates evaluated, SKIPPED, FAILED,
     or RUNNING for a composite, which is to be expanded."""
     try:
@@ -97,23 +97,25 @@ def evaluated(task: Task, evaluator: Evaluator, at: Micros) -> Task:
         definition = render_task(task.definition, evaluator.render)
     except ExpressionError as error:
         return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {error}")
-    if fault := evaluated_fault(definition):
-        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {fault}")
+    if problem := evaluated_problem(definition):
+        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {problem}")
     become = composite_begun if task.kind != new_documents.CONTAINER else container_pending
     return become(task, definition, at)
 
 
-def evaluated_fault(definition: language.Task) -> str | None:
+def evaluated_problem(definition: language.TaskDefinition) -> str | None:
     """Return what is wrong with an evaluated task, or None."""
-    if faults := validate_evaluated(definition):
-        return "; ".join(str(fault) for fault in faults)
+    if problems := validate_evaluated(definition):
+        return "; ".join(str(problem) for problem in problems)
     size = len(msgspec.json.encode(definition))
     if size > MAX_EVALUATED:
         return f"it is {size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
     return None
 
 
-def container_pending(task: Task, definition: language.Task, at: Micros) -> Task:
+def container_pending(
+    task: TaskDocument, definition: language.TaskDefinition, at: Micros
+) -> TaskDocument:
     """Return a container task ready to be published."""
     return msgspec.structs.replace(
         task,
@@ -128,7 +130,9 @@ def container_pending(task: Task, definition: language.Task, at: Micros) -> Task
     )
 
 
-def composite_begun(task: Task, definition: language.Task, at: Micros) -> Task:
+def composite_begun(
+    task: TaskDocument, definition: language.TaskDefinition, at: Micros
+) -> TaskDocument:
     """Return a composite that is to be expanded."""
     return msgspec.structs.replace(
         task,
@@ -144,10 +148,12 @@ def composite_begun(task: Task, definition: language.Task, at: Micros) -> Task:
     )
 
 
-def ended_at_once(task: Task, state: str, at: Micros, error: str | None = None) -> Task:
+def ended_at_once(
+    task: TaskDocument, state: str, at: Micros, error: str | None = None
+) -> TaskDocument:
     """Return a task that ends without having run."""
     changes = states.task_end(state, at, error=error, evaluated_at=at)
-    return msgspec.structs.replace(task, **changes, then=[*task.then, intent(ENDED, at)])
+    return msgspec.structs.replace(task, **changes, then=[*task.then, intent(ENDED_INTENT, at)])
 
 
 TURN_FIELDS = (
@@ -157,7 +163,7 @@ TURN_FIELDS = (
 """What the coming of a task's turn may change: what a held task's compare-and-set writes."""
 
 
-def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
+def each_items(task: TaskDocument, evaluator: Evaluator) -> list[Any]:
     """Return what an `each` goes over: `{value}` for each item of a list, `{key, value}` for each of a map, by key."""
     assert task.definition.each is not None
     value = evaluator.value(task.definition.each.list)
@@ -172,12 +178,12 @@ def each_items(task: Task, evaluator: Evaluator) -> list[Any]:
     raise ExpressionError(f"each.list must give a list or a map, but it gave {kind}")
 
 
-def without_secrets(job: Job, text: str) -> str:
+def without_secrets(job: JobDocument, text: str) -> str:
     """Return a name or an error as it may rest: people look for these in the store, and nothing needs the values."""
     return redactor_of_job(job).redact(text)
 
 
-def log_secrets(job: Job, definition: language.Task) -> list[str]:
+def log_secrets(job: JobDocument, definition: language.TaskDefinition) -> list[str]:
     """Return the values to redact from a task's log, longest first."""
     values = {*secrets_of(job)}
     parts = [definition, *definition.pre, *definition.post, *definition.sidecars]

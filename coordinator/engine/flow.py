@@ -11,13 +11,20 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from shared.model.documents import Document, Intent, Job, LogPart, Micros, Task
+from shared.model.documents import (
+    Document,
+    Intent,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.messages import Message
 from shared.model.queries import Change, D, Where
 from shared.redaction import KEY_PATTERNS
 
-T = TypeVar("T")
-Flow = Generator[Any, Any, T]
+_T = TypeVar("_T")
+Flow = Generator[Any, Any, _T]
 
 
 class Get(msgspec.Struct, Generic[D], frozen=True):
@@ -81,7 +88,7 @@ class Later(msgspec.Struct, frozen=True):
 class Publish(msgspec.Struct, frozen=True):
     """Send these tasks (PENDING, evaluated) to their queues, with confirms, then mark them SCHEDULED."""
 
-    tasks: Sequence[Task]
+    tasks: Sequence[TaskDocument]
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -122,7 +129,7 @@ class Vars(msgspec.Struct, frozen=True):
 class AppendLog(msgspec.Struct, frozen=True):
     """Store parts of a log; repeats do nothing."""
 
-    parts: Sequence[LogPart]
+    parts: Sequence[LogPartDocument]
 
 
 class Now(msgspec.Struct, frozen=True):
@@ -160,9 +167,9 @@ def get(kind: type[D], id: str) -> Flow[D | None]:
     return found
 
 
-def recall(job_id: str) -> Flow[Job | None]:
+def recall(job_id: str) -> Flow[JobDocument | None]:
     """Read a job's fixed part (definition, ids, who made it), perhaps from a cache."""
-    found: Job | None = yield Recall(job_id)
+    found: JobDocument | None = yield Recall(job_id)
     return found
 
 
@@ -233,7 +240,7 @@ def later(
     yield Later(Change(kind=kind, id=id, where=where, set=set, drop_then=drop))
 
 
-def publish(tasks: Sequence[Task]) -> Flow[None]:
+def publish(tasks: Sequence[TaskDocument]) -> Flow[None]:
     """Send tasks to their queues."""
     if tasks:
         yield Publish(tasks)
@@ -263,6 +270,6 @@ def bounds() -> Flow[Bounds]:
     return configured
 
 
-def note(what: str, subject: str = "") -> Flow[None]:
+def note_event(what: str, subject: str = "") -> Flow[None]:
     """Count something."""
     yield Noted(what, subject)

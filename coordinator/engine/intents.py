@@ -6,31 +6,31 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from coordinator.engine import composites, job_lifecycle, task_ends, task_start, webhooks
-from coordinator.engine.flow import Flow, note
+from coordinator.engine.flow import Flow, note_event
 from coordinator.engine.new_documents import (
     ABANDON,
     BEGIN,
-    ENDED,
+    ENDED_INTENT,
     EVALUATE,
     EXPAND,
     FINISH,
     HOOK,
     RESTART,
 )
-from shared.model.documents import Document, Intent, Job, Task
+from shared.model.documents import Document, Intent, JobDocument, TaskDocument
 
 FollowUp = Callable[[Document, Intent], Flow[list[Document]]]
 
 FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
-    (Job, BEGIN): job_lifecycle.begin,
-    (Job, RESTART): job_lifecycle.restarted,
-    (Job, FINISH): job_lifecycle.finish,
-    (Job, HOOK): webhooks.deliver,
-    (Task, EVALUATE): task_start.evaluate,
-    (Task, EXPAND): composites.expand,
-    (Task, ENDED): task_ends.task_ended,
-    (Task, HOOK): webhooks.deliver,
-    (Task, ABANDON): job_lifecycle.abandon,
+    (JobDocument, BEGIN): job_lifecycle.begin_job,
+    (JobDocument, RESTART): job_lifecycle.restarted,
+    (JobDocument, FINISH): job_lifecycle.finish,
+    (JobDocument, HOOK): webhooks.deliver,
+    (TaskDocument, EVALUATE): task_start.evaluate_task,
+    (TaskDocument, EXPAND): composites.expand,
+    (TaskDocument, ENDED_INTENT): task_ends.task_ended,
+    (TaskDocument, HOOK): webhooks.deliver,
+    (TaskDocument, ABANDON): job_lifecycle.abandon,
 }
 
 
@@ -42,6 +42,6 @@ def follow(documents: Sequence[Document]) -> Flow[None]:
         for what in document.then:
             follow_up = FOLLOW_UPS.get((type(document), what.do))
             if follow_up is None:
-                yield from note("intent_of_another_version", f"{document.id} {what.do}")
+                yield from note_event("intent_of_another_version", f"{document.id} {what.do}")
                 continue
             waiting.extend((yield from follow_up(document, what)))

@@ -10,27 +10,27 @@ from coordinator.engine.flow import Flow, change, find, get, later, now, recall,
 from coordinator.engine.new_documents import BEGIN, RESTART, intent
 from coordinator.engine.task_ends import end_job, open_tasks, released, tell_parent
 from coordinator.engine.webhooks import JOB_STATE, state_hook
-from shared.model.documents import Document, Intent, Job, Micros, Task
+from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 from shared.model.messages import Stop
 
-RESTARTABLE = states.one_of(frozenset({states.FAILED, states.CANCELLED}))
+RESTARTABLE = states.any_state(frozenset({states.FAILED, states.CANCELLED}))
 
-BATCH = 500
+_BATCH = 500
 """Open tasks that are cancelled between two looks."""
 
 
-def submitted(job: Job) -> Job:
+def submitted(job: JobDocument) -> JobDocument:
     """Return a new job with the intents that its insertion must hold."""
     return msgspec.structs.replace(
         job, then=[*job.then, *state_hook(job, JOB_STATE, states.PENDING, job.created_at)]
     )
 
 
-def begin(job: Document, what: Intent) -> Flow[list[Document]]:
+def begin_job(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a new job: insert its first task."""
-    assert isinstance(job, Job)
+    assert isinstance(job, JobDocument)
     if job.state != states.PENDING:
-        yield from change(Job, job.id, {}, {}, drop=(BEGIN,))
+        yield from change(JobDocument, job.id, {}, {}, drop=(BEGIN,))
         return []
     return (
         yield from _place_first(
@@ -40,7 +40,11 @@ def begin(job: Document, what: Intent) -> Flow[list[Document]]:
 
 
 def _place_first(
-    job: Job, position: int, where: dict[str, object], fields: dict[str, object], what: Intent
+    job: JobDocument,
+    position: int,
+    where: dict[str, object],
+    fields: dict[str, object],
+    what: Intent,
 ) -> Flow[list[Document]]:
     """Insert the task at `position`; look again at the job by moving it there; go on with the task."""
     at = yield from now()
@@ -48,9 +52,11 @@ def _place_first(
         job, new_documents.top_level_task(job, position, job.restarts, at), at
     )
     here = {**where, "restarts": job.restarts, "position": job.position}
-    image = yield from change(Job, job.id, here, {**fields, "position": position}, drop=(what.id,))
+    image = yield from change(
+        JobDocument, job.id, here, {**fields, "position": position}, drop=(what.id,)
+    )
     if image is None:
-        present = yield from get(Job, job.id)
+        present = yield from get(JobDocument, job.id)
         if present is None or present.state in states.JOB_ENDED or present.restarts != job.restarts:
             return (yield from withdraw(job, [placed]))
     return (yield from released(placed))
@@ -59,39 +65,39 @@ def _place_first(
 # --- cancel and end -----------------------------------------------------------------------------------------------
 
 
-def cancel(job: Job) -> Flow[Job | None]:
+def cancelled_by_user(job: JobDocument) -> Flow[JobDocument | None]:
     """Store that a job is cancelled; None where it has ended already. What follows is an intent of it."""
     ended = yield from end_job(job, job.restarts, states.CANCELLED, None)
     if ended:
         image = ended[0]
-        assert isinstance(image, Job)
+        assert isinstance(image, JobDocument)
         return image
-    present = yield from get(Job, job.id)
+    present = yield from get(JobDocument, job.id)
     if present is None or present.state in states.JOB_ENDED or present.restarts == job.restarts:
         return None
-    return (yield from cancel(present))
+    return (yield from cancelled_by_user(present))
 
 
 def finish(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a job that ended: cancel what is open below it, and tell the task that waits for it."""
-    assert isinstance(job, Job)
+    assert isinstance(job, JobDocument)
     restarts = int(what.args.get("restarts", job.restarts))
     follow: list[Document] = []
     if job.state != states.COMPLETED or job.restarts > restarts:
         follow += yield from cancel_open(job, restarts)
     if job.state in states.JOB_ENDED and job.restarts == restarts:
         follow += yield from tell_parent(job)
-    yield from later(Job, job.id, {}, {}, drop=(what.id,))
+    yield from later(JobDocument, job.id, {}, {}, drop=(what.id,))
     return follow
 
 
-def cancel_open(job: Job, restarts: int) -> Flow[list[Document]]:
+def cancel_open(job: JobDocument, restarts: int) -> Flow[list[Document]]:
     """Cancel every active task of a job of `restarts` or lower, parents first, and the sub-jobs attached to them;
     look again until none is left: a parent may have grown between the look and its cancel."""
     follow: list[Document] = []
     while True:
-        cancelled: list[Task] = []
-        for task in (yield from open_tasks(job.id, restarts, BATCH)):
+        cancelled: list[TaskDocument] = []
+        for task in (yield from open_tasks(job.id, restarts, _BATCH)):
             image = yield from cancel_task(job, task)
             cancelled += [image] if image is not None else []
         for image in cancelled:
@@ -105,19 +111,19 @@ def cancel_open(job: Job, restarts: int) -> Flow[list[Document]]:
 def abandon(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a cancelled task that may have a sub-job attached: cancel that too."""
     follow: list[Document] = []
-    active = states.one_of(states.JOB_ACTIVE)
-    for child in (yield from find(Job, {"parent_id": task.id, "state": active})):
-        image = yield from cancel(child)
+    active = states.any_state(states.JOB_ACTIVE)
+    for child in (yield from find(JobDocument, {"parent_id": task.id, "state": active})):
+        image = yield from cancelled_by_user(child)
         if image is not None:
             follow.append(image)
-    yield from change(Task, task.id, {}, {}, drop=(what.id,))
+    yield from change(TaskDocument, task.id, {}, {}, drop=(what.id,))
     return follow
 
 
 # --- restart ------------------------------------------------------------------------------------------------------
 
 
-def restart(job: Job) -> Flow[Job | None]:
+def restarted_by_user(job: JobDocument) -> Flow[JobDocument | None]:
     """Store that a job that failed or was cancelled goes on; None where it is neither."""
     at = yield from now()
     fields = {
@@ -133,27 +139,27 @@ def restart(job: Job) -> Flow[Job | None]:
         intent(RESTART, at, restarts=job.restarts + 1),
         *state_hook(job, JOB_STATE, states.RUNNING, at),
     )
-    return (yield from change(Job, job.id, where, fields, add=add, drop=(BEGIN,)))
+    return (yield from change(JobDocument, job.id, where, fields, add=add, drop=(BEGIN,)))
 
 
 def restarted(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a restart: cancel what is left of before, then run the task at its position anew."""
-    assert isinstance(job, Job)
+    assert isinstance(job, JobDocument)
     follow = yield from cancel_open(job, job.restarts - 1)
     if job.state != states.RUNNING or job.restarts != int(what.args["restarts"]):
-        yield from change(Job, job.id, {}, {}, drop=(what.id,))
+        yield from change(JobDocument, job.id, {}, {}, drop=(what.id,))
         return follow
     position = max(1, min(job.position, len(job.definition.tasks)))
     follow += yield from _place_first(job, position, {"state": states.RUNNING}, {}, what)
     return follow
 
 
-def began(job_id: str, at: Micros) -> Flow[Job | None]:
+def began(job_id: str, at: Micros) -> Flow[JobDocument | None]:
     """Store that a job runs: its first task was granted, or its first composite begun."""
     job = yield from recall(job_id)
     if job is None:
         return None
     fields = {"state": states.RUNNING, "started_at": at}
     add = state_hook(job, JOB_STATE, states.RUNNING, at)
-    image = yield from change(Job, job_id, {"state": states.SCHEDULED}, fields, add=add)
-    return image or (yield from get(Job, job_id))
+    image = yield from change(JobDocument, job_id, {"state": states.SCHEDULED}, fields, add=add)
+    return image or (yield from get(JobDocument, job_id))

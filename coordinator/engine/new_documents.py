@@ -10,7 +10,7 @@ from shared.durations import duration_seconds
 from shared.ids import derived_id, seed_of
 from shared.model import language
 from shared.model.defaulting import apply_defaults
-from shared.model.documents import SECOND, Intent, Job, Micros, Task
+from shared.model.documents import MICROS_PER_SECOND, Intent, JobDocument, Micros, TaskDocument
 
 CONTAINER = "container"
 EACH = "each"
@@ -26,7 +26,7 @@ FINISH = "finish"
 RESTART = "restart"
 EVALUATE = "evaluate"
 EXPAND = "expand"
-ENDED = "ended"
+ENDED_INTENT = "ended"
 HOOK = "hook"
 ABANDON = "abandon"
 
@@ -42,10 +42,10 @@ def task_id(job_id: str, restarts: int, path: str, attempt: int) -> str:
     return derived_id("task", job_id, restarts, path, attempt)
 
 
-def new_job(definition: language.Job, id: str, at: Micros, **more: Any) -> Job:
+def new_job(definition: language.JobDefinition, id: str, at: Micros, **more: Any) -> JobDocument:
     """Return the job that a user's definition makes."""
     fields: dict[str, Any] = {"root_id": id, "permissions": list(definition.permissions or ())}
-    return Job(
+    return JobDocument(
         id=id,
         definition=definition,
         name=definition.name,
@@ -58,16 +58,18 @@ def new_job(definition: language.Job, id: str, at: Micros, **more: Any) -> Job:
     )
 
 
-def _task(job: Job, definition: language.Task, path: str, at: Micros, **more: Any) -> Task:
+def _task(
+    job: JobDocument, definition: language.TaskDefinition, path: str, at: Micros, **more: Any
+) -> TaskDocument:
     attempt, restarts = more.get("attempt", 1), more.get("restarts", job.restarts)
     more.setdefault("restarts", restarts)
     id = task_id(job.id, restarts, path, attempt)
-    return Task(
+    return TaskDocument(
         id=id,
         job_id=job.id,
         root_id=job.root_id,
         path=path,
-        kind=language.kind_of(definition),
+        kind=language.kind_of_task(definition),
         name=definition.name or "",
         definition=definition,
         seed=seed_of(id),
@@ -77,7 +79,7 @@ def _task(job: Job, definition: language.Task, path: str, at: Micros, **more: An
     )
 
 
-def top_level_task(job: Job, position: int, restarts: int, at: Micros) -> Task:
+def top_level_task(job: JobDocument, position: int, restarts: int, at: Micros) -> TaskDocument:
     """Return the first attempt at the task at `position` (from 1) of a job."""
     definition = apply_defaults(job.definition.tasks[position - 1], job.definition.defaults)
     definition = named(definition, position)
@@ -88,8 +90,13 @@ def top_level_task(job: Job, position: int, restarts: int, at: Micros) -> Task:
 
 
 def child_task(
-    job: Job, parent: Task, definition: language.Task, index: int, scope: dict[str, Any], at: Micros
-) -> Task:
+    job: JobDocument,
+    parent: TaskDocument,
+    definition: language.TaskDefinition,
+    index: int,
+    scope: dict[str, Any],
+    at: Micros,
+) -> TaskDocument:
     """Return the first attempt at child `index` (from 0) of a composite."""
     task = _task(
         job,
@@ -106,7 +113,7 @@ def child_task(
     return in_window(task)
 
 
-def named(definition: language.Task, number: int) -> language.Task:
+def named(definition: language.TaskDefinition, number: int) -> language.TaskDefinition:
     """Return the definition with a name: `task 3` where the user left it out."""
     return (
         definition
@@ -115,19 +122,19 @@ def named(definition: language.Task, number: int) -> language.Task:
     )
 
 
-def needs_window(job: Job, task: Task) -> bool:
+def needs_window(job: JobDocument, task: TaskDocument) -> bool:
     """Whether a task counts against its root job's window: all but the root's own chain, which is one at a time."""
     return job.root_id != job.id or task.parent_id is not None
 
 
-def in_window(task: Task) -> Task:
+def in_window(task: TaskDocument) -> TaskDocument:
     """Return the task with the window that it counts against: containers of a root share one; composites have one a
     depth, so that those that wait for their children cannot keep these out."""
     key = task.root_id if task.kind == CONTAINER else f"{task.root_id}/{task.depth}"
     return msgspec.structs.replace(task, window_of=key)
 
 
-def next_attempt(task: Task, at: Micros) -> Task | None:
+def next_attempt(task: TaskDocument, at: Micros) -> TaskDocument | None:
     """Return the attempt after `task`, which failed, or None where its retries are used up."""
     retry = task.definition.retry
     if (
@@ -138,7 +145,7 @@ def next_attempt(task: Task, at: Micros) -> Task | None:
         return None
     attempt = task.attempt + 1
     id = task_id(task.job_id, task.restarts, task.path, attempt)
-    return Task(
+    return TaskDocument(
         id=id,
         job_id=task.job_id,
         root_id=task.root_id,
@@ -178,7 +185,7 @@ def retry_delay(retry: language.Retry, failed: int, seed: int) -> Micros:
     factor = float(retry.scaling_factor or language.DEFAULT_RETRY_SCALING)
     delay = min(initial * factor ** (failed - 1), MAX_DELAY)
     spread = float(retry.jitter or 0.0) * ((seed % 10_000) / 5_000 - 1.0)
-    return int(delay * (1.0 + spread) * SECOND)
+    return int(delay * (1.0 + spread) * MICROS_PER_SECOND)
 
 
 def progress_of(position_done: int, task_count: int, share: float = 0.0) -> float:

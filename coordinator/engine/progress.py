@@ -8,17 +8,17 @@ from coordinator.engine import new_documents, states
 from coordinator.engine.flow import Flow, change, count, find, get, now, recall
 from coordinator.engine.slots import HEAVY
 from coordinator.engine.webhooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
-from shared.model.documents import Document, Job, Task
+from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Progressed
 from shared.model.queries import Above, In
 
-DONE = In(tuple(sorted(states.GOOD)))
+_DONE = In(tuple(sorted(states.GOOD)))
 
 RUNNING_SEEN = 1_000
 """So many running children's own progress is looked at, at most."""
 
 
-def progressed(message: Progressed) -> Flow[list[Document]]:
+def on_progress(message: Progressed) -> Flow[list[Document]]:
     """Keep a run's progress, and its job's share of it."""
     percent = min(100.0, max(0.0, round(message.progress, 2)))
     job = yield from recall(message.job_id)
@@ -30,7 +30,7 @@ def progressed(message: Progressed) -> Flow[list[Document]]:
 
 def grown(task_id: str) -> Flow[list[Document]]:
     """Look again at a composite below which something moved; keep how far it is. Repeated, it writes nothing."""
-    task = yield from get(Task, task_id)
+    task = yield from get(TaskDocument, task_id)
     if task is None or task.state != states.RUNNING or task.kind == new_documents.CONTAINER:
         return []
     percent = yield from (
@@ -42,18 +42,18 @@ def grown(task_id: str) -> Flow[list[Document]]:
     return (yield from _keep(job, task.id, percent, {"state": states.RUNNING}))
 
 
-def _of_subjob(task: Task) -> Flow[float]:
-    child = (yield from get(Job, task.subjob_id)) if task.subjob_id else None
+def _of_subjob(task: TaskDocument) -> Flow[float]:
+    child = (yield from get(JobDocument, task.subjob_id)) if task.subjob_id else None
     return child.progress if child is not None else task.progress
 
 
-def _of_children(task: Task) -> Flow[float]:
+def _of_children(task: TaskDocument) -> Flow[float]:
     """Return the children that are done over all, plus the share of those that run, in percent."""
     if not task.size:
         return task.progress
-    done = yield from count(Task, {"parent_id": task.id, "state": DONE})
+    done = yield from count(TaskDocument, {"parent_id": task.id, "state": _DONE})
     running = yield from find(
-        Task,
+        TaskDocument,
         {"parent_id": task.id, "state": states.RUNNING, "progress": Above(0)},
         limit=RUNNING_SEEN,
         without=HEAVY,
@@ -63,11 +63,11 @@ def _of_children(task: Task) -> Flow[float]:
 
 
 def _keep(
-    job: Job | None, task_id: str, percent: float, where: dict[str, Any]
+    job: JobDocument | None, task_id: str, percent: float, where: dict[str, Any]
 ) -> Flow[list[Document]]:
     at = yield from now()
     add = progress_hook(job, TASK_PROGRESS, at)
-    task = yield from change(Task, task_id, where, {"progress": percent}, add=add)
+    task = yield from change(TaskDocument, task_id, where, {"progress": percent}, add=add)
     if task is None or job is None:
         return []
     follow: list[Document] = [task] if task.then else []
@@ -75,6 +75,6 @@ def _keep(
         share = new_documents.progress_of(task.position - 1, job.task_count, percent)
         of_job = {"state": states.RUNNING, "position": task.position, "restarts": task.restarts}
         add = progress_hook(job, JOB_PROGRESS, at)
-        image = yield from change(Job, job.id, of_job, {"progress": share}, add=add)
+        image = yield from change(JobDocument, job.id, of_job, {"progress": share}, add=add)
         follow += [image] if image and image.then else []
     return follow

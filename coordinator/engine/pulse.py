@@ -10,20 +10,27 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.engine import beats, states
-from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note, now
-from shared.model.documents import SECOND, Document, Micros, Node, Pulse, Task
+from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note_event, now
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    Micros,
+    NodeDocument,
+    Pulse,
+    TaskDocument,
+)
 from shared.model.queries import Below
 from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE, LOGS_QUEUE
 
-ID = "pulse"
+PULSE_ID = "pulse"
 QUEUES = (COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE)
 """The lowest stamp of these is the pulse."""
 PROBED = (*QUEUES, LOGS_QUEUE)
 
-STALE: Micros = 15 * SECOND
+STALE: Micros = 15 * MICROS_PER_SECOND
 """A probe that took so long, or came so long after the last, says that things stood still."""
 
-FORCE_INTERVAL: Micros = 300 * SECOND
+FORCE_INTERVAL: Micros = 300 * MICROS_PER_SECOND
 """A coordinator whose own link broke may begin a new era once in so long."""
 
 
@@ -33,13 +40,13 @@ TRIES = 20
 
 def read_pulse() -> Flow[Pulse]:
     """Return the stored pulse, making it where there is none."""
-    pulse = yield from get(Pulse, ID)
+    pulse = yield from get(Pulse, PULSE_ID)
     if pulse is not None:
         return pulse
     at = yield from now()
-    fresh = Pulse(id=ID, moved_at=at, era_at=at)
+    fresh = Pulse(id=PULSE_ID, moved_at=at, era_at=at)
     yield from insert(fresh)
-    return (yield from get(Pulse, ID)) or fresh
+    return (yield from get(Pulse, PULSE_ID)) or fresh
 
 
 def probe_taken(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[None]:
@@ -62,9 +69,9 @@ def _moved(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[bool]:
         fields["era_at"] = at
     if stood_still or sent_at > stored:
         fields["stamps"] = {**pulse.stamps, queue: sent_at}
-    image = yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+    image = yield from change(Pulse, PULSE_ID, {"rev": pulse.rev}, fields)
     if image is not None and stood_still:
-        yield from note("new_era", queue)
+        yield from note_event("new_era", queue)
     return image is not None
 
 
@@ -83,9 +90,9 @@ def _forced(coordinator: str) -> Flow[bool]:
         return True
     recent = {name: when for name, when in pulse.forced.items() if at - when < FORCE_INTERVAL}
     fields = {"era_at": at, "rev": pulse.rev + 1, "forced": {**recent, coordinator: at}}
-    image = yield from change(Pulse, ID, {"rev": pulse.rev}, fields)
+    image = yield from change(Pulse, PULSE_ID, {"rev": pulse.rev}, fields)
     if image is not None:
-        yield from note("new_era", coordinator)
+        yield from note_event("new_era", coordinator)
     return image is not None
 
 
@@ -101,8 +108,8 @@ def expire_leases() -> Flow[list[Document]]:
         return []
     where = {"closed": False, "lease_until": Below(min(lowest, at))}
     follow: list[Document] = []
-    for node in (yield from find(Node, where)):
-        yield from note("lease_ran_out", node.id)
+    for node in (yield from find(NodeDocument, where)):
+        yield from note_event("lease_ran_out", node.id)
         follow += yield from beats.close_epoch(node)
     return follow
 
@@ -110,9 +117,9 @@ def expire_leases() -> Flow[list[Document]]:
 def runs_of_closed_epochs() -> Flow[list[Document]]:
     """Lose runs that a coordinator which died while closing an epoch left behind."""
     follow: list[Document] = []
-    for node in (yield from find(Node, {"closed": True})):
+    for node in (yield from find(NodeDocument, {"closed": True})):
         left = yield from find(
-            Task,
+            TaskDocument,
             {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)},
             limit=1,
             without=("definition", "evaluated", "scope", "result"),

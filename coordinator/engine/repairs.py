@@ -7,27 +7,44 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from coordinator.engine import beats, composites, new_documents, slots, states, task_start
-from coordinator.engine.flow import Flow, bounds, change, find, get, note, now, publish, recall
+from coordinator.engine.flow import (
+    Flow,
+    bounds,
+    change,
+    find,
+    get,
+    note_event,
+    now,
+    publish,
+    recall,
+)
 from coordinator.engine.job_lifecycle import cancel_open
 from coordinator.engine.new_documents import EVALUATE, intent
 from coordinator.engine.task_ends import tell_parent
-from shared.model.documents import SECOND, Document, Job, Micros, Node, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    JobDocument,
+    Micros,
+    NodeDocument,
+    TaskDocument,
+)
 from shared.model.queries import Above, Below, In
 from shared.model.queues import DEFAULT_QUEUE
 
-LIMIT = 500
+REPAIRS_AT_ONCE = 500
 """Things looked at in one sweep of a kind."""
 
-UNCONFIRMED: Micros = 10 * SECOND
+UNCONFIRMED: Micros = 10 * MICROS_PER_SECOND
 """PENDING for so long since it was last sent: send it again."""
 
-UNHEARD: Micros = 10 * SECOND
+UNHEARD: Micros = 10 * MICROS_PER_SECOND
 """SCHEDULED for so long: it may be asked whether anybody has it."""
 
-OVERTAKEN: Micros = 30 * SECOND
+OVERTAKEN: Micros = 30 * MICROS_PER_SECOND
 """A task published so much later was granted first: the earlier message is lost."""
 
-RECENT: Micros = 600 * SECOND
+RECENT: Micros = 600 * MICROS_PER_SECOND
 """Jobs that ended in this time are looked at for what is still open below them."""
 
 
@@ -43,19 +60,21 @@ def release_delayed() -> Flow[list[Document]]:
     """Take retries whose delay is over from their hold; one whose slot was given away waits for another."""
     at = yield from now()
     where = {"hold": new_documents.HOLD_DELAY, "due_at": Below(at + 1)}
-    due = yield from find(Task, where, order=("due_at",), limit=LIMIT, without=slots.HEAVY)
+    due = yield from find(
+        TaskDocument, where, order=("due_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+    )
     follow: list[Document] = []
     for task in due:
         held = {"hold": new_documents.HOLD_DELAY, "state": states.CREATED}
         wanted = task_start.number_wanted(task)
         add = () if wanted else (intent(EVALUATE, at),)
-        image = yield from change(Task, task.id, held, {"hold": wanted}, add=add)
+        image = yield from change(TaskDocument, task.id, held, {"hold": wanted}, add=add)
         if image is not None:
             follow += (yield from _offer_to(image)) if wanted else [image]
     return follow
 
 
-def _offer_to(task: Task) -> Flow[list[Document]]:
+def _offer_to(task: TaskDocument) -> Flow[list[Document]]:
     """Offer the free numbers that a task has begun to wait for."""
     follow: list[Document] = []
     if task.hold == new_documents.HOLD_CONCURRENCY and task.slot_of:
@@ -70,13 +89,18 @@ def unconfirmed() -> Flow[list[Document]]:
     """Send again what is PENDING and was not confirmed."""
     at = yield from now()
     where = {"state": states.PENDING, "published_at": Below(at - UNCONFIRMED)}
-    for task in (yield from find(Task, where, order=("published_at",), limit=LIMIT)):
+    for task in (
+        yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
+    ):
         fields = {"published_at": at}
         image = yield from change(
-            Task, task.id, {"state": states.PENDING, "published_at": task.published_at}, fields
+            TaskDocument,
+            task.id,
+            {"state": states.PENDING, "published_at": task.published_at},
+            fields,
         )
         if image is not None:
-            yield from note("swept_unconfirmed", task.id)
+            yield from note_event("swept_unconfirmed", task.id)
             yield from publish([image])
     return []
 
@@ -99,23 +123,27 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
     return []
 
 
-def _scheduled(where: dict[str, object]) -> Flow[list[Task]]:
+def _scheduled(where: dict[str, object]) -> Flow[list[TaskDocument]]:
     where = {"state": states.SCHEDULED, **where}
-    return (yield from find(Task, where, order=("published_at",), limit=LIMIT, without=slots.HEAVY))
+    return (
+        yield from find(
+            TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+        )
+    )
 
 
-def _send_again(task: Task, at: Micros) -> Flow[None]:
+def _send_again(task: TaskDocument, at: Micros) -> Flow[None]:
     seen = {"state": states.SCHEDULED, "published_at": task.published_at}
     fields = {"state": states.PENDING, "published_at": at}
-    image = yield from change(Task, task.id, seen, fields)
+    image = yield from change(TaskDocument, task.id, seen, fields)
     if image is not None:
-        yield from note("swept_unheard", task.id)
+        yield from note_event("swept_unheard", task.id)
         yield from publish([image])
 
 
 def held_by_nodes() -> Flow[Collection[str]]:
     """Return the ids of tasks whose delivery some live node holds, by its last beat."""
-    nodes = yield from find(Node, {"closed": False})
+    nodes = yield from find(NodeDocument, {"closed": False})
     return {task_id for node in nodes for task_id in node.holding}
 
 
@@ -135,7 +163,7 @@ def latest_grants() -> Flow[dict[str, Grant]]:
         "published_at": Above(at - RECENT),
     }
     running = yield from find(
-        Task, where, order=("-published_at",), limit=LIMIT, without=slots.HEAVY
+        TaskDocument, where, order=("-published_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
     )
     latest: dict[str, Grant] = {}
     for task in running:
@@ -149,7 +177,11 @@ def open_under_ended() -> Flow[list[Document]]:
     at = yield from now()
     where = {"ended_at": Above(at - RECENT)}
     jobs = yield from find(
-        Job, where, order=("-ended_at",), limit=LIMIT, without=("definition", "result")
+        JobDocument,
+        where,
+        order=("-ended_at",),
+        limit=REPAIRS_AT_ONCE,
+        without=("definition", "result"),
     )
     ended = {job.id: job for job in jobs if not job.then}
     if not ended:
@@ -157,9 +189,14 @@ def open_under_ended() -> Flow[list[Document]]:
     below = {"job_id": In(tuple(ended)), "open": True, "active": True}
     follow: list[Document] = []
     for job_id in sorted(
-        {task.job_id for task in (yield from find(Task, below, limit=LIMIT, without=slots.HEAVY))}
+        {
+            task.job_id
+            for task in (
+                yield from find(TaskDocument, below, limit=REPAIRS_AT_ONCE, without=slots.HEAVY)
+            )
+        }
     ):
-        yield from note("swept_open_under_ended", job_id)
+        yield from note_event("swept_open_under_ended", job_id)
         follow += yield from cancel_open(ended[job_id], ended[job_id].restarts)
     return follow
 
@@ -174,8 +211,10 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
         "started_at": Below(at - UNCONFIRMED),
         **({"id": Above(rounds.composites)} if rounds.composites else {}),
     }
-    found = yield from find(Task, where, order=("id",), limit=LIMIT, without=slots.HEAVY)
-    rounds.composites = found[-1].id if len(found) == LIMIT else ""
+    found = yield from find(
+        TaskDocument, where, order=("id",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+    )
+    rounds.composites = found[-1].id if len(found) == REPAIRS_AT_ONCE else ""
     follow: list[Document] = []
     for task in found:
         if task.then:
@@ -186,13 +225,13 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
             job = yield from recall(task.job_id)
             over = [] if job is None else (yield from composites.complete_if_done(task.id, job))
         for document in over:
-            yield from note("swept_composite", document.id)
+            yield from note_event("swept_composite", document.id)
         follow += over
     return follow
 
 
-def _sub_job_over(task: Task) -> Flow[list[Document]]:
-    job = (yield from get(Job, task.subjob_id)) if task.subjob_id else None
+def _sub_job_over(task: TaskDocument) -> Flow[list[Document]]:
+    job = (yield from get(JobDocument, task.subjob_id)) if task.subjob_id else None
     if job is None or job.state not in states.JOB_ENDED or job.then:
         return []
     return (yield from tell_parent(job))
@@ -213,12 +252,12 @@ def free_slots(rounds: Rounds) -> Flow[list[Document]]:
     for owner in owners:
         follow += yield from slots.offer_window(owner, window)
     for document in follow:
-        yield from note("swept_free_slot", document.id)
+        yield from note_event("swept_free_slot", document.id)
     return follow
 
 
 def _offer_slots(owner: str) -> Flow[list[Document]]:
-    parent = yield from get(Task, owner)
+    parent = yield from get(TaskDocument, owner)
     if parent is None or not parent.active or not parent.expanded:
         return []
     each = parent.definition.each
@@ -230,9 +269,11 @@ def _owners(field: str, hold: str, after: str) -> Flow[tuple[list[str], str]]:
 
     Asked for one by one, each by a look into an index: one with very many held costs no more than another."""
     owners: list[str] = []
-    while len(owners) < LIMIT:
+    while len(owners) < REPAIRS_AT_ONCE:
         where = {"hold": hold, field: Above(after)}
-        held = yield from find(Task, where, order=(field,), limit=1, without=slots.NUMBERS)
+        held = yield from find(
+            TaskDocument, where, order=(field,), limit=1, without=slots.SLOT_NUMBERS
+        )
         if not held:
             return owners, ""
         after = getattr(held[0], field)
@@ -246,7 +287,7 @@ def _owners(field: str, hold: str, after: str) -> Flow[tuple[list[str], str]]:
 def void_leases() -> Flow[list[Document]]:
     """Close the epoch of every node: this is the only process there is, so all others are gone."""
     follow: list[Document] = []
-    for node in (yield from find(Node, {"closed": False})):
+    for node in (yield from find(NodeDocument, {"closed": False})):
         follow += yield from beats.close_epoch(node)
     return follow
 
@@ -255,11 +296,11 @@ def send_all_again() -> Flow[list[Document]]:
     """Send again whatever waits in a queue: the queues went with the process that held them."""
     at = yield from now()
     while True:
-        waiting = yield from find(Task, {"state": states.SCHEDULED}, limit=LIMIT)
+        waiting = yield from find(TaskDocument, {"state": states.SCHEDULED}, limit=REPAIRS_AT_ONCE)
         for task in waiting:
             fields = {"state": states.PENDING, "published_at": at}
-            yield from change(Task, task.id, {"state": states.SCHEDULED}, fields)
-        if len(waiting) < LIMIT:
+            yield from change(TaskDocument, task.id, {"state": states.SCHEDULED}, fields)
+        if len(waiting) < REPAIRS_AT_ONCE:
             break
-    yield from publish((yield from find(Task, {"state": states.PENDING})))
+    yield from publish((yield from find(TaskDocument, {"state": states.PENDING})))
     return []

@@ -12,15 +12,15 @@ import msgspec
 from coordinator.engine import states
 from coordinator.engine.flow import Flow, change_first, count, find, now
 from coordinator.engine.new_documents import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
-from shared.model.documents import Document, Task
+from shared.model.documents import Document, TaskDocument
 from shared.model.queries import Not
 
 HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields that a question about structure need not read."""
 
-NUMBERS = tuple(
+SLOT_NUMBERS = tuple(
     field.name
-    for field in msgspec.structs.fields(Task)
+    for field in msgspec.structs.fields(TaskDocument)
     if not field.required and field.name not in {"slot", "slot_of", "window", "window_of"}
 )
 """All fields but those that say who has which number, and those that cannot be left out."""
@@ -32,9 +32,9 @@ MISSES = 2
 def free_numbers(owner_field: str, number_field: str, owner: str, size: int) -> Flow[list[int]]:
     """Return the numbers below `size` that no open or active task of `owner` has."""
     where = {owner_field: owner, "open": True, number_field: Not(None)}
-    if (yield from count(Task, where)) >= size:
+    if (yield from count(TaskDocument, where)) >= size:
         return []
-    taken = yield from find(Task, where, without=NUMBERS)
+    taken = yield from find(TaskDocument, where, without=SLOT_NUMBERS)
     used = {getattr(task, number_field) for task in taken}
     return [number for number in range(size) if number not in used]
 
@@ -67,16 +67,18 @@ def _offer(
     return [task for task in released if task.then]
 
 
-def _give(where: dict[str, str], fields: dict[str, object]) -> Flow[Task | None]:
+def _give(where: dict[str, str], fields: dict[str, object]) -> Flow[TaskDocument | None]:
     at = yield from now()
     then = () if fields["hold"] else (intent(EVALUATE, at),)
     order = ("index",) if "slot_of" in where else ("created_at", "index")
     return (
-        yield from change_first(Task, {**where, "state": states.CREATED}, order, fields, add=then)
+        yield from change_first(
+            TaskDocument, {**where, "state": states.CREATED}, order, fields, add=then
+        )
     )
 
 
-def hand_over(task: Task) -> Flow[list[Document]]:
+def hand_over(task: TaskDocument) -> Flow[list[Document]]:
     """Give the numbers of `task`, which is closed, to the next that wait for them."""
     window = task.window
     if task.slot_of and task.slot is not None:

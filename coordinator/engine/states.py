@@ -45,18 +45,18 @@ TASK_ACTIVE = frozenset(TASK_MAY) - TASK_ENDED
 GOOD = frozenset({COMPLETED, SKIPPED})
 
 
-def sources(table: dict[str, frozenset[str]], state: str) -> frozenset[str]:
+def _sources(table: dict[str, frozenset[str]], state: str) -> frozenset[str]:
     """Return the states from which `state` may be reached."""
     return frozenset(source for source, targets in table.items() if state in targets)
 
 
-def one_of(states: frozenset[str]) -> In:
+def any_state(states: frozenset[str]) -> In:
     """Return the matcher of these states."""
     return In(tuple(sorted(states)))
 
 
-JOB_FROM = {state: one_of(sources(JOB_MAY, state)) for state in JOB_MAY}
-TASK_FROM = {state: one_of(sources(TASK_MAY, state)) for state in TASK_MAY}
+JOB_FROM = {state: any_state(_sources(JOB_MAY, state)) for state in JOB_MAY}
+TASK_FROM = {state: any_state(_sources(TASK_MAY, state)) for state in TASK_MAY}
 
 
 def task_end(state: str, at: Micros, **more: Any) -> dict[str, Any]:

@@ -17,11 +17,18 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.new_documents import BEGIN, ENDED, FINISH, HOOK, intent
+from coordinator.engine.new_documents import BEGIN, ENDED_INTENT, FINISH, HOOK, intent
 from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
 from shared.durations import duration_seconds
 from shared.expressions import ExpressionError
-from shared.model.documents import SECOND, Document, Intent, Job, Micros, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    Intent,
+    JobDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.queries import Below, In
 
 ACTIVE_JOB = In((states.SCHEDULED, states.RUNNING))
@@ -29,7 +36,7 @@ ACTIVE_JOB = In((states.SCHEDULED, states.RUNNING))
 
 def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
     """Follow the intent of a task that has ended."""
-    assert isinstance(task, Task)
+    assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
     if job is None:
         return []
@@ -42,11 +49,11 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
     follow = yield from _step_ended(job, task)
     if task.window_of:
         follow += yield from slots.hand_over(task)
-    yield from later(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    yield from later(TaskDocument, task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
     return follow
 
 
-def _tried_again(task: Task) -> Flow[bool]:
+def _tried_again(task: TaskDocument) -> Flow[bool]:
     """Insert the next attempt of a failed task, if it has one; then look again at what it is part of."""
     at = yield from now()
     attempt = new_documents.next_attempt(task, at)
@@ -57,52 +64,52 @@ def _tried_again(task: Task) -> Flow[bool]:
         return False
     if (yield from insert(attempt)) is None:
         yield from insert(task_start.without_numbers(attempt))
-    yield from change(Task, task.id, {}, {"open": False}, drop=(ENDED,))
+    yield from change(TaskDocument, task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
     if not (yield from _still_wanted(task)):
         yield from composites.withdraw(None, [attempt])
     return True
 
 
-def _still_wanted(task: Task) -> Flow[bool]:
+def _still_wanted(task: TaskDocument) -> Flow[bool]:
     """Whether the job (and parent) of a task go on, with the same number of restarts."""
-    job = yield from get(Job, task.job_id)
+    job = yield from get(JobDocument, task.job_id)
     if job is None or job.state in states.JOB_ENDED or job.restarts != task.restarts:
         return False
     if task.parent_id is None:
         return True
-    parent = yield from get(Task, task.parent_id)
+    parent = yield from get(TaskDocument, task.parent_id)
     return parent is not None and parent.active
 
 
 # --- children -----------------------------------------------------------------------------------------------------
 
 
-def _child_ended(job: Job, task: Task) -> Flow[list[Document]]:
+def _child_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Fail the parent where the child failed for good; close the child, hand its numbers on, ask the parent."""
     assert task.parent_id is not None
     follow: list[Document] = []
     if task.state in (states.FAILED, states.CANCELLED):
-        parent = yield from get(Task, task.parent_id)
+        parent = yield from get(TaskDocument, task.parent_id)
         if parent is not None:
             follow += yield from composites.end_composite(parent, task.state, task.error)
-    yield from change(Task, task.id, {}, {"open": False})
+    yield from change(TaskDocument, task.id, {}, {"open": False})
     follow += yield from slots.hand_over(task)
     follow += yield from composites.complete_if_done(task.parent_id, job)
-    yield from later(Task, task.id, {}, {}, drop=(ENDED,))
+    yield from later(TaskDocument, task.id, {}, {}, drop=(ENDED_INTENT,))
     return follow
 
 
 # --- top-level tasks ----------------------------------------------------------------------------------------------
 
 
-def _begun(job: Job, task: Task) -> Flow[None]:
+def _begun(job: JobDocument, task: TaskDocument) -> Flow[None]:
     """Move a job to its first task, which has ended at once: whoever began the job may be stuck before it said so."""
     where = {"state": states.PENDING, "restarts": task.restarts}
     fields = {"state": states.SCHEDULED, "position": task.position}
-    yield from change(Job, job.id, where, fields, drop=(BEGIN,))
+    yield from change(JobDocument, job.id, where, fields, drop=(BEGIN,))
 
 
-def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
+def _step_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Go on to the next top-level task, or end the job."""
     if task.state in states.GOOD:
         if task.position < len(job.definition.tasks):
@@ -111,7 +118,7 @@ def _step_ended(job: Job, task: Task) -> Flow[list[Document]]:
     return (yield from _end_at(job, task, task.state, task.error))
 
 
-def _advance(job: Job, task: Task) -> Flow[list[Document]]:
+def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Insert the next task, move the job's position (which is the second look), send the task."""
     at = yield from now()
     following = new_documents.top_level_task(job, task.position + 1, task.restarts, at)
@@ -124,7 +131,7 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
         follow += behind
         image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
     if image is None:
-        present = yield from get(Job, job.id)
+        present = yield from get(JobDocument, job.id)
         if not _goes_on(present, task.restarts):
             return (yield from composites.withdraw(job, [placed]))
         if present is not None and present.position > placed.position:
@@ -133,35 +140,35 @@ def _advance(job: Job, task: Task) -> Flow[list[Document]]:
     return [*follow, *(yield from released(placed))]
 
 
-def released(task: Task) -> Flow[list[Document]]:
+def released(task: TaskDocument) -> Flow[list[Document]]:
     """Go on with a top-level task that was placed: send it, follow it, or offer it a number of its window."""
     if task.hold == new_documents.HOLD_WINDOW and task.window_of:
         return (yield from slots.offer_window(task.window_of, (yield from bounds()).job_window))
     return (yield from task_start.go_on([task]))
 
 
-def _goes_on(job: Job | None, restarts: int) -> bool:
+def _goes_on(job: JobDocument | None, restarts: int) -> bool:
     return job is not None and job.state not in states.JOB_ENDED and job.restarts == restarts
 
 
 def move_position(
-    job: Job, restarts: int, done: int, position: int, at: Micros
-) -> Flow[Job | None]:
+    job: JobDocument, restarts: int, done: int, position: int, at: Micros
+) -> Flow[JobDocument | None]:
     """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
     where = {"state": ACTIVE_JOB, "restarts": restarts, "position": done}
     fields = {"position": position, "progress": new_documents.progress_of(done, job.task_count)}
     add: tuple[Intent, ...] = ()
     if wants(job, JOB_PROGRESS):
         add = (intent(HOOK, at, event=JOB_PROGRESS, state=states.RUNNING, stamp=str(at)),)
-    return (yield from change(Job, job.id, where, fields, add=add))
+    return (yield from change(JobDocument, job.id, where, fields, add=add))
 
 
-def _catch_up(job: Job, task: Task) -> Flow[list[Document] | None]:
+def _catch_up(job: JobDocument, task: TaskDocument) -> Flow[list[Document] | None]:
     """Move the position of a job that is behind a task of its own that has ended; None where it is not (any more).
 
     Whoever inserted that task may have died before the position was moved, and the task may have been found, published
     and ended before the end of the one ahead of it is followed again. A task stands only behind those that are done."""
-    present = yield from get(Job, job.id)
+    present = yield from get(JobDocument, job.id)
     if present is None or not _goes_on(present, task.restarts) or present.position > task.position:
         return None
     follow: list[Document] = []
@@ -172,7 +179,7 @@ def _catch_up(job: Job, task: Task) -> Flow[list[Document] | None]:
     return follow
 
 
-def _complete(job: Job, task: Task) -> Flow[list[Document]]:
+def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Complete a job whose last task is done; its `output` is evaluated now."""
     at = yield from now()
     try:
@@ -185,7 +192,9 @@ def _complete(job: Job, task: Task) -> Flow[list[Document]]:
         "result": result,
     }
     if job.definition.auto_delete is not None:
-        fields["delete_at"] = at + int(duration_seconds(job.definition.auto_delete.after) * SECOND)
+        fields["delete_at"] = at + int(
+            duration_seconds(job.definition.auto_delete.after) * MICROS_PER_SECOND
+        )
     fields["where"] = {"position": task.position}
     if task.started_at is not None:
         fields["where"]["state"] = states.RUNNING
@@ -197,18 +206,18 @@ def _complete(job: Job, task: Task) -> Flow[list[Document]]:
     return ended
 
 
-def _ran(job: Job, task: Task, at: Micros) -> Flow[list[Document]]:
+def _ran(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[list[Document]]:
     """Say that a job runs whose last task has run, where whoever granted that died before it could."""
     if task.started_at is None:
         return []
     where = {"state": states.SCHEDULED, "restarts": task.restarts}
     fields = {"state": states.RUNNING, "started_at": task.started_at}
     add = state_hook(job, JOB_STATE, states.RUNNING, at)
-    image = yield from change(Job, job.id, where, fields, add=add)
+    image = yield from change(JobDocument, job.id, where, fields, add=add)
     return [image] if image is not None and image.then else []
 
 
-def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
+def _output(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[str | None]:
     template = job.definition.output
     if not template:
         return None
@@ -218,14 +227,16 @@ def _output(job: Job, task: Task, at: Micros) -> Flow[str | None]:
     return evaluator.render(template)
 
 
-def _end_at(job: Job, task: Task, state: str, error: str | None) -> Flow[list[Document]]:
+def _end_at(
+    job: JobDocument, task: TaskDocument, state: str, error: str | None
+) -> Flow[list[Document]]:
     """End a job where this task is: a restart goes on from there."""
     follow = yield from _catch_up(job, task)
     return [*(follow or []), *(yield from end_job(job, task.restarts, state, error))]
 
 
 def end_job(
-    job: Job,
+    job: JobDocument,
     restarts: int,
     state: str,
     error: str | None,
@@ -243,7 +254,11 @@ def end_job(
     if state == states.COMPLETED:
         active = ACTIVE_JOB
     image = yield from change(
-        Job, job.id, {"state": active, "restarts": restarts, **(where or {})}, fields, add=add
+        JobDocument,
+        job.id,
+        {"state": active, "restarts": restarts, **(where or {})},
+        fields,
+        add=add,
     )
     return [image] if image else []
 
@@ -251,11 +266,11 @@ def end_job(
 # --- the end of a job goes up to its parent task ------------------------------------------------------------------
 
 
-def tell_parent(job: Job) -> Flow[list[Document]]:
+def tell_parent(job: JobDocument) -> Flow[list[Document]]:
     """End the task that waits for this sub-job, as the sub-job ended."""
     if job.parent_id is None:
         return []
-    parent = yield from get(Task, job.parent_id)
+    parent = yield from get(TaskDocument, job.parent_id)
     if parent is None or parent.state != states.RUNNING or parent.subjob_id not in (None, job.id):
         return []
     error = job.error
@@ -269,16 +284,16 @@ def tell_parent(job: Job) -> Flow[list[Document]]:
     )
 
 
-def open_tasks(job_id: str, restarts: int, limit: int) -> Flow[list[Task]]:
+def open_tasks(job_id: str, restarts: int, limit: int) -> Flow[list[TaskDocument]]:
     """Return active tasks of a job of `restarts` or lower, parents first."""
     where = {"job_id": job_id, "open": True, "active": True, "restarts": Below(restarts + 1)}
     return (
         yield from find(
-            Task, where, order=("depth", "created_at"), limit=limit, without=slots.HEAVY
+            TaskDocument, where, order=("depth", "created_at"), limit=limit, without=slots.HEAVY
         )
     )
 
 
-def task_hooks(job: Job | None, state: str, at: Micros) -> tuple[Intent, ...]:
+def task_hooks(job: JobDocument | None, state: str, at: Micros) -> tuple[Intent, ...]:
     """Return the intents of webhooks that a task's change to `state` must hold."""
     return state_hook(job, TASK_STATE, state, at)

@@ -16,16 +16,23 @@ from coordinator.engine.flow import (
     change,
     get,
     later,
-    note,
+    note_event,
     now,
     publish,
     recall,
     send,
 )
-from coordinator.engine.new_documents import ENDED, intent
+from coordinator.engine.new_documents import ENDED_INTENT, intent
 from coordinator.engine.task_ends import task_hooks
 from shared.errors import Unreadable
-from shared.model.documents import SECOND, Document, LogPart, Micros, Node, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    LogPartDocument,
+    Micros,
+    NodeDocument,
+    TaskDocument,
+)
 from shared.model.messages import (
     BeatFirst,
     Claim,
@@ -46,7 +53,7 @@ MAY_END = In((states.RUNNING, states.PENDING, states.SCHEDULED))
 LOOKS = 3
 """So often a run is looked at that somebody else changes at the same time."""
 
-LEASE_LEFT: Micros = 15 * SECOND
+LEASE_LEFT: Micros = 15 * MICROS_PER_SECOND
 """A claim is heard only of a node whose lease lasts this long."""
 
 LOST_BY_LEASE = "lease"
@@ -60,7 +67,7 @@ COUNTS = In((None, LOST_BY_LEASE))
 # --- claim and grant ----------------------------------------------------------------------------------------------
 
 
-def claimed(claim: Claim) -> Flow[list[Document]]:
+def on_claim(claim: Claim) -> Flow[list[Document]]:
     """Answer a claim: granted, refused, or beat first."""
     node = yield from lease_of(claim.node_id)
     at = yield from now()
@@ -77,13 +84,13 @@ def claimed(claim: Claim) -> Flow[list[Document]]:
     return [image] if image.then else []
 
 
-def lease_of(node_id: str) -> Flow[Node | None]:
+def lease_of(node_id: str) -> Flow[NodeDocument | None]:
     """Return a node's document, which may be an old image as long as its lease still lasts."""
-    node: Node | None = yield Lease(node_id)
+    node: NodeDocument | None = yield Lease(node_id)
     return node
 
 
-def _grant(claim: Claim, node: Node, run: int, at: Micros) -> Flow[Task | None]:
+def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskDocument | None]:
     fields = {
         "state": states.RUNNING,
         "node_id": claim.node_id,
@@ -98,17 +105,17 @@ def _grant(claim: Claim, node: Node, run: int, at: Micros) -> Flow[Task | None]:
     job = (yield from recall(claim.job_id)) if claim.job_id else None
     hooks = task_hooks(job, states.RUNNING, at)
     where = {"state": WAITING, "run": run, "kind": new_documents.CONTAINER}
-    image = yield from change(Task, claim.task_id, where, fields, add=hooks)
+    image = yield from change(TaskDocument, claim.task_id, where, fields, add=hooks)
     if image is not None and image.scheduled_at is None:
-        yield from later(Task, image.id, {"scheduled_at": None}, {"scheduled_at": at})
+        yield from later(TaskDocument, image.id, {"scheduled_at": None}, {"scheduled_at": at})
     if image is not None and run:
         yield DropLogs(image.id, image.run)
     return image
 
 
-def _second_look(claim: Claim, node: Node, at: Micros) -> Flow[Task | None]:
+def _second_look(claim: Claim, node: NodeDocument, at: Micros) -> Flow[TaskDocument | None]:
     """Find out why a claim was not granted at once; grant it after all, answer it again, or refuse it."""
-    task = yield from get(Task, claim.task_id)
+    task = yield from get(TaskDocument, claim.task_id)
     reason = "there is no such task"
     if task is not None:
         if task.nonce == claim.nonce:
@@ -124,7 +131,7 @@ def _second_look(claim: Claim, node: Node, at: Micros) -> Flow[Task | None]:
     return None
 
 
-def _why_refused(task: Task | None) -> str:
+def _why_refused(task: TaskDocument | None) -> str:
     if task is None:
         return "this run is over"
     return f"the task is {task.state}" if task.state != states.RUNNING else "it runs elsewhere"
@@ -133,7 +140,7 @@ def _why_refused(task: Task | None) -> str:
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
-def run_ended(end: RunEnded) -> Flow[list[Document]]:
+def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
     """Apply the end of a run if it is the run that counts; then say that it is stored, or may be forgotten."""
     at = yield from now()
     job = yield from recall(end.job_id)
@@ -153,8 +160,8 @@ def run_ended(end: RunEnded) -> Flow[list[Document]]:
     if end.ok:
         fields["progress"] = 100.0
     where = {"state": MAY_END, "run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
-    add = (intent(ENDED, at), *task_hooks(job, state, at))
-    image = yield from change(Task, end.task_id, where, fields, add=add)
+    add = (intent(ENDED_INTENT, at), *task_hooks(job, state, at))
+    image = yield from change(TaskDocument, end.task_id, where, fields, add=add)
     if image is None:
         image = yield from _applied_before(end)
     if image is not None:
@@ -163,9 +170,9 @@ def run_ended(end: RunEnded) -> Flow[list[Document]]:
     return [image] if image is not None and image.then else []
 
 
-def _applied_before(end: RunEnded) -> Flow[Task | None]:
+def _applied_before(end: RunEnded) -> Flow[TaskDocument | None]:
     """Return the task if this very end is the one that was applied: what follows from it may not be done yet."""
-    task = yield from get(Task, end.task_id)
+    task = yield from get(TaskDocument, end.task_id)
     if task is None:
         yield from send(end.node_id, EndStored(nonces=[end.nonce]))
         raise Unreadable(f"there is no task {end.task_id}")
@@ -175,7 +182,7 @@ def _applied_before(end: RunEnded) -> Flow[Task | None]:
         and task.state in (states.COMPLETED, states.FAILED)
     )
     if not same:
-        yield from note("end_refused", end.task_id)
+        yield from note_event("end_refused", end.task_id)
     return task if same else None
 
 
@@ -188,9 +195,9 @@ def _keep_last_part(end: RunEnded, at: Micros) -> Flow[None]:
 
 def log_part(
     task_id: str, job_id: str, run: int, number: int, contents: str, at: Micros
-) -> LogPart:
+) -> LogPartDocument:
     """Return a part of a log under the id that it always has."""
-    return LogPart(
+    return LogPartDocument(
         id=f"{task_id}.{run}.{number}",
         task_id=task_id,
         job_id=job_id,
@@ -204,9 +211,9 @@ def log_part(
 # --- handed back, lost --------------------------------------------------------------------------------------------
 
 
-def handed_back(message: HandedBack) -> Flow[list[Document]]:
+def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     """Take a run back: at no cost, or as lost where its container vanished."""
-    task = yield from get(Task, message.task_id)
+    task = yield from get(TaskDocument, message.task_id)
     yield from send(message.node_id, EndStored(nonces=[message.nonce]))
     if task is None:
         raise Unreadable(f"there is no task {message.task_id}")
@@ -216,7 +223,7 @@ def handed_back(message: HandedBack) -> Flow[list[Document]]:
     return (yield from back_to_pending(task, "", costs=message.vanished))
 
 
-def back_to_pending(task: Task, lost_by: str, *, costs: bool) -> Flow[list[Document]]:
+def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[list[Document]]:
     """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it.
 
     Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
@@ -242,34 +249,36 @@ def back_to_pending(task: Task, lost_by: str, *, costs: bool) -> Flow[list[Docum
     }
     if not lost_by:
         fields |= {"node_id": None, "epoch": None}
-    image = yield from change(Task, task.id, where, fields)
+    image = yield from change(TaskDocument, task.id, where, fields)
     if image is not None:
-        yield from note("run_lost" if costs else "run_handed_back", task.id)
+        yield from note_event("run_lost" if costs else "run_handed_back", task.id)
         yield from publish([image])
     return []
 
 
-def _given_up(task: Task, where: dict[str, Any], lost: int, at: Micros) -> Flow[list[Document]]:
+def _given_up(
+    task: TaskDocument, where: dict[str, Any], lost: int, at: Micros
+) -> Flow[list[Document]]:
     job = yield from recall(task.job_id)
     fields = states.task_end(states.FAILED, at, error="task redelivered too many times", lost=lost)
-    add = (intent(ENDED, at), *task_hooks(job, states.FAILED, at))
-    image = yield from change(Task, task.id, where, fields, add=add)
+    add = (intent(ENDED_INTENT, at), *task_hooks(job, states.FAILED, at))
+    image = yield from change(TaskDocument, task.id, where, fields, add=add)
     return [image] if image else []
 
 
-def may_count(task: Task, nonce: str) -> bool:
+def may_count(task: TaskDocument, nonce: str) -> bool:
     """Whether `nonce` may be the run of this task that counts."""
     active = task.state == states.RUNNING or task.state in WAITING.values
     return active and task.nonce == nonce and task.lost_by in COUNTS.values
 
 
-def counting(task_id: str, nonce: str, node: Node) -> Flow[Task | None]:
+def counting(task_id: str, nonce: str, node: NodeDocument) -> Flow[TaskDocument | None]:
     """Return the task of which `nonce` is the run that counts, RUNNING, or None: one that was only lost by lease is
     taken back, as its node is there after all.
 
     Another beat may take it back at the same time, so that a look that sees it granted after all ends there."""
     for _ in range(LOOKS):
-        task = yield from get(Task, task_id)
+        task = yield from get(TaskDocument, task_id)
         if task is None or not may_count(task, nonce):
             return None
         if task.state == states.RUNNING:
@@ -279,7 +288,7 @@ def counting(task_id: str, nonce: str, node: Node) -> Flow[Task | None]:
     return None
 
 
-def _taken_back(task: Task, node: Node) -> Flow[bool]:
+def _taken_back(task: TaskDocument, node: NodeDocument) -> Flow[bool]:
     """Take back a run that was lost by lease and is not granted again."""
     fields = {
         "state": states.RUNNING,
@@ -289,5 +298,5 @@ def _taken_back(task: Task, node: Node) -> Flow[bool]:
         "node_id": node.id,
     }
     where = {"state": WAITING, "run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
-    image = yield from change(Task, task.id, where, fields)
+    image = yield from change(TaskDocument, task.id, where, fields)
     return image is not None

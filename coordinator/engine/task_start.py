@@ -19,10 +19,10 @@ from coordinator.engine.flow import (
     recall,
 )
 from coordinator.engine.webhooks import TASK_STATE, state_hook
-from shared.model.documents import Document, Intent, Job, Micros, Task
+from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 
 
-def turned(job: Job, task: Task, at: Micros) -> Flow[Task]:
+def turned(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
     wanted = evaluation.vars_of(task.definition)
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
@@ -36,7 +36,7 @@ def turned(job: Job, task: Task, at: Micros) -> Flow[Task]:
     return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
 
 
-def place(job: Job, task: Task, at: Micros) -> Flow[Task]:
+def place(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Insert a task whose turn has come; return it as it is stored, also where it was there already.
 
     A task that counts against a window and has no number in it is inserted held; so is one whose number is taken."""
@@ -50,15 +50,15 @@ def place(job: Job, task: Task, at: Micros) -> Flow[Task]:
         new = yield from insert(task)
     if new:
         return task
-    return (yield from get(Task, task.id)) or task
+    return (yield from get(TaskDocument, task.id)) or task
 
 
-def held(task: Task, reason: str) -> Task:
+def held(task: TaskDocument, reason: str) -> TaskDocument:
     """Return a task as it waits for `reason` to be lifted."""
     return msgspec.structs.replace(task, state=states.CREATED, hold=reason)
 
 
-def without_numbers(task: Task) -> Task:
+def without_numbers(task: TaskDocument) -> TaskDocument:
     """Return a task that waits for numbers anew, a delayed one after its delay: those it was to have are somebody
     else's."""
     bare = msgspec.structs.replace(task, slot=None, window=None, then=[])
@@ -67,14 +67,16 @@ def without_numbers(task: Task) -> Task:
     return held(bare, new_documents.HOLD_CONCURRENCY if task.slot_of else new_documents.HOLD_WINDOW)
 
 
-def number_wanted(task: Task) -> str | None:
+def number_wanted(task: TaskDocument) -> str | None:
     """Return which hold a task is to wait in for a number that it needs and has not; None for one that has all."""
     if task.slot_of and task.slot is None:
         return new_documents.HOLD_CONCURRENCY
     return new_documents.HOLD_WINDOW if task.window_of and task.window is None else None
 
 
-def place_many(job: Job, tasks: Sequence[Task], at: Micros) -> Flow[list[Task]]:
+def place_many(
+    job: JobDocument, tasks: Sequence[TaskDocument], at: Micros
+) -> Flow[list[TaskDocument]]:
     """Insert many at once, those without a hold with their turn come; return those that need to be gone on with.
 
     Those that were there already are left as they are: whoever inserted them left their intents."""
@@ -87,11 +89,11 @@ def place_many(job: Job, tasks: Sequence[Task], at: Micros) -> Flow[list[Task]]:
     return [task for task in ready if (task.hold is None and task.active) or task.then]
 
 
-def _as_stored(tasks: Sequence[Task]) -> Flow[list[Task]]:
+def _as_stored(tasks: Sequence[TaskDocument]) -> Flow[list[TaskDocument]]:
     """Return what the store has of `tasks`, inserting held those that it refused because their number was taken."""
     stored = []
     for task in tasks:
-        found = yield from get(Task, task.id)
+        found = yield from get(TaskDocument, task.id)
         if found is None:
             found = without_numbers(task)
             yield from insert(found)
@@ -99,15 +101,15 @@ def _as_stored(tasks: Sequence[Task]) -> Flow[list[Task]]:
     return stored
 
 
-def go_on(tasks: Sequence[Task]) -> Flow[list[Document]]:
+def go_on(tasks: Sequence[TaskDocument]) -> Flow[list[Document]]:
     """Send those of `tasks` that are to be sent; return those that something else follows from."""
     yield from publish([task for task in tasks if task.state == states.PENDING])
     return [task for task in tasks if task.then]
 
 
-def evaluate(task: Document, what: Intent) -> Flow[list[Document]]:
+def evaluate_task(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a task that was taken from its hold: its turn has come."""
-    assert isinstance(task, Task)
+    assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
     if job is None:
         return []
@@ -115,8 +117,10 @@ def evaluate(task: Document, what: Intent) -> Flow[list[Document]]:
     after = yield from turned(job, msgspec.structs.replace(task, then=[]), at)
     fields = {name: getattr(after, name) for name in (*evaluation.TURN_FIELDS, "published_at")}
     where = {"state": states.CREATED, "hold": None}
-    image = yield from change(Task, task.id, where, fields, add=tuple(after.then), drop=(what.id,))
+    image = yield from change(
+        TaskDocument, task.id, where, fields, add=tuple(after.then), drop=(what.id,)
+    )
     if image is None:
-        yield from change(Task, task.id, {}, {}, drop=(what.id,))
+        yield from change(TaskDocument, task.id, {}, {}, drop=(what.id,))
         return []
     return (yield from go_on([image]))

@@ -19,7 +19,7 @@ from coordinator.engine.flow import (
     change,
     get,
     insert_many,
-    note,
+    note_event,
     now,
     read_vars,
     recall,
@@ -28,8 +28,15 @@ from coordinator.engine.new_documents import HOOK, intent
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
-from shared.model.documents import Delivery, Document, Intent, Job, Micros, Task
-from shared.model.views import job_summary, plain, task_summary
+from shared.model.documents import (
+    DeliveryDocument,
+    Document,
+    Intent,
+    JobDocument,
+    Micros,
+    TaskDocument,
+)
+from shared.model.views import as_plain, job_summary, task_summary
 from shared.model.views.redacting import redactor_of_job
 
 JOB_STATE = "job.StateChange"
@@ -41,7 +48,7 @@ TOLD_JOB_STATES = frozenset({states.PENDING, states.RUNNING}) | states.JOB_ENDED
 TOLD_TASK_STATES = frozenset({states.SCHEDULED, states.RUNNING}) | states.TASK_ENDED
 
 
-def wants(job: Job | None, event: str) -> bool:
+def wants(job: JobDocument | None, event: str) -> bool:
     """Whether a webhook of `job` is for `event`."""
     return job is not None and any(
         (hook.event or JOB_STATE) == event for hook in job.definition.webhooks
@@ -49,7 +56,7 @@ def wants(job: Job | None, event: str) -> bool:
 
 
 def state_hook(
-    job: Job | None, event: str, state: str, at: Micros, stamp: str = ""
+    job: JobDocument | None, event: str, state: str, at: Micros, stamp: str = ""
 ) -> tuple[Intent, ...]:
     """Return the intent that a change to `state` must hold: none where nobody listens."""
     told = TOLD_JOB_STATES if event == JOB_STATE else TOLD_TASK_STATES
@@ -58,7 +65,7 @@ def state_hook(
     return (intent(HOOK, at, event=event, state=state, stamp=stamp or str(at)),)
 
 
-def progress_hook(job: Job | None, event: str, at: Micros) -> tuple[Intent, ...]:
+def progress_hook(job: JobDocument | None, event: str, at: Micros) -> tuple[Intent, ...]:
     """Return the intent for a webhook that hears of progress."""
     if not wants(job, event):
         return ()
@@ -67,20 +74,24 @@ def progress_hook(job: Job | None, event: str, at: Micros) -> tuple[Intent, ...]
 
 def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
     """Follow a hook intent: store a delivery for each webhook that is for it."""
-    assert isinstance(document, Job | Task)
-    job = document if isinstance(document, Job) else (yield from recall(document.job_id))
+    assert isinstance(document, JobDocument | TaskDocument)
+    job = document if isinstance(document, JobDocument) else (yield from recall(document.job_id))
     if job is not None:
         yield from _store_deliveries(job, document, what)
     yield from change(type(document), document.id, {}, {}, drop=(what.id,))
     return []
 
 
-def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None]:
+def _store_deliveries(
+    job: JobDocument, document: JobDocument | TaskDocument, what: Intent
+) -> Flow[None]:
     event, state = str(what.args["event"]), str(what.args["state"])
-    present = job if isinstance(document, Job) else ((yield from get(Job, job.id)) or job)
+    present = (
+        job if isinstance(document, JobDocument) else ((yield from get(JobDocument, job.id)) or job)
+    )
     summaries = _summaries(present, document, state, (yield from bounds()).redaction_keys)
     at = yield from now()
-    made: list[Delivery] = []
+    made: list[DeliveryDocument] = []
     for index, hook in enumerate(job.definition.webhooks):
         if (hook.event or JOB_STATE) != event:
             continue
@@ -90,11 +101,11 @@ def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None
             url, headers = yield from _address(job, hook, at)
         except ExpressionError as error:
             said = redactor_of_job(job).redact(str(error))
-            yield from note("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {said}")
+            yield from note_event("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {said}")
             continue
-        body = summaries["task"] if isinstance(document, Task) else summaries["job"]
+        body = summaries["task"] if isinstance(document, TaskDocument) else summaries["job"]
         made.append(
-            Delivery(
+            DeliveryDocument(
                 id=derived_id("webhook", document.id, what.id, index),
                 job_id=job.id,
                 url=url,
@@ -110,16 +121,16 @@ def _store_deliveries(job: Job, document: Job | Task, what: Intent) -> Flow[None
 
 
 def _summaries(
-    job: Job, document: Job | Task, state: str, keys: tuple[str, ...]
+    job: JobDocument, document: JobDocument | TaskDocument, state: str, keys: tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
     redactor = redactor_of_job(job, keys)
-    if isinstance(document, Job):
+    if isinstance(document, JobDocument):
         document = msgspec.structs.replace(document, state=state)
-        return {"job": plain(job_summary(document, redactor))}
+        return {"job": as_plain(job_summary(document, redactor))}
     document = msgspec.structs.replace(document, state=state)
     return {
-        "job": plain(job_summary(job, redactor)),
-        "task": plain(task_summary(document, redactor)),
+        "job": as_plain(job_summary(job, redactor)),
+        "task": as_plain(task_summary(document, redactor)),
     }
 
 
@@ -144,7 +155,9 @@ def _both_spellings(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, **capital}
 
 
-def _address(job: Job, hook: language.Webhook, at: Micros) -> Flow[tuple[str, dict[str, str]]]:
+def _address(
+    job: JobDocument, hook: language.Webhook, at: Micros
+) -> Flow[tuple[str, dict[str, str]]]:
     """Return where a delivery goes; those of a sub-job were evaluated when it was made, in its parent's scope."""
     if job.parent_id is not None or job.detached_from is not None:
         return hook.url, hook.headers

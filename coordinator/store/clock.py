@@ -51,25 +51,25 @@ def wall_clock() -> Micros:
     return time.time_ns() // 1000
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-FIRST_DELAY = 0.5
+_FIRST_DELAY = 0.5
 """Seconds."""
-LONGEST_DELAY = 10.0
+_LONGEST_DELAY = 10.0
 """Seconds."""
 
 log = structlog.get_logger(__name__)
 
 
-async def until_available(attempt: Callable[[], Awaitable[T]]) -> T:
+async def until_available(attempt: Callable[[], Awaitable[_T]]) -> _T:
     """Return what `attempt` gives, trying for ever while it raises `StoreUnavailable`, and saying
     so in the log.
     """
-    delay = FIRST_DELAY
+    delay = _FIRST_DELAY
     while True:
         try:
             return await attempt()
         except StoreUnavailable as error:
             log.warning("waiting for the datastore", reason=str(error), retry_in_seconds=delay)
         await asyncio.sleep(delay)
-        delay = min(2 * delay, LONGEST_DELAY)
+        delay = min(2 * delay, _LONGEST_DELAY)

@@ -30,9 +30,9 @@ from shared.encryption import Vault, WrongKey
 from shared.errors import Unreadable
 from shared.model.documents import Document, Intent
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 
-SEALED = "sealed:"
+SEALED_PREFIX = "sealed:"
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024
 """The most that a document may hold in any store: MongoDB's limit, less room for what surrounds it.
 """
@@ -41,7 +41,7 @@ MAX_INT = 2**63 - 1
 _SPECIAL_IN_KEY = re.compile(r"""[%.$"'\\\[\]\x00-\x1f]""")
 
 
-class Shape(enum.Enum):
+class FieldShape(enum.Enum):
     """What a field's value is, as a store sees it."""
 
     TEXT = "text"
@@ -55,24 +55,24 @@ class Shape(enum.Enum):
     THEN = "then"
 
 
-_SCALARS: Mapping[type[inspect.Type], Shape] = {
-    inspect.StrType: Shape.TEXT,
-    inspect.IntType: Shape.INTEGER,
-    inspect.FloatType: Shape.NUMBER,
-    inspect.BoolType: Shape.FLAG,
+_SCALARS: Mapping[type[inspect.Type], FieldShape] = {
+    inspect.StrType: FieldShape.TEXT,
+    inspect.IntType: FieldShape.INTEGER,
+    inspect.FloatType: FieldShape.NUMBER,
+    inspect.BoolType: FieldShape.FLAG,
 }
 
 
-_PLAIN = frozenset({Shape.TEXT, Shape.INTEGER})
+_PLAIN = frozenset({FieldShape.TEXT, FieldShape.INTEGER})
 """Shapes that rest as they are."""
 
 
-class Field(msgspec.Struct, frozen=True):
+class StoredField(msgspec.Struct, frozen=True):
     """A field of a document: its Python name, its name in a store, and how it rests."""
 
     name: str
     stored: str
-    shape: Shape
+    shape: FieldShape
     type: Any
     sealed: bool = False
     keys: Mapping[str, str] = {}
@@ -82,7 +82,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def fields_of(kind: type[Document]) -> Mapping[str, Field]:
+def fields_of(kind: type[Document]) -> Mapping[str, StoredField]:
     """Return the fields of a kind by their Python names."""
     hints = typing.get_type_hints(kind)
     described = inspect.type_info(kind)
@@ -90,14 +90,14 @@ def fields_of(kind: type[Document]) -> Mapping[str, Field]:
     return {field.name: _field(kind, field, hints[field.name]) for field in described.fields}
 
 
-def _field(kind: type[Document], field: inspect.Field, hint: Any) -> Field:
+def _field(kind: type[Document], field: inspect.Field, hint: Any) -> StoredField:
     sealed = field.name in kind.sealed
     inner = _without_none(field.type)
-    shape = Shape.CLOSED if sealed else _shape(inner)
+    shape = FieldShape.CLOSED if sealed else _shape(inner)
     if field.name == "then":
-        shape = Shape.THEN
-    keys = _struct_keys(inner) if shape is Shape.STRUCT else {}
-    return Field(field.name, field.encode_name, shape, hint, sealed, keys, shape in _PLAIN)
+        shape = FieldShape.THEN
+    keys = _struct_keys(inner) if shape is FieldShape.STRUCT else {}
+    return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, shape in _PLAIN)
 
 
 def _struct_keys(described: inspect.Type) -> dict[str, str]:
@@ -114,14 +114,14 @@ def _without_none(described: inspect.Type) -> inspect.Type:
     return described
 
 
-def _shape(described: inspect.Type) -> Shape:
+def _shape(described: inspect.Type) -> FieldShape:
     if _is_scalar(described):
         return _SCALARS[type(described)]
     if isinstance(described, inspect.ListType) and _is_flat(described.item_type):
-        return Shape.LIST
+        return FieldShape.LIST
     if isinstance(described, inspect.DictType) and _is_scalar(described.value_type):
-        return Shape.MAP
-    return Shape.STRUCT if _is_flat(described) else Shape.CLOSED
+        return FieldShape.MAP
+    return FieldShape.STRUCT if _is_flat(described) else FieldShape.CLOSED
 
 
 def _is_scalar(described: inspect.Type) -> bool:
@@ -160,10 +160,10 @@ class Codec:
             value = self.encode_value(field, getattr(document, name))
             if value is not None:
                 stored[name] = value
-        refuse_oversize(f"{type(document).__name__} {document.id}", stored.values())
+        refuse_oversize(f"{document.noun()} {document.id}", stored.values())
         return stored
 
-    def decode(self, kind: type[D], stored: Mapping[str, Any]) -> D:
+    def decode(self, kind: type[_D], stored: Mapping[str, Any]) -> _D:
         """Return the document. Raises `WrongKey`, or `Unreadable` where it is not a `kind`."""
         fields = fields_of(kind)
         try:
@@ -175,9 +175,9 @@ class Codec:
                 }
             )
         except (msgspec.MsgspecError, TypeError) as error:
-            raise Unreadable(f"stored {kind.__name__} {stored.get('id')}: {error}") from error
+            raise Unreadable(f"stored {kind.noun()} {stored.get('id')}: {error}") from error
 
-    def encode_value(self, field: Field, value: Any) -> Any:
+    def encode_value(self, field: StoredField, value: Any) -> Any:
         """Return a field's value as it rests; None where it is absent. Raises `Unstorable`."""
         if value is None:
             return None
@@ -186,51 +186,51 @@ class Codec:
         except (OverflowError, UnicodeEncodeError, TypeError) as error:
             raise Unstorable(f"{field.name}: {error}") from None
 
-    def _encode(self, field: Field, value: Any) -> Any:
+    def _encode(self, field: StoredField, value: Any) -> Any:
         match field.shape:
-            case Shape.CLOSED:
+            case FieldShape.CLOSED:
                 return self._closed(field, value)
-            case Shape.THEN:
+            case FieldShape.THEN:
                 return [_stored_intent(intent) for intent in value] or None
-            case Shape.MAP:
+            case FieldShape.MAP:
                 return {_scalar(stored_key(key)): _scalar(item) for key, item in value.items()}
-            case Shape.LIST | Shape.STRUCT:
+            case FieldShape.LIST | FieldShape.STRUCT:
                 return _checked(msgspec.to_builtins(value))
             case _:
                 return _scalar(value)
 
-    def _closed(self, field: Field, value: Any) -> bytes | str:
+    def _closed(self, field: StoredField, value: Any) -> bytes | str:
         packed = msgspec.msgpack.encode(value)
         if self._vault is None or not field.sealed or value in ("", [], {}):
             return packed
-        return SEALED + self._vault.seal(packed)
+        return SEALED_PREFIX + self._vault.seal(packed)
 
-    def decode_value(self, field: Field, value: Any) -> Any:
+    def decode_value(self, field: StoredField, value: Any) -> Any:
         """Return the value that rests as `value`. Raises `WrongKey`."""
         match field.shape:
-            case Shape.CLOSED:
+            case FieldShape.CLOSED:
                 return _decoder(field.type).decode(self._opened(field, value))
-            case Shape.THEN:
+            case FieldShape.THEN:
                 return [_intent(stored) for stored in value]
-            case Shape.MAP:
+            case FieldShape.MAP:
                 return {key_of(key): item for key, item in value.items()}
-            case Shape.FLAG:
+            case FieldShape.FLAG:
                 return bool(value)
-            case Shape.LIST | Shape.STRUCT:
+            case FieldShape.LIST | FieldShape.STRUCT:
                 return msgspec.convert(value, field.type, strict=False)
-            case Shape.NUMBER:
+            case FieldShape.NUMBER:
                 return float(value)
             case _:
                 return value
 
-    def _opened(self, field: Field, value: bytes | str) -> bytes:
+    def _opened(self, field: StoredField, value: bytes | str) -> bytes:
         if isinstance(value, bytes):
             return value
         if self._vault is None:
             raise WrongKey(
                 f"the field {field.stored!r} is sealed and no encryption.key is configured"
             )
-        return self._vault.open(value.removeprefix(SEALED))
+        return self._vault.open(value.removeprefix(SEALED_PREFIX))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.store.codec import Field, Shape, fields_of, stored_key
+from coordinator.store.codec import FieldShape, StoredField, fields_of, stored_key
 from shared.model.documents import Document
 from shared.model.queries import Above, Below, Has, In, Not, Where
 
@@ -20,7 +20,7 @@ Matcher = In | Not | Below | Above | Has
 class Target(msgspec.Struct, frozen=True):
     """A field, or with `key` an entry of the map or struct in it, by its stored name."""
 
-    field: Field
+    field: StoredField
     key: str | None = None
 
 
@@ -34,7 +34,7 @@ class Condition(msgspec.Struct, frozen=True):
 class Order(msgspec.Struct, frozen=True):
     """A field to sort by."""
 
-    field: Field
+    field: StoredField
     falling: bool
 
 
@@ -44,13 +44,13 @@ def target_of(kind: type[Document], path: str) -> Target:
     name, dot, key = path.partition(".")
     field = fields_of(kind).get(name)
     if field is None:
-        raise ValueError(f"{kind.__name__} has no field {name!r}")
+        raise ValueError(f"{kind.noun()} has no field {name!r}")
     if not dot:
         return Target(field)
-    if field.shape is Shape.MAP:
+    if field.shape is FieldShape.MAP:
         return Target(field, stored_key(key))
     if key not in field.keys:
-        raise ValueError(f"{kind.__name__}.{name} has no {key!r} that a store could see")
+        raise ValueError(f"{kind.noun()}.{name} has no {key!r} that a store could see")
     return Target(field, field.keys[key])
 
 
@@ -62,11 +62,11 @@ def conditions_of(kind: type[Document], where: Where) -> list[Condition]:
 def _condition(kind: type[Document], path: str, wanted: Any) -> Condition:
     target = target_of(kind, path)
     matcher = wanted if isinstance(wanted, Matcher) else In((wanted,))
-    closed = target.field.shape in (Shape.CLOSED, Shape.THEN)
+    closed = target.field.shape in (FieldShape.CLOSED, FieldShape.THEN)
     if closed and matcher not in (In((None,)), Not(None)):
-        raise ValueError(f"{kind.__name__}.{path} is closed: only its presence can be matched")
-    if isinstance(matcher, Has) and target.field.shape not in (Shape.LIST, Shape.MAP):
-        raise ValueError(f"{kind.__name__}.{path} is no list or map")
+        raise ValueError(f"{kind.noun()}.{path} is closed: only its presence can be matched")
+    if isinstance(matcher, Has) and target.field.shape not in (FieldShape.LIST, FieldShape.MAP):
+        raise ValueError(f"{kind.noun()}.{path} is no list or map")
     return Condition(target, matcher)
 
 
@@ -87,5 +87,5 @@ def targets_of(kind: type[Document], set: Mapping[str, Any]) -> list[tuple[Targe
     """Return what a change sets. `ValueError` where it may not be changed."""
     for path in set:
         if path.partition(".")[0] in ("id", "then", *FIXED.get(kind.collection, ())):
-            raise ValueError(f"{kind.__name__}.{path} can not be set")
+            raise ValueError(f"{kind.noun()}.{path} can not be set")
     return [(target_of(kind, path), value) for path, value in set.items()]

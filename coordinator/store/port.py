@@ -15,19 +15,19 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from shared.errors import HaulierError
-from shared.model.documents import Document, Intent, Job, LogPart, Micros
+from shared.model.documents import Document, Intent, JobDocument, LogPartDocument, Micros
 from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 
 LOG_CAP = 10_000
 """How far the parts that a log search finds are counted."""
 
 
-class Page(msgspec.Struct, Generic[D], frozen=True):
+class DocumentPage(msgspec.Struct, Generic[_D], frozen=True):
     """A page of a listing. `capped`: there are more than `total`."""
 
-    items: list[D]
+    items: list[_D]
     total: int
     capped: bool = False
 
@@ -62,10 +62,10 @@ class Store(Protocol):
         process's monotonic clock.
         """
 
-    async def get(self, kind: type[D], id: str) -> D | None:
+    async def get(self, kind: type[_D], id: str) -> _D | None:
         """Return one document (the latest, also after a failover), or None."""
 
-    async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
+    async def get_many(self, kind: type[_D], ids: Sequence[str]) -> list[_D]:
         """Return those of `ids` that exist, in the order of `ids`."""
 
     async def insert(self, document: Document) -> bool:
@@ -78,7 +78,7 @@ class Store(Protocol):
         One bulk write; not all-or-nothing: repeated, it makes the rest.
         """
 
-    async def change(self, change: Change[D]) -> D | None:
+    async def change(self, change: Change[_D]) -> _D | None:
         """Make one compare-and-set. Returns the document as it is after it, or None where nothing
         matched (or a unique index refused it).
         """
@@ -88,12 +88,12 @@ class Store(Protocol):
 
     async def change_first(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str],
         set: Mapping[str, Any],
         add_then: tuple[Intent, ...] = (),
-    ) -> D | None:
+    ) -> _D | None:
         """Compare-and-set the first document of `order` that matches `where`; return it as it is
         after, or None where none matches or a unique index refuses. Two callers never get the same
         one unless it matches again.
@@ -104,13 +104,13 @@ class Store(Protocol):
 
     async def find(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str] = (),
         limit: int | None = None,
         skip: int = 0,
         without: Sequence[str] = (),
-    ) -> list[D]:
+    ) -> list[_D]:
         """Return what matches. `order`: field names, `-` before one that falls. `without`: fields
         that need not be read (they must have a default). `where` and `order` should be served by an
         index of `coordinator.store.indexes`.
@@ -122,7 +122,7 @@ class Store(Protocol):
     async def group_count(self, kind: type[Document], where: Where, by: str) -> dict[str, int]:
         """Return how many match, by the value of a field."""
 
-    async def overdue(self, kind: type[D], before: Micros, limit: int) -> list[D]:
+    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
         """Return documents that hold an intent due before `before`, the longest overdue first."""
 
     async def search_jobs(
@@ -135,14 +135,14 @@ class Store(Protocol):
         skip: int,
         limit: int,
         cap: int,
-    ) -> Page[Job]:
+    ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first, that have all of `terms` (whole words, any case, in name,
         description, tags or state), for each list of `tags_any` at least one of its tags, and
         `state`. The total stops at `cap` where there is a filter and may be an estimate where there
         is none. Costs about the same with a million jobs stored as with a thousand.
         """
 
-    async def append_log(self, parts: Sequence[LogPart]) -> None:
+    async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store parts; those that are there already are left as they are. One bulk write."""
 
     async def log_page(
@@ -153,7 +153,7 @@ class Store(Protocol):
         terms: Sequence[str],
         skip: int,
         limit: int,
-    ) -> Page[LogPart]:
+    ) -> DocumentPage[LogPartDocument]:
         """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any
         case).
         """
@@ -163,7 +163,7 @@ class Store(Protocol):
         of the job that completed latest with it.
         """
 
-    async def delete_job(self, job: Job) -> None:
+    async def delete_job(self, job: JobDocument) -> None:
         """Delete a job, its tasks, items, log parts and deliveries; repeated, it deletes what is
         left.
         """
@@ -187,10 +187,10 @@ __all__ = [
     "Above",
     "Below",
     "Change",
+    "DocumentPage",
     "Has",
     "In",
     "Not",
-    "Page",
     "SlotTaken",
     "Store",
     "Unstorable",

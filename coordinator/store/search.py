@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from coordinator.store.port import Viewer
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from shared.model.queries import In, Where
 
 MAX_WORDS = 5_000
@@ -55,12 +55,12 @@ def words_of(*texts: str) -> list[str]:
     return list(found)
 
 
-def job_words(job: Job) -> list[str]:
+def job_words(job: JobDocument) -> list[str]:
     """Return the words by which a job is found, beside its state."""
     return words_of(job.name, *job.tags, job.description)
 
 
-def job_readers(job: Job) -> list[str]:
+def job_readers(job: JobDocument) -> list[str]:
     """Return tokens of those who may see a job."""
     if not job.permissions:
         return [EVERYONE]

@@ -9,9 +9,15 @@ from collections.abc import Sequence
 
 import click
 
-from haulier.cli import audit, cluster, documents, jobs, logs, run, settings
-from haulier.cli.calls import FAULT, INTERRUPTED
+from haulier.cli.audit import AUDIT_COMMANDS
+from haulier.cli.calls import EXIT_INTERRUPTED, FAULT
+from haulier.cli.cluster import CLUSTER_COMMANDS
+from haulier.cli.documents import DOCUMENTS_COMMANDS
+from haulier.cli.jobs import JOBS_COMMANDS
+from haulier.cli.logs import LOGS_COMMANDS
 from haulier.cli.output import complain
+from haulier.cli.run import RUN_COMMANDS
+from haulier.cli.settings import SETTINGS_COMMANDS
 from haulier.errors import HaulierError
 
 BROKEN_PIPE = 141
@@ -23,12 +29,19 @@ def cli() -> None:
     """Haulier: a workflow engine. Short YAML jobs, each step a container."""
 
 
-for _module in (run, jobs, logs, cluster, audit, documents, settings):
-    for _command in _module.COMMANDS:
-        cli.add_command(_command)
+for _command in (
+    *RUN_COMMANDS,
+    *JOBS_COMMANDS,
+    *LOGS_COMMANDS,
+    *CLUSTER_COMMANDS,
+    *AUDIT_COMMANDS,
+    *DOCUMENTS_COMMANDS,
+    *SETTINGS_COMMANDS,
+):
+    cli.add_command(_command)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run_cli(argv: Sequence[str] | None = None) -> None:
     """Run the command by `argv` (the process's own by default) and exit with its code.
 
     0: it was done. 1: it failed, as stderr says in a line. 2: it was asked for in a wrong way.
@@ -59,7 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
         _drop_output()
         return BROKEN_PIPE
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _drop_output() -> None:

@@ -1,6 +1,6 @@
 """`python -m haulier.cli`: the `haulier` command."""
 
-from haulier.cli import main
+from haulier.cli import run_cli
 
 if __name__ == "__main__":
-    main()
+    run_cli()

@@ -10,14 +10,14 @@ import click
 import msgspec
 
 from haulier.cli.calls import FAULT, MISUSE
-from haulier.cli.output import complain, note, show_table
+from haulier.cli.output import complain, say_on_stderr, show_table
 from haulier.cli.settings import override
 from shared.config import ConfigurationError, load
 from shared.durations import duration_seconds
 from shared.errors import HaulierError
 
 
-@click.command()
+@click.command("audit")
 @click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
 @click.option(
@@ -28,13 +28,15 @@ from shared.errors import HaulierError
     help="How long a thing may take to be put right by itself.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def audit(file: str | None, assignments: tuple[str, ...], patience: str, as_json: bool) -> int:
+def audit_command(
+    file: str | None, assignments: tuple[str, ...], patience: str, as_json: bool
+) -> int:
     """Look for what is stuck, left over or done twice; exit 0 if there is nothing.
 
     It reads the datastore, the broker's queues and the engine of this host by the settings of a
     coordinator or worker, and changes nothing. 1: there is something. 2: it could not look.
     """
-    from haulier.audit_sources import audit as audited
+    from haulier.audit_sources import audit_sources as audited
 
     try:
         seconds = duration_seconds(patience)
@@ -49,8 +51,8 @@ def audit(file: str | None, assignments: tuple[str, ...], patience: str, as_json
         rows = [(found.what, found.subject, found.detail) for found in report.findings]
         show_table(("WHAT", "WHERE", "DETAIL"), rows, "clean")
     for what in report.not_seen:
-        note(f"not looked at: {what}")
+        say_on_stderr(f"not looked at: {what}")
     return FAULT if report.findings else 0
 
 
-COMMANDS: Final = (audit,)
+AUDIT_COMMANDS: Final = (audit_command,)

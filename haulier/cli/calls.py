@@ -11,13 +11,15 @@ import click
 
 from haulier.client import DEFAULT_SERVER, Client
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 FAULT: Final = 1
 MISUSE: Final = 2
-INTERRUPTED: Final = 130
+EXIT_INTERRUPTED: Final = 130
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the server's answer as JSON."
+)
 
 
 def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,10 +44,10 @@ def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_client
 
 
-def ask(client: Client, question: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+def ask(client: Client, question: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
     """Run `question` with the open client; return what it returns."""
 
-    async def asked() -> T:
+    async def asked() -> _T:
         async with client:
             return await question(client)
 

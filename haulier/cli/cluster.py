@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from haulier.cli.calls import FAULT, as_json, ask, asks_server
+from haulier.cli.calls import FAULT, ask, asks_server, json_option
 from haulier.cli.output import moment, percent, show_fields, show_json, show_table
 from haulier.client import UNAVAILABLE, Client
 
@@ -16,7 +16,7 @@ def _answer(client: Client, path: str, **more: Any) -> bytes:
 
 
 @click.command()
-@as_json
+@json_option
 @asks_server
 def nodes(client: Client, as_json: bool) -> int:
     """List the coordinators and workers."""
@@ -60,7 +60,7 @@ def resume(client: Client, node_id: str) -> int:
 
 
 @click.command()
-@as_json
+@json_option
 @asks_server
 def queues(client: Client, as_json: bool) -> int:
     """List the queues."""
@@ -75,10 +75,10 @@ def queues(client: Client, as_json: bool) -> int:
     return 0
 
 
-@click.command()
-@as_json
+@click.command("health")
+@json_option
 @asks_server
-def health(client: Client, as_json: bool) -> int:
+def health_command(client: Client, as_json: bool) -> int:
     """Say how the server is; the exit code is 0 only if it is UP."""
     if as_json:
         show_json(_answer(client, "/health", accept_status=UNAVAILABLE))
@@ -90,4 +90,4 @@ def health(client: Client, as_json: bool) -> int:
     return 0 if found.status == "UP" else FAULT
 
 
-COMMANDS: Final = (nodes, drain, resume, queues, health)
+CLUSTER_COMMANDS: Final = (nodes, drain, resume, queues, health_command)

@@ -8,11 +8,11 @@ import click
 
 from haulier.cli.calls import FAULT
 from haulier.cli.jobs import read_document
-from haulier.cli.output import plain
-from haulier.client import JSON
+from haulier.cli.output import plain_text
+from haulier.client import JSON_TYPE
 from haulier.errors import HaulierError
 from shared.model.decoding import decode_job
-from shared.model.problems import Fault, InvalidDocument
+from shared.model.problems import InvalidDocument, Problem
 
 
 @click.command()
@@ -28,22 +28,22 @@ def validate(files: tuple[str, ...], scheduled: bool) -> int:
 def _validate(file: str, scheduled: bool) -> int:
     try:
         body, content_type = read_document(file)
-        job = decode_job(body, "json" if content_type == JSON else "yaml", scheduled=scheduled)
+        job = decode_job(body, "json" if content_type == JSON_TYPE else "yaml", scheduled=scheduled)
     except InvalidDocument as error:
-        for fault in error.faults:
-            click.echo(f"{_place(file, fault)}: {plain(str(fault))}", err=True)
+        for problem in error.problems:
+            click.echo(f"{_place(file, problem)}: {plain_text(str(problem))}", err=True)
         return FAULT
     except HaulierError as error:
-        click.echo(f"haulier: {plain(str(error))}", err=True)
+        click.echo(f"haulier: {plain_text(str(error))}", err=True)
         return FAULT
-    click.echo(f"{file}: {plain(job.name)} is valid, {len(job.tasks)} task(s)")
+    click.echo(f"{file}: {plain_text(job.name)} is valid, {len(job.tasks)} task(s)")
     return 0
 
 
-def _place(file: str, fault: Fault) -> str:
+def _place(file: str, problem: Problem) -> str:
     name = "<stdin>" if file == "-" else file
-    place = [number for number in (fault.line, fault.column) if number is not None]
+    place = [number for number in (problem.line, problem.column) if number is not None]
     return ":".join([name, *map(str, place)])
 
 
-COMMANDS: Final = (validate,)
+DOCUMENTS_COMMANDS: Final = (validate,)

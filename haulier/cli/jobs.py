@@ -10,10 +10,18 @@ from typing import Any, Final
 
 import click
 
-from haulier.cli.calls import FAULT, as_json, ask, asks_server
+from haulier.cli.calls import FAULT, ask, asks_server, json_option
 from haulier.cli.logs import follow_job
-from haulier.cli.output import complain, moment, note, percent, show_fields, show_json, show_table
-from haulier.client import JSON, YAML, Client, path_name
+from haulier.cli.output import (
+    complain,
+    moment,
+    percent,
+    say_on_stderr,
+    show_fields,
+    show_json,
+    show_table,
+)
+from haulier.client import JSON_TYPE, YAML_TYPE, Client, path_name
 from haulier.errors import ApiError, HaulierError
 from haulier.results import Job, JobSummary, Page, Task
 
@@ -22,7 +30,7 @@ from haulier.results import Job, JobSummary, Page, Task
 @click.argument("file", metavar="FILE")
 @click.option("--follow", "-f", is_flag=True, help="Show the log as it comes, then the result.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key makes no second job.")
-@as_json
+@json_option
 @asks_server
 def submit(
     client: Client, file: str, follow: bool, idempotency_key: str | None, as_json: bool
@@ -36,7 +44,7 @@ def submit(
     async def submitted(client: Client) -> int:
         job = await client.submit(body, content_type=content_type, idempotency_key=idempotency_key)
         if follow:
-            note(f"job {job.id}")
+            say_on_stderr(f"job {job.id}")
             return await follow_job(client, job.id)
         if as_json:
             show_json(await client.request("GET", f"/jobs/{job.id}"))
@@ -51,14 +59,14 @@ def read_document(file: str) -> tuple[bytes, str]:
     """Return what is in a file, and its content type; - is standard input."""
     if file == "-":
         body = sys.stdin.buffer.read()
-        return body, JSON if _is_json(body) else YAML
+        return body, JSON_TYPE if _is_json(body) else YAML_TYPE
     try:
         body = Path(file).read_bytes()
     except OSError as error:
         raise HaulierError(
             f"can't read {file}: {(error.strerror or str(error)).lower()}"
         ) from error
-    return body, JSON if file.lower().endswith(".json") else YAML
+    return body, JSON_TYPE if file.lower().endswith(".json") else YAML_TYPE
 
 
 def _is_json(body: bytes) -> bool:
@@ -74,7 +82,7 @@ def _is_json(body: bytes) -> bool:
 @click.option("--state", metavar="STATE", help="Only jobs in this state.")
 @click.option("--page", type=click.IntRange(1), help="Page number, from 1.")
 @click.option("--size", type=click.IntRange(1, 20), help="Jobs on a page (10; at most 20).")
-@as_json
+@json_option
 @asks_server
 def jobs(
     client: Client,
@@ -102,12 +110,14 @@ def _job_row(job: JobSummary) -> tuple[str, ...]:
 
 def _note_more(page: Page[JobSummary]) -> None:
     if page.number < page.total_pages:
-        note(f"page {page.number} of {page.total_pages}: --page {page.number + 1} shows more")
+        say_on_stderr(
+            f"page {page.number} of {page.total_pages}: --page {page.number + 1} shows more"
+        )
 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@as_json
+@json_option
 @asks_server
 def job(client: Client, job_id: str, as_json: bool) -> int:
     """Show a job and what became of its tasks."""
@@ -142,7 +152,7 @@ def _show_job(job: Job) -> None:
         rows = [_task_row(task) for task in job.execution]
         show_table(("ID", "POSITION", "NAME", "STATE", "STARTED", "NODE", "ERROR"), rows, "")
     if job.execution_truncated:
-        note("the newest tasks only; --json with the API's /jobs/ID/tasks gives all")
+        say_on_stderr("the newest tasks only; --json with the API's /jobs/ID/tasks gives all")
 
 
 def _task_row(task: Task) -> tuple[str, ...]:
@@ -176,18 +186,18 @@ def _each(
     return ask(client, changed)
 
 
-@click.command()
+@click.command("cancel")
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @asks_server
-def cancel(client: Client, job_ids: tuple[str, ...]) -> int:
+def cancel_command(client: Client, job_ids: tuple[str, ...]) -> int:
     """Cancel jobs that run."""
     return _each(client, Client.cancel, job_ids)
 
 
-@click.command()
+@click.command("restart")
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @asks_server
-def restart(client: Client, job_ids: tuple[str, ...]) -> int:
+def restart_command(client: Client, job_ids: tuple[str, ...]) -> int:
     """Let failed or cancelled jobs go on from where they ended."""
     return _each(client, Client.restart, job_ids)
 
@@ -200,4 +210,4 @@ def delete(client: Client, job_ids: tuple[str, ...]) -> int:
     return _each(client, Client.delete, job_ids)
 
 
-COMMANDS: Final = (submit, jobs, job, cancel, restart, delete)
+JOBS_COMMANDS: Final = (submit, jobs, job, cancel_command, restart_command, delete)

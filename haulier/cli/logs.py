@@ -10,8 +10,8 @@ from typing import Final
 
 import click
 
-from haulier.cli.calls import FAULT, INTERRUPTED, as_json, ask, asks_server
-from haulier.cli.output import note, plain, show_json
+from haulier.cli.calls import EXIT_INTERRUPTED, FAULT, ask, asks_server, json_option
+from haulier.cli.output import plain_text, say_on_stderr, show_json
 from haulier.client import Client, path_name
 from haulier.errors import ApiError
 from haulier.results import Job, LogPart
@@ -24,7 +24,7 @@ _COMPOSITES: Final = frozenset({"parallel", "each", "subjob"})
 @click.command()
 @click.argument("which", metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Show what is there, then more as it comes.")
-@as_json
+@json_option
 @asks_server
 def logs(client: Client, which: str, follow: bool, as_json: bool) -> int:
     """Show the log of the job or task ID."""
@@ -45,7 +45,7 @@ def logs(client: Client, which: str, follow: bool, as_json: bool) -> int:
     try:
         return ask(client, shown)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 async def _is_job(client: Client, which: str) -> bool:
@@ -61,7 +61,7 @@ async def _is_job(client: Client, which: str) -> bool:
     except ApiError as error:
         if error.status != 404:
             raise
-        raise ApiError(404, f"no job or task has the id {plain(which)}") from None
+        raise ApiError(404, f"no job or task has the id {plain_text(which)}") from None
     return False
 
 
@@ -102,7 +102,7 @@ async def follow_job(client: Client, job_id: str) -> int:
         await _follow_log(client, await client.job(job_id))
         job = await client.wait(job_id)
     except asyncio.CancelledError:
-        note(f"job {job_id} goes on; to end it: haulier cancel {job_id}")
+        say_on_stderr(f"job {job_id} goes on; to end it: haulier cancel {job_id}")
         raise
     _show_end(job)
     return 0 if job.state == "COMPLETED" else FAULT
@@ -142,7 +142,7 @@ class _Prefixes:
         if not self._several:
             return ""
         if task_id not in self._known:
-            name = plain(await self._name(task_id)) or task_id[:8]
+            name = plain_text(await self._name(task_id)) or task_id[:8]
             color = _COLORS[len(self._known) % len(_COLORS)]
             # click leaves the colour out where the output is no terminal.
             self._known[task_id] = click.style(f"[{name}] ", fg=color)
@@ -156,4 +156,4 @@ class _Prefixes:
             return ""
 
 
-COMMANDS: Final = (logs,)
+LOGS_COMMANDS: Final = (logs,)

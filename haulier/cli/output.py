@@ -29,15 +29,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 def complain(message: str) -> None:
     """Say on stderr what is wrong, without a traceback."""
     for line in message.splitlines() or [""]:
-        click.echo(f"haulier: {plain(line)}", err=True)
+        click.echo(f"haulier: {plain_text(line)}", err=True)
 
 
-def note(message: str) -> None:
+def say_on_stderr(message: str) -> None:
     """Say something on stderr that is not part of the output."""
-    click.echo(plain(message), err=True)
+    click.echo(plain_text(message), err=True)
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return a text of others' as one line that can't play tricks on a terminal."""
     return _CONTROL.sub(" ", text).strip()
 
@@ -50,9 +50,9 @@ def show_json(answer: bytes) -> None:
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """Print rows: as a table on a terminal, else as aligned lines under a line of headings."""
     if not rows:
-        note(empty)
+        say_on_stderr(empty)
         return
-    cells = [[plain(cell) for cell in row] for row in rows]
+    cells = [[plain_text(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _rich_table(headings, cells)
         return

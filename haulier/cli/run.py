@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import click
 
-from shared.config.flags import Role
-from shared.startup import Run, start
+from shared.config.flags import ProcessRole
+from shared.startup import ProcessMain, start
 
 
 @click.group("run")
-def run() -> None:
+def run_command() -> None:
     """Start a process: everything in one, a coordinator, or a worker."""
 
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-def _process(role: Role, summary: str) -> click.Command:
-    @run.command(role, context_settings=_PASSED_ON, short_help=summary, add_help_option=False)
+def _process(role: ProcessRole, summary: str) -> click.Command:
+    @run_command.command(
+        role, context_settings=_PASSED_ON, short_help=summary, add_help_option=False
+    )
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     def command(flags: tuple[str, ...]) -> int:
         return start(role, flags, f"haulier run {role}", _FIND[role])
@@ -25,20 +27,20 @@ def _process(role: Role, summary: str) -> click.Command:
     return command
 
 
-def _standalone() -> Run:
-    from haulier.standalone import run as standalone
+def _standalone() -> ProcessMain:
+    from haulier.standalone import run_standalone as standalone
 
     return standalone
 
 
-def _coordinator() -> Run:
-    from coordinator.app import run as coordinator
+def _coordinator() -> ProcessMain:
+    from coordinator.app import run_coordinator as coordinator
 
     return coordinator
 
 
-def _worker() -> Run:
-    from worker.app import run as worker
+def _worker() -> ProcessMain:
+    from worker.app import run_worker as worker
 
     return worker
 
@@ -49,4 +51,4 @@ _process("standalone", "Coordinator and worker in this one process.")
 _process("coordinator", "A coordinator: the REST API and the engine.")
 _process("worker", "A worker: it takes tasks from queues and runs them.")
 
-COMMANDS = (run,)
+RUN_COMMANDS = (run_command,)

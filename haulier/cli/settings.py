@@ -9,17 +9,17 @@ import click
 
 from haulier import __version__
 from haulier.cli.calls import MISUSE
-from haulier.cli.output import complain, note
+from haulier.cli.output import complain, say_on_stderr
 from shared.config import ConfigurationError, Override, load
-from shared.config.show import as_json as origins_and_values
 from shared.config.show import as_toml
+from shared.config.show import settings_as_json as origins_and_values
 
 
-@click.command()
+@click.command("config")
 @click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: {key: {value, origin}}.")
-def config(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
+def config_command(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
     """Print the settings in effect and where each came from, with secrets masked."""
     try:
         loaded = load([override(text) for text in assignments], file=file)
@@ -27,7 +27,7 @@ def config(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int
         complain(str(error))
         return MISUSE
     for warning in loaded.warnings:
-        note(f"haulier: {warning}")
+        say_on_stderr(f"haulier: {warning}")
     if as_json:
         click.echo(json.dumps(origins_and_values(loaded), indent=2, ensure_ascii=False))
     else:
@@ -43,10 +43,10 @@ def override(text: str) -> Override:
     return Override("--set", path.strip(), value)
 
 
-@click.command()
-def version() -> None:
+@click.command("version")
+def version_command() -> None:
     """Print the version."""
     click.echo(f"haulier {__version__}")
 
 
-COMMANDS: Final = (config, version)
+SETTINGS_COMMANDS: Final = (config_command, version_command)

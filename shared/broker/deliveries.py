@@ -25,7 +25,7 @@ class _State(Enum):
     LOST = auto()
 
 
-class Loan(ABC):
+class DeliveryBase(ABC):
     """Base of every adapter's `Delivery`: settled at most once, and never after it was lost."""
 
     __slots__ = ("_lost_event", "_state", "body", "headers", "priority", "queue")

@@ -8,17 +8,17 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 
-from shared.broker.deliveries import Loan
-from shared.broker.port import Handler
+from shared.broker.deliveries import DeliveryBase
+from shared.broker.port import DeliveryHandler
 from shared.model.queues import EVENTS
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 10_000
+EVENT_BACKLOG = 10_000
 """Events kept for a subscriber that is slower than they come; past that the oldest is dropped."""
 
 
-class Event(Loan):
+class EventDelivery(DeliveryBase):
     """An event as a delivery: settling it has no effect."""
 
     __slots__ = ()
@@ -36,12 +36,12 @@ class Event(Loan):
         """Nothing: what nobody understands of an event, nobody misses."""
 
 
-class EventFeed:
+class EventFanout:
     """Hands events to `handler`, in the order they came. Make it inside a running loop."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: DeliveryHandler) -> None:
         self._handler = handler
-        self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
+        self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="handle events")
 
@@ -67,6 +67,6 @@ class EventFeed:
 
     async def _hand_over(self, body: bytes) -> None:
         try:
-            await self._handler(Event(body))
+            await self._handler(EventDelivery(body))
         except Exception:
             log.exception("a handler of events failed; the event is dropped")

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 
-from shared.broker.deliveries import Loan
-from shared.broker.port import Handler
+from shared.broker.deliveries import DeliveryBase
+from shared.broker.port import DeliveryHandler
 
 log = logging.getLogger(__name__)
 
@@ -16,16 +16,16 @@ REQUEUE_DELAY = 1.0
 spin."""
 
 
-class Crew:
+class HandlerPool:
     """Runs `handler` on each loan it is given and sees that none stays unsettled."""
 
-    def __init__(self, name: str, handler: Handler) -> None:
+    def __init__(self, name: str, handler: DeliveryHandler) -> None:
         self._name = name
         self._handler = handler
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
-    def start(self, loan: Loan) -> None:
+    def start(self, loan: DeliveryBase) -> None:
         """Handle `loan` in a task of its own."""
         task = asyncio.create_task(self._handle(loan), name=f"handle {self._name}")
         self._tasks.add(task)
@@ -53,7 +53,7 @@ class Crew:
         if waited:
             await asyncio.wait(waited)
 
-    async def _handle(self, loan: Loan) -> None:
+    async def _handle(self, loan: DeliveryBase) -> None:
         try:
             await self._handler(loan)
         except Exception:

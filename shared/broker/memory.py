@@ -10,12 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from shared.broker.event_fanout import EventFeed
-from shared.broker.handler_pool import Crew
-from shared.broker.memory_queue import Consumer, MemoryQueue, Message, Recallable
-from shared.broker.port import Delivery, Handler, QueueInfo
+from shared.broker.event_fanout import EventFanout
+from shared.broker.handler_pool import HandlerPool
+from shared.broker.memory_queue import MemoryConsumer, MemoryQueue, QueuedMessage, Recallable
+from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
 from shared.errors import BrokerUnavailable
-from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, kind_of
+from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, queue_kind
 
 
 class MemoryBroker:
@@ -34,7 +34,7 @@ class MemoryBroker:
         self._kinds: dict[str, QueueKind] = {}
         self._subscriptions: set[MemorySubscription] = set()
         self._slots: set[MemorySlot] = set()
-        self._feeds: set[EventFeed] = set()
+        self._feeds: set[EventFanout] = set()
         self._callbacks: list[Callable[[bool], None]] = []
         self._running = False
 
@@ -82,21 +82,23 @@ class MemoryBroker:
             if not self._kind(queue).creatable:
                 return
             found = self._declared(queue)
-        found.put(Message(body, priority, headers or {}, found.deadline()))
+        found.put(QueuedMessage(body, priority, headers or {}, found.deadline()))
 
     async def publish_event(self, body: bytes) -> None:
         """Offer `body` to every present subscriber of events."""
         for feed in self._feeds:
             feed.offer(body)
 
-    async def subscribe_events(self, handler: Handler) -> MemoryEvents:
+    async def subscribe_events(self, handler: DeliveryHandler) -> MemoryEvents:
         """Hear every event from now on, in order."""
         self._check_running()
-        feed = EventFeed(handler)
+        feed = EventFanout(handler)
         self._feeds.add(feed)
         return MemoryEvents(feed, self._feeds.discard)
 
-    async def subscribe(self, queue: str, handler: Handler, *, prefetch: int) -> MemorySubscription:
+    async def subscribe(
+        self, queue: str, handler: DeliveryHandler, *, prefetch: int
+    ) -> MemorySubscription:
         """Hand each delivery of `queue` to `handler`, up to `prefetch` unsettled ones at a time."""
         self._check_running()
         if prefetch < 1:
@@ -141,23 +143,25 @@ class MemoryBroker:
         """Call `callback(True)` once, in `start`."""
         self._callbacks.append(callback)
 
-    def attach(self, consumer: Consumer) -> None:
+    def attach(self, consumer: MemoryConsumer) -> None:
         """Begin, or go on, consuming."""
         self._check_running()
         self._declared(consumer.name).attach(consumer)
 
-    def detach(self, consumer: Consumer) -> None:
+    def detach(self, consumer: MemoryConsumer) -> None:
         """Stop consuming; what is on loan stays so."""
         if consumer.source is not None:
             consumer.source.detach(consumer)
 
-    def forget(self, consumer: Consumer) -> None:
+    def forget(self, consumer: MemoryConsumer) -> None:
         """Stop consuming for good."""
         self.detach(consumer)
         self._subscriptions.discard(consumer)
         self._slots.discard(consumer)
 
-    def lend(self, queue: MemoryQueue, message: Message, consumer: Consumer) -> MemoryLoan:
+    def lend(
+        self, queue: MemoryQueue, message: QueuedMessage, consumer: MemoryConsumer
+    ) -> MemoryLoan:
         """Return `message` of `queue` as a delivery to `consumer`."""
         return MemoryLoan(self, queue, message, consumer)
 
@@ -166,7 +170,7 @@ class MemoryBroker:
             raise BrokerUnavailable("the broker of this process is not running")
 
     def _kind(self, name: str) -> QueueKind:
-        return kind_of(name, node_expiry=self._node_expiry)
+        return queue_kind(name, node_expiry=self._node_expiry)
 
     def _declared(self, name: str) -> MemoryQueue:
         found = self._queues.get(name)
@@ -186,7 +190,11 @@ class MemoryLoan(Recallable):
     __slots__ = ("_broker", "_consumer", "_message", "_source")
 
     def __init__(
-        self, broker: MemoryBroker, source: MemoryQueue, message: Message, consumer: Consumer
+        self,
+        broker: MemoryBroker,
+        source: MemoryQueue,
+        message: QueuedMessage,
+        consumer: MemoryConsumer,
     ) -> None:
         super().__init__(source.name, message.body, message.priority, message.headers)
         self._broker = broker
@@ -215,14 +223,16 @@ class MemoryLoan(Recallable):
         self._consumer.settled()
 
 
-class MemorySubscription(Consumer):
+class MemorySubscription(MemoryConsumer):
     """A `Subscription` on a queue in memory."""
 
-    def __init__(self, broker: MemoryBroker, name: str, handler: Handler, prefetch: int) -> None:
+    def __init__(
+        self, broker: MemoryBroker, name: str, handler: DeliveryHandler, prefetch: int
+    ) -> None:
         super().__init__(name)
         self._broker = broker
         self._prefetch = prefetch
-        self.crew = Crew(name, handler)
+        self.crew = HandlerPool(name, handler)
 
     @property
     def wants(self) -> bool:
@@ -244,7 +254,7 @@ class MemorySubscription(Consumer):
         self.take_back_all()
 
 
-class MemorySlot(Consumer):
+class MemorySlot(MemoryConsumer):
     """A `Slot` on a queue in memory: it is given a message only while someone waits in `take`."""
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
@@ -296,7 +306,7 @@ class MemorySlot(Consumer):
 class MemoryEvents:
     """A `Subscription` to events."""
 
-    def __init__(self, feed: EventFeed, forget: Callable[[EventFeed], None]) -> None:
+    def __init__(self, feed: EventFanout, forget: Callable[[EventFanout], None]) -> None:
         self._feed = feed
         self._forget = forget
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from shared.broker.deliveries import Loan
+from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import QueueInfo
 from shared.model.queues import MAX_PRIORITY, QueueKind
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class QueuedMessage(msgspec.Struct, frozen=True, gc=False):
     """What rests in a queue. `deadline`: clock's seconds after which it is dropped unless it is on
     loan."""
 
@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     deadline: float | None
 
 
-class Recallable(Loan):
+class Recallable(DeliveryBase):
     """A loan that its queue can take back."""
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class Recallable(Loan):
         """Lose it: it goes to the head of its queue, for anyone."""
 
 
-class Consumer(ABC):
+class MemoryConsumer(ABC):
     """Who takes from a queue: it says whether it wants one more, and is given it."""
 
     def __init__(self, name: str) -> None:
@@ -75,7 +75,7 @@ class MemoryQueue:
         name: str,
         kind: QueueKind,
         clock: Callable[[], float],
-        lend: Callable[[MemoryQueue, Message, Consumer], Recallable],
+        lend: Callable[[MemoryQueue, QueuedMessage, MemoryConsumer], Recallable],
         expired: Callable[[MemoryQueue], None],
     ) -> None:
         self.name = name
@@ -84,13 +84,13 @@ class MemoryQueue:
         self._lend = lend
         self._expired = expired
         levels = MAX_PRIORITY + 1 if kind.prioritised else 1
-        self._levels: tuple[deque[Message], ...] = tuple(deque() for _ in range(levels))
+        self._levels: tuple[deque[QueuedMessage], ...] = tuple(deque() for _ in range(levels))
         self._filled = 0
         """A bit for each level that is not empty: the highest is found without looking at all."""
         self._size = 0
         self._unacked = 0
-        self._consumers: dict[Consumer, None] = {}
-        self._idle: dict[Consumer, None] = {}
+        self._consumers: dict[MemoryConsumer, None] = {}
+        self._idle: dict[MemoryConsumer, None] = {}
         self._gone = False
         self._expiry: asyncio.TimerHandle | None = None
         self._watch()
@@ -105,14 +105,14 @@ class MemoryQueue:
         ttl = self._kind.message_ttl
         return None if ttl is None else self._clock() + ttl
 
-    def put(self, message: Message) -> None:
+    def put(self, message: QueuedMessage) -> None:
         """Add at the end, and hand out."""
         self._drop_late()
         self._level(message).append(message)
         self._size += 1
         self._serve()
 
-    def settled(self, message: Message, *, requeue: bool) -> None:
+    def settled(self, message: QueuedMessage, *, requeue: bool) -> None:
         """Hear the end of a loan; with `requeue`, `message` goes to the head of its level."""
         self._unacked -= 1
         if requeue and not self._gone:
@@ -120,7 +120,7 @@ class MemoryQueue:
             self._size += 1
             self._serve()
 
-    def attach(self, consumer: Consumer) -> None:
+    def attach(self, consumer: MemoryConsumer) -> None:
         """Add a consumer, if it is not there, and give it what it wants."""
         if self._expiry is not None:
             self._expiry.cancel()
@@ -130,7 +130,7 @@ class MemoryQueue:
             self._consumers[consumer] = None
         self.consider(consumer)
 
-    def consider(self, consumer: Consumer) -> None:
+    def consider(self, consumer: MemoryConsumer) -> None:
         """Look whether `consumer` wants one more."""
         if consumer.wants:
             self._idle[consumer] = None
@@ -138,14 +138,14 @@ class MemoryQueue:
         else:
             self._idle.pop(consumer, None)
 
-    def detach(self, consumer: Consumer) -> None:
+    def detach(self, consumer: MemoryConsumer) -> None:
         """Remove a consumer. What it has on loan stays so."""
         consumer.source = None
         self._idle.pop(consumer, None)
         self._consumers.pop(consumer, None)
         self._watch()
 
-    def discard(self) -> list[Consumer]:
+    def discard(self) -> list[MemoryConsumer]:
         """Drop everything, for good; return who consumed it."""
         self._gone = True
         consumers = list(self._consumers)
@@ -157,7 +157,7 @@ class MemoryQueue:
             self._expiry.cancel()
         return consumers
 
-    def _level(self, message: Message) -> deque[Message]:
+    def _level(self, message: QueuedMessage) -> deque[QueuedMessage]:
         number = message.priority if self._kind.prioritised else 0
         self._filled |= 1 << number
         return self._levels[number]
@@ -172,7 +172,7 @@ class MemoryQueue:
             if consumer.wants:
                 self._hand_to(consumer)
 
-    def _hand_to(self, consumer: Consumer) -> None:
+    def _hand_to(self, consumer: MemoryConsumer) -> None:
         loan = self._lend(self, self._pop(), consumer)
         self._unacked += 1
         consumer.loans.add(loan)
@@ -180,7 +180,7 @@ class MemoryQueue:
         if consumer.wants:
             self._idle[consumer] = None
 
-    def _pop(self) -> Message:
+    def _pop(self) -> QueuedMessage:
         number = self._filled.bit_length() - 1
         level = self._levels[number]
         message = level.popleft()

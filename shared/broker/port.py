@@ -103,7 +103,7 @@ class Subscription(Protocol):
         again."""
 
 
-Handler = Callable[[Delivery], Awaitable[None]]
+DeliveryHandler = Callable[[Delivery], Awaitable[None]]
 
 
 class Broker(Protocol):
@@ -143,10 +143,12 @@ class Broker(Protocol):
         """Send `body` to every present subscriber of events; best effort, never raises for a broker
         that is away."""
 
-    async def subscribe_events(self, handler: Handler) -> Subscription:
+    async def subscribe_events(self, handler: DeliveryHandler) -> Subscription:
         """Hear every event from now on. Deliveries need no settling."""
 
-    async def subscribe(self, queue: str, handler: Handler, *, prefetch: int) -> Subscription:
+    async def subscribe(
+        self, queue: str, handler: DeliveryHandler, *, prefetch: int
+    ) -> Subscription:
         """Hand each delivery of `queue` to `handler`, up to `prefetch` side by side, for ever,
         through reconnects.
 

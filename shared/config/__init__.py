@@ -1,7 +1,7 @@
 """Configuration: the typed tree of settings and where values come from (the configuration spec)."""
 
 from shared.config.load import Loaded, load
-from shared.config.problems import ConfigurationError, Fault
+from shared.config.problems import ConfigProblem, ConfigurationError
 from shared.config.sources import Override
 from shared.config.tree import AMQP_HEARTBEAT, Config
 from shared.config.values import parse_address
@@ -9,8 +9,8 @@ from shared.config.values import parse_address
 __all__ = [
     "AMQP_HEARTBEAT",
     "Config",
+    "ConfigProblem",
     "ConfigurationError",
-    "Fault",
     "Loaded",
     "Override",
     "load",

@@ -11,11 +11,11 @@ from shared.config.values import duration_text
 HEARTBEATS: Final = 3
 BEATS: Final = 2
 
-Problem = tuple[str, str]
+_Problem = tuple[str, str]
 """Path of the setting to blame, and what is wrong."""
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def problems(config: Config) -> Iterator[_Problem]:
     """Yield what does not fit together in a configuration."""
     yield from _times(config)
     yield from _worker(config)
@@ -26,7 +26,7 @@ def problems(config: Config) -> Iterator[Problem]:
         yield "encryption.old_keys", "need a present key too: set encryption.key"
 
 
-def role_problems(config: Config, role: str) -> Iterator[Problem]:
+def role_problems(config: Config, role: str) -> Iterator[_Problem]:
     """Yield what keeps a `standalone`, `coordinator` or `worker` from working."""
     if role != "standalone" and config.broker.type == "memory":
         problem = (
@@ -36,7 +36,7 @@ def role_problems(config: Config, role: str) -> Iterator[Problem]:
         yield "broker.type", problem
 
 
-def _times(config: Config) -> Iterator[Problem]:
+def _times(config: Config) -> Iterator[_Problem]:
     engine = config.engine
     needed = HEARTBEATS * AMQP_HEARTBEAT + BEATS * engine.beat
     if engine.lease < needed:
@@ -48,12 +48,12 @@ def _times(config: Config) -> Iterator[Problem]:
         yield "engine.lease", problem
 
 
-def _worker(config: Config) -> Iterator[Problem]:
+def _worker(config: Config) -> Iterator[_Problem]:
     if config.worker.queues and not any(config.worker.queues.values()):
         yield "worker.queues", "must have at least one slot in one queue"
 
 
-def _middleware(config: Config) -> Iterator[Problem]:
+def _middleware(config: Config) -> Iterator[_Problem]:
     middleware = config.coordinator.middleware
     if middleware.key_auth.enabled and not middleware.key_auth.key:
         yield "coordinator.middleware.key_auth.key", "must be set where key_auth is enabled"

@@ -11,7 +11,7 @@ import msgspec
 from shared.config.sources import Override
 from shared.config.tree import LogFormat, LogLevel, RuntimeType
 
-Role = Literal["standalone", "coordinator", "worker"]
+ProcessRole = Literal["standalone", "coordinator", "worker"]
 
 _LEVELS: Final = ", ".join(get_args(LogLevel))
 _FORMATS: Final = " or ".join(get_args(LogFormat))
@@ -25,7 +25,7 @@ class Flags(msgspec.Struct, frozen=True):
     overrides: tuple[Override, ...] = ()
 
 
-def parse_flags(role: Role, argv: Sequence[str], program: str) -> Flags:
+def parse_flags(role: ProcessRole, argv: Sequence[str], program: str) -> Flags:
     """Return what `argv` (without the program's name) says for a process of this role.
 
     Like any argparse parser it prints help and exits 0 for `--help`, and says what is wrong and
@@ -63,7 +63,7 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def _add_named_flags(parser: argparse.ArgumentParser, role: Role) -> None:
+def _add_named_flags(parser: argparse.ArgumentParser, role: ProcessRole) -> None:
     side = "worker" if role == "worker" else "coordinator"
     what = "GET /health" if role == "worker" else "the REST API"
     _named(parser, "--address", f"{side}.address", "HOST:PORT", f"where {what} listens")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.config.cross_checks import problems, role_problems
-from shared.config.problems import ConfigurationError, Fault
+from shared.config.problems import ConfigProblem, ConfigurationError
 from shared.config.settings import Setting, settings
 from shared.config.sources import (
     Given,
@@ -71,7 +71,7 @@ def load(
 
     `file` is the one that the command line names, `role` the process to be started (`standalone`,
     `coordinator`, `worker`; None checks no role), `cpus` the slots of a worker that is told none.
-    What is None is taken from the process. Raises `ConfigurationError` with every fault.
+    What is None is taken from the process. Raises `ConfigurationError` with every problem.
     """
     environ = os.environ if environ is None else environ
     home = _home(environ) if home is None else home
@@ -83,10 +83,10 @@ def load(
         for given in harvest.given:
             layers.apply(given)
     config = _build(layers.values)
-    faults = [fault for harvest in harvests for fault in harvest.faults]
-    faults += _misfits(config, layers, role, faults)
-    if faults:
-        raise ConfigurationError(faults)
+    problems = [problem for harvest in harvests for problem in harvest.problems]
+    problems += _misfits(config, layers, role, problems)
+    if problems:
+        raise ConfigurationError(problems)
     return Loaded(config, layers.origins, _warnings(harvests), path)
 
 
@@ -128,21 +128,23 @@ def _without_zeros(slots: dict[str, int]) -> dict[str, int]:
 
 
 def _misfits(
-    config: Config, layers: _Layers, role: str | None, found: Sequence[Fault]
-) -> Iterator[Fault]:
-    blamed = {fault.key for fault in found}
-    role_faults = role_problems(config, role) if role else ()
-    for path, problem in [*problems(config), *role_faults]:
+    config: Config, layers: _Layers, role: str | None, found: Sequence[ConfigProblem]
+) -> Iterator[ConfigProblem]:
+    blamed = {problem.key for problem in found}
+    of_role = role_problems(config, role) if role else ()
+    for path, problem in [*problems(config), *of_role]:
         if not any(path == key or key.startswith(path + ".") for key in blamed):
             yield _misfit(settings()[path], problem, layers)
 
 
-def _misfit(setting: Setting, problem: str, layers: _Layers) -> Fault:
+def _misfit(setting: Setting, problem: str, layers: _Layers) -> ConfigProblem:
     if setting.is_map:
         keys = [key for key in layers.origins if key.startswith(setting.path + ".")]
-        return Fault(setting.path, None, ", ".join(layers.origins[key] for key in keys), problem)
+        return ConfigProblem(
+            setting.path, None, ", ".join(layers.origins[key] for key in keys), problem
+        )
     value = shown(setting, layers.values[setting.path])
-    return Fault(setting.path, value, layers.origins[setting.path], problem)
+    return ConfigProblem(setting.path, value, layers.origins[setting.path], problem)
 
 
 def _warnings(harvests: Sequence[Harvest]) -> list[str]:

@@ -16,7 +16,7 @@ _SECRET_WORDS = ("key", "password", "secret", "token", "credential")
 _LONGEST = 200
 
 
-class Fault(msgspec.Struct, frozen=True):
+class ConfigProblem(msgspec.Struct, frozen=True):
     """One thing wrong. `value` is already safe to show, or None where there is none."""
 
     key: str
@@ -30,25 +30,27 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ConfigurationError(HaulierError):
-    """A configuration that nothing can start with; `faults` are all that is wrong, at least one."""
+    """A configuration that nothing can start with; `problems` are all that is wrong, at least one."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        lines = [f"configuration: {fault}" for fault in faults]
+    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
+        lines = [f"configuration: {problem}" for problem in problems]
         super().__init__("\n".join(lines))
-        self.faults = list(faults)
+        self.problems = list(problems)
 
 
-def bad_value(setting: Setting, key: str, value: object, origin: str, problem: str) -> Fault:
-    """Return the fault of a value that a setting can't have."""
-    return Fault(key, show_given(setting, value), origin, problem)
+def bad_value(
+    setting: Setting, key: str, value: object, origin: str, problem: str
+) -> ConfigProblem:
+    """Return the problem of a value that a setting can't have."""
+    return ConfigProblem(key, show_given(setting, value), origin, problem)
 
 
-def unknown_key(path: str, value: object, origin: str) -> Fault:
-    """Return the fault of a key that is no setting, with the nearest one."""
+def unknown_key(path: str, value: object, origin: str) -> ConfigProblem:
+    """Return the problem of a key that is no setting, with the nearest one."""
     group, _, name = path.rpartition(".")
     secret = any(word in name.lower() for word in _SECRET_WORDS) or _holds_secrets(group)
     shown = None if secret or isinstance(value, dict) else show_given(None, value)
-    return Fault(path, shown, origin, f"no such setting{near(path)}")
+    return ConfigProblem(path, shown, origin, f"no such setting{near(path)}")
 
 
 def _holds_secrets(group: str) -> bool:

@@ -81,7 +81,7 @@ def _end_of_table(setting: Setting) -> str:
     return "\n" if ends else ""
 
 
-def main() -> None:
+def write_reference() -> None:
     """Write the page to the file that is named."""
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_reference()

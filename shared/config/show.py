@@ -13,7 +13,7 @@ from shared.config.settings import Setting, settings
 from shared.config.values import shown
 
 
-class Line(msgspec.Struct, frozen=True):
+class ShownSetting(msgspec.Struct, frozen=True):
     """One effective value, safe to show: as TOML would write it, and where it came from."""
 
     key: str
@@ -21,14 +21,14 @@ class Line(msgspec.Struct, frozen=True):
     origin: str
 
 
-def effective(loaded: Loaded) -> Iterator[Line]:
+def effective(loaded: Loaded) -> Iterator[ShownSetting]:
     """Yield every setting in the order of the tree; a map's keys one by one."""
     for path, setting in settings().items():
         value = _value(loaded.config, path)
         if setting.is_map:
             yield from _entries(setting, value, loaded.origins)
         else:
-            yield Line(path, shown(setting, value), loaded.origins[path])
+            yield ShownSetting(path, shown(setting, value), loaded.origins[path])
 
 
 def as_toml(loaded: Loaded) -> str:
@@ -38,7 +38,7 @@ def as_toml(loaded: Loaded) -> str:
     return "\n".join(f"{f'{line.key} = {line.value}':<{width}}  # {line.origin}" for line in lines)
 
 
-def as_json(loaded: Loaded) -> dict[str, dict[str, Any]]:
+def settings_as_json(loaded: Loaded) -> dict[str, dict[str, Any]]:
     """Return `{key: {value, origin}}`, values as texts, numbers, booleans and lists."""
     return {
         line.key: {"value": _plain(line.value), "origin": line.origin} for line in effective(loaded)
@@ -52,12 +52,14 @@ def _value(config: msgspec.Struct, path: str) -> Any:
     return value
 
 
-def _entries(setting: Setting, values: dict[str, int], origins: dict[str, str]) -> Iterator[Line]:
+def _entries(
+    setting: Setting, values: dict[str, int], origins: dict[str, str]
+) -> Iterator[ShownSetting]:
     for key, value in values.items():
         plain = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
         name = key if plain else json.dumps(key, ensure_ascii=False)
         origin = origins.get(f"{setting.path}.{key}") or origins[setting.path]
-        yield Line(f"{setting.path}.{name}", shown(setting, value), origin)
+        yield ShownSetting(f"{setting.path}.{name}", shown(setting, value), origin)
 
 
 def _plain(text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.config.problems import Fault, bad_value, unknown_key
+from shared.config.problems import ConfigProblem, bad_value, unknown_key
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import check_slot_name, from_text, from_toml
 from shared.errors import HaulierError
@@ -55,7 +55,7 @@ class Harvest(msgspec.Struct):
     """What a source gave, and what was wrong with it."""
 
     given: list[Given] = []
-    faults: list[Fault] = []
+    problems: list[ConfigProblem] = []
     warnings: list[str] = []
 
     def take(self, setting: Setting, key: str | None, raw: Any, origin: str) -> None:
@@ -65,16 +65,18 @@ class Harvest(msgspec.Struct):
             if key is not None:
                 check_slot_name(key)
             value = (
-                from_text(setting, raw.text) if isinstance(raw, Text) else from_toml(setting, raw)
+                from_text(setting, raw.text)
+                if isinstance(raw, RawText)
+                else from_toml(setting, raw)
             )
         except ValueError as error:
-            shown = raw.text if isinstance(raw, Text) else raw
-            self.faults.append(bad_value(setting, path, shown, origin, str(error)))
+            shown = raw.text if isinstance(raw, RawText) else raw
+            self.problems.append(bad_value(setting, path, shown, origin, str(error)))
         else:
             self.given.append(Given(setting, key, value, origin))
 
 
-class Text(msgspec.Struct, frozen=True):
+class RawText(msgspec.Struct, frozen=True):
     """A raw value that is text: from a variable or a flag."""
 
     text: str
@@ -103,12 +105,12 @@ def _exists(path: Path) -> bool:
 
 
 def read_file(path: Path) -> Harvest:
-    """Read a TOML file. A file that can't be read or is no TOML is a fault."""
+    """Read a TOML file. A file that can't be read or is no TOML is a problem."""
     harvest = Harvest()
     try:
         tree = _parse(path)
     except HaulierError as error:
-        harvest.faults.append(Fault("", None, str(path), str(error)))
+        harvest.problems.append(ConfigProblem("", None, str(path), str(error)))
         return harvest
     for setting, key, raw in _walk(tree, "", str(path), harvest):
         harvest.take(setting, key, raw, str(path))
@@ -141,12 +143,14 @@ def _walk(
         if setting is not None:
             yield from _leaves(setting, value, origin, harvest)
         elif path not in groups() or "." in name:
-            harvest.faults.append(unknown_key(path, value, origin))
+            harvest.problems.append(unknown_key(path, value, origin))
         elif isinstance(value, dict):
             yield from _walk(value, path + ".", origin, harvest)
         else:
-            harvest.faults.append(
-                Fault(path, None, origin, "is a group of settings, not one" + _hint_type(path))
+            harvest.problems.append(
+                ConfigProblem(
+                    path, None, origin, "is a group of settings, not one" + _hint_type(path)
+                )
             )
 
 
@@ -164,7 +168,7 @@ def _leaves(
             yield setting, key, item
     else:
         problem = f"must be a table, like [{setting.path}] with a line default = 4"
-        harvest.faults.append(bad_value(setting, setting.path, value, origin, problem))
+        harvest.problems.append(bad_value(setting, setting.path, value, origin, problem))
 
 
 def read_environment(environ: Mapping[str, str]) -> Harvest:
@@ -180,7 +184,7 @@ def read_environment(environ: Mapping[str, str]) -> Harvest:
             harvest.warnings.append(_unknown_variable(name, known, maps))
         else:
             setting, key = target
-            harvest.take(setting, key, Text(environ[name]), f"environment {name}")
+            harvest.take(setting, key, RawText(environ[name]), f"environment {name}")
     return harvest
 
 
@@ -205,21 +209,21 @@ def _unknown_variable(name: str, known: Mapping[str, Setting], maps: Sequence[Se
 
 
 def read_flags(overrides: Sequence[Override]) -> Harvest:
-    """Read what the command line gives. A key that is no setting is a fault."""
+    """Read what the command line gives. A key that is no setting is a problem."""
     harvest = Harvest()
     for override in overrides:
         origin = f"flag {override.flag}"
         target = _target_of_path(override.path)
         if target is not None:
-            harvest.take(*target, Text(override.text), origin)
+            harvest.take(*target, RawText(override.text), origin)
         elif override.path in settings():
             problem = f"takes its keys one by one: {override.path}.NAME=VALUE"
-            harvest.faults.append(Fault(override.path, None, origin, problem))
+            harvest.problems.append(ConfigProblem(override.path, None, origin, problem))
         elif override.path in groups():
             problem = "is a group of settings, not one" + _hint_type(override.path)
-            harvest.faults.append(Fault(override.path, None, origin, problem))
+            harvest.problems.append(ConfigProblem(override.path, None, origin, problem))
         else:
-            harvest.faults.append(unknown_key(override.path, override.text, origin))
+            harvest.problems.append(unknown_key(override.path, override.text, origin))
     return harvest
 
 

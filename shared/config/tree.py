@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 KIB = 1024
-MIB = 1024 * KIB
+_MIB = 1024 * KIB
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -88,7 +88,7 @@ class MongoDB(Group, frozen=True):
     database: Annotated[str, _says("The database's name", "mongodb-name")] = "haulier"
 
 
-class Retention(Group, frozen=True):
+class RetentionSettings(Group, frozen=True):
     """How long what has ended is kept."""
 
     jobs: Annotated[
@@ -108,7 +108,7 @@ class DatastoreSettings(Group, frozen=True):
     )
     sqlite: SQLite = SQLite()
     mongodb: MongoDB = MongoDB()
-    retention: Retention = Retention()
+    retention: RetentionSettings = RetentionSettings()
 
 
 class Encryption(Group, frozen=True):
@@ -249,7 +249,7 @@ class Middleware(Group, frozen=True):
     key_auth: KeyAuth = KeyAuth()
     rate_limit: RateLimit = RateLimit()
     body_limit: Annotated[
-        int, _says("Largest body of a request", "size", least=KIB, most=64 * MIB)
+        int, _says("Largest body of a request", "size", least=KIB, most=64 * _MIB)
     ] = 500 * KIB
     request_log: RequestLog = RequestLog()
 
@@ -273,7 +273,7 @@ class CoordinatorQueues(Group, frozen=True):
     ] = 100
 
 
-class Webhooks(Group, frozen=True):
+class WebhookSettings(Group, frozen=True):
     """Delivery of webhooks."""
 
     attempts: Annotated[int, _says("How often a delivery is tried", least=1, most=100)] = 5
@@ -292,7 +292,7 @@ class CoordinatorSettings(Group, frozen=True):
     api: ApiSwitches = ApiSwitches()
     middleware: Middleware = Middleware()
     queues: CoordinatorQueues = CoordinatorQueues()
-    webhooks: Webhooks = Webhooks()
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 class WorkerLimits(Group, frozen=True):
@@ -308,8 +308,9 @@ class WorkerLimits(Group, frozen=True):
         float, _says("Time of a task that sets none; 0: no limit", "duration", least=0)
     ] = 0.0
     output: Annotated[
-        int, _says("Largest output of a task; a larger one fails it", "size", least=1, most=8 * MIB)
-    ] = MIB
+        int,
+        _says("Largest output of a task; a larger one fails it", "size", least=1, most=8 * _MIB),
+    ] = _MIB
 
 
 class WorkerSettings(Group, frozen=True):
@@ -357,9 +358,9 @@ class WorkerSettings(Group, frozen=True):
         _says(
             "Logs kept on disk while the broker is slow or away; past that tasks are slowed",
             "size",
-            least=MIB,
+            least=_MIB,
         ),
-    ] = 256 * MIB
+    ] = 256 * _MIB
 
 
 class Docker(Group, frozen=True):

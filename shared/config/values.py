@@ -11,10 +11,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from shared.config.settings import Setting
-from shared.durations import SECOND, duration_seconds, format_duration
+from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.problems import suggestion
 from shared.model.quantities import parse_cpus, parse_memory
-from shared.model.queues import queue_fault
+from shared.model.queues import queue_problem
 
 MASK: Final = "********"
 MOST_SLOTS: Final = 10_000
@@ -94,7 +94,7 @@ def allowed(setting: Setting) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return seconds as people write them: `90s` is `1m30s`, and a whole hour `1h`."""
-    text = format_duration(round(seconds * SECOND))
+    text = format_duration(round(seconds * NANOS_PER_SECOND))
     text = text.removesuffix("0s") if text.endswith("m0s") else text
     return text.removesuffix("0m") if text.endswith("h0m") else text
 
@@ -290,9 +290,9 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
 
 def check_slot_name(name: str) -> None:
     """Raise ValueError where a key of `worker.queues` is no name of a task queue."""
-    fault = queue_fault(name)
-    if fault is not None:
-        raise ValueError(fault)
+    problem = queue_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def _quoted(setting: Setting, text: str) -> str:

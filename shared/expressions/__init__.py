@@ -1,7 +1,7 @@
 """The expression language of jobs: expr-lang 1.17, with limits (the job format, Expressions).
 
-`evaluate` gives a value, `render` a text; `evaluate_field` is for the fields that are expressions,
-bare or in braces. `check` and `check_field` refuse what cannot work, `names_in` and `names_in_field`
+`evaluate_template` gives a value, `render` a text; `evaluate_field` is for the fields that are expressions,
+bare or in braces. `check_template` and `check_field` refuse what cannot work, `names_in` and `names_in_field`
 tell what a text needs of its scope. All raise ExpressionError and nothing else.
 """
 
@@ -11,10 +11,10 @@ from shared.expressions.errors import ExpressionError, FaultKind
 from shared.expressions.grammar.names import Names
 from shared.expressions.results import to_plain
 from shared.expressions.templates import (
-    check,
     check_field,
-    evaluate,
+    check_template,
     evaluate_field,
+    evaluate_template,
     names_in,
     names_in_field,
     render,
@@ -34,10 +34,10 @@ __all__ = [
     "Texts",
     "Time",
     "Weekday",
-    "check",
     "check_field",
-    "evaluate",
+    "check_template",
     "evaluate_field",
+    "evaluate_template",
     "format_value",
     "names_in",
     "names_in_field",

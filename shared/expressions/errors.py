@@ -61,16 +61,16 @@ class ExpressionError(HaulierError):
         return self.render()
 
 
-def name_fault(message: str, position: int) -> ExpressionError:
+def name_error(message: str, position: int) -> ExpressionError:
     """A fault seen before anything runs: a name, a type or a number of arguments."""
     return ExpressionError(message, position, "name")
 
 
-def syntax_fault(message: str, position: int) -> ExpressionError:
+def syntax_error(message: str, position: int) -> ExpressionError:
     """A text that is not an expression."""
     return ExpressionError(message, position, "syntax")
 
 
-def limit_fault(message: str, position: int | None = None) -> ExpressionError:
+def limit_error(message: str, position: int | None = None) -> ExpressionError:
     """More asked for than an expression may have."""
     return ExpressionError(message, position, "limit")

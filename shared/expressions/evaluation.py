@@ -8,16 +8,16 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
-from shared.expressions.compilation.code import Frame, Run
+from shared.expressions.compilation.code import CompiledCode, Frame
 from shared.expressions.compilation.compiler import FUNCTION_NAMES, compile_tree
 from shared.expressions.compilation.inference import Scope
-from shared.expressions.errors import ExpressionError, limit_fault
-from shared.expressions.grammar.names import Names, names_of
-from shared.expressions.grammar.nodes import Node
+from shared.expressions.errors import ExpressionError, limit_error
+from shared.expressions.grammar.names import Names, names_in_tree
+from shared.expressions.grammar.nodes import SyntaxNode
 from shared.expressions.grammar.parser import parse
 from shared.expressions.limits import Budget
 from shared.expressions.results import adopt
-from shared.expressions.static_types import Shape, shape_of
+from shared.expressions.static_types import StaticType, shape_of
 from shared.expressions.values.moments import Time
 from shared.expressions.values.strings import adopted
 
@@ -26,28 +26,28 @@ _CACHED_LENGTH = 1_024
 _CACHED = 512
 """Expressions kept."""
 
-Known = tuple[tuple[str, Shape], ...]
+Known = tuple[tuple[str, StaticType], ...]
 
 
 class Parsed(NamedTuple):
     """A parsed expression and the names it speaks of."""
 
-    tree: Node
+    tree: SyntaxNode
     names: Names
 
 
 def _parsed(text: str, hidden: frozenset[str]) -> Parsed:
     tree = parse(text, FUNCTION_NAMES - hidden)
-    return Parsed(tree, names_of(tree))
+    return Parsed(tree, names_in_tree(tree))
 
 
-def _compiled(text: str, hidden: frozenset[str], known: Known, closed: bool) -> Run:
+def _compiled(text: str, hidden: frozenset[str], known: Known, closed: bool) -> CompiledCode:
     try:
         return compile_tree(parsed(text, hidden).tree, Scope(dict(known), closed=closed))
     except RecursionError:
-        raise limit_fault("the expression is nested too deeply").within(text) from None
-    except ExpressionError as fault:
-        raise fault.within(text) from None
+        raise limit_error("the expression is nested too deeply").within(text) from None
+    except ExpressionError as error:
+        raise error.within(text) from None
 
 
 _cached_parsed = lru_cache(_CACHED)(_parsed)
@@ -60,7 +60,7 @@ def parsed(text: str, hidden: frozenset[str] = frozenset()) -> Parsed:
     return (_cached_parsed if len(text) <= _CACHED_LENGTH else _parsed)(text, hidden)
 
 
-def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -> Run:
+def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -> CompiledCode:
     """The expression compiled for a scope whose values have the `known` shapes. Raises any fault
     that can be seen before it runs."""
     return (_cached_compiled if len(text) <= _CACHED_LENGTH else _compiled)(
@@ -98,12 +98,12 @@ class Evaluation:
             self._budget.parse(len(text))
             run = self._compiled(text)
             return run(Frame(self._adopted, self._now, self._random, self._budget))
-        except ExpressionError as fault:
-            raise fault.within(text) from None
+        except ExpressionError as error:
+            raise error.within(text) from None
         except RecursionError:
-            raise limit_fault("the expression works too deep inside a value").within(text) from None
+            raise limit_error("the expression works too deep inside a value").within(text) from None
 
-    def _compiled(self, text: str) -> Run:
+    def _compiled(self, text: str) -> CompiledCode:
         names = parsed(text, self._hidden).names
         for name in self._scope if names.whole else names.top.intersection(self._scope):
             if name not in self._adopted:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from shared.expressions.errors import limit_fault
+from shared.expressions.errors import limit_error
 
 MAX_LENGTH = 65_536
 """Characters of one expression."""
-MAX_NODES = 10_000
+MAX_TREE_NODES = 10_000
 """Parts (literals, names, operators, calls) of one expression."""
-MAX_NESTING = 80
+MAX_EXPRESSION_NESTING = 80
 """Brackets, calls, conditions and signs inside one another."""
-MAX_DEPTH = 200
+MAX_TREE_DEPTH = 200
 """Levels of the parsed tree; a chain of operators of one rank counts one level for each."""
 MAX_STEPS = 2_000_000
 """Parts evaluated in one evaluation, loops counted as often as they run (about a second)."""
@@ -49,19 +49,19 @@ class Budget:
         """Takes `count` steps."""
         self.steps -= count
         if self.steps < 0:
-            raise limit_fault(f"the expression takes more than {MAX_STEPS:,} steps")
+            raise limit_error(f"the expression takes more than {MAX_STEPS:,} steps")
 
     def build(self, count: int) -> None:
         """Takes the room for `count` elements; asked before they are made."""
         self.items -= count
         if self.items <= 0:
-            raise limit_fault(f"the expression builds more than {MAX_ITEMS:,} elements")
+            raise limit_error(f"the expression builds more than {MAX_ITEMS:,} elements")
 
     def write(self, count: int) -> None:
         """Takes the room for `count` characters; asked before they are written."""
         self.text -= count
         if self.text < 0:
-            raise limit_fault(f"the expression builds more than {MAX_TEXT:,} characters of text")
+            raise limit_error(f"the expression builds more than {MAX_TEXT:,} characters of text")
         self.read(count)
 
     def parse(self, count: int) -> None:

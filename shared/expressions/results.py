@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from shared.expressions.errors import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value, special
 from shared.expressions.values.kinds import Month, Table, Texts, Weekday, is_map
 from shared.expressions.values.layouts import RFC3339_NANO, format_time
 from shared.expressions.values.moments import Time
-from shared.expressions.values.numerals import MAX_INT, MIN_INT
+from shared.expressions.values.numerals import MAX_INT64, MIN_INT
 from shared.expressions.values.strings import adopted, presented
 
 _MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
@@ -32,13 +32,13 @@ def adopt(name: str, value: object) -> object:
 
 def _adopt(value: object, depth: int) -> object:
     if depth > MAX_VALUE_DEPTH:
-        raise limit_fault(f"a value of the scope is nested deeper than {MAX_VALUE_DEPTH}")
+        raise limit_error(f"a value of the scope is nested deeper than {MAX_VALUE_DEPTH}")
     if isinstance(value, str):
         return adopted(value)
     if isinstance(value, _KEPT):
         return value
     if isinstance(value, int):
-        return value if MIN_INT <= value <= MAX_INT else _as_float(value)
+        return value if MIN_INT <= value <= MAX_INT64 else _as_float(value)
     if isinstance(value, list | tuple):
         return [_adopt(item, depth + 1) for item in value]
     if isinstance(value, Mapping):
@@ -89,9 +89,9 @@ class _Walk:
     def walk(self, value: object, depth: int) -> object:
         self._left -= 1
         if depth > MAX_VALUE_DEPTH:
-            raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+            raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
         if self._left < 0:
-            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
+            raise limit_error(f"the value holds more than {MAX_ITEMS:,} elements")
         if isinstance(value, str):
             return presented(value)
         if isinstance(value, list):

@@ -15,7 +15,7 @@ from shared.expressions.values.kinds import Function, Ints, Month, Strings, Tabl
 from shared.expressions.values.moments import Time
 from shared.expressions.values.zones import Fixed, Region
 
-Kind = Literal[
+_Kind = Literal[
     "unknown", "any", "nil", "bool", "int", "float", "string", "list", "map",
     "time", "duration", "month", "weekday", "location", "func",
 ]  # fmt: skip
@@ -23,7 +23,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class StaticType:
     """A kind, and for lists and maps what they hold.
 
     `form` tells kinds of lists (`any`, `string`, `int`) and of maps (`any`, `texts`, `table`,
@@ -31,9 +31,9 @@ class Shape:
     a function.
     """
 
-    kind: Kind
+    kind: _Kind
     form: str = ""
-    element: Shape | None = None
+    element: StaticType | None = None
     name: str = ""
 
     @property
@@ -50,19 +50,19 @@ class Shape:
         """Whether it may be one of the kinds."""
         return self.is_unknown or self.kind in kinds
 
-    def items(self) -> Shape:
+    def items(self) -> StaticType:
         """What its elements are."""
         if self.kind == "map":
-            return {"texts": TEXT, "groups": LIST}.get(self.form, ANY)
+            return {"texts": TEXT_TYPE, "groups": LIST}.get(self.form, ANY)
         if self.element is not None:
             return self.element
-        return {"string": TEXT, "int": INT}.get(self.form, ANY)
+        return {"string": TEXT_TYPE, "int": INT}.get(self.form, ANY)
 
-    def keys(self) -> Shape:
+    def keys(self) -> StaticType:
         """What the keys of a map are."""
-        return ANY if self.form in ("table", "groups") else TEXT
+        return ANY if self.form in ("table", "groups") else TEXT_TYPE
 
-    def fits(self, wanted: Shape) -> bool:
+    def fits(self, wanted: StaticType) -> bool:
         """Whether a value of it may stand where `wanted` is asked for, in Go's sense."""
         if self.kind == "nil":
             return wanted.kind in ("any", "map", "list", "location", "func")
@@ -70,7 +70,7 @@ class Shape:
             return False
         return wanted.kind == "any" or (self.kind == wanted.kind and self.form == wanted.form)
 
-    def compares_with(self, other: Shape) -> bool:
+    def compares_with(self, other: StaticType) -> bool:
         """Whether `==` of the two makes sense."""
         if self.is_unknown or other.is_unknown or "nil" in (self.kind, other.kind):
             return True
@@ -82,29 +82,29 @@ class Shape:
         return {"unknown": "anything", "any": "anything", "list": "array"}.get(self.kind, self.kind)
 
 
-UNKNOWN = Shape("unknown")
-ANY = Shape("any")
-NIL = Shape("nil")
-BOOL = Shape("bool")
-INT = Shape("int")
-FLOAT = Shape("float")
-TEXT = Shape("string")
-TIME = Shape("time")
-DURATION = Shape("duration")
-LIST = Shape("list", "any")
-TEXT_LIST = Shape("list", "string")
-INT_LIST = Shape("list", "int")
-MAP = Shape("map", "any")
-TEXTS = Shape("map", "texts")
-TABLE = Shape("map", "table")
-GROUPS = Shape("map", "groups")
+UNKNOWN = StaticType("unknown")
+ANY = StaticType("any")
+NIL = StaticType("nil")
+BOOL = StaticType("bool")
+INT = StaticType("int")
+FLOAT = StaticType("float")
+TEXT_TYPE = StaticType("string")
+TIME = StaticType("time")
+DURATION = StaticType("duration")
+LIST = StaticType("list", "any")
+TEXT_LIST = StaticType("list", "string")
+INT_LIST = StaticType("list", "int")
+MAP = StaticType("map", "any")
+TEXTS = StaticType("map", "texts")
+TABLE = StaticType("map", "table")
+GROUPS = StaticType("map", "groups")
 
-_SHAPES: dict[type, Shape] = {
+_SHAPES: dict[type, StaticType] = {
     type(None): NIL,
     bool: BOOL,
     int: INT,
     float: FLOAT,
-    str: TEXT,
+    str: TEXT_TYPE,
     list: LIST,
     Strings: TEXT_LIST,
     Ints: INT_LIST,
@@ -112,25 +112,25 @@ _SHAPES: dict[type, Shape] = {
     Texts: TEXTS,
     Time: TIME,
     Duration: DURATION,
-    Month: Shape("month"),
-    Weekday: Shape("weekday"),
-    Fixed: Shape("location"),
-    Region: Shape("location"),
+    Month: StaticType("month"),
+    Weekday: StaticType("weekday"),
+    Fixed: StaticType("location"),
+    Region: StaticType("location"),
 }
 
 
-def list_of(element: Shape) -> Shape:
+def list_of(element: StaticType) -> StaticType:
     """A list of anything that is known to hold just that."""
-    return Shape("list", "any", element)
+    return StaticType("list", "any", element)
 
 
-def shape_of(value: object) -> Shape:
+def shape_of(value: object) -> StaticType:
     """What is known of a value of the scope: its kind, and nothing of what it holds."""
     known = _SHAPES.get(type(value))
     if known is not None:
         return known
     if isinstance(value, Function):
-        return Shape("func", name=value.name)
+        return StaticType("func", name=value.name)
     if isinstance(value, Table):
         return GROUPS if value.groups else TABLE
     if isinstance(value, list):

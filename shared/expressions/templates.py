@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
 
-from shared.expressions.errors import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.evaluation import Evaluation, check_expression, parsed
 from shared.expressions.grammar.names import Names
 from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE
@@ -26,7 +26,7 @@ def parts(template: str) -> list[str]:
     an end anew at each of many unclosed `{{`.
     """
     if len(template) > MAX_TEMPLATE:
-        raise limit_fault(f"the template has more than {MAX_TEMPLATE:,} characters")
+        raise limit_error(f"the template has more than {MAX_TEMPLATE:,} characters")
     pieces: list[str] = []
     done = start = line_end = 0
     while (start := template.find(_OPEN, start)) >= 0:
@@ -40,7 +40,7 @@ def parts(template: str) -> list[str]:
         pieces += (template[done:start], template[inside:end])
         done = start = end + len(_CLOSE)
     if sum(map(len, pieces[1::2])) > MAX_EXPRESSIONS:
-        raise limit_fault(
+        raise limit_error(
             f"the template's expressions have more than {MAX_EXPRESSIONS:,} characters"
         )
     return [*pieces, template[done:]]
@@ -51,7 +51,7 @@ def _line_end(template: str, start: int) -> int:
     return len(template) if end < 0 else end
 
 
-def evaluate(
+def evaluate_template(
     text: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
 ) -> object:
     """The value of an expression (without braces).
@@ -67,8 +67,8 @@ def finished_within(value: object, text: str) -> object:
     """The value made plain, a fault of it knowing the expression."""
     try:
         return finished(value)
-    except ExpressionError as fault:
-        raise fault.within(text) from None
+    except ExpressionError as error:
+        raise error.within(text) from None
 
 
 def evaluate_field(
@@ -79,7 +79,7 @@ def evaluate_field(
     pieces = parts(field)
     whole = len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip()
     if len(pieces) == 1 or whole:
-        return evaluate(pieces[1] if whole else field, scope, now=now, seed=seed)
+        return evaluate_template(pieces[1] if whole else field, scope, now=now, seed=seed)
     return render(field, scope, now=now, seed=seed)
 
 
@@ -92,7 +92,7 @@ def render(
 ) -> str:
     """The template with each expression in braces replaced by the text of its value.
 
-    Takes what `evaluate` takes. Raises ExpressionError for the first expression that fails, and
+    Takes what `evaluate_template` takes. Raises ExpressionError for the first expression that fails, and
     where the text would be too long.
     """
     pieces = parts(template)
@@ -105,18 +105,18 @@ def render(
             pieces[index] = _rendered(evaluation, piece)
         left -= len(pieces[index])
         if left < 0:
-            raise limit_fault(f"the template becomes longer than {MAX_RENDERED:,} characters")
+            raise limit_error(f"the template becomes longer than {MAX_RENDERED:,} characters")
     return presented("".join(pieces))
 
 
 def _rendered(evaluation: Evaluation, text: str) -> str:
     try:
         return format_value(evaluation.value(text))
-    except ExpressionError as fault:
-        raise fault.within(text) from None
+    except ExpressionError as error:
+        raise error.within(text) from None
 
 
-def check(template: str) -> None:
+def check_template(template: str) -> None:
     """Refuses a template with an expression that cannot work whatever the scope holds.
 
     Raises the fault: kind `syntax`, or `name` for an unknown function or wrong arguments.

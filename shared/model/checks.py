@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from shared.durations import format_duration, parse_duration
-from shared.expressions import ExpressionError, check, check_field
-from shared.model.cron import cron_fault, timezone_fault
-from shared.model.fields import Role, Rule
-from shared.model.problems import quoted, suggestion
+from shared.expressions import ExpressionError, check_field, check_template
+from shared.model.cron import cron_problem, timezone_problem
+from shared.model.fields import Rule, TextRole
+from shared.model.problems import quoted_text, suggestion
 from shared.model.quantities import parse_cpus, parse_memory
-from shared.model.queues import queue_fault
+from shared.model.queues import queue_problem
 
 _IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -33,7 +33,7 @@ def between(low: int, high: int) -> Rule:
     return Rule(check, {"minimum": low, "maximum": high})
 
 
-def at_least(low: int) -> Rule:
+def at_least_rule(low: int) -> Rule:
     """A whole number from `low` up, that fits 63 bits."""
 
     def check(value: int) -> str | None:
@@ -42,7 +42,7 @@ def at_least(low: int) -> Rule:
     return Rule(check, {"minimum": low})
 
 
-def one_of(*allowed: str) -> Rule:
+def one_of_rule(*allowed: str) -> Rule:
     """One of the given words; the empty text passes as absent."""
 
     def check(value: str) -> str | None:
@@ -65,9 +65,9 @@ def at_most_characters(limit: int) -> Rule:
     return Rule(check, {})
 
 
-def _where_given(fault: Callable[[str], str | None]) -> Rule:
+def _where_given(problem: Callable[[str], str | None]) -> Rule:
     """A rule for texts that are absent when they are empty."""
-    return Rule(lambda value: fault(value) if value else None, {})
+    return Rule(lambda value: problem(value) if value else None, {})
 
 
 def duration(*, zero: bool = False, most: int | None = None) -> Rule:
@@ -108,7 +108,7 @@ MEMORY: Final = _parsed_by(parse_memory, ["512m", "1.5g"])
 """An amount of memory as Docker takes it."""
 
 
-def _gpus_fault(value: str) -> str | None:
+def _gpus_problem(value: str) -> str | None:
     if value == "all" or value.isdecimal():
         return None
     for part in re.findall(r'(?:[^,"]|"[^"]*")+', value):
@@ -118,14 +118,14 @@ def _gpus_fault(value: str) -> str | None:
     return None if value.strip(", ") else "must not be blank"
 
 
-GPUS: Final = _where_given(_gpus_fault)
+GPUS: Final = _where_given(_gpus_problem)
 """GPUs as Docker's `--gpus` takes them."""
 
-QUEUE: Final = _where_given(queue_fault)
+QUEUE: Final = _where_given(queue_problem)
 """A queue a task may ask for."""
 
 
-def _target_fault(value: str) -> str | None:
+def _target_problem(value: str) -> str | None:
     if not value.startswith("/"):
         return "must be an absolute path"
     path = "/" + posixpath.normpath(value).lstrip("/")
@@ -137,7 +137,7 @@ def _target_fault(value: str) -> str | None:
     return None
 
 
-MOUNT_TARGET: Final = _where_given(_target_fault)
+MOUNT_TARGET: Final = _where_given(_target_problem)
 """A place in the container that a mount may take."""
 
 PROBE_PATH: Final = _where_given(
@@ -146,7 +146,7 @@ PROBE_PATH: Final = _where_given(
 """The path part of a URL."""
 
 
-def _file_name_fault(name: str) -> str | None:
+def _file_name_problem(name: str) -> str | None:
     if name.startswith("/"):
         return "a file's name must not be absolute"
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -159,15 +159,15 @@ def _file_name_fault(name: str) -> str | None:
     return None
 
 
-FILE_NAME: Final = Rule(_file_name_fault, {})
+FILE_NAME_RULE: Final = Rule(_file_name_problem, {})
 """A name under the working directory."""
 
 
-def _environment_name_fault(name: str) -> str | None:
+def _environment_name_problem(name: str) -> str | None:
     return "a variable's name must not be empty or hold a =" if not name or "=" in name else None
 
 
-ENVIRONMENT_NAME: Final = Rule(_environment_name_fault, {})
+ENVIRONMENT_NAME: Final = Rule(_environment_name_problem, {})
 """The name of an environment variable."""
 
 KEY: Final = Rule(lambda name: None if name else "the name must not be empty", {})
@@ -182,15 +182,15 @@ HEADER_NAME: Final = Rule(
 """The name of an HTTP header (RFC 9110, 5.6.2)."""
 
 
-def _header_value_fault(value: str) -> str | None:
+def _header_value_problem(value: str) -> str | None:
     return "an HTTP header must be one line" if "\n" in value or "\r" in value else None
 
 
-HEADER_VALUE: Final = Rule(_header_value_fault, {})
+HEADER_VALUE: Final = Rule(_header_value_problem, {})
 """The value of an HTTP header."""
 
 
-def _url_fault(value: str) -> str | None:
+def _url_problem(value: str) -> str | None:
     scheme, colon, rest = value.partition("://")
     if not colon or scheme.lower() not in ("http", "https"):
         return "must be an http:// or https:// address"
@@ -199,7 +199,7 @@ def _url_fault(value: str) -> str | None:
     return None
 
 
-URL: Final = _where_given(_url_fault)
+URL: Final = _where_given(_url_problem)
 """The address of a web server."""
 
 IDENTIFIER: Final = _where_given(
@@ -211,19 +211,19 @@ IDENTIFIER: Final = _where_given(
 )
 """A name that expressions can use as a variable."""
 
-CRON: Final = _where_given(cron_fault)
+CRON: Final = _where_given(cron_problem)
 """When a schedule fires."""
 
-TIMEZONE: Final = _where_given(timezone_fault)
+TIMEZONE: Final = _where_given(timezone_problem)
 """An IANA time zone."""
 
 
-def faults_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
+def problems_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
     """What each rule finds wrong with a value."""
     return [message for rule in rules if (message := rule.check(value)) is not None]
 
 
-def text_fault(text: str) -> str | None:
+def text_problem(text: str) -> str | None:
     """What keeps a text from being stored or handed to a process, or None."""
     if "\0" in text:
         return "must not hold the character NUL"
@@ -245,17 +245,21 @@ def has_template(text: str) -> bool:
     return "{{" in text
 
 
-def syntax_fault(role: Role, text: str) -> str | None:
+def syntax_problem(role: TextRole, text: str) -> str | None:
     """What is wrong with a template's or an expression's syntax, or None.
 
     Only what cannot work whatever its values will be: syntax, unknown functions, wrong arguments.
     """
     try:
-        if role is Role.EXPRESSION:
+        if role is TextRole.EXPRESSION:
             check_field(text)
-        elif role is Role.TEMPLATE and has_template(text):
-            check(text)
+        elif role is TextRole.TEMPLATE and has_template(text):
+            check_template(text)
     except ExpressionError as error:
         expression = error.source.strip()
-        return f"bad expression {quoted(expression)}: {error.message}" if expression else str(error)
+        return (
+            f"bad expression {quoted_text(expression)}: {error.message}"
+            if expression
+            else str(error)
+        )
     return None

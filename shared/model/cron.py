@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from cronsim import CronSim, CronSimError
 
-from shared.durations import SECOND, parse_duration
+from shared.durations import NANOS_PER_SECOND, parse_duration
 
 _MACROS: Final = {
     "@yearly": "0 0 1 1 *",
@@ -51,15 +51,15 @@ def parse_cron(text: str) -> Cron:
     text = text.strip()
     zone = _ZONE.match(text)
     name = zone[1] if zone else None
-    if name is not None and (fault := timezone_fault(name)):
-        raise ValueError(fault)
+    if name is not None and (problem := timezone_problem(name)):
+        raise ValueError(problem)
     rest = text[zone.end() :] if zone else text
     if rest.startswith("@every"):
         return Cron(name, None, _period(rest.removeprefix("@every").strip()))
     return Cron(name, _five_fields(rest), None)
 
 
-def cron_fault(text: str) -> str | None:
+def cron_problem(text: str) -> str | None:
     """What is wrong with a schedule's text, or None."""
     try:
         parse_cron(text)
@@ -68,7 +68,7 @@ def cron_fault(text: str) -> str | None:
     return None
 
 
-def timezone_fault(name: str) -> str | None:
+def timezone_problem(name: str) -> str | None:
     """What is wrong with the name of a time zone, or None."""
     try:
         zoneinfo.ZoneInfo(name)
@@ -79,9 +79,9 @@ def timezone_fault(name: str) -> str | None:
 
 def _period(text: str) -> int:
     period = parse_duration(text)
-    if period < SECOND:
+    if period < NANOS_PER_SECOND:
         raise ValueError("@every needs at least 1s")
-    return period // SECOND
+    return period // NANOS_PER_SECOND
 
 
 def _five_fields(text: str) -> str:

@@ -4,12 +4,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.model.language import Defaults, Each, Limits, Parallel, Retry, Task, kind_of
+from shared.model.language import (
+    Defaults,
+    Each,
+    Limits,
+    Parallel,
+    Retry,
+    TaskDefinition,
+    kind_of_task,
+)
 
 _Mergeable = TypeVar("_Mergeable", Retry, Limits)
 
 
-def apply_defaults(task: Task, defaults: Defaults | None) -> Task:
+def apply_defaults(task: TaskDefinition, defaults: Defaults | None) -> TaskDefinition:
     """The task with what it does not set itself taken from its job's defaults.
 
     `retry` and `limits` merge field by field. The tasks inside parallel and each get them too; a
@@ -17,7 +25,7 @@ def apply_defaults(task: Task, defaults: Defaults | None) -> Task:
     """
     if defaults is None:
         return task
-    kind = kind_of(task)
+    kind = kind_of_task(task)
     if kind == "container":
         return _container(task, defaults)
     if kind == "subjob":
@@ -42,7 +50,7 @@ def _each(each: Each | None, defaults: Defaults) -> Each | None:
     return msgspec.structs.replace(each, task=apply_defaults(each.task, defaults))
 
 
-def _container(task: Task, defaults: Defaults) -> Task:
+def _container(task: TaskDefinition, defaults: Defaults) -> TaskDefinition:
     return msgspec.structs.replace(
         task,
         retry=_merged(task.retry, defaults.retry),

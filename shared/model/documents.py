@@ -16,7 +16,7 @@ from shared.model import language
 Micros = int
 """Microseconds since 1970-01-01T00:00:00Z."""
 
-SECOND: Micros = 1_000_000
+MICROS_PER_SECOND: Micros = 1_000_000
 
 
 class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -41,8 +41,13 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
     id: str
     then: list[Intent] = []
 
+    @classmethod
+    def noun(cls) -> str:
+        """Return what messages call such a document: `job`, `task`."""
+        return cls.__name__.removesuffix("Document").lower()
 
-class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+
+class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What a run used. `sampled` where the figures are not exact."""
 
     wall_seconds: float = 0.0
@@ -72,13 +77,13 @@ class ScheduleRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     cron: str
 
 
-class Job(Document, kw_only=True, rename="camel"):
+class JobDocument(Document, kw_only=True, rename="camel"):
     """A job and where it stands. `definition` is what was submitted, as it was submitted."""
 
     collection = "jobs"
     sealed = ("definition", "inherited_secrets", "result")
 
-    definition: language.Job = language.Job()
+    definition: language.JobDefinition = language.JobDefinition()
     inherited_secrets: list[str] = []
     """Values that jobs above a sub-job declare secret: they may have come down in its inputs."""
     name: str
@@ -107,7 +112,7 @@ class Job(Document, kw_only=True, rename="camel"):
     error: str | None = None
 
 
-class Task(Document, kw_only=True, rename="camel"):
+class TaskDocument(Document, kw_only=True, rename="camel"):
     """One attempt at one task of a job; children of composites too."""
 
     collection = "tasks"
@@ -126,7 +131,7 @@ class Task(Document, kw_only=True, rename="camel"):
     """How many composites and sub-jobs stand above it, up to the root job."""
     kind: str
     name: str
-    definition: language.Task = language.Task()
+    definition: language.TaskDefinition = language.TaskDefinition()
     state: str = "CREATED"
     open: bool = True
     """Active, or its structural successor (next attempt, children, sub-job) is not yet inserted."""
@@ -145,7 +150,7 @@ class Task(Document, kw_only=True, rename="camel"):
     claim_beat: int = 0
     seed: int = 0
     evaluated_at: Micros | None = None
-    evaluated: language.Task | None = None
+    evaluated: language.TaskDefinition | None = None
     scope: dict[str, Any] = {}
     """Loop variables of the enclosing `each`es: name → {"index": "0", "value": …}."""
     queue: str | None = None
@@ -175,11 +180,11 @@ class Task(Document, kw_only=True, rename="camel"):
     result: str | None = None
     error: str | None = None
     exit_code: int | None = None
-    usage: Usage | None = None
+    usage: RunUsage | None = None
     log_parts: int | None = None
 
 
-class Items(Document, kw_only=True, rename="camel"):
+class ItemsDocument(Document, kw_only=True, rename="camel"):
     """A part of the evaluated list of an `each`: items from `first` on."""
 
     collection = "items"
@@ -193,7 +198,7 @@ class Items(Document, kw_only=True, rename="camel"):
     values: list[Any] = []
 
 
-class LogPart(Document, kw_only=True, rename="camel"):
+class LogPartDocument(Document, kw_only=True, rename="camel"):
     """Whole lines of a task's log, numbered from 1 within (task, run)."""
 
     collection = "logs"
@@ -206,7 +211,7 @@ class LogPart(Document, kw_only=True, rename="camel"):
     created_at: Micros
 
 
-class Node(Document, kw_only=True, rename="camel"):
+class NodeDocument(Document, kw_only=True, rename="camel"):
     """A process of ours and the lease that its beats renew."""
 
     collection = "nodes"
@@ -245,7 +250,7 @@ class Pulse(Document, kw_only=True, rename="camel"):
     forced: dict[str, Micros] = {}
 
 
-class Delivery(Document, kw_only=True, rename="camel"):
+class DeliveryDocument(Document, kw_only=True, rename="camel"):
     """A webhook's delivery, stored before it is tried."""
 
     collection = "deliveries"
@@ -263,13 +268,13 @@ class Delivery(Document, kw_only=True, rename="camel"):
     error: str | None = None
 
 
-class Schedule(Document, kw_only=True, rename="camel"):
+class ScheduleDocument(Document, kw_only=True, rename="camel"):
     """A job that is made at set times."""
 
     collection = "schedules"
     sealed = ("definition",)
 
-    definition: language.Job
+    definition: language.JobDefinition
     name: str
     description: str = ""
     tags: list[str] = []
@@ -284,7 +289,7 @@ class Schedule(Document, kw_only=True, rename="camel"):
     fired_at: Micros | None = None
 
 
-class User(Document, kw_only=True, rename="camel"):
+class UserDocument(Document, kw_only=True, rename="camel"):
     """Somebody who may sign in. `password_hash` is argon2id's."""
 
     collection = "users"
@@ -299,7 +304,7 @@ class User(Document, kw_only=True, rename="camel"):
     disabled: bool = False
 
 
-class Role(Document, kw_only=True, rename="camel"):
+class RoleDocument(Document, kw_only=True, rename="camel"):
     """A name that permissions may be given to."""
 
     collection = "roles"
@@ -309,14 +314,14 @@ class Role(Document, kw_only=True, rename="camel"):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Job,
-    Task,
-    Items,
-    LogPart,
-    Node,
+    JobDocument,
+    TaskDocument,
+    ItemsDocument,
+    LogPartDocument,
+    NodeDocument,
     Pulse,
-    Delivery,
-    Schedule,
-    User,
-    Role,
+    DeliveryDocument,
+    ScheduleDocument,
+    UserDocument,
+    RoleDocument,
 )

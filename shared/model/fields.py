@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 
-class Role(enum.Enum):
+class TextRole(enum.Enum):
     """What a text is to the engine."""
 
     TEMPLATE = "template"
@@ -36,18 +36,18 @@ class Rule(NamedTuple):
 class Traits(NamedTuple):
     """What `about` put on a type."""
 
-    role: Role
+    role: TextRole
     rules: tuple[Rule, ...]
     required: bool
 
 
-_BARE: Final = Traits(Role.PLAIN, (), required=False)
+_BARE: Final = Traits(TextRole.PLAIN, (), required=False)
 
 
 def about(
     description: str = "",
     *rules: Rule,
-    role: Role | None = None,
+    role: TextRole | None = None,
     required: bool = False,
 ) -> msgspec.Meta:
     """The annotation of a field or of a kind of text; what it leaves out, the inner type says."""
@@ -70,7 +70,7 @@ def traits(info: msgspec.inspect.Type) -> Traits:
         return _BARE
     extra = info.extra or {}
     return Traits(
-        role=extra.get("role", Role.PLAIN),
+        role=extra.get("role", TextRole.PLAIN),
         rules=extra.get("rules", ()),
         required=extra.get("required", False),
     )

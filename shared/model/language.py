@@ -14,9 +14,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
-from shared.durations import MINUTE
+from shared.durations import NANOS_PER_MINUTE
 from shared.model import checks
-from shared.model.fields import Role, about
+from shared.model.fields import TextRole, about
 
 DEFAULT_RETRY_DELAY: Final = "1s"
 DEFAULT_RETRY_SCALING: Final = 2
@@ -27,22 +27,22 @@ DEFAULT_PROBE_TIMEOUT: Final = "1m"
 DEFAULT_WEBHOOK_EVENT: Final = "job.StateChange"
 DEFAULT_TIMEZONE: Final = "UTC"
 DEFAULT_PRIORITY: Final = 0
-MAX_DEPTH: Final = 16
+MAX_COMPOSITE_DEPTH: Final = 16
 """How deep parallel, each and subjob nest in one another."""
 MAX_VAR: Final = 64
 """Characters of a task's `var`."""
 
-Template = Annotated[str, about(role=Role.TEMPLATE)]
-Expression = Annotated[str, about(role=Role.EXPRESSION)]
+Template = Annotated[str, about(role=TextRole.TEMPLATE)]
+Expression = Annotated[str, about(role=TextRole.EXPRESSION)]
 Key = Annotated[str, about("", checks.KEY)]
-FileName = Annotated[str, about("", checks.FILE_NAME)]
+FileName = Annotated[str, about("", checks.FILE_NAME_RULE)]
 EnvironmentName = Annotated[str, about("", checks.ENVIRONMENT_NAME)]
 HeaderName = Annotated[str, about("", checks.HEADER_NAME)]
-HeaderValue = Annotated[str, about("", checks.HEADER_VALUE, role=Role.TEMPLATE)]
+HeaderValue = Annotated[str, about("", checks.HEADER_VALUE, role=TextRole.TEMPLATE)]
 Timeout = Annotated[str, about("", checks.duration())]
 Port = Annotated[int, about("", checks.between(1, 65_535))]
 Priority = Annotated[int, about("", checks.between(0, 9))]
-Queue = Annotated[str, about("", checks.QUEUE, role=Role.TEMPLATE)]
+_Queue = Annotated[str, about("", checks.QUEUE, role=TextRole.TEMPLATE)]
 
 
 class _Node(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, eq=True):
@@ -57,7 +57,7 @@ class Retry(_Node, frozen=True):
         about("Further attempts after the first, 1 to 10."),
     ] = None
     initial_delay: Annotated[
-        Annotated[str, about("", checks.duration(zero=True, most=5 * MINUTE))],
+        Annotated[str, about("", checks.duration(zero=True, most=5 * NANOS_PER_MINUTE))],
         about("How long to wait before the second attempt (1s), at most 5m."),
     ] = ""
     scaling_factor: Annotated[
@@ -76,7 +76,7 @@ class Limits(_Node, frozen=True):
     cpus: Annotated[str, about('Number of CPUs, like ".5".', checks.CPUS)] = ""
     memory: Annotated[str, about('Memory, like "512m".', checks.MEMORY)] = ""
     pids: Annotated[
-        Annotated[int, about("", checks.at_least(-1))] | None,
+        Annotated[int, about("", checks.at_least_rule(-1))] | None,
         about("Most processes at once; -1 for no limit."),
     ] = None
 
@@ -96,7 +96,7 @@ class Mount(_Node, frozen=True):
         about(
             "volume (lives as long as the task), bind (a path of the host, where the worker allows "
             "it) or tmpfs (memory).",
-            checks.one_of("volume", "bind", "tmpfs"),
+            checks.one_of_rule("volume", "bind", "tmpfs"),
             required=True,
         ),
     ] = ""
@@ -107,7 +107,7 @@ class Mount(_Node, frozen=True):
     opts: Annotated[dict[Key, str], about("Options for the driver.")] = {}
 
 
-class Probe(_Node, frozen=True):
+class SidecarProbe(_Node, frozen=True):
     """How a sidecar is known to be ready: an HTTP GET that answers 200."""
 
     path: Annotated[str, about("Path of the request (/).", checks.PROBE_PATH)] = ""
@@ -138,10 +138,10 @@ class SmallTask(_Node, frozen=True):
 class Sidecar(SmallTask, frozen=True):
     """A container that runs beside the main one, reachable under its name."""
 
-    probe: Annotated[Probe | None, about("When it counts as ready.")] = None
+    probe: Annotated[SidecarProbe | None, about("When it counts as ready.")] = None
 
 
-class Task(SmallTask, frozen=True):
+class TaskDefinition(SmallTask, frozen=True):
     """One step of a job: a container, or one of the composites parallel, each and subjob."""
 
     tags: Annotated[list[str], about("Words to find it by.")] = []
@@ -159,7 +159,7 @@ class Task(SmallTask, frozen=True):
     if_: Annotated[Expression, about("Skipped where this gives false.")] = msgspec.field(
         default="", name="if"
     )
-    queue: Annotated[Queue, about("The queue that workers take it from (default).")] = ""
+    queue: Annotated[_Queue, about("The queue that workers take it from (default).")] = ""
     priority: Annotated[Priority | None, about("0 to 9, higher first within a queue (0).")] = None
     retry: Annotated[Retry | None, about("Further attempts after a failure.")] = None
     limits: Annotated[Limits | None, about("What it may use of the machine.")] = None
@@ -179,7 +179,7 @@ class Task(SmallTask, frozen=True):
 class Parallel(_Node, frozen=True):
     """Tasks that run all at once; the parent completes when all have."""
 
-    tasks: Annotated[list[Task], about("The tasks, at least one.", required=True)] = []
+    tasks: Annotated[list[TaskDefinition], about("The tasks, at least one.", required=True)] = []
 
 
 class Each(_Node, frozen=True):
@@ -198,7 +198,7 @@ class Each(_Node, frozen=True):
         Annotated[int, about("", checks.between(0, 99_999))] | None,
         about("How many run at once; 0, the default, for all."),
     ] = None
-    task: Annotated[Task | None, about("What to do for each item.", required=True)] = None
+    task: Annotated[TaskDefinition | None, about("What to do for each item.", required=True)] = None
 
     @property
     def variable(self) -> str:
@@ -212,7 +212,7 @@ class Defaults(_Node, frozen=True):
     retry: Annotated[Retry | None, about("Merged with a task's own field by field.")] = None
     limits: Annotated[Limits | None, about("Merged with a task's own field by field.")] = None
     timeout: Annotated[Timeout, about("Timeout of each container task.")] = ""
-    queue: Annotated[Queue, about("Queue of each container task.")] = ""
+    queue: Annotated[_Queue, about("Queue of each container task.")] = ""
     priority: Annotated[Priority | None, about("Priority of each task.")] = None
 
 
@@ -239,7 +239,9 @@ class Webhook(_Node, frozen=True):
         str,
         about(
             "What it is sent for (job.StateChange).",
-            checks.one_of("job.StateChange", "job.Progress", "task.StateChange", "task.Progress"),
+            checks.one_of_rule(
+                "job.StateChange", "job.Progress", "task.StateChange", "task.Progress"
+            ),
         ),
     ] = ""
     headers: Annotated[dict[HeaderName, HeaderValue], about("Headers of the request.")] = {}
@@ -256,7 +258,7 @@ class Permission(_Node, frozen=True):
     role: Annotated[str, about("A role's name.")] = ""
 
 
-class Schedule(_Node, frozen=True):
+class ScheduleDefinition(_Node, frozen=True):
     """When a scheduled job fires."""
 
     cron: Annotated[
@@ -267,7 +269,7 @@ class Schedule(_Node, frozen=True):
         str,
         about(
             "last: make up the latest firing missed while nobody ran (none).",
-            checks.one_of("none", "last"),
+            checks.one_of_rule("none", "last"),
         ),
     ] = ""
 
@@ -278,7 +280,9 @@ class JobBody(_Node, frozen=True):
     name: Annotated[str, about("Name, for people.", required=True)] = ""
     description: Annotated[str, about("What it is for.")] = ""
     tags: Annotated[list[str], about("Words to find it by.")] = []
-    tasks: Annotated[list[Task], about("The steps, from top to bottom.", required=True)] = []
+    tasks: Annotated[
+        list[TaskDefinition], about("The steps, from top to bottom.", required=True)
+    ] = []
     inputs: Annotated[dict[Key, str], about("Values, as inputs.* in expressions.")] = {}
     secrets: Annotated[dict[Key, str], about("Values that are never shown, as secrets.*.")] = {}
     output: Annotated[Template, about("Becomes the job's result.")] = ""
@@ -288,13 +292,13 @@ class JobBody(_Node, frozen=True):
     wait: Annotated[Wait | None, about("The submission waits for the end.")] = None
 
 
-class Job(JobBody, frozen=True):
+class JobDefinition(JobBody, frozen=True):
     """A list of tasks that run from top to bottom."""
 
     permissions: Annotated[list[Permission], about("Who may see it; none: everyone.")] = []
-    schedule: Annotated[Schedule | None, about("When it fires; only on POST /scheduled-jobs.")] = (
-        None
-    )
+    schedule: Annotated[
+        ScheduleDefinition | None, about("When it fires; only on POST /scheduled-jobs.")
+    ] = None
 
 
 class SubJob(JobBody, frozen=True):
@@ -312,10 +316,10 @@ class SubJob(JobBody, frozen=True):
     detached: Annotated[bool, about("The parent task completes at once.")] = False
 
 
-Kind = Literal["container", "parallel", "each", "subjob"]
+_Kind = Literal["container", "parallel", "each", "subjob"]
 
 
-def kind_of(task: Task) -> Kind:
+def kind_of_task(task: TaskDefinition) -> _Kind:
     """Which of the four kinds a task is."""
     if task.parallel is not None:
         return "parallel"

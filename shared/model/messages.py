@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import HaulierError, Unreadable
 from shared.model import language
-from shared.model.documents import Micros, Usage
+from shared.model.documents import Micros, RunUsage
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, tag_field="kind"):
@@ -45,7 +45,7 @@ class TaskMessage(Message, kw_only=True, tag="task"):
     attempt: int = 1
     run: int = 0
     """Number of its last run when this was sent; a hint, given back in the claim."""
-    task: language.Task
+    task: language.TaskDefinition
     secrets: list[str] = []
     """Values to redact from the log, longest first."""
 
@@ -90,7 +90,7 @@ class RunEnded(Message, kw_only=True, tag="ended"):
     result: str | None = None
     error: str | None = None
     exit_code: int | None = None
-    usage: Usage | None = None
+    usage: RunUsage | None = None
     log_parts: int = 0
     """Number of parts of this run's log, the last one included."""
     last_part: str | None = None
@@ -111,7 +111,7 @@ class HandedBack(Message, kw_only=True, tag="handedBack"):
     """The container is gone, with nobody of ours having removed it: the run is lost and counts as a redelivery."""
 
 
-class Probe(Message, kw_only=True, tag="probe"):
+class PulseProbe(Message, kw_only=True, tag="probe"):
     """Coordinator → coordinators, through each queue of the pulse. `sent_at` by the store's clock."""
 
     queue: str
@@ -261,17 +261,25 @@ class Listening(Message, kw_only=True, tag="listening"):
 
 
 ToCoordinators = (
-    JobChanged | Claim | WhoIsDead | RunEnded | HandedBack | Probe | LogWritten | Progressed | Beat
+    JobChanged
+    | Claim
+    | WhoIsDead
+    | RunEnded
+    | HandedBack
+    | PulseProbe
+    | LogWritten
+    | Progressed
+    | Beat
 )
 ToWorker = (
     Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | NodeStored | DeadNodes | Drain
 )
-Any_ = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
+AnyMessage = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
 
 M = TypeVar("M")
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Any_] = msgspec.json.Decoder(Any_)
+_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
 
 
 def encode(message: Message) -> bytes:

@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
-from shared.model.fields import Role, Rule, bare, traits
+from shared.model.fields import Rule, TextRole, bare, traits
 
 
 class TextPlan(NamedTuple):
     """A text. `loose`: JSON's numbers and booleans are taken too, as they are written."""
 
-    role: Role
+    role: TextRole
     rules: tuple[Rule, ...]
     loose: bool = False
 

@@ -26,18 +26,18 @@ def path_text(path: Path) -> str:
         elif _PLAIN_KEY.fullmatch(step):
             parts.append(f".{step}" if parts else step)
         else:
-            parts.append(f"[{quoted(step)}]")
+            parts.append(f"[{quoted_text(step)}]")
     return "".join(parts)
 
 
-def quoted(text: str) -> str:
+def quoted_text(text: str) -> str:
     """A text of the user's for a message: in quotes, escaped, cut where it is long."""
     shown = text if len(text) <= _LONGEST_KEY else text[:_LONGEST_KEY] + "…"
     safe = shown.encode("utf-8", "backslashreplace").decode()
     return json.dumps(safe, ensure_ascii=False)
 
 
-class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing wrong: where (path; line and column from 1, where known) and what."""
 
     path: str
@@ -50,11 +50,11 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidDocument(HaulierError):
-    """A document that is not a job; `faults` are all that is wrong with it, at least one."""
+    """A document that is not a job; `problems` are all that is wrong with it, at least one."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
-        self.faults = list(faults)
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = list(problems)
 
 
 _LONGEST: Final = 64  # comparing is quadratic, and nobody mistypes a page

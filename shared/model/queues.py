@@ -61,7 +61,7 @@ def node_queue(node_id: str) -> str:
     return NODE_QUEUE_PREFIX + node_id
 
 
-def queue_fault(name: str) -> str | None:
+def queue_problem(name: str) -> str | None:
     """What makes a name unfit for a task queue, or None."""
     if not 1 <= len(name) <= _LONGEST or not name.isprintable():
         return f"a queue's name has 1 to {_LONGEST} printable characters"
@@ -90,7 +90,7 @@ class QueueKind(msgspec.Struct, frozen=True):
     """Whether publishing to it may create it."""
 
 
-def kind_of(queue: str, *, node_expiry: float) -> QueueKind:
+def queue_kind(queue: str, *, node_expiry: float) -> QueueKind:
     """Return what `queue` is. `node_expiry`: seconds that a node's own queue outlives its node (>
     lease + 10 s)."""
     if queue in TRANSIENT_QUEUES:

@@ -2,8 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from shared.model.fields import Role
-from shared.model.language import Job
+from shared.model.fields import TextRole
+from shared.model.language import JobDefinition
 from shared.model.plans import (
     BooleanPlan,
     ListPlan,
@@ -17,7 +17,7 @@ from shared.model.plans import (
 )
 
 
-class Field(NamedTuple):
+class FieldReference(NamedTuple):
     """One field of one part of the language."""
 
     owner: str
@@ -37,7 +37,7 @@ class Field(NamedTuple):
 
 def _type_name(plan: Plan) -> str:
     if isinstance(plan, TextPlan):
-        return "string" if plan.role is Role.PLAIN else plan.role.value
+        return "string" if plan.role is TextRole.PLAIN else plan.role.value
     if isinstance(plan, NumberPlan):
         return "integer" if plan.whole else "number"
     if isinstance(plan, BooleanPlan):
@@ -49,14 +49,16 @@ def _type_name(plan: Plan) -> str:
     return plan.cls.__name__
 
 
-def _fields(plan: StructPlan) -> list[Field]:
+def _fields(plan: StructPlan) -> list[FieldReference]:
     return [
-        Field(plan.cls.__name__, name, _type_name(field.plan), field.required, field.description)
+        FieldReference(
+            plan.cls.__name__, name, _type_name(field.plan), field.required, field.description
+        )
         for name, field in plan.fields.items()
     ]
 
 
-FIELDS: Final[tuple[Field, ...]] = tuple(
-    field for plan in structs(plan_of(Job)) for field in _fields(plan)
+FIELDS: Final[tuple[FieldReference, ...]] = tuple(
+    field for plan in structs(plan_of(JobDefinition)) for field in _fields(plan)
 )
 """Every field of the model, part by part, the job's own first."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from shared.model.checks import has_template
-from shared.model.fields import Role
-from shared.model.language import Each, Job, JobBody, Parallel, SubJob, Task
+from shared.model.fields import TextRole
+from shared.model.language import Each, JobBody, JobDefinition, Parallel, SubJob, TaskDefinition
 from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, plan_of
 
 Render = Callable[[str], str]
@@ -20,16 +20,16 @@ _INNER: Final = (Parallel, Each, SubJob)
 _OF_A_SUBJOB: Final = ("name", "inputs", "secrets", "webhooks")
 
 
-def render_task(task: Task, render: Render) -> Task:
+def render_task(task: TaskDefinition, render: Render) -> TaskDefinition:
     """A copy with each template of the task's own rendered, its pre, post and sidecars included.
 
     Not `if` and `each.list`, which are expressions, and nothing of the tasks inside a composite.
     """
-    rendered: Task = _struct(task, plan_of(Task), render, ())
+    rendered: TaskDefinition = _struct(task, plan_of(TaskDefinition), render, ())
     return rendered
 
 
-def render_subjob(subjob: SubJob, render: Render) -> Job:
+def render_subjob(subjob: SubJob, render: Render) -> JobDefinition:
     """The job that a sub-job task starts: name, inputs, secrets and webhooks in the parent's scope.
 
     The rest is left to be evaluated in the job's own scope. Its webhooks are evaluated by this and
@@ -39,7 +39,7 @@ def render_subjob(subjob: SubJob, render: Render) -> Job:
     values = {name: getattr(subjob, name) for name in JobBody.__struct_fields__}
     for name in _OF_A_SUBJOB:
         values[name] = _value(values[name], plan.fields[name].plan, render, (name,))
-    return Job(**values)
+    return JobDefinition(**values)
 
 
 def _struct(value: Any, plan: StructPlan, render: Render, path: tuple[str, ...]) -> Any:
@@ -67,7 +67,7 @@ def _value(value: Any, plan: Plan, render: Render, path: tuple[str, ...]) -> Any
 
 
 def _text(value: str, plan: TextPlan, render: Render, path: tuple[str, ...]) -> str:
-    if plan.role is not Role.TEMPLATE or not has_template(value):
+    if plan.role is not TextRole.TEMPLATE or not has_template(value):
         return value
     try:
         return render(value)
@@ -88,11 +88,11 @@ def _templates(cls: type[msgspec.Struct]) -> tuple[tuple[str, str, Plan], ...]:
 
 def _has_templates(plan: Plan) -> bool:
     if isinstance(plan, TextPlan):
-        return plan.role is Role.TEMPLATE
+        return plan.role is TextRole.TEMPLATE
     if isinstance(plan, ListPlan):
         return _has_templates(plan.item)
     if isinstance(plan, MapPlan):
-        return plan.value.role is Role.TEMPLATE
+        return plan.value.role is TextRole.TEMPLATE
     if not isinstance(plan, StructPlan) or plan.cls in _INNER:
         return False
     return bool(_templates(plan.cls))

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.model.language import Job
+from shared.model.language import JobDefinition
 from shared.model.plans import StructPlan, plan_of, structs
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -17,8 +17,8 @@ def job_schema() -> dict[str, Any]:
     An editor sees YAML's values after their types are resolved, so where text is wanted it allows
     other scalars too (`cpus: .5`), and `null` for what may be absent.
     """
-    (whole,), parts = msgspec.json.schema_components([Job], ref_template="#/$defs/{name}")
-    plans = {plan.cls.__name__: plan for plan in structs(plan_of(Job))}
+    (whole,), parts = msgspec.json.schema_components([JobDefinition], ref_template="#/$defs/{name}")
+    plans = {plan.cls.__name__: plan for plan in structs(plan_of(JobDefinition))}
     return {
         "$schema": _DIALECT,
         "title": "Haulier job",

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-from shared.model.language import Task
+from shared.model.language import TaskDefinition
 from worker.runtime.port import Assignment, Outcome, Run, Runtime
 
 IMAGE = "alpine:3.18.3"
@@ -63,11 +63,11 @@ class Subject:
     node_id: str
     numbers: count[int] = field(default_factory=count)
 
-    def task(self, **fields: Any) -> Task:
+    def task(self, **fields: Any) -> TaskDefinition:
         """Return a task; with an image, where the runtime wants one."""
         if self.kind != "shell":
             fields.setdefault("image", IMAGE)
-        return Task(**fields)
+        return TaskDefinition(**fields)
 
     def small(self, kind: type[Any], **fields: Any) -> Any:
         """Return a pre task, a post task or a sidecar likewise."""
@@ -75,7 +75,7 @@ class Subject:
             fields.setdefault("image", IMAGE)
         return kind(**fields)
 
-    def assignment(self, task: Task) -> Assignment:
+    def assignment(self, task: TaskDefinition) -> Assignment:
         number = next(self.numbers)
         return Assignment(
             task_id=uuid4().hex,

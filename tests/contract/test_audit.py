@@ -10,17 +10,24 @@ from coordinator.engine import states
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker.port import QueueInfo
-from shared.model.documents import SECOND, Delivery, Intent, Job, Node, Task
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    DeliveryDocument,
+    Intent,
+    JobDocument,
+    NodeDocument,
+    TaskDocument,
+)
 
-LONG = 1000 * SECOND
+LONG = 1000 * MICROS_PER_SECOND
 
 
-def a_job(store: Store, id: str = "job", **fields: object) -> Job:
+def a_job(store: Store, id: str = "job", **fields: object) -> JobDocument:
     made = {"name": "j", "state": "RUNNING", "created_at": store.now() - LONG, "task_count": 1}
-    return Job(id=id, **{**made, **fields})  # type: ignore[arg-type]
+    return JobDocument(id=id, **{**made, **fields})  # type: ignore[arg-type]
 
 
-def a_task(store: Store, id: str = "task", **fields: object) -> Task:
+def a_task(store: Store, id: str = "task", **fields: object) -> TaskDocument:
     made = {
         "job_id": "job",
         "root_id": "job",
@@ -31,13 +38,13 @@ def a_task(store: Store, id: str = "task", **fields: object) -> Task:
         "created_at": store.now() - LONG,
         "published_at": store.now() - LONG,
     }
-    return Task(id=id, **{**made, **fields})  # type: ignore[arg-type]
+    return TaskDocument(id=id, **{**made, **fields})  # type: ignore[arg-type]
 
 
-def a_node(store: Store, id: str = "node", **fields: object) -> Node:
+def a_node(store: Store, id: str = "node", **fields: object) -> NodeDocument:
     now = store.now()
     made = {"lease_until": now + LONG, "started_at": now, "last_heartbeat_at": now}
-    return Node(
+    return NodeDocument(
         id=id,
         kind="worker",
         name="w",
@@ -133,7 +140,9 @@ async def test_a_task_that_completed_twice(store: Store) -> None:
 
 
 async def test_a_webhook_that_nobody_delivers(store: Store) -> None:
-    await store.insert(Delivery(id="d", job_id="job", url="http://a/", due_at=store.now() - LONG))
+    await store.insert(
+        DeliveryDocument(id="d", job_id="job", url="http://a/", due_at=store.now() - LONG)
+    )
     assert await found_by(store) == {"webhook overdue"}
 
 

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from coordinator.due.sweeper import Sweeper
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import repairs
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
 from shared.model import language
-from shared.model.documents import Task
+from shared.model.documents import TaskDocument
 from shared.model.messages import MessageCodec
 from tests.contract.documents import job, task
 
-MANY = repairs.LIMIT + 20
+MANY = repairs.REPAIRS_AT_ONCE + 20
 
 
 async def sweeper_of(store: Store) -> Sweeper:
     await store.insert(job("j", state="RUNNING", task_count=1))
     broker = MemoryBroker()
     bounds = Bounds(job_window=1)
-    return Sweeper(Conductor(store, broker, bounds, MessageCodec()), broker, 5.0)
+    return Sweeper(FlowDriver(store, broker, bounds, MessageCodec()), broker, 5.0)
 
 
-def each(id: str) -> Task:
-    child = language.Task(name="c", run="true")
-    definition = language.Task(
+def each(id: str) -> TaskDocument:
+    child = language.TaskDefinition(name="c", run="true")
+    definition = language.TaskDefinition(
         name="e", each=language.Each(list="1..1000", concurrency=1, task=child)
     )
     return task(id, kind="each", state="RUNNING", definition=definition)
 
 
-def held(owner: str, number: int) -> Task:
+def held(owner: str, number: int) -> TaskDocument:
     return task(
         f"{owner}-{number}",
         parent_id=owner,
@@ -44,7 +44,7 @@ def held(owner: str, number: int) -> Task:
 
 
 async def state_of(store: Store, id: str) -> str:
-    found = await store.get(Task, id)
+    found = await store.get(TaskDocument, id)
     assert found is not None
     return found.state
 
@@ -57,7 +57,7 @@ async def test_a_free_slot_is_found_behind_an_owner_with_very_many_held(store: S
     await store.insert(held("b", 0))
     await sweeper.sweep()
     assert await state_of(store, "b-0") == "PENDING"
-    assert await store.count(Task, {"hold": "concurrency"}) == MANY
+    assert await store.count(TaskDocument, {"hold": "concurrency"}) == MANY
 
 
 async def test_a_free_window_is_found_behind_one_with_very_many_held(store: Store) -> None:
@@ -70,7 +70,7 @@ async def test_a_free_window_is_found_behind_one_with_very_many_held(store: Stor
     await store.insert(task("b-0", window_of="b", **waiting))
     await sweeper.sweep()
     assert await state_of(store, "b-0") == "PENDING"
-    assert await store.count(Task, {"hold": "window"}) == MANY
+    assert await store.count(TaskDocument, {"hold": "window"}) == MANY
 
 
 async def test_very_many_owners_have_their_turn_one_after_another(store: Store) -> None:
@@ -86,7 +86,7 @@ async def test_very_many_owners_have_their_turn_one_after_another(store: Store) 
     await sweeper.sweep()
     assert await state_of(store, f"{names[-1]}-held") == "PENDING"
     freed = f"{names[0]}-busy"
-    await store.delete(Task, {"id": freed})
+    await store.delete(TaskDocument, {"id": freed})
     await sweeper.sweep()  # the round begins again
     assert await state_of(store, f"{names[0]}-held") == "PENDING"
 
@@ -101,6 +101,6 @@ async def test_a_composite_is_found_behind_very_many_that_go_on(store: Store) ->
     await sweeper.sweep()
     await sweeper.sweep()
     assert await state_of(store, names[-1]) == "COMPLETED"
-    await store.delete(Task, {"id": f"{names[0]}-child"})
+    await store.delete(TaskDocument, {"id": f"{names[0]}-child"})
     await sweeper.sweep()
     assert await state_of(store, names[0]) == "COMPLETED"

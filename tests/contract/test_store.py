@@ -14,15 +14,15 @@ from shared.model.documents import (
     DOCUMENTS,
     Actor,
     Intent,
-    Items,
-    Job,
-    Node,
+    ItemsDocument,
+    JobDocument,
+    NodeDocument,
     Pulse,
-    Role,
+    RoleDocument,
+    RunUsage,
     ScheduleRef,
-    Task,
-    Usage,
-    User,
+    TaskDocument,
+    UserDocument,
 )
 from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 from tests.contract.documents import delivery, intent, items, job, log_part, node, task, user
@@ -54,8 +54,10 @@ async def ids(store: Store, kind: Any, where: Where, order: tuple[str, ...] = ("
 async def test_a_document_comes_back_as_it_was(store: Store) -> None:
     full = job(
         "j",
-        definition=language.Job(
-            name="n", inputs=dict.fromkeys(HOSTILE, "v"), tasks=[language.Task(name="t", var="v")]
+        definition=language.JobDefinition(
+            name="n",
+            inputs=dict.fromkeys(HOSTILE, "v"),
+            tasks=[language.TaskDefinition(name="t", var="v")],
         ),
         description="d",
         tags=["b", "a", ""],
@@ -69,10 +71,10 @@ async def test_a_document_comes_back_as_it_was(store: Store) -> None:
         then=[Intent(id="i", do="follow", at=1, args={"a.b": {"$c": [1, None, 1.5]}})],
     )
     assert await store.insert(full)
-    assert await store.get(Job, "j") == full
-    ran = task("t", usage=Usage(1.5, 0.5, 2**40, sampled=True), seed=2**60, scope={"x": [1]})
+    assert await store.get(JobDocument, "j") == full
+    ran = task("t", usage=RunUsage(1.5, 0.5, 2**40, sampled=True), seed=2**60, scope={"x": [1]})
     assert await store.insert(ran)
-    assert await store.get(Task, "t") == ran
+    assert await store.get(TaskDocument, "t") == ran
 
 
 async def test_every_kind_can_be_stored(store: Store) -> None:
@@ -80,7 +82,7 @@ async def test_every_kind_can_be_stored(store: Store) -> None:
     made += [
         items("1", []),
         delivery("1"),
-        Role(id="1", name="r"),
+        RoleDocument(id="1", name="r"),
     ]
     for document in made:
         assert await store.insert(document)
@@ -93,7 +95,7 @@ async def test_every_kind_can_be_stored(store: Store) -> None:
 async def test_any_text_comes_back_and_is_found(store: Store, text: str) -> None:
     await store.insert(job("j", body_hash=text, result=text, error=text))
     await store.insert(job("other", body_hash=f"{text}x"))
-    found = await store.find(Job, {"body_hash": text})
+    found = await store.find(JobDocument, {"body_hash": text})
     assert [(one.id, one.body_hash, one.result, one.error) for one in found] == [
         ("j", text, text, text)
     ]
@@ -101,9 +103,9 @@ async def test_any_text_comes_back_and_is_found(store: Store, text: str) -> None
 
 async def test_any_id_can_be_asked_for(store: Store) -> None:
     for id in TEXTS[1:]:
-        assert await store.get(Job, id) is None
+        assert await store.get(JobDocument, id) is None
         assert await store.insert(job(id))
-        assert (await store.get_many(Job, [id]))[0].id == id
+        assert (await store.get_many(JobDocument, [id]))[0].id == id
 
 
 async def test_free_values_keep_their_types(store: Store) -> None:
@@ -123,7 +125,7 @@ async def test_free_values_keep_their_types(store: Store) -> None:
         {"a.$b": [1]},
     ]
     await store.insert(items("i", [*values, math.nan]))
-    found = await store.get(Items, "i")
+    found = await store.get(ItemsDocument, "i")
     assert found is not None
     assert repr(found.values) == repr([*values, math.nan])
 
@@ -131,20 +133,20 @@ async def test_free_values_keep_their_types(store: Store) -> None:
 async def test_hostile_keys_of_a_map(store: Store) -> None:
     queues = {key: number for number, key in enumerate(HOSTILE)}
     await store.insert(node("n", queues=queues))
-    found = await store.get(Node, "n")
+    found = await store.get(NodeDocument, "n")
     assert found is not None
     assert found.queues == queues
     for key in HOSTILE:
-        assert await ids(store, Node, {"queues": Has((key,))}) == ["n"]
-        assert await ids(store, Node, {f"queues.{key}": queues[key]}) == ["n"]
-        changed = await store.change(Change(kind=Node, id="n", set={f"queues.{key}": 99}))
+        assert await ids(store, NodeDocument, {"queues": Has((key,))}) == ["n"]
+        assert await ids(store, NodeDocument, {f"queues.{key}": queues[key]}) == ["n"]
+        changed = await store.change(Change(kind=NodeDocument, id="n", set={f"queues.{key}": 99}))
         assert changed is not None
         assert changed.queues == queues | {key: 99}
-        changed = await store.change(Change(kind=Node, id="n", set={f"queues.{key}": None}))
+        changed = await store.change(Change(kind=NodeDocument, id="n", set={f"queues.{key}": None}))
         assert changed is not None
         assert key not in changed.queues
-        assert await ids(store, Node, {"queues": Has((key,))}) == []
-        await store.change(Change(kind=Node, id="n", set={"queues": queues}))
+        assert await ids(store, NodeDocument, {"queues": Has((key,))}) == []
+        await store.change(Change(kind=NodeDocument, id="n", set={"queues": queues}))
 
 
 async def test_an_entry_can_be_set_beside_others(store: Store) -> None:
@@ -182,10 +184,10 @@ async def test_what_no_store_keeps_is_refused(store: Store, document: Any) -> No
 async def test_a_change_to_what_no_store_keeps_is_refused(store: Store) -> None:
     await store.insert(job("j", error="x" * (9 << 20)))
     with pytest.raises(Unstorable):
-        await store.change(Change(kind=Job, id="j", set={"result": "x" * (9 << 20)}))
+        await store.change(Change(kind=JobDocument, id="j", set={"result": "x" * (9 << 20)}))
     with pytest.raises(Unstorable):
-        await store.change(Change(kind=Job, id="j", set={"progress": math.inf}))
-    found = await store.get(Job, "j")
+        await store.change(Change(kind=JobDocument, id="j", set={"progress": math.inf}))
+    found = await store.get(JobDocument, "j")
     assert found is not None
     assert found.result is None
 
@@ -193,13 +195,13 @@ async def test_a_change_to_what_no_store_keeps_is_refused(store: Store) -> None:
 async def test_big_documents(store: Store) -> None:
     big = items("i", ["x" * 1000] * 15_000)
     assert await store.insert(big)
-    assert await store.get(Items, "i") == big
+    assert await store.get(ItemsDocument, "i") == big
 
 
 async def test_insert_leaves_what_is_there(store: Store) -> None:
     assert await store.insert(job("j", error="first"))
     assert not await store.insert(job("j", error="second"))
-    found = await store.get(Job, "j")
+    found = await store.get(JobDocument, "j")
     assert found is not None
     assert found.error == "first"
 
@@ -210,8 +212,8 @@ async def test_insert_many_makes_the_rest(store: Store) -> None:
     assert await store.insert_many(made) == 1199
     assert await store.insert_many(made) == 0
     assert await store.insert_many([]) == 0
-    assert await store.count(Task, {}) == 1200
-    kept = await store.get(Task, "3")
+    assert await store.count(TaskDocument, {}) == 1200
+    kept = await store.get(TaskDocument, "3")
     assert kept is not None
     assert kept.error == "kept"
 
@@ -229,11 +231,11 @@ async def test_a_slot_is_taken_once(store: Store) -> None:
     assert await store.insert(task("c", slot_of="f", slot=1))
     assert await store.insert(task("d", slot_of="e"))
     assert await store.insert_many([task("e", slot_of="e", slot=2), task("f", slot_of="e")]) == 1
-    give = Change(kind=Task, id="d", set={"slot": 1})
+    give = Change(kind=TaskDocument, id="d", set={"slot": 1})
     assert await store.change(give) is None
     assert await store.change_many([give]) == 0
-    assert await store.change_first(Task, {"id": "d"}, (), {"slot": 1}) is None
-    assert await store.change(Change(kind=Task, id="a", set={"active": False})) is not None
+    assert await store.change_first(TaskDocument, {"id": "d"}, (), {"slot": 1}) is None
+    assert await store.change(Change(kind=TaskDocument, id="a", set={"active": False})) is not None
     given = await store.change(give)
     assert given is not None
     assert given.slot == 1
@@ -243,42 +245,44 @@ async def test_a_user_name_is_taken_once(store: Store) -> None:
     assert await store.insert(user("1", "alice"))
     with pytest.raises(SlotTaken):
         await store.insert(user("2", "alice"))
-    assert await store.find(User, {"username": "alice"}) == [user("1", "alice")]
+    assert await store.find(UserDocument, {"username": "alice"}) == [user("1", "alice")]
 
 
 async def test_a_change_is_made_where_it_matches(store: Store) -> None:
     await store.insert(job("j", state="RUNNING", result="r"))
-    lost = Change(kind=Job, id="j", where={"state": "PENDING"}, set={"state": "FAILED"})
+    lost = Change(kind=JobDocument, id="j", where={"state": "PENDING"}, set={"state": "FAILED"})
     assert await store.change(lost) is None
-    assert await store.change(Change(kind=Job, id="none", set={"state": "FAILED"})) is None
+    assert await store.change(Change(kind=JobDocument, id="none", set={"state": "FAILED"})) is None
     won = Change(
-        kind=Job,
+        kind=JobDocument,
         id="j",
         where={"state": In(("RUNNING", "PENDING")), "restarts": Below(1), "error": None},
         set={"state": "FAILED", "result": None, "error": "$oops", "failed_at": 5},
     )
     after = await store.change(won)
     assert after == job("j", state="FAILED", error="$oops", failed_at=5)
-    assert await store.get(Job, "j") == after
+    assert await store.get(JobDocument, "j") == after
     assert await store.change(won) is None
 
 
 async def test_a_change_of_nothing_says_whether_it_matches(store: Store) -> None:
     await store.insert(job("j"))
-    assert await store.change(Change(kind=Job, id="j", where={"state": "PENDING"})) == job("j")
-    assert await store.change(Change(kind=Job, id="j", where={"state": "FAILED"})) is None
+    assert await store.change(Change(kind=JobDocument, id="j", where={"state": "PENDING"})) == job(
+        "j"
+    )
+    assert await store.change(Change(kind=JobDocument, id="j", where={"state": "FAILED"})) is None
 
 
 async def test_structs_and_closed_fields_can_be_set(store: Store) -> None:
     await store.insert(task("t"))
-    evaluated = language.Task(name="t", env={"A.B": "$x"})
+    evaluated = language.TaskDefinition(name="t", env={"A.B": "$x"})
     changed = await store.change(
         Change(
-            kind=Task,
+            kind=TaskDocument,
             id="t",
             set={
                 "evaluated": evaluated,
-                "usage": Usage(wall_seconds=2.0),
+                "usage": RunUsage(wall_seconds=2.0),
                 "scope": {"$i": {"v": 1}},
             },
         )
@@ -286,13 +290,17 @@ async def test_structs_and_closed_fields_can_be_set(store: Store) -> None:
     assert changed is not None
     assert (changed.evaluated, changed.usage, changed.scope) == (
         evaluated,
-        Usage(wall_seconds=2.0),
+        RunUsage(wall_seconds=2.0),
         {"$i": {"v": 1}},
     )
-    changed = await store.change(Change(kind=Task, id="t", set={"usage": Usage(cpu_seconds=1.0)}))
+    changed = await store.change(
+        Change(kind=TaskDocument, id="t", set={"usage": RunUsage(cpu_seconds=1.0)})
+    )
     assert changed is not None
-    assert changed.usage == Usage(cpu_seconds=1.0)
-    again = await store.change(Change(kind=Task, id="t", set={"evaluated": None, "usage": None}))
+    assert changed.usage == RunUsage(cpu_seconds=1.0)
+    again = await store.change(
+        Change(kind=TaskDocument, id="t", set={"evaluated": None, "usage": None})
+    )
     assert again == task("t", scope={"$i": {"v": 1}})
 
 
@@ -300,9 +308,9 @@ async def test_intents_are_added_once_and_dropped(store: Store) -> None:
     await store.insert(job("j"))
 
     async def then(**change: Any) -> list[str]:
-        after = await store.change(Change(kind=Job, id="j", **change))
+        after = await store.change(Change(kind=JobDocument, id="j", **change))
         assert after is not None
-        assert await store.get(Job, "j") == after
+        assert await store.get(JobDocument, "j") == after
         return [f"{each.id}{each.at}" for each in after.then]
 
     assert await then(add_then=(intent("a", 5), intent("b", 3), intent("a", 9))) == ["a5", "b3"]
@@ -313,7 +321,7 @@ async def test_intents_are_added_once_and_dropped(store: Store) -> None:
         "a7",
     ]
     assert await then(drop_then=("a", "c")) == []
-    assert await store.overdue(Job, 100, 10) == []
+    assert await store.overdue(JobDocument, 100, 10) == []
 
 
 async def test_overdue_finds_the_longest_overdue_first(store: Store) -> None:
@@ -321,20 +329,20 @@ async def test_overdue_finds_the_longest_overdue_first(store: Store) -> None:
     await store.insert(job("b", then=[intent("1", 20)]))
     await store.insert(job("c"))
     await store.insert(task("d", then=[intent("1", 1)]))
-    await store.change(Change(kind=Job, id="c", add_then=(intent("1", 5),)))
-    assert [each.id for each in await store.overdue(Job, 100, 10)] == ["c", "a", "b"]
-    assert [each.id for each in await store.overdue(Job, 20, 10)] == ["c", "a"]
-    assert [each.id for each in await store.overdue(Job, 100, 1)] == ["c"]
-    await store.change_many([Change(kind=Job, id="a", drop_then=("2",))])
-    assert [each.id for each in await store.overdue(Job, 100, 10)] == ["c", "b", "a"]
+    await store.change(Change(kind=JobDocument, id="c", add_then=(intent("1", 5),)))
+    assert [each.id for each in await store.overdue(JobDocument, 100, 10)] == ["c", "a", "b"]
+    assert [each.id for each in await store.overdue(JobDocument, 20, 10)] == ["c", "a"]
+    assert [each.id for each in await store.overdue(JobDocument, 100, 1)] == ["c"]
+    await store.change_many([Change(kind=JobDocument, id="a", drop_then=("2",))])
+    assert [each.id for each in await store.overdue(JobDocument, 100, 10)] == ["c", "b", "a"]
 
 
 async def test_change_many_counts_what_matched(store: Store) -> None:
     await store.insert_many([task(str(number), state="PENDING") for number in range(700)])
-    await store.change(Change(kind=Task, id="5", set={"state": "RUNNING"}))
+    await store.change(Change(kind=TaskDocument, id="5", set={"state": "RUNNING"}))
     marks = [
         Change(
-            kind=Task,
+            kind=TaskDocument,
             id=str(number),
             where={"state": "PENDING"},
             set={"state": "SCHEDULED", "scheduled_at": number},
@@ -345,7 +353,7 @@ async def test_change_many_counts_what_matched(store: Store) -> None:
     assert await store.change_many(marks) == 699
     assert await store.change_many(marks) == 0
     assert await store.change_many([]) == 0
-    assert await store.count(Task, {"state": "SCHEDULED"}) == 699
+    assert await store.count(TaskDocument, {"state": "SCHEDULED"}) == 699
 
 
 async def test_change_first_takes_the_first_that_matches(store: Store) -> None:
@@ -354,7 +362,7 @@ async def test_change_first_takes_the_first_that_matches(store: Store) -> None:
     await store.insert(task("c", parent_id="p", index=0))
     where = {"parent_id": "p", "hold": "concurrency"}
     taken = [
-        await store.change_first(Task, where, ("index",), {"hold": None}, (intent("go"),))
+        await store.change_first(TaskDocument, where, ("index",), {"hold": None}, (intent("go"),))
         for _ in range(3)
     ]
     assert [each and (each.id, each.hold, len(each.then)) for each in taken] == [
@@ -366,19 +374,19 @@ async def test_change_first_takes_the_first_that_matches(store: Store) -> None:
 
 async def test_delete_says_how_many(store: Store) -> None:
     await store.insert_many([task(str(number), position=number) for number in range(10)])
-    assert await store.delete(Task, {"position": Below(6)}, limit=4) == 4
-    assert await store.delete(Task, {"position": Below(6)}) == 2
-    assert await store.delete(Task, {"position": Below(6)}) == 0
-    assert await store.delete(Task, {}, limit=0) == 0
-    assert await store.count(Task, {}) == 4
+    assert await store.delete(TaskDocument, {"position": Below(6)}, limit=4) == 4
+    assert await store.delete(TaskDocument, {"position": Below(6)}) == 2
+    assert await store.delete(TaskDocument, {"position": Below(6)}) == 0
+    assert await store.delete(TaskDocument, {}, limit=0) == 0
+    assert await store.count(TaskDocument, {}) == 4
 
 
 async def test_get_many_keeps_the_order_asked_for(store: Store) -> None:
     await store.insert_many([task(str(number)) for number in range(1500)])
     wanted = [str(number) for number in range(1499, -1, -1)]
-    found = await store.get_many(Task, ["none", *wanted])
+    found = await store.get_many(TaskDocument, ["none", *wanted])
     assert [each.id for each in found] == wanted
-    assert await store.get_many(Task, []) == []
+    assert await store.get_many(TaskDocument, []) == []
 
 
 @pytest.mark.parametrize(
@@ -412,27 +420,31 @@ async def test_get_many_keeps_the_order_asked_for(store: Store) -> None:
 async def test_matchers(store: Store, where: Where, found: str) -> None:
     await store.insert(task("a", state="RUNNING", position=1, result="r"))
     await store.insert(
-        task("b", state="RUNNING", position=2, hold="x", open=False, usage=Usage(wall_seconds=2.0))
+        task(
+            "b", state="RUNNING", position=2, hold="x", open=False, usage=RunUsage(wall_seconds=2.0)
+        )
     )
     await store.insert(task("c", state="PENDING", position=3, hold="y", due_at=5, progress=50.0))
     await store.insert(task("d", state="CREATED", position=4, open=False))
-    assert "".join(await ids(store, Task, where)) == found
-    assert await store.count(Task, where) == len(found)
+    assert "".join(await ids(store, TaskDocument, where)) == found
+    assert await store.count(TaskDocument, where) == len(found)
     matches: dict[str, Any] = {"where": where, "set": {"error": "hit"}}
     if "id" not in where:
-        changed = [await store.change(Change(kind=Task, id=id, **matches)) for id in "abcd"]
+        changed = [await store.change(Change(kind=TaskDocument, id=id, **matches)) for id in "abcd"]
         assert "".join(each.id for each in changed if each) == found
-    assert await store.delete(Task, where) == len(found)
+    assert await store.delete(TaskDocument, where) == len(found)
 
 
 async def test_has_looks_into_lists_and_maps(store: Store) -> None:
     await store.insert(job("a", tags=["x", "y"]))
     await store.insert(job("b", tags=["y"]))
     await store.insert(job("c"))
-    assert await ids(store, Job, {"tags": Has(("x", "z"))}) == ["a"]
-    assert await ids(store, Job, {"tags": Has(("y",))}) == ["a", "b"]
-    assert await ids(store, Job, {"tags": Has(())}) == []
-    assert await ids(store, Job, {"created_by.username": "guest", "tags": Has(("y", "x"))}) == [
+    assert await ids(store, JobDocument, {"tags": Has(("x", "z"))}) == ["a"]
+    assert await ids(store, JobDocument, {"tags": Has(("y",))}) == ["a", "b"]
+    assert await ids(store, JobDocument, {"tags": Has(())}) == []
+    assert await ids(
+        store, JobDocument, {"created_by.username": "guest", "tags": Has(("y", "x"))}
+    ) == [
         "a",
         "b",
     ]
@@ -441,18 +453,18 @@ async def test_has_looks_into_lists_and_maps(store: Store) -> None:
 async def test_order_and_pages(store: Store) -> None:
     for id, position, due in (("a", 2, None), ("b", 1, 5), ("c", 2, 3), ("d", 1, None)):
         await store.insert(task(id, position=position, due_at=due))
-    assert await ids(store, Task, {}, ("position", "-id")) == ["d", "b", "c", "a"]
-    assert await ids(store, Task, {}, ("due_at", "id")) == ["a", "d", "c", "b"]
-    assert await ids(store, Task, {}, ("-due_at", "id")) == ["b", "c", "a", "d"]
-    page = await store.find(Task, {}, ("id",), limit=2, skip=1)
+    assert await ids(store, TaskDocument, {}, ("position", "-id")) == ["d", "b", "c", "a"]
+    assert await ids(store, TaskDocument, {}, ("due_at", "id")) == ["a", "d", "c", "b"]
+    assert await ids(store, TaskDocument, {}, ("-due_at", "id")) == ["b", "c", "a", "d"]
+    page = await store.find(TaskDocument, {}, ("id",), limit=2, skip=1)
     assert [each.id for each in page] == ["b", "c"]
-    assert await store.find(Task, {}, ("id",), limit=2, skip=9) == []
-    assert await store.find(Task, {}, ("id",), limit=0) == []
+    assert await store.find(TaskDocument, {}, ("id",), limit=2, skip=9) == []
+    assert await store.find(TaskDocument, {}, ("id",), limit=0) == []
 
 
 async def test_fields_that_are_not_read(store: Store) -> None:
     await store.insert(task("t", result="r", scope={"a": 1}))
-    found = await store.find(Task, {}, without=("result", "scope"))
+    found = await store.find(TaskDocument, {}, without=("result", "scope"))
     assert found == [task("t")]
 
 
@@ -460,26 +472,26 @@ async def test_counts(store: Store) -> None:
     for number in range(6):
         state = "RUNNING" if number < 4 else "FAILED"
         await store.insert(task(str(number), state=state, queue="q" if number else None))
-    assert await store.count(Task, {}, cap=4) == 4
-    assert await store.count(Task, {}, cap=9) == 6
-    assert await store.group_count(Task, {}, "state") == {"RUNNING": 4, "FAILED": 2}
-    assert await store.group_count(Task, {"state": "RUNNING"}, "queue") == {"q": 3}
-    assert await store.group_count(Task, {"state": "NONE"}, "queue") == {}
+    assert await store.count(TaskDocument, {}, cap=4) == 4
+    assert await store.count(TaskDocument, {}, cap=9) == 6
+    assert await store.group_count(TaskDocument, {}, "state") == {"RUNNING": 4, "FAILED": 2}
+    assert await store.group_count(TaskDocument, {"state": "RUNNING"}, "queue") == {"q": 3}
+    assert await store.group_count(TaskDocument, {"state": "NONE"}, "queue") == {}
 
 
 async def test_wrong_names_are_refused(store: Store) -> None:
     await store.insert(job("j"))
     for where in ({"nothing": 1}, {"definition": 1}, {"state.x": 1}, {"state": Has(("x",))}):
-        with pytest.raises(ValueError, match=r"Job\b"):
-            await store.find(Job, where)
+        with pytest.raises(ValueError, match=r"job\b"):
+            await store.find(JobDocument, where)
     for fixed in ("id", "name", "tags", "then", "definition.name"):
-        with pytest.raises(ValueError, match=r"Job\b"):
-            await store.change(Change(kind=Job, id="j", set={fixed: "x"}))
+        with pytest.raises(ValueError, match=r"job\b"):
+            await store.change(Change(kind=JobDocument, id="j", set={fixed: "x"}))
 
 
 async def test_documents_of_other_versions_are_read(store: Store) -> None:
     await store.insert(node("n", queue="q"))
-    found = await store.find(Node, {}, without=("queue", "queues", "draining"))
+    found = await store.find(NodeDocument, {}, without=("queue", "queues", "draining"))
     assert msgspec.structs.asdict(found[0]) == msgspec.structs.asdict(node("n"))
 
 

@@ -8,7 +8,13 @@ import pytest
 
 from coordinator.store.port import Store, Viewer
 from shared.model import language
-from shared.model.documents import Delivery, Items, Job, LogPart, Task
+from shared.model.documents import (
+    DeliveryDocument,
+    ItemsDocument,
+    JobDocument,
+    LogPartDocument,
+    TaskDocument,
+)
 from shared.model.queries import Change
 from tests.contract.documents import delivery, items, job, log_part, task
 
@@ -107,11 +113,11 @@ async def test_filters(jobs: Store, question: dict[str, Any], expected: str) -> 
 
 
 async def test_a_search_follows_the_state(jobs: Store) -> None:
-    await jobs.change(Change(kind=Job, id="d", set={"state": "COMPLETED"}))
+    await jobs.change(Change(kind=JobDocument, id="d", set={"state": "COMPLETED"}))
     assert await found(jobs, "running") == ""
     assert await found(jobs, "completed") == "d"
     assert await found(jobs, state="COMPLETED") == "d"
-    await jobs.delete(Job, {"id": "d"})
+    await jobs.delete(JobDocument, {"id": "d"})
     assert await found(jobs, "completed") == ""
     assert await found(jobs) == "cba"
 
@@ -200,7 +206,7 @@ async def test_purge_logs(store: Store) -> None:
 
 
 async def test_vars_are_of_the_latest_that_completed(store: Store) -> None:
-    def ended(id: str, var: str, at: int, result: str | None, **fields: Any) -> Task:
+    def ended(id: str, var: str, at: int, result: str | None, **fields: Any) -> TaskDocument:
         state = fields.pop("state", "COMPLETED")
         return task(id, var=var, completed_at=at, result=result, state=state, **fields)
 
@@ -234,7 +240,13 @@ async def test_a_job_is_deleted_whole(store: Store) -> None:
         await store.insert_many([items(owner, [], owner), delivery(owner, owner)])
     await store.delete_job(doomed)
     await store.delete_job(doomed)
-    for kind, left in ((Job, 1), (Task, 1100), (LogPart, 2), (Items, 1), (Delivery, 1)):
+    for kind, left in (
+        (JobDocument, 1),
+        (TaskDocument, 1100),
+        (LogPartDocument, 2),
+        (ItemsDocument, 1),
+        (DeliveryDocument, 1),
+    ):
         assert await store.count(kind, {}) == left
     assert await found(store) == "k"
 

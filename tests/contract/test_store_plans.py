@@ -18,7 +18,16 @@ from coordinator.store.mongodb.schema import NEWEST_FIRST
 from coordinator.store.port import Store, Viewer
 from coordinator.store.search import understood
 from coordinator.store.sqlite.sql import order_clause, where_clause
-from shared.model.documents import Delivery, Document, Items, Job, LogPart, Schedule, Task, User
+from shared.model.documents import (
+    DeliveryDocument,
+    Document,
+    ItemsDocument,
+    JobDocument,
+    LogPartDocument,
+    ScheduleDocument,
+    TaskDocument,
+    UserDocument,
+)
 from shared.model.queries import Above, Below, In, Where
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import job
@@ -26,45 +35,57 @@ from tests.contract.documents import job
 Question = tuple[type[Document], Where, tuple[str, ...]]
 
 QUESTIONS: list[Question] = [
-    (Job, {"id": "j"}, ()),
-    (Job, {"parent_id": "t", "state": In(("RUNNING", "PENDING"))}, ()),
-    (Job, {"root_id": "j", "state": "RUNNING"}, ()),
-    (Job, {"ended_at": Above(5)}, ("-ended_at",)),
-    (Job, {"delete_at": Below(5)}, ("delete_at",)),
-    (Job, {}, ("-created_at", "-id")),
-    (Job, {"state": "RUNNING"}, ("-created_at", "-id")),
-    (Task, {"job_id": "j"}, ("position", "created_at")),
-    (Task, {"job_id": "j"}, ("-position", "-created_at")),
-    (Task, {"job_id": "j", "kind": "container", "created_at": Above(5)}, ("created_at", "id")),
-    (Task, {"job_id": "j", "open": True, "active": True, "restarts": Below(2)}, ()),
-    (Task, {"job_id": "j", "var": "v", "state": "COMPLETED"}, ("-completed_at",)),
-    (Task, {"parent_id": "t", "open": True}, ()),
-    (Task, {"parent_id": "t", "state": In(("COMPLETED", "SKIPPED"))}, ()),
-    (Task, {"slot_of": "t", "hold": "concurrency", "state": "CREATED"}, ("index",)),
-    (Task, {"window_of": "j", "hold": "window"}, ("created_at", "index")),
-    (Task, {"slot_of": "t", "open": True}, ()),
-    (Task, {"state": "PENDING", "published_at": Below(5)}, ("published_at",)),
-    (Task, {"state": "SCHEDULED", "queue": "q", "published_at": Below(5)}, ("published_at",)),
+    (JobDocument, {"id": "j"}, ()),
+    (JobDocument, {"parent_id": "t", "state": In(("RUNNING", "PENDING"))}, ()),
+    (JobDocument, {"root_id": "j", "state": "RUNNING"}, ()),
+    (JobDocument, {"ended_at": Above(5)}, ("-ended_at",)),
+    (JobDocument, {"delete_at": Below(5)}, ("delete_at",)),
+    (JobDocument, {}, ("-created_at", "-id")),
+    (JobDocument, {"state": "RUNNING"}, ("-created_at", "-id")),
+    (TaskDocument, {"job_id": "j"}, ("position", "created_at")),
+    (TaskDocument, {"job_id": "j"}, ("-position", "-created_at")),
     (
-        Task,
+        TaskDocument,
+        {"job_id": "j", "kind": "container", "created_at": Above(5)},
+        ("created_at", "id"),
+    ),
+    (TaskDocument, {"job_id": "j", "open": True, "active": True, "restarts": Below(2)}, ()),
+    (TaskDocument, {"job_id": "j", "var": "v", "state": "COMPLETED"}, ("-completed_at",)),
+    (TaskDocument, {"parent_id": "t", "open": True}, ()),
+    (TaskDocument, {"parent_id": "t", "state": In(("COMPLETED", "SKIPPED"))}, ()),
+    (TaskDocument, {"slot_of": "t", "hold": "concurrency", "state": "CREATED"}, ("index",)),
+    (TaskDocument, {"window_of": "j", "hold": "window"}, ("created_at", "index")),
+    (TaskDocument, {"slot_of": "t", "open": True}, ()),
+    (TaskDocument, {"state": "PENDING", "published_at": Below(5)}, ("published_at",)),
+    (
+        TaskDocument,
+        {"state": "SCHEDULED", "queue": "q", "published_at": Below(5)},
+        ("published_at",),
+    ),
+    (
+        TaskDocument,
         {"state": "SCHEDULED", "queue": In(("q", "r")), "published_at": Below(5)},
         ("published_at",),
     ),
-    (Task, {"hold": "concurrency", "slot_of": Above("t")}, ("slot_of",)),
-    (Task, {"hold": "window", "window_of": Above("j")}, ("window_of",)),
-    (Task, {"state": "RUNNING", "kind": "container", "published_at": Above(5)}, ("-published_at",)),
-    (Task, {"hold": "delay", "due_at": Below(5)}, ("due_at",)),
-    (Task, {"node_id": "n", "state": "RUNNING", "epoch": Below(2)}, ()),
-    (Items, {"task_id": "t", "digest": "d", "first": Below(5)}, ("-first",)),
-    (Items, {"job_id": "j"}, ()),
-    (LogPart, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
-    (LogPart, {"job_id": "j"}, ("-created_at", "-number")),
-    (LogPart, {"task_id": "t"}, ("-created_at", "-number")),
-    (LogPart, {"created_at": Below(5)}, ()),
-    (Delivery, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
-    (Delivery, {"job_id": "j"}, ()),
-    (Schedule, {"state": "ACTIVE", "next_at": Below(5)}, ("next_at",)),
-    (User, {"username": "alice"}, ()),
+    (TaskDocument, {"hold": "concurrency", "slot_of": Above("t")}, ("slot_of",)),
+    (TaskDocument, {"hold": "window", "window_of": Above("j")}, ("window_of",)),
+    (
+        TaskDocument,
+        {"state": "RUNNING", "kind": "container", "published_at": Above(5)},
+        ("-published_at",),
+    ),
+    (TaskDocument, {"hold": "delay", "due_at": Below(5)}, ("due_at",)),
+    (TaskDocument, {"node_id": "n", "state": "RUNNING", "epoch": Below(2)}, ()),
+    (ItemsDocument, {"task_id": "t", "digest": "d", "first": Below(5)}, ("-first",)),
+    (ItemsDocument, {"job_id": "j"}, ()),
+    (LogPartDocument, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
+    (LogPartDocument, {"job_id": "j"}, ("-created_at", "-number")),
+    (LogPartDocument, {"task_id": "t"}, ("-created_at", "-number")),
+    (LogPartDocument, {"created_at": Below(5)}, ()),
+    (DeliveryDocument, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
+    (DeliveryDocument, {"job_id": "j"}, ()),
+    (ScheduleDocument, {"state": "ACTIVE", "next_at": Below(5)}, ("next_at",)),
+    (UserDocument, {"username": "alice"}, ()),
 ]
 
 
@@ -125,4 +146,4 @@ async def test_a_search_goes_along_an_index(
     store_place: StorePlace, store: Store, search: Any
 ) -> None:
     await store.insert_many([job(str(n), name="alpha beta", tags=["a"]) for n in range(50)])
-    assert_indexed(store_place, Job, queries.search_query(search), NEWEST_FIRST)
+    assert_indexed(store_place, JobDocument, queries.search_query(search), NEWEST_FIRST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from coordinator.store.port import SlotTaken, Store
-from shared.model.documents import Job, Pulse, Task
+from shared.model.documents import JobDocument, Pulse, TaskDocument
 from shared.model.queries import Above, Change
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import intent, job, task
@@ -19,7 +19,7 @@ async def test_one_of_many_wins_a_document(store: Store) -> None:
         *(
             store.change(
                 Change(
-                    kind=Job,
+                    kind=JobDocument,
                     id="j",
                     where={"state": "PENDING"},
                     set={"state": "RUNNING", "error": str(number)},
@@ -30,7 +30,7 @@ async def test_one_of_many_wins_a_document(store: Store) -> None:
         )
     )
     (won,) = [answer for answer in answers if answer is not None]
-    found = await store.get(Job, "j")
+    found = await store.get(JobDocument, "j")
     assert found == won
     assert [each.id for each in won.then] == [won.error]
 
@@ -54,9 +54,12 @@ async def test_intents_added_at_once_are_all_kept(store: Store) -> None:
     await store.insert(job("j"))
     names = [str(number) for number in range(MANY)]
     await asyncio.gather(
-        *(store.change(Change(kind=Job, id="j", add_then=(intent(name),))) for name in names * 2)
+        *(
+            store.change(Change(kind=JobDocument, id="j", add_then=(intent(name),)))
+            for name in names * 2
+        )
     )
-    found = await store.get(Job, "j")
+    found = await store.get(JobDocument, "j")
     assert found is not None
     assert sorted(each.id for each in found.then) == sorted(names)
 
@@ -65,14 +68,14 @@ async def test_the_first_is_given_once(store: Store) -> None:
     await store.insert_many([task(f"{n:02}", hold="concurrency", index=n) for n in range(MANY)])
     taken = await asyncio.gather(
         *(
-            store.change_first(Task, {"hold": "concurrency"}, ("index",), {"hold": None})
+            store.change_first(TaskDocument, {"hold": "concurrency"}, ("index",), {"hold": None})
             for _ in range(MANY + 10)
         )
     )
     ids = sorted(each.id for each in taken if each is not None)
     assert len(ids) == len(set(ids))
     while left := await store.change_first(
-        Task, {"hold": "concurrency"}, ("index",), {"hold": None}
+        TaskDocument, {"hold": "concurrency"}, ("index",), {"hold": None}
     ):
         ids.append(left.id)
     assert sorted(ids) == [f"{n:02}" for n in range(MANY)]
@@ -86,14 +89,14 @@ async def test_one_of_many_gets_a_slot(store: Store) -> None:
             return False
 
     assert sum(await asyncio.gather(*(insert(number) for number in range(MANY)))) == 1
-    assert await store.count(Task, {}) == 1
+    assert await store.count(TaskDocument, {}) == 1
 
 
 async def test_one_of_many_inserts(store: Store) -> None:
     made = await asyncio.gather(
         *(store.insert(job("j", error=str(number))) for number in range(MANY))
     )
-    found = await store.get(Job, "j")
+    found = await store.get(JobDocument, "j")
     assert found is not None
     assert made.count(True) == 1
     assert found.error == str(made.index(True))
@@ -103,11 +106,11 @@ async def test_what_was_written_is_read(store: Store) -> None:
     async def write_and_read(id: str) -> None:
         await store.insert(task(id))
         for number in range(5):
-            await store.change(Change(kind=Task, id=id, set={"run": number}))
-            found = await store.get(Task, id)
+            await store.change(Change(kind=TaskDocument, id=id, set={"run": number}))
+            found = await store.get(TaskDocument, id)
             assert found is not None
             assert found.run == number
-            assert await store.count(Task, {"id": id, "run": Above(number - 1)}) == 1
+            assert await store.count(TaskDocument, {"id": id, "run": Above(number - 1)}) == 1
 
     await asyncio.gather(*(write_and_read(str(number)) for number in range(20)))
 
@@ -119,7 +122,7 @@ async def test_who_gives_up_waiting_harms_nobody(store: Store) -> None:
         given_up.cancel()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(result is True for result in results[1::2])
-    assert len(await store.get_many(Job, [str(n) for n in range(1, MANY, 2)])) == MANY // 2
+    assert len(await store.get_many(JobDocument, [str(n) for n in range(1, MANY, 2)])) == MANY // 2
 
 
 async def test_what_was_asked_for_is_done_when_it_closes(store_place: StorePlace) -> None:
@@ -128,7 +131,7 @@ async def test_what_was_asked_for_is_done_when_it_closes(store_place: StorePlace
     await store.close()
     await store.close()
     again = await store_place.open()
-    assert await again.get(Job, "before") == job("before")
+    assert await again.get(JobDocument, "before") == job("before")
 
 
 async def test_what_is_under_way_when_it_closes_is_finished(store_place: StorePlace) -> None:
@@ -138,4 +141,4 @@ async def test_what_is_under_way_when_it_closes_is_finished(store_place: StorePl
     await store.close()
     assert all(await asyncio.gather(*under_way))
     again = await store_place.open()
-    assert await again.count(Job, {}) == MANY
+    assert await again.count(JobDocument, {}) == MANY

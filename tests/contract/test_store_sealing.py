@@ -7,7 +7,7 @@ import pytest
 from shared.encryption import Vault, WrongKey
 from shared.errors import StoreMisconfigured
 from shared.model import language
-from shared.model.documents import Delivery, Items, Job, Task
+from shared.model.documents import DeliveryDocument, ItemsDocument, JobDocument, TaskDocument
 from shared.model.queries import Change, Not
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import delivery, items, job, task
@@ -15,14 +15,16 @@ from tests.contract.documents import delivery, items, job, task
 SECRET = "hunter2-correct-horse"
 
 
-def secretive() -> list[Job | Task | Items | Delivery]:
-    definition = language.Job(name="n", secrets={"key": SECRET})
+def secretive() -> list[JobDocument | TaskDocument | ItemsDocument | DeliveryDocument]:
+    definition = language.JobDefinition(name="n", secrets={"key": SECRET})
     return [
         job("j", definition=definition, result=SECRET),
         task(
             "t",
-            definition=language.Task(name="t", subjob=language.SubJob(secrets={"key": SECRET})),
-            evaluated=language.Task(name="t", env={"K": SECRET}),
+            definition=language.TaskDefinition(
+                name="t", subjob=language.SubJob(secrets={"key": SECRET})
+            ),
+            evaluated=language.TaskDefinition(name="t", env={"K": SECRET}),
             result=SECRET,
             scope={"item": {"index": "0", "value": SECRET}},
         ),
@@ -36,7 +38,7 @@ async def test_sealed_fields_rest_encrypted(store_place: StorePlace) -> None:
     for document in secretive():
         await store.insert(document)
         assert await store.get(type(document), document.id) == document
-    again = await store.change(Change(kind=Job, id="j", set={"result": f"{SECRET} again"}))
+    again = await store.change(Change(kind=JobDocument, id="j", set={"result": f"{SECRET} again"}))
     assert again is not None
     assert again.result == f"{SECRET} again"
     await store.insert(task("v", var="v", state="COMPLETED", result=SECRET))
@@ -58,8 +60,8 @@ async def test_empty_values_are_not_sealed(store_place: StorePlace) -> None:
     store = await store_place.open(Vault("a passphrase"))
     await store.insert(items("i", []))
     await store.insert(delivery("d", url="", headers={}))
-    assert await store.get(Items, "i") == items("i", [])
-    assert await store.get(Delivery, "d") == delivery("d", url="", headers={})
+    assert await store.get(ItemsDocument, "i") == items("i", [])
+    assert await store.get(DeliveryDocument, "d") == delivery("d", url="", headers={})
     await store.close()
     assert b"sealed:" not in store_place.raw()
 
@@ -67,7 +69,7 @@ async def test_empty_values_are_not_sealed(store_place: StorePlace) -> None:
 async def test_the_presence_of_a_sealed_field_can_be_matched(store_place: StorePlace) -> None:
     store = await store_place.open(Vault("a passphrase"))
     await store.insert_many([job("a", result="r"), job("b")])
-    assert [each.id for each in await store.find(Job, {"result": Not(None)})] == ["a"]
+    assert [each.id for each in await store.find(JobDocument, {"result": Not(None)})] == ["a"]
 
 
 async def test_keys_rotate(store_place: StorePlace) -> None:
@@ -77,15 +79,17 @@ async def test_keys_rotate(store_place: StorePlace) -> None:
     store = await store_place.open(Vault("second", ["first"]))
     await store.insert(job("new", result=SECRET))
     for id in ("old", "new"):
-        found = await store.get(Job, id)
+        found = await store.get(JobDocument, id)
         assert found is not None
         assert found.result == SECRET
-        assert await store.change(Change(kind=Job, id=id, set={"definition": found.definition}))
-        assert await store.change(Change(kind=Job, id=id, set={"result": found.result}))
+        assert await store.change(
+            Change(kind=JobDocument, id=id, set={"definition": found.definition})
+        )
+        assert await store.change(Change(kind=JobDocument, id=id, set={"result": found.result}))
     await store.close()
     store = await store_place.open(Vault("second"))
     for id in ("old", "new"):
-        found = await store.get(Job, id)
+        found = await store.get(JobDocument, id)
         assert found is not None
         assert found.result == SECRET
 
@@ -107,7 +111,7 @@ async def test_a_key_may_come_later_and_an_old_one_go_too_early(store_place: Sto
     await store.insert(job("plain", result=SECRET))
     await store.close()
     store = await store_place.open(Vault("first"))
-    found = await store.get(Job, "plain")
+    found = await store.get(JobDocument, "plain")
     assert found is not None
     assert found.result == SECRET
     await store.insert(job("sealed", result=SECRET))
@@ -116,5 +120,5 @@ async def test_a_key_may_come_later_and_an_old_one_go_too_early(store_place: Sto
     await store.close()
     store = await store_place.open(Vault("second"))
     with pytest.raises(WrongKey, match=r"encryption\.old_keys"):
-        await store.get(Job, "sealed")
-    assert await store.get(Job, "plain") is not None
+        await store.get(JobDocument, "sealed")
+    assert await store.get(JobDocument, "plain") is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shared.model.documents import Delivery
+from shared.model.documents import DeliveryDocument
 from tests.unit.engine.hands import Run
 from tests.unit.engine.world import HOLD, Outcome, World, step
 
@@ -180,7 +180,7 @@ async def check(world: World, scenario: Scenario) -> None:
         assert job.result == "a"
     if scenario.webhooks:
         told: dict[str, int] = {}
-        for delivery in await world.store.find(Delivery, {}):
+        for delivery in await world.store.find(DeliveryDocument, {}):
             state = msgspec.json.decode(delivery.body)["state"]
             told[state] = told.get(state, 0) + 1
         assert (

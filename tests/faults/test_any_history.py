@@ -23,7 +23,7 @@ from coordinator.engine.flow import Bounds, Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
 from shared.errors import StoreUnavailable, Unreadable
-from shared.model.documents import Job, Node, Task
+from shared.model.documents import JobDocument, NodeDocument, TaskDocument
 from shared.model.messages import Beat, Claim, HandedBack, JobChanged, Message, Progressed, RunEnded
 from shared.model.queues import (
     CLAIMS_QUEUE,
@@ -92,18 +92,18 @@ def flow_of(message: Message) -> Flow[Any]:
     """Return what a coordinator does with a message, follow-ups included."""
     match message:
         case JobChanged(job_id=job_id):
-            job = yield from get(Job, job_id)
+            job = yield from get(JobDocument, job_id)
             left: Any = [job] if job is not None else []
         case Claim():
-            left = yield from task_runs.claimed(message)
+            left = yield from task_runs.on_claim(message)
         case RunEnded():
-            left = yield from task_runs.run_ended(message)
+            left = yield from task_runs.on_run_ended(message)
         case HandedBack():
-            left = yield from task_runs.handed_back(message)
+            left = yield from task_runs.on_handed_back(message)
         case Beat():
-            left = yield from beats.beaten(message)
+            left = yield from beats.on_beat(message)
         case Progressed():
-            left = yield from progress.progressed(message)
+            left = yield from progress.on_progress(message)
         case _:
             raise AssertionError(message)
     yield from intents.follow(left)
@@ -205,23 +205,34 @@ class History(RuleBasedStateMachine):
 
     @rule(which=few, followed=st.booleans())
     def cancel(self, which: int, followed: bool) -> None:
-        self.do(self._command(job_lifecycle.cancel, self.jobs[which % len(self.jobs)], followed))
+        self.do(
+            self._command(
+                job_lifecycle.cancelled_by_user, self.jobs[which % len(self.jobs)], followed
+            )
+        )
 
     @rule(which=few, followed=st.booleans())
     def restart(self, which: int, followed: bool) -> None:
-        self.do(self._command(job_lifecycle.restart, self.jobs[which % len(self.jobs)], followed))
+        self.do(
+            self._command(
+                job_lifecycle.restarted_by_user, self.jobs[which % len(self.jobs)], followed
+            )
+        )
 
     async def _command(
-        self, command: Callable[[Job], Flow[Job | None]], job_id: str, followed: bool
+        self,
+        command: Callable[[JobDocument], Flow[JobDocument | None]],
+        job_id: str,
+        followed: bool,
     ) -> None:
         """A user's command is stored, and followed unless whoever took it dies right after."""
         coordinator = self.world.coordinators[0]
 
         async def work() -> None:
-            conductor = coordinator.conductor
-            image = await conductor.carry_out(command(await self.world.job(job_id)))
+            driver = coordinator.driver
+            image = await driver.carry_out(command(await self.world.job(job_id)))
             if image is not None and followed:
-                await conductor.follow([image])
+                await driver.follow([image])
 
         await self.guard(coordinator, work())
 
@@ -265,9 +276,7 @@ class History(RuleBasedStateMachine):
         slot = await self.world.broker.slot(queue)
         delivery = await slot.take()
         message = self.world.codec.decode(delivery.body)
-        self.slow.append(
-            Slow(coordinator, Stepper(coordinator.conductor, flow_of(message)), delivery)
-        )
+        self.slow.append(Slow(coordinator, Stepper(coordinator.driver, flow_of(message)), delivery))
         await self._go_on(self.slow[-1], steps)
 
     @rule(which=few, steps=number)
@@ -278,11 +287,11 @@ class History(RuleBasedStateMachine):
     async def _get_stuck_sweeping(self, coordinator: Coordinator, steps: int) -> None:
         store, late = self.world.store, self.world.clock.now + 1
         found: list[Any] = [
-            *(await store.overdue(Job, late, 1)),
-            *(await store.overdue(Task, late, 1)),
+            *(await store.overdue(JobDocument, late, 1)),
+            *(await store.overdue(TaskDocument, late, 1)),
         ]
         if found:
-            stepper = Stepper(coordinator.conductor, intents.follow([found[-1]]))
+            stepper = Stepper(coordinator.driver, intents.follow([found[-1]]))
             self.slow.append(Slow(coordinator, stepper, None))
             await self._go_on(self.slow[-1], steps)
 
@@ -412,9 +421,9 @@ class History(RuleBasedStateMachine):
         self.do(self._lease_runs_out(self.one(which), self.worker(which).node_id))
 
     async def _lease_runs_out(self, coordinator: Coordinator, node_id: str) -> None:
-        node = await self.world.store.get(Node, node_id)
+        node = await self.world.store.get(NodeDocument, node_id)
         if node is not None:
-            await self.guard(coordinator, coordinator.conductor.handle(beats.close_epoch(node)))
+            await self.guard(coordinator, coordinator.driver.handle(beats.close_epoch(node)))
 
     @rule()
     def all_is_well_for_a_moment(self) -> None:

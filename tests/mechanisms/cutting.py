@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Flow
 from shared.model.documents import Document
 from shared.model.queries import Change
@@ -19,12 +19,12 @@ AnyChange = Change[Any]
 
 def rewrite_changes(patch: pytest.MonkeyPatch, rewrite: Callable[[AnyChange], AnyChange]) -> None:
     """Have each compare-and-set of the engine made as `rewrite` says."""
-    made = Conductor._change
+    made = FlowDriver._change
 
-    async def change(self: Conductor, effect: AnyChange) -> Document | None:
+    async def change(self: FlowDriver, effect: AnyChange) -> Document | None:
         return await made(self, rewrite(effect))
 
-    patch.setattr(Conductor, "_change", change)
+    patch.setattr(FlowDriver, "_change", change)
 
 
 def unlooked(effect: AnyChange, *fields: str) -> AnyChange:

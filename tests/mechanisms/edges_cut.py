@@ -13,15 +13,15 @@ import msgspec
 import pytest
 
 from coordinator.api.middleware import errors
-from coordinator.commands import Commands
+from coordinator.commands import JobCommands
 from coordinator.consumers import log_parts, queue_consumers
-from coordinator.due.webhooks import Webhooks
-from coordinator.effects import Conductor
+from coordinator.due.webhooks import WebhookSender
+from coordinator.effects import FlowDriver
 from coordinator.engine import task_runs
-from shared.broker.rabbitmq.connection import Link
-from shared.broker.rabbitmq.publisher import Lane
+from shared.broker.rabbitmq.connection import RabbitConnection
+from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.errors import BrokerUnavailable, StoreUnavailable
-from shared.model.documents import Document, LogPart
+from shared.model.documents import Document, LogPartDocument
 from shared.model.messages import Claim, Granted, Message
 from shared.model.queries import Change
 from tests.mechanisms.cutting import idle, unlooked
@@ -30,20 +30,20 @@ from worker.claim import Claimant
 from worker.daemon import Daemon
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.run_registry import RUNNING, Roster
+from worker.run_registry import IS_RUNNING, RunRegistry
 from worker.runtime.port import Outcome, Run
-from worker.sender import Post
+from worker.sender import Sender
 
 # --- the worker ----------------------------------------------------------------------------------------------------
 
 
 def claim(patch: pytest.MonkeyPatch) -> None:
     """A worker asks, and does not wait for the answer."""
-    ask = Post.claim
+    ask = Sender.claim
 
     async def granted(self: Claimant, run: int) -> Granted:
         entry = self._entry
-        await ask(self._shop.post, _claim_of(self, run))
+        await ask(self._context.sender, _claim_of(self, run))
         return Granted(task_id=entry.task_id, nonce=entry.nonce, run=run + 1)
 
     patch.setattr(Claimant, "ask", granted)
@@ -55,7 +55,7 @@ def _claim_of(claimant: Claimant, run: int) -> Claim:
         task_id=entry.task_id,
         job_id=entry.job_id,
         nonce=entry.nonce,
-        node_id=claimant._shop.node_id,
+        node_id=claimant._context.node_id,
         beat=entry.beat,
         run=run,
     )
@@ -68,19 +68,19 @@ def unwanted_grants(patch: pytest.MonkeyPatch) -> None:
 
 def kept_ends(patch: pytest.MonkeyPatch) -> None:
     """A worker forgets an end as soon as it was sent."""
-    patch.setattr(slot, "ENDED", "kept by nobody")
+    patch.setattr(slot, "HAS_ENDED", "kept by nobody")
 
 
 def confirmed_ends(patch: pytest.MonkeyPatch) -> None:
     """A worker sends ends and log parts once, and does not wait until the broker has them."""
 
-    async def once(self: Post, queue: str, message: Message) -> None:
+    async def once(self: Sender, queue: str, message: Message) -> None:
         try:
             await self._broker.publish(queue, self._codec.encode(message))
         except BrokerUnavailable:
             return
 
-    patch.setattr(Post, "_until_confirmed", once)
+    patch.setattr(Sender, "_until_confirmed", once)
 
 
 def vanished(patch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def who_is_dead(patch: pytest.MonkeyPatch) -> None:
 
 def drain_waits(patch: pytest.MonkeyPatch) -> None:
     """A draining worker does not wait until its ends are stored."""
-    patch.setattr(Roster, "wait_empty", idle)
+    patch.setattr(RunRegistry, "wait_empty", idle)
 
 
 def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
     stop_all = Daemon._stop_all
 
     def stop_claims(self: Daemon, *roles: str) -> None:
-        stop_all(self, *(role for role in roles if role != RUNNING))
+        stop_all(self, *(role for role in roles if role != IS_RUNNING))
 
     patch.setattr(Daemon, "_stop_all", stop_claims)
 
@@ -142,7 +142,7 @@ def part_ids(patch: pytest.MonkeyPatch) -> None:
     """A part of a log that comes again is another part."""
     numbers, part = itertools.count(1), task_runs.log_part
 
-    def numbered(*args: Any) -> LogPart:
+    def numbered(*args: Any) -> LogPartDocument:
         return msgspec.structs.replace(part(*args), id=f"part{next(numbers)}")
 
     patch.setattr(task_runs, "log_part", numbered)
@@ -187,13 +187,13 @@ class Hasty:
 
 def stored_first(patch: pytest.MonkeyPatch) -> None:
     """A submitted job is answered for before it is stored."""
-    init = Commands.__init__
+    init = JobCommands.__init__
 
-    def hasty(self: Commands, *args: Any) -> None:
+    def hasty(self: JobCommands, *args: Any) -> None:
         init(self, *args)
         self._store = Hasty(self._store)
 
-    patch.setattr(Commands, "__init__", hasty)
+    patch.setattr(JobCommands, "__init__", hasty)
 
 
 def unavailable(patch: pytest.MonkeyPatch) -> None:
@@ -203,23 +203,23 @@ def unavailable(patch: pytest.MonkeyPatch) -> None:
 
 def stands_back(patch: pytest.MonkeyPatch) -> None:
     """A coordinator without a store goes on taking messages."""
-    init = queue_consumers.Intake.__init__
+    init = queue_consumers.QueueConsumers.__init__
 
-    def untroubled(self: queue_consumers.Intake, *args: Any, **options: Any) -> None:
+    def untroubled(self: queue_consumers.QueueConsumers, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
         patch.setattr(self._in_trouble, "set", lambda: None)
 
-    patch.setattr(queue_consumers.Intake, "__init__", untroubled)
+    patch.setattr(queue_consumers.QueueConsumers, "__init__", untroubled)
 
 
 def buried(patch: pytest.MonkeyPatch) -> None:
     """A message that its handler fails on is tried for ever."""
-    patch.setattr(queue_consumers, "TRIES", sys.maxsize)
+    patch.setattr(queue_consumers, "HANDLER_TRIES", sys.maxsize)
 
 
 def webhook_claims(patch: pytest.MonkeyPatch) -> None:
     """A delivery of a webhook is tried by whoever sees that it is due."""
-    init = Webhooks.__init__
+    init = WebhookSender.__init__
 
     class Unclaimed:
         def __init__(self, store: Any) -> None:
@@ -231,27 +231,27 @@ def webhook_claims(patch: pytest.MonkeyPatch) -> None:
         async def change(self, change: Change[Any]) -> Any:
             return await self._store.change(unlooked(change, "due_at", "attempts", "state"))
 
-    def unclaiming(self: Webhooks, *args: Any) -> None:
+    def unclaiming(self: WebhookSender, *args: Any) -> None:
         init(self, *args)
         self._store = Unclaimed(self._store)
 
-    patch.setattr(Webhooks, "__init__", unclaiming)
+    patch.setattr(WebhookSender, "__init__", unclaiming)
 
 
 def store_clock(patch: pytest.MonkeyPatch) -> None:
     """Deadlines are measured by the coordinator's own clock."""
 
-    async def own(_self: Conductor, _effect: Any) -> int:
+    async def own(_self: FlowDriver, _effect: Any) -> int:
         return time.time_ns() // 1000
 
-    patch.setattr(Conductor, "_now", own)
+    patch.setattr(FlowDriver, "_now", own)
 
 
 def rabbitmq_confirms(patch: pytest.MonkeyPatch) -> None:
     """What is published to RabbitMQ goes out on a channel without confirms."""
-    init = Lane.__init__
+    init = PublishChannel.__init__
 
-    def unconfirmed(self: Lane, link: Link, *, confirms: bool) -> None:
+    def unconfirmed(self: PublishChannel, link: RabbitConnection, *, confirms: bool) -> None:
         init(self, link, confirms=confirms and False)
 
-    patch.setattr(Lane, "__init__", unconfirmed)
+    patch.setattr(PublishChannel, "__init__", unconfirmed)

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from coordinator.due.sweeper import Sweeper
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine import beats, pulse, task_runs
 from coordinator.engine.flow import Bounds, Flow
-from shared.model.documents import Document, Micros, Node, Pulse, Task
+from shared.model.documents import Document, Micros, NodeDocument, Pulse, TaskDocument
 from shared.model.messages import Beat, Claim, HandedBack, RunEnded
 from tests.mechanisms.cutting import (
     AnyChange,
@@ -37,14 +37,14 @@ def grant(patch: pytest.MonkeyPatch) -> None:
 def nonce(patch: pytest.MonkeyPatch) -> None:
     """Claims, ends and hand-backs are taken by their task and run, whoever's nonce they carry."""
     rewrite_changes(patch, lambda e: unlooked(e, "nonce"))
-    claimed, ended, back = task_runs.claimed, task_runs.run_ended, task_runs.handed_back
+    claimed, ended, back = task_runs.on_claim, task_runs.on_run_ended, task_runs.on_handed_back
 
     def of(message: Claim | RunEnded | HandedBack, flow: Flow[list[Document]]) -> Any:
-        return answering(flow, read_as(Task, {"nonce": message.nonce}))
+        return answering(flow, read_as(TaskDocument, {"nonce": message.nonce}))
 
-    patch.setattr(task_runs, "claimed", lambda message: of(message, claimed(message)))
-    patch.setattr(task_runs, "run_ended", lambda message: of(message, ended(message)))
-    patch.setattr(task_runs, "handed_back", lambda message: of(message, back(message)))
+    patch.setattr(task_runs, "on_claim", lambda message: of(message, claimed(message)))
+    patch.setattr(task_runs, "on_run_ended", lambda message: of(message, ended(message)))
+    patch.setattr(task_runs, "on_handed_back", lambda message: of(message, back(message)))
 
 
 def run_number(patch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def end_once(patch: pytest.MonkeyPatch) -> None:
 def taking_back(patch: pytest.MonkeyPatch) -> None:
     """A run lost by lease stays lost, though its node is heard of again."""
 
-    def not_taken(_task: Task, _node: Node) -> Flow[bool]:
+    def not_taken(_task: TaskDocument, _node: NodeDocument) -> Flow[bool]:
         yield from ()
         return False
 
@@ -78,12 +78,12 @@ def taking_back(patch: pytest.MonkeyPatch) -> None:
 
 def redeliveries(patch: pytest.MonkeyPatch) -> None:
     """A run may be lost without end."""
-    bounds = Conductor._bounds
+    bounds = FlowDriver._bounds
 
-    async def endless(self: Conductor, effect: Any) -> Bounds:
+    async def endless(self: FlowDriver, effect: Any) -> Bounds:
         return msgspec.structs.replace(await bounds(self, effect), redeliveries=NEVER)
 
-    patch.setattr(Conductor, "_bounds", endless)
+    patch.setattr(FlowDriver, "_bounds", endless)
 
 
 def reconciliation(patch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def beat_numbers(patch: pytest.MonkeyPatch) -> None:
     """A beat counts however late it comes."""
 
     def rewrite(effect: AnyChange) -> AnyChange:
-        return unlooked(effect, "beat") if effect.kind is Node else effect
+        return unlooked(effect, "beat") if effect.kind is NodeDocument else effect
 
     rewrite_changes(patch, rewrite)
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.due.sweeper import Sweeper
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import (
     composites,
@@ -26,7 +26,7 @@ from coordinator.engine.flow import Flow
 from coordinator.store.indexes import INDEXES
 from coordinator.store.sqlite import schema
 from shared.errors import BrokerUnavailable
-from shared.model.documents import Document, Job, Task
+from shared.model.documents import Document, JobDocument, TaskDocument
 from tests.mechanisms.cutting import AnyChange, idle, nothing, rewrite_changes, unlooked
 
 
@@ -37,18 +37,18 @@ def intents(patch: pytest.MonkeyPatch) -> None:
 
 
 def _unkept_changes(patch: pytest.MonkeyPatch) -> None:
-    change, change_first = Conductor._change, Conductor._change_first
+    change, change_first = FlowDriver._change, FlowDriver._change_first
 
-    async def changed(self: Conductor, effect: AnyChange) -> Document | None:
+    async def changed(self: FlowDriver, effect: AnyChange) -> Document | None:
         image = await change(self, msgspec.structs.replace(effect, add_then=()))
         return _with(image, effect.add_then)
 
-    async def changed_first(self: Conductor, effect: flow.ChangeFirst[Any]) -> Document | None:
+    async def changed_first(self: FlowDriver, effect: flow.ChangeFirst[Any]) -> Document | None:
         image = await change_first(self, msgspec.structs.replace(effect, add_then=()))
         return _with(image, effect.add_then)
 
-    patch.setattr(Conductor, "_change", changed)
-    patch.setattr(Conductor, "_change_first", changed_first)
+    patch.setattr(FlowDriver, "_change", changed)
+    patch.setattr(FlowDriver, "_change_first", changed_first)
 
 
 def _with(image: Document | None, then: Sequence[Any]) -> Document | None:
@@ -56,16 +56,16 @@ def _with(image: Document | None, then: Sequence[Any]) -> Document | None:
 
 
 def _unkept_inserts(patch: pytest.MonkeyPatch) -> None:
-    insert, insert_many = Conductor._insert, Conductor._insert_many
+    insert, insert_many = FlowDriver._insert, FlowDriver._insert_many
 
-    async def inserted(self: Conductor, effect: flow.Insert) -> bool | None:
+    async def inserted(self: FlowDriver, effect: flow.Insert) -> bool | None:
         return await insert(self, flow.Insert(_without(effect.document)))
 
-    async def inserted_many(self: Conductor, effect: flow.InsertMany) -> int:
+    async def inserted_many(self: FlowDriver, effect: flow.InsertMany) -> int:
         return await insert_many(self, flow.InsertMany([_without(d) for d in effect.documents]))
 
-    patch.setattr(Conductor, "_insert", inserted)
-    patch.setattr(Conductor, "_insert_many", inserted_many)
+    patch.setattr(FlowDriver, "_insert", inserted)
+    patch.setattr(FlowDriver, "_insert_many", inserted_many)
 
 
 def _without(document: Document) -> Document:
@@ -74,21 +74,21 @@ def _without(document: Document) -> Document:
 
 def open_tasks(patch: pytest.MonkeyPatch) -> None:
     """A composite is over when nothing below it is active, whether or not a successor is still to be inserted."""
-    find = Conductor._find
+    find = FlowDriver._find
 
-    async def found(self: Conductor, effect: flow.Find[Any]) -> list[Any]:
+    async def found(self: FlowDriver, effect: flow.Find[Any]) -> list[Any]:
         where = dict(effect.where)
-        if effect.kind is Task and where.pop("open", False):
+        if effect.kind is TaskDocument and where.pop("open", False):
             effect = msgspec.structs.replace(effect, where={**where, "active": True})
         return await find(self, effect)
 
-    patch.setattr(Conductor, "_find", found)
+    patch.setattr(FlowDriver, "_find", found)
 
 
 def second_look(patch: pytest.MonkeyPatch) -> None:
     """Whoever inserts a task does not look again at what it is part of."""
 
-    def wanted(_task: Task) -> Flow[bool]:
+    def wanted(_task: TaskDocument) -> Flow[bool]:
         yield from ()
         return True
 
@@ -100,7 +100,7 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
 def unique_slots(patch: pytest.MonkeyPatch) -> None:
     """Two tasks may have the same slot, and the same number in a window."""
     loose = [
-        msgspec.structs.replace(index, unique=False) if index.kind is Task else index
+        msgspec.structs.replace(index, unique=False) if index.kind is TaskDocument else index
         for index in INDEXES
     ]
     patch.setattr(schema, "INDEXES", tuple(loose))
@@ -115,7 +115,9 @@ def restarts(patch: pytest.MonkeyPatch) -> None:
     """Compare-and-sets don't look at the number of restarts."""
 
     def rewrite(effect: AnyChange) -> AnyChange:
-        return unlooked(effect, "restarts") if effect.kind in (Job, Task) else effect
+        return (
+            unlooked(effect, "restarts") if effect.kind in (JobDocument, TaskDocument) else effect
+        )
 
     rewrite_changes(patch, rewrite)
 
@@ -147,7 +149,7 @@ def confirms(patch: pytest.MonkeyPatch) -> None:
     """Tasks are marked SCHEDULED when they are sent, whether or not the broker has them."""
     publish = Outbox.publish_tasks
 
-    async def unheard(self: Outbox, tasks: Sequence[Task]) -> None:
+    async def unheard(self: Outbox, tasks: Sequence[TaskDocument]) -> None:
         if not isinstance(self._broker, Unheard):
             self._broker = Unheard(self._broker)
         await publish(self, tasks)

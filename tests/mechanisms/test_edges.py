@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from coordinator.commands import Commands
-from coordinator.consumers import Intake
-from coordinator.due.pulse_probes import Probes
-from coordinator.due.webhooks import Webhooks
-from coordinator.effects import Conductor
+from coordinator.commands import JobCommands
+from coordinator.consumers import QueueConsumers
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.due.webhooks import WebhookSender
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Bounds
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_queue import Recallable
 from shared.errors import StoreUnavailable
 from shared.model import language
-from shared.model.documents import GUEST, Delivery, Job
+from shared.model.documents import GUEST, DeliveryDocument, JobDocument
 from shared.model.messages import JobChanged, MessageCodec, RunEnded
 from shared.model.queries import Change
 from shared.model.queues import COMPLETED_QUEUE, DEAD_QUEUE, JOBS_QUEUE
@@ -29,7 +29,7 @@ from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.world import World, step
 from tests.unit.worker.plant import Plant
 from worker.runtime.port import Outcome
-from worker.sender import Post
+from worker.sender import Sender
 
 PATIENCE = 5.0
 
@@ -37,21 +37,23 @@ PATIENCE = 5.0
 # --- a command is answered ----------------------------------------------------------------------------------------
 
 
-def commands_of(world: World, luck: Luck) -> Commands:
+def commands_of(world: World, luck: Luck) -> JobCommands:
     """A coordinator's commands whose store and broker have this luck."""
     store: Any = FaultyStore(world.store, luck)
     broker: Any = FaultyBroker(world.broker, luck)
-    return Commands(Conductor(store, broker, world.bounds, world.codec), broker, world.codec)
+    return JobCommands(FlowDriver(store, broker, world.bounds, world.codec), broker, world.codec)
 
 
-DEFINITION = language.Job(name="job", tasks=[language.Task(name="a", run="true")])
+DEFINITION = language.JobDefinition(
+    name="job", tasks=[language.TaskDefinition(name="a", run="true")]
+)
 
 
 async def test_a_job_that_was_not_stored_is_not_answered_for(world: World) -> None:
     commands = commands_of(world, Luck(lambda _, __: Mishap.FAIL_BEFORE))
     with pytest.raises(StoreUnavailable):
         await commands.submit(DEFINITION, GUEST)
-    assert await world.store.find(Job, {}) == []
+    assert await world.store.find(JobDocument, {}) == []
 
 
 async def test_a_job_is_answered_for_without_a_broker_and_begun_when_one_is_there(
@@ -73,7 +75,7 @@ async def test_an_end_is_sent_until_the_broker_has_it() -> None:
     broker = MemoryBroker()
     await broker.start()
     luck = Luck(lambda number, _: Mishap.FAIL_BEFORE if number == 1 else None)
-    post = Post(FaultyBroker(broker, luck), MessageCodec())
+    post = Sender(FaultyBroker(broker, luck), MessageCodec())
     async with asyncio.timeout(PATIENCE):
         await post.end(RunEnded(task_id="t", job_id="j", run=1, nonce="n", node_id="w", ok=True))
     queue = await broker.queue(COMPLETED_QUEUE)
@@ -147,17 +149,17 @@ class Trouble:
 @asynccontextmanager
 async def intake(world: World, store: Any) -> AsyncIterator[None]:
     """A coordinator that takes messages by itself."""
-    conductor = Conductor(store, world.broker, Bounds(), world.codec)
-    probes = Probes(conductor, world.broker, world.codec, "c")
-    taking = Intake(conductor, world.broker, world.codec, probes)
-    await conductor.start()
+    driver = FlowDriver(store, world.broker, Bounds(), world.codec)
+    probes = PulseProbes(driver, world.broker, world.codec, "c")
+    taking = QueueConsumers(driver, world.broker, world.codec, probes)
+    await driver.start()
     await taking.start()
     try:
         yield
     finally:
         await taking.close()
         await probes.close()
-        await conductor.close()
+        await driver.close()
 
 
 async def test_a_message_that_can_not_be_handled_ends_in_dead(world: World) -> None:
@@ -240,8 +242,8 @@ async def test_a_delivery_that_two_coordinators_see_is_made_by_one(world: World)
     both = asyncio.Barrier(2)
     stores = [Watched(world.store, both) for _ in range(2)]
     async with receiver(received) as url:
-        await world.store.insert(Delivery(id="d", job_id="j", url=url))
-        coordinators = [Webhooks(store, 3, 5.0) for store in stores]
+        await world.store.insert(DeliveryDocument(id="d", job_id="j", url=url))
+        coordinators = [WebhookSender(store, 3, 5.0) for store in stores]
         for webhooks in coordinators:
             webhooks.start()
         async with asyncio.timeout(PATIENCE):

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from coordinator.engine import task_runs
-from coordinator.engine.new_documents import ENDED
-from shared.model.documents import Task
+from coordinator.engine.new_documents import ENDED_INTENT
+from shared.model.documents import TaskDocument
 from shared.model.queries import Change
 from tests.faults.ports import FaultyBroker, Luck, Mishap
 from tests.unit.engine.world import World, step, world_at
@@ -123,8 +123,8 @@ async def _closed(world: World, task: dict[str, object], name: str) -> str:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.run_named(name), send=False)
-    (ended,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    closed = Change(kind=Task, id=ended.id, set={"open": False}, drop_then=(ENDED,))
+    (ended,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    closed = Change(kind=TaskDocument, id=ended.id, set={"open": False}, drop_then=(ENDED_INTENT,))
     assert await world.store.change(closed)
     return job_id
 
@@ -140,7 +140,7 @@ async def test_what_is_open_below_an_ended_job_is_cancelled(world: World) -> Non
     )
     await world.store.insert(stray)
     await world.tick()
-    found = await world.store.get(Task, "stray")
+    found = await world.store.get(TaskDocument, "stray")
     assert found is not None
     assert found.state == "CANCELLED"
     assert swept(world) == {"swept_open_under_ended": 1}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.consumers.log_parts import LogIntake
+from coordinator.consumers.log_parts import LogPartWriter
 from coordinator.engine import beats
-from shared.model.documents import LogPart, Node
+from shared.model.documents import LogPartDocument, NodeDocument
 from shared.model.messages import LogWritten
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper
@@ -45,9 +45,9 @@ async def test_a_run_that_a_late_beat_keeps_is_not_lost_by_who_had_closed_its_le
     world: World,
 ) -> None:
     job_id, worker, run = await running(world)
-    node = await world.store.get(Node, worker.node_id)
+    node = await world.store.get(NodeDocument, worker.node_id)
     assert node is not None
-    closing = Stepper(world.conductor, beats.close_epoch(node))
+    closing = Stepper(world.driver, beats.close_epoch(node))
     await closing.until(lambda effect: hasattr(effect, "order"))
     await worker.beat()
     await world.settle()
@@ -65,7 +65,7 @@ async def test_parts_of_an_older_runs_log_that_come_late_are_refused(world: Worl
     await worker.take()
     await world.settle()
     second = worker.run_named("a")
-    intake = LogIntake(world.conductor)
+    intake = LogPartWriter(world.driver)
     intake.start()
     for run, parts in ((second, ["new 1\n"]), (first, ["old 1\n", "old 2\n"])):
         message = LogWritten(
@@ -73,5 +73,5 @@ async def test_parts_of_an_older_runs_log_that_come_late_are_refused(world: Worl
         )
         await intake.take(message)
     await intake.close()
-    stored = await world.store.find(LogPart, {"task_id": second.task_id})
+    stored = await world.store.find(LogPartDocument, {"task_id": second.task_id})
     assert [part.contents for part in stored] == ["new 1\n"]

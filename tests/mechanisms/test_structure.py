@@ -6,7 +6,7 @@ from typing import Any
 
 from coordinator.engine import intents, slots, task_runs
 from coordinator.engine.flow import Insert
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -22,11 +22,11 @@ async def running(world: World, *tasks: dict[str, Any]) -> tuple[str, Worker]:
     return job_id, worker
 
 
-async def applied(world: World, worker: Worker, run: Run, error: str | None = None) -> Task:
+async def applied(world: World, worker: Worker, run: Run, error: str | None = None) -> TaskDocument:
     """Apply the end of a run; what follows from it is not done yet."""
     end = await worker.end(run, error, send=False)
-    (image,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    assert isinstance(image, Task)
+    (image,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    assert isinstance(image, TaskDocument)
     return image
 
 
@@ -46,7 +46,7 @@ async def test_a_parent_waits_for_an_attempt_that_is_not_inserted_yet(world: Wor
     await worker.end(worker.run_named("b"))
     await world.settle()
     assert (await world.task(job_id, "p")).state == "RUNNING"
-    await world.conductor.follow([failed])
+    await world.driver.follow([failed])
     await world.heal(20)
     assert await world.state(job_id) == "COMPLETED"
     assert (await world.task(job_id, "a")).attempt == 2
@@ -58,12 +58,12 @@ async def test_a_slot_that_is_handed_over_twice_is_taken_once(world: World) -> N
     job_id, worker = await running(world, {"name": "e", "each": each})
     ended = await applied(world, worker, worker.run_named("1"))
     for _ in range(2):
-        await world.conductor.handle(slots.hand_over(ended))
+        await world.driver.handle(slots.hand_over(ended))
     await world.settle()
     await worker.take()
     await world.settle()
     assert [run.name for run in worker.running] == ["2"]
-    await world.conductor.follow([ended])
+    await world.driver.follow([ended])
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     await world.check_at_rest()
@@ -72,8 +72,8 @@ async def test_a_slot_that_is_handed_over_twice_is_taken_once(world: World) -> N
 async def test_what_was_on_its_way_before_a_restart_moves_nothing(world: World) -> None:
     job_id, worker = await running(world, step("a"), step("b"))
     ended = await applied(world, worker, worker.run_named("a"))
-    slow = Stepper(world.conductor, intents.follow([ended]))
-    await slow.until(changes(Job, position=2))
+    slow = Stepper(world.driver, intents.follow([ended]))
+    await slow.until(changes(JobDocument, position=2))
     assert await world.cancel(job_id)
     await world.settle()
     assert await world.restart(job_id)
@@ -89,7 +89,7 @@ async def test_what_was_on_its_way_before_a_restart_moves_nothing(world: World) 
 async def test_a_next_task_inserted_after_a_cancel_does_not_stay(world: World) -> None:
     job_id, worker = await running(world, step("a"), step("b"))
     ended = await applied(world, worker, worker.run_named("a"))
-    slow = Stepper(world.conductor, intents.follow([ended]))
+    slow = Stepper(world.driver, intents.follow([ended]))
     await slow.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()
@@ -103,7 +103,7 @@ async def test_a_next_task_inserted_after_a_cancel_does_not_stay(world: World) -
 async def test_an_attempt_inserted_after_a_cancel_does_not_stay(world: World) -> None:
     job_id, worker = await running(world, step("a", retry={"limit": 1}))
     failed = await applied(world, worker, worker.run_named("a"), "no")
-    slow = Stepper(world.conductor, intents.follow([failed]))
+    slow = Stepper(world.driver, intents.follow([failed]))
     await slow.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()

@@ -208,7 +208,7 @@ def test_the_mistakes_that_are_shown_are_told_as_shown() -> None:
     [(page, body)] = [found for found in whole_jobs() if "name: with mistakes" in found[1]]
     with pytest.raises(InvalidDocument) as caught:
         decode_job(body.encode(), "yaml")
-    for fault in caught.value.faults:
+    for fault in caught.value.problems:
         assert f"wrong.yaml:{fault.line}:{fault.column}: {fault}" in text_of(page)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.consumers import Intake, queue_consumers
-from coordinator.due.pulse_probes import Probes
-from coordinator.effects import Conductor
+from coordinator.consumers import QueueConsumers, queue_consumers
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
@@ -58,15 +58,15 @@ async def parts(
     )
     await store.start()
     await broker.start()
-    conductor = Conductor(store, broker, Bounds(), codec)
-    probes = Probes(conductor, broker, codec, "c")
-    taking = Intake(conductor, broker, codec, probes)
-    await conductor.start()
+    driver = FlowDriver(store, broker, Bounds(), codec)
+    probes = PulseProbes(driver, broker, codec, "c")
+    taking = QueueConsumers(driver, broker, codec, probes)
+    await driver.start()
     await taking.start()
     yield store, broker
     await taking.close()
     await probes.close()
-    await conductor.close()
+    await driver.close()
     await broker.close()
     await store.close()
 

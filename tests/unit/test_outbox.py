@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from coordinator.effects import Conductor, outbox
+from coordinator.effects import FlowDriver, outbox
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model import language
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import DeadNodes, MessageCodec
 
 
@@ -26,12 +26,12 @@ class Silent(MemoryBroker):
 
 
 @pytest.fixture
-async def conductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Conductor]:
+async def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FlowDriver]:
     monkeypatch.setattr(outbox, "SENT_WITHIN", 0.05)
     store, broker = SqliteStore(tmp_path / "haulier.db"), Silent(node_expiry=60.0)
     await store.start()
     await broker.start()
-    made = Conductor(store, broker, Bounds(), MessageCodec(None))
+    made = FlowDriver(store, broker, Bounds(), MessageCodec(None))
     await made.start()
     yield made
     await made.close()
@@ -39,9 +39,9 @@ async def conductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     await store.close()
 
 
-async def test_a_task_that_can_not_be_sent_stays_pending(conductor: Conductor) -> None:
-    job = Job(id="job", name="j", state="RUNNING", root_id="job")
-    task = Task(
+async def test_a_task_that_can_not_be_sent_stays_pending(driver: FlowDriver) -> None:
+    job = JobDocument(id="job", name="j", state="RUNNING", root_id="job")
+    task = TaskDocument(
         id="task",
         job_id="job",
         root_id="job",
@@ -50,17 +50,17 @@ async def test_a_task_that_can_not_be_sent_stays_pending(conductor: Conductor) -
         kind="container",
         name="t",
         state="PENDING",
-        evaluated=language.Task(name="t"),
+        evaluated=language.TaskDefinition(name="t"),
     )
-    await conductor.store.insert(job)
-    await conductor.store.insert(task)
+    await driver.store.insert(job)
+    await driver.store.insert(task)
     async with asyncio.timeout(5):
-        await conductor.outbox.publish_tasks([task])
-    stored = await conductor.store.get(Task, "task")
+        await driver.outbox.publish_tasks([task])
+    stored = await driver.store.get(TaskDocument, "task")
     assert stored is not None
     assert stored.state == "PENDING"
 
 
-async def test_a_node_that_can_not_be_told_is_told_by_the_next_beat(conductor: Conductor) -> None:
+async def test_a_node_that_can_not_be_told_is_told_by_the_next_beat(driver: FlowDriver) -> None:
     async with asyncio.timeout(5):
-        await conductor.outbox.send("node", DeadNodes(asked=[], nodes=[]))
+        await driver.outbox.send("node", DeadNodes(asked=[], nodes=[]))

@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.due.pulse_probes import Probes
-from coordinator.effects import Conductor
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
-from shared.model.messages import MessageCodec, Probe
+from shared.model.messages import MessageCodec, PulseProbe
 from shared.model.queues import COMPLETED_QUEUE
 
 
 class Bench:
     """Two coordinators' probes, and what they send."""
 
-    def __init__(self, conductor: Conductor, broker: MemoryBroker) -> None:
+    def __init__(self, driver: FlowDriver, broker: MemoryBroker) -> None:
         codec = MessageCodec(None)
         self.broker = broker
-        self.one = Probes(conductor, broker, codec, "one")
-        self.two = Probes(conductor, broker, codec, "two")
+        self.one = PulseProbes(driver, broker, codec, "one")
+        self.two = PulseProbes(driver, broker, codec, "two")
         self._codec = codec
 
-    async def next(self) -> Probe:
+    async def next(self) -> PulseProbe:
         """Take a probe from the queue `completed`."""
         slot = await self.broker.slot(COMPLETED_QUEUE)
         async with asyncio.timeout(5):
@@ -35,7 +35,7 @@ class Bench:
         await delivery.ack()
         await slot.close()
         probe = self._codec.decode(delivery.body)
-        assert isinstance(probe, Probe)
+        assert isinstance(probe, PulseProbe)
         return probe
 
     async def waiting(self) -> int:
@@ -50,7 +50,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     broker = MemoryBroker(node_expiry=60.0)
     await store.start()
     await broker.start()
-    made = Bench(Conductor(store, broker, Bounds(), MessageCodec(None)), broker)
+    made = Bench(FlowDriver(store, broker, Bounds(), MessageCodec(None)), broker)
     yield made
     await made.one.close()
     await made.two.close()

@@ -8,13 +8,22 @@ from typing import Any
 import msgspec
 
 from shared.model import language
-from shared.model.documents import SECOND, Actor, Job, LogPart, Node, Schedule, Task, Usage
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Actor,
+    JobDocument,
+    LogPartDocument,
+    NodeDocument,
+    RunUsage,
+    ScheduleDocument,
+    TaskDocument,
+)
 from shared.model.views import (
+    as_plain,
     job_summary,
     job_view,
     log_part_view,
     node_view,
-    plain,
     redactor_of,
     rfc3339,
     schedule_view,
@@ -28,10 +37,10 @@ NONE = Redactor()
 AT = 1_692_654_727_751_041
 
 
-def job(definition: dict[str, Any] | None = None, **fields: Any) -> Job:
+def job(definition: dict[str, Any] | None = None, **fields: Any) -> JobDocument:
     given = {"name": "sample job", "tasks": [{"name": "t", "run": "true"}], **(definition or {})}
-    parsed = msgspec.convert(given, language.Job)
-    return Job(
+    parsed = msgspec.convert(given, language.JobDefinition)
+    return JobDocument(
         id="j1",
         definition=parsed,
         name=parsed.name,
@@ -42,9 +51,9 @@ def job(definition: dict[str, Any] | None = None, **fields: Any) -> Job:
     )
 
 
-def task(definition: dict[str, Any], kind: str = "container", **fields: Any) -> Task:
-    parsed = msgspec.convert({"name": "t", **definition}, language.Task)
-    return Task(
+def task(definition: dict[str, Any], kind: str = "container", **fields: Any) -> TaskDocument:
+    parsed = msgspec.convert({"name": "t", **definition}, language.TaskDefinition)
+    return TaskDocument(
         **{
             "id": "t1",
             "job_id": "j1",
@@ -67,7 +76,7 @@ def test_times_are_rfc_3339_to_the_microsecond() -> None:
 
 
 def test_a_summary_leaves_out_what_is_empty_but_no_number() -> None:
-    assert plain(job_summary(job())) == {
+    assert as_plain(job_summary(job())) == {
         "id": "j1",
         "name": "sample job",
         "state": "PENDING",
@@ -93,7 +102,7 @@ def test_a_job_shows_tasks_as_submitted_and_its_context() -> None:
         "autoDelete": {"after": "1h"},
         "permissions": [{"user": "ann"}],
     }
-    shown = plain(job_view(job(given), NONE, results={"x": "y"}))
+    shown = as_plain(job_view(job(given), NONE, results={"x": "y"}))
     assert shown["tasks"] == given["tasks"]
     assert shown["execution"] == []
     assert "executionTruncated" not in shown
@@ -183,7 +192,7 @@ def test_what_is_declared_secret_is_found_wherever_it_stands() -> None:
 
 def test_no_secret_leaves_and_templates_stay() -> None:
     made = job(SECRETIVE, error="boom hunter2", result="inner-literal")
-    shown = plain(job_view(made, redactor_of(made.definition), results={"v": "hunter2"}))
+    shown = as_plain(job_view(made, redactor_of(made.definition), results={"v": "hunter2"}))
     text = json.dumps(shown["tasks"]) + json.dumps(shown)
     for value in ("literal\\", '"literal"', '"k"', "deep", "whsec", '"h"'):
         assert value not in text
@@ -212,14 +221,16 @@ def test_a_summary_is_redacted_by_its_own_definition() -> None:
 
 def test_a_task_before_and_after_its_evaluation() -> None:
     definition = {"run": "echo", "env": {"A": "{{inputs.a}}"}, "retry": {"limit": 2}}
-    waiting = plain(task_view(task(definition), NONE))
+    waiting = as_plain(task_view(task(definition), NONE))
     assert waiting["env"] == {"A": "{{inputs.a}}"}
     assert waiting["state"] == "CREATED"
     assert waiting["retry"] == {"limit": 2, "attempts": 0}
     assert waiting["priority"] == 0
     assert waiting["progress"] == 0.0
     assert not {"exitCode", "usage", "logIncomplete", "queue", "nodeId"} & set(waiting)
-    evaluated = msgspec.convert({"name": "t", "run": "echo", "env": {"A": "1"}}, language.Task)
+    evaluated = msgspec.convert(
+        {"name": "t", "run": "echo", "env": {"A": "1"}}, language.TaskDefinition
+    )
     done = task(
         definition,
         evaluated=evaluated,
@@ -227,11 +238,11 @@ def test_a_task_before_and_after_its_evaluation() -> None:
         queue="default",
         node_id="n",
         exit_code=0,
-        usage=Usage(wall_seconds=1.5),
+        usage=RunUsage(wall_seconds=1.5),
         log_parts=2,
         attempt=2,
     )
-    shown = plain(task_view(done, NONE, stored_parts=1))
+    shown = as_plain(task_view(done, NONE, stored_parts=1))
     assert shown["env"] == {"A": "1"}
     assert shown["exitCode"] == 0
     assert shown["usage"] == {
@@ -242,16 +253,16 @@ def test_a_task_before_and_after_its_evaluation() -> None:
     }
     assert (shown["queue"], shown["nodeId"]) == ("default", "n")
     assert shown["logIncomplete"] is True
-    assert plain(task_view(done, NONE, stored_parts=2))["logIncomplete"] is False
+    assert as_plain(task_view(done, NONE, stored_parts=2))["logIncomplete"] is False
 
 
 def test_composites_show_their_figures() -> None:
     inner = {"name": "i", "run": "x"}
-    parallel = plain(task_view(task({"parallel": {"tasks": [inner]}}, "parallel"), NONE))
+    parallel = as_plain(task_view(task({"parallel": {"tasks": [inner]}}, "parallel"), NONE))
     assert parallel["parallel"] == {"tasks": [inner], "completions": 0}
     assert "queue" not in parallel
     made = task({"each": {"list": "{{ [1] }}", "task": inner}}, "each", size=0)
-    assert plain(task_view(made, NONE, completions=3))["each"] == {
+    assert as_plain(task_view(made, NONE, completions=3))["each"] == {
         "list": "{{ [1] }}",
         "var": "item",
         "task": inner,
@@ -260,13 +271,13 @@ def test_composites_show_their_figures() -> None:
         "concurrency": 0,
     }
     subjob = {"name": "s", "tasks": [inner], "detached": True}
-    shown = plain(task_view(task({"subjob": subjob}, "subjob", subjob_id="s1"), NONE))
+    shown = as_plain(task_view(task({"subjob": subjob}, "subjob", subjob_id="s1"), NONE))
     assert shown["subjob"] == {"id": "s1", **subjob}
 
 
 def test_a_task_summary() -> None:
     made = task({"run": "x", "var": "v"}, parent_id="p", result="hunter2", progress=12.5)
-    shown = plain(task_summary(made, Redactor(["hunter2"])))
+    shown = as_plain(task_summary(made, Redactor(["hunter2"])))
     assert shown == {
         "id": "t1",
         "jobId": "j1",
@@ -283,8 +294,8 @@ def test_a_task_summary() -> None:
 
 def test_a_schedule() -> None:
     definition = job({"secrets": {"a": "hunter2"}, "inputs": {"x": "hunter2"}}).definition
-    made = Schedule(id="s", definition=definition, name="n", cron="@hourly", next_at=AT)
-    shown = plain(schedule_view(made))
+    made = ScheduleDocument(id="s", definition=definition, name="n", cron="@hourly", next_at=AT)
+    shown = as_plain(schedule_view(made))
     assert shown["state"] == "ACTIVE"
     assert (shown["cron"], shown["timezone"]) == ("@hourly", "UTC")
     assert shown["nextAt"] == "2023-08-21T21:52:07.751041Z"
@@ -293,8 +304,8 @@ def test_a_schedule() -> None:
     assert shown["tasks"] == [{"name": "t", "run": "true"}]
 
 
-def node(**fields: Any) -> Node:
-    return Node(
+def node(**fields: Any) -> NodeDocument:
+    return NodeDocument(
         **{
             "id": "n",
             "kind": "worker",
@@ -310,7 +321,7 @@ def node(**fields: Any) -> Node:
 
 
 def test_a_node_and_its_status() -> None:
-    assert plain(node_view(node(port=8001), AT, 5.0)) == {
+    assert as_plain(node_view(node(port=8001), AT, 5.0)) == {
         "id": "n",
         "name": "Worker",
         "startedAt": "2023-08-21T21:52:07.751041Z",
@@ -323,17 +334,17 @@ def test_a_node_and_its_status() -> None:
         "taskCount": 0,
         "version": "1",
     }
-    assert node_view(node(), AT + 15 * SECOND, 5.0).status == "UP"
-    assert node_view(node(draining=True), AT + 16 * SECOND, 5.0).status == "OFFLINE"
+    assert node_view(node(), AT + 15 * MICROS_PER_SECOND, 5.0).status == "UP"
+    assert node_view(node(draining=True), AT + 16 * MICROS_PER_SECOND, 5.0).status == "OFFLINE"
     assert node_view(node(status="DOWN", draining=True), AT, 5.0).status == "DOWN"
     assert node_view(node(draining=True), AT, 5.0).status == "DRAINING"
 
 
 def test_a_log_part() -> None:
-    part = LogPart(
+    part = LogPartDocument(
         id="p", task_id="t", job_id="j", run=1, number=3, contents="a\nb\n", created_at=AT
     )
-    assert plain(log_part_view(part)) == {
+    assert as_plain(log_part_view(part)) == {
         "id": "p",
         "number": 3,
         "taskId": "t",
@@ -343,6 +354,6 @@ def test_a_log_part() -> None:
 
 
 def test_who_submitted_it() -> None:
-    shown = plain(job_summary(job(created_by=Actor(id="u", username="ann", disabled=True))))
+    shown = as_plain(job_summary(job(created_by=Actor(id="u", username="ann", disabled=True))))
     assert shown["createdBy"]["username"] == "ann"
     assert shown["createdBy"]["disabled"] is True

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from coordinator.due.webhooks import LIMIT, LIMIT_OF_ONE, Webhooks
+from coordinator.due.webhooks import DELIVERIES_AT_ONCE, LIMIT_OF_ONE, WebhookSender
 from coordinator.store.sqlite import SqliteStore
-from shared.model.documents import Delivery
+from shared.model.documents import DeliveryDocument
 
 
 class Receivers:
@@ -39,7 +39,7 @@ class Receivers:
 
     async def _hang(self, _: web.Request) -> web.Response:
         self.hanging += 1
-        if self.hanging == LIMIT * 2:
+        if self.hanging == DELIVERIES_AT_ONCE * 2:
             self.all_came.set()
         await self.let_go.wait()
         return web.Response()
@@ -56,10 +56,12 @@ async def test_a_receiver_that_hangs_keeps_no_other_waiting(tmp_path: Path) -> N
         store = SqliteStore(tmp_path / "haulier.db")
         await store.start()
         stack.push_async_callback(store.close)
-        urls = [hangs] * (LIMIT * 2) + [answers]
+        urls = [hangs] * (DELIVERIES_AT_ONCE * 2) + [answers]
         for number, url in enumerate(urls):
-            await store.insert(Delivery(id=f"d{number}", job_id="j", url=url, due_at=number))
-        webhooks = Webhooks(store, attempts=1, timeout=60)
+            await store.insert(
+                DeliveryDocument(id=f"d{number}", job_id="j", url=url, due_at=number)
+            )
+        webhooks = WebhookSender(store, attempts=1, timeout=60)
         webhooks.start()
         stack.push_async_callback(webhooks.close)
         async with asyncio.timeout(10):

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from shared.model import language
-from shared.model.documents import Usage
+from shared.model.documents import RunUsage
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     nonce: str
     attempt: int
-    task: language.Task
+    task: language.TaskDefinition
     slot: int = 0
     """Number of the worker's slot that runs it: what is kept warm is kept per slot."""
 
@@ -34,7 +34,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     result: str | None = None
     exit_code: int | None = None
-    usage: Usage | None = None
+    usage: RunUsage | None = None
     lost: bool = False
     """The container vanished and nobody of ours removed it, or the engine or the worker's disk is gone: run it
     again."""

@@ -52,7 +52,7 @@ class Folders:
         folder = self.top / node_id
         if folder.parent != self.top or folder.is_symlink() or not folder.is_dir():
             return 0
-        return int(task_folder.remove(folder))
+        return int(task_folder.remove_folder(folder))
 
     def close(self) -> None:
         """Remove the node's folder where no run has left anything in it."""

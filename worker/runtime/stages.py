@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shared.durations import SECOND, duration_seconds, format_duration
-from shared.model.documents import Usage
+from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
+from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
 from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError, failure
 from worker.runtime.port import Assignment, Outcome, Sink
@@ -49,11 +49,11 @@ class StagedRun(ABC):
         self.assignment = assignment
         self.sink = sink
         self._stop_timeout = stop_timeout
-        self._fault: TaskError | RunLostError | None = None
+        self._error: TaskError | RunLostError | None = None
         try:
             self._timeout = seconds_of(assignment.task.timeout) or timeout
-        except TaskError as fault:
-            self._timeout, self._fault = timeout, fault
+        except TaskError as error:
+            self._timeout, self._error = timeout, error
         now = asyncio.get_running_loop().time()
         self._deadline = now + self._timeout if self._timeout else None
         self._reason: str | None = None
@@ -81,24 +81,24 @@ class StagedRun(ABC):
         """Return the output of the main one. Raises TaskError, RunLostError."""
 
     @abstractmethod
-    async def _settle(self) -> Usage | None:
+    async def _settle(self) -> RunUsage | None:
         """Give up what only a run that goes on needs, and return what was used."""
 
     # --- the port ---
 
     async def prepare(self) -> None:
         """Make ready; a fault is kept for `run`."""
-        if self._fault is not None:
+        if self._error is not None:
             return
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 await self._prepare()
-        except (TaskError, RunLostError) as fault:
-            self._fault = fault
+        except (TaskError, RunLostError) as error:
+            self._error = error
         except TimeoutError:
             if not limit.expired():
                 raise
-            self._fault = TaskError(self._timed_out())
+            self._error = TaskError(self._timed_out())
 
     async def run(self) -> Outcome:
         """As the port says."""
@@ -118,8 +118,8 @@ class StagedRun(ABC):
     # --- inside ---
 
     async def _run(self) -> Outcome:
-        if self._reason is not None or self._fault is not None:
-            return await self._outcome(self._fault or RunStoppedError())
+        if self._reason is not None or self._error is not None:
+            return await self._outcome(self._error or RunStoppedError())
         self._work = asyncio.create_task(self._stages(), name=f"run {self.assignment.task_id}")
         try:
             await asyncio.wait({self._work}, timeout=self._left())
@@ -132,19 +132,19 @@ class StagedRun(ABC):
             raise
         try:
             return await self._outcome(None, self._work.result())
-        except (TaskError, RunLostError, RunStoppedError, asyncio.CancelledError) as fault:
-            return await self._outcome(fault)
+        except (TaskError, RunLostError, RunStoppedError, asyncio.CancelledError) as error:
+            return await self._outcome(error)
 
-    async def _outcome(self, fault: BaseException | None, result: str | None = None) -> Outcome:
+    async def _outcome(self, error: BaseException | None, result: str | None = None) -> Outcome:
         usage = await self._settle()
-        if isinstance(fault, TaskError) and fault.exit_code is not None:
-            self._exit_code = fault.exit_code
+        if isinstance(error, TaskError) and error.exit_code is not None:
+            self._exit_code = error.exit_code
         if self._reason is not None:
             return Outcome(error=self._reason, exit_code=self._exit_code, usage=usage)
-        if isinstance(fault, RunLostError):
-            return Outcome(lost=True, error=str(fault), usage=usage)
-        if fault is not None:
-            return Outcome(error=str(fault), exit_code=self._exit_code, usage=usage)
+        if isinstance(error, RunLostError):
+            return Outcome(lost=True, error=str(error), usage=usage)
+        if error is not None:
+            return Outcome(error=str(error), exit_code=self._exit_code, usage=usage)
         return Outcome(result=result, exit_code=self._exit_code, usage=usage)
 
     async def _end(self, work: asyncio.Task[str]) -> None:
@@ -178,8 +178,8 @@ class StagedRun(ABC):
         ended = await self._within(seconds_of(small.timeout), self._stage(index, small), late)
         try:
             check(ended)
-        except TaskError as fault:
-            raise TaskError(f"{name}: {fault}", fault.exit_code) from None
+        except TaskError as error:
+            raise TaskError(f"{name}: {error}", error.exit_code) from None
 
     async def _within(self, seconds: float, running: Coroutine[Any, Any, Exit], late: str) -> Exit:
         """Return how something ended; past `seconds` (0: no limit) end it and raise TaskError."""
@@ -217,7 +217,7 @@ class StagedRun(ABC):
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def _timed_out(self) -> str:
-        return f"timed out after {format_duration(round(self._timeout * SECOND))}"
+        return f"timed out after {format_duration(round(self._timeout * NANOS_PER_SECOND))}"
 
 
 @contextlib.asynccontextmanager

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from worker.runtime.errors import TaskError
 
-SCRIPT = "entrypoint"
-OUTPUT = "stdout"
-PROGRESS = "progress"
-WORKDIR = "workdir"
+SCRIPT_FILE = "entrypoint"
+OUTPUT_FILE = "stdout"
+PROGRESS_FILE = "progress"
+WORKDIR_FOLDER = "workdir"
 
 _PROGRESS_BYTES = 64
 _MODES = {stat.S_IFDIR: 0o777, stat.S_IFREG: 0o666}
@@ -35,7 +35,7 @@ def make(folder: Path, script: str) -> None:
     """
     folder.mkdir(parents=True)
     folder.chmod(_MODES[stat.S_IFDIR])
-    for name in (OUTPUT, PROGRESS):
+    for name in (OUTPUT_FILE, PROGRESS_FILE):
         write_file(folder / name, b"", _MODES[stat.S_IFREG])
     renew(folder, script)
 
@@ -43,7 +43,7 @@ def make(folder: Path, script: str) -> None:
 def renew(folder: Path, script: str) -> None:
     """Make a folder that is `emptied` ready for another script."""
     if script:
-        write_file(folder / SCRIPT, encoded(script), 0o555)
+        write_file(folder / SCRIPT_FILE, encoded(script), 0o555)
 
 
 def emptied(folder: Path) -> bool:
@@ -52,17 +52,17 @@ def emptied(folder: Path) -> bool:
     That is where anything in it, its working directory included, is not as it was made but for the
     contents of the files: more than was made, less, another's, or reachable by another name.
     """
-    workdir = folder / WORKDIR
+    workdir = folder / WORKDIR_FOLDER
     try:
         same = (
-            _names(folder) - {SCRIPT} == {OUTPUT, PROGRESS, WORKDIR}
+            _names(folder) - {SCRIPT_FILE} == {OUTPUT_FILE, PROGRESS_FILE, WORKDIR_FOLDER}
             and _is_made(folder.lstat(), stat.S_IFDIR)
             and _is_made(workdir.lstat(), stat.S_IFDIR)
             and not _names(workdir)
-            and _empty(folder / OUTPUT)
-            and _empty(folder / PROGRESS)
+            and _empty(folder / OUTPUT_FILE)
+            and _empty(folder / PROGRESS_FILE)
         )
-        (folder / SCRIPT).unlink(missing_ok=True)
+        (folder / SCRIPT_FILE).unlink(missing_ok=True)
     except OSError:
         return False
     return same
@@ -207,7 +207,7 @@ def parse_progress(data: bytes) -> float | None:
     return value if math.isfinite(value) and 0 <= value <= 100 else None
 
 
-def remove(folder: Path) -> bool:
+def remove_folder(folder: Path) -> bool:
     """Remove a folder and all in it, following no link. Returns whether it is gone."""
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()

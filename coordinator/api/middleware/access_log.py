@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import caller
-from coordinator.api.routes import Handler, route_of
+from coordinator.api.routes import RouteHandler, route_of
 from shared.tracing import span
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ def access_log(skip: Sequence[str]) -> AioMiddleware:
     skipped = re.compile("|".join(fnmatch.translate(pattern) for pattern in skip) or r"(?!)")
 
     @web.middleware
-    async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def logged(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         started = time.monotonic()
         status = 0
         try:
@@ -55,7 +55,7 @@ SERVER_FAULT: Final = 500
 
 
 @web.middleware
-async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def traced(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
     """Trace a request, by the names of OpenTelemetry's conventions for HTTP."""
     route = route_of(request)
     path = route.path if route is not None else "other"

@@ -12,11 +12,11 @@ from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import ANYONE, Caller, api_of, set_caller
 from coordinator.api.passwords import Passwords
-from coordinator.api.responses import Problem
-from coordinator.api.routes import Handler, Route, route_of
+from coordinator.api.responses import HttpError
+from coordinator.api.routes import Route, RouteHandler, route_of
 from coordinator.store.port import Viewer
 from shared.config.tree import Middleware
-from shared.model.documents import Actor, User
+from shared.model.documents import Actor, UserDocument
 
 ADMIN: Final = "admin"
 """The role whose users may manage users."""
@@ -42,12 +42,12 @@ def auth(settings: Middleware) -> AioMiddleware:
         return None
 
     @web.middleware
-    async def authenticated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def authenticated(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         if _open(route_of(request), basic=basic):
             return await handler(request)
         found = await identify(request)
         if found is None:
-            raise Problem(401, "credentials are missing or wrong", _challenge(basic, bool(key)))
+            raise HttpError(401, "credentials are missing or wrong", _challenge(basic, bool(key)))
         set_caller(found)
         return await handler(request)
 
@@ -75,7 +75,7 @@ async def _user(request: web.Request, passwords: Passwords, token: str) -> Calle
     username, colon, password = text.partition(":")
     if not colon:
         return None
-    found = await api_of(request).store.find(User, {"username": username}, limit=1)
+    found = await api_of(request).store.find(UserDocument, {"username": username}, limit=1)
     user = found[0] if found else None
     good = await passwords.verify(user.password_hash if user else None, password)
     if user is None or not good or user.disabled:

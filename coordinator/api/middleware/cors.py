@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
-from coordinator.api.routes import Handler
+from coordinator.api.routes import RouteHandler
 from shared.config.tree import Cors
 
 _MAX_AGE: Final = "600"
@@ -31,7 +31,7 @@ def cors(settings: Cors, app: web.Application) -> AioMiddleware:
     app.on_response_prepare.append(mark)
 
     @web.middleware
-    async def preflights(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def preflights(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return _preflight(settings, request)
         return await handler(request)

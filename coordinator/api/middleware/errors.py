@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from coordinator.api.responses import Problem, refusal
-from coordinator.api.routes import Handler
+from coordinator.api.responses import HttpError, error_response
+from coordinator.api.routes import RouteHandler
 from shared.errors import (
     BrokerUnavailable,
     Conflict,
@@ -41,7 +41,7 @@ _WHO: Final[dict[type[HaulierError], str]] = {
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
     """Turn whatever a handler raises into a JSON error; cut off an answer that had begun."""
     try:
         return await handler(request)
@@ -66,24 +66,24 @@ def _cut_off(request: web.Request, error: Exception) -> ConnectionError:
 
 
 def _refused(request: web.Request, error: Exception) -> web.Response:
-    if isinstance(error, Problem):
-        return refusal(error.status, error.message, headers=error.headers)
+    if isinstance(error, HttpError):
+        return error_response(error.status, error.message, headers=error.headers)
     if isinstance(error, InvalidDocument):
-        return refusal(400, str(error), faults=error.faults)
+        return error_response(400, str(error), problems=error.problems)
     if isinstance(error, TimeoutError):
-        return refusal(503, "it took too long; try again later")
+        return error_response(503, "it took too long; try again later")
     for kind, status in _STATUS.items():
         if isinstance(error, kind):
             headers = {"Retry-After": "5"} if status == 503 else None
-            return refusal(status, _WHO.get(kind, "") + str(error), headers=headers)
+            return error_response(status, _WHO.get(kind, "") + str(error), headers=headers)
     log.error("a request failed", method=request.method, path=request.path, exc_info=error)
-    return refusal(500, "internal error; the coordinator's log has more")
+    return error_response(500, "internal error; the coordinator's log has more")
 
 
 def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """Return an error of aiohttp's own as JSON."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    return refusal(error.status, _message(request, error), headers=headers)
+    return error_response(error.status, _message(request, error), headers=headers)
 
 
 def _message(request: web.BaseRequest, error: web.HTTPException) -> str:

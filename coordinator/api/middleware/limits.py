@@ -14,15 +14,15 @@ from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import api_of
 from coordinator.api.request_body import too_large
-from coordinator.api.responses import Problem
-from coordinator.api.routes import Handler, route_of
+from coordinator.api.responses import HttpError
+from coordinator.api.routes import RouteHandler, route_of
 
 ANSWER_TIME: Final = 60.0
 """Seconds that a request may take, unless its endpoint waits or streams."""
 
 
 @web.middleware
-async def limits(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def request_limits(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
     """Refuse a body that says it is too large before it is read, and end what takes too long."""
     limit = api_of(request).config.coordinator.middleware.body_limit
     if (request.content_length or 0) > limit:
@@ -77,11 +77,11 @@ def rate_limit(rate: float, burst: int) -> AioMiddleware:
     buckets = Buckets(rate, burst)
 
     @web.middleware
-    async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def limited(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         wait = buckets.take(request.remote or "")
         if wait:
             seconds = str(max(1, math.ceil(wait)))
-            raise Problem(429, "too many requests; try again later", {"Retry-After": seconds})
+            raise HttpError(429, "too many requests; try again later", {"Retry-After": seconds})
         return await handler(request)
 
     return limited

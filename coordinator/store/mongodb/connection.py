@@ -18,16 +18,16 @@ import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from coordinator.store.clock import FollowingClock
-from coordinator.store.mongodb.errors import translated, translated_at_start
+from coordinator.store.mongodb.errors import mongodb_errors, mongodb_start_errors
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 SERVER_SELECTION = 3.0
 OPERATION = 6.0
 """Seconds; the driver tries again within them where an operation may be made twice."""
-PATIENCE = OPERATION + 1.0
+_PATIENCE = OPERATION + 1.0
 """Seconds until a caller no longer waits for the driver."""
 CLOCK_INTERVAL = 5.0
 """Seconds between looks at the server's clock."""
@@ -86,7 +86,7 @@ class ServerClock:
         return (time.monotonic_ns() + self._offset_ns) // MICROSECOND_NS
 
 
-class Connection:
+class MongoConnection:
     """A client of one database, from `open` to `close`."""
 
     def __init__(self, url: str, database: str) -> None:
@@ -110,20 +110,20 @@ class Connection:
 
     def open(self) -> None:
         """Make the client; it connects when it is used. Raises `StoreMisconfigured`."""
-        with translated_at_start(), warnings.catch_warnings():
+        with mongodb_start_errors(), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that the driver would ignore
             if self._client is None:
                 self._client = AsyncIOMotorClient(self._url, **OPTIONS)
             self._database = self._client[self._name]
             self._collections.clear()
 
-    async def ask(self, call: Awaitable[T]) -> T:
+    async def ask(self, call: Awaitable[_T]) -> _T:
         """Return what a call of the driver gives, with our errors for its own."""
         asked = asyncio.ensure_future(call)
         self._asked.add(asked)
         asked.add_done_callback(self._asked.discard)
-        with translated():
-            async with asyncio.timeout(PATIENCE):
+        with mongodb_errors():
+            async with asyncio.timeout(_PATIENCE):
                 return await asked
 
     async def look_at_clock(self) -> None:
@@ -152,7 +152,7 @@ class Connection:
             await asyncio.wait([self._watch])
             self._watch = None
         if self._asked:
-            await asyncio.wait(self._asked, timeout=PATIENCE)
+            await asyncio.wait(self._asked, timeout=_PATIENCE)
         if self._client is not None:
             self._client.close()
         self._client = self._database = None

@@ -31,7 +31,7 @@ _SETTINGS = re.compile(r" \(configured timeouts: [^)]*\)")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def mongodb_errors() -> Iterator[None]:
     """Raise our errors for the driver's; what a unique index or a bulk met is left to who knows
     what it means.
     """
@@ -50,7 +50,7 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def translated_at_start() -> Iterator[None]:
+def mongodb_start_errors() -> Iterator[None]:
     """Raise our errors for the driver's, when whoever starts us can mend what will not pass."""
     try:
         yield

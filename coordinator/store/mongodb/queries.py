@@ -7,34 +7,34 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from coordinator.store.codec import Codec, Shape, fields_of, stored_key
+from coordinator.store.codec import Codec, FieldShape, fields_of, stored_key
 from coordinator.store.field_paths import Condition, Target, conditions_of, orders_of, targets_of
 from coordinator.store.search import Search, job_readers, job_words
-from shared.model.documents import Document, Intent, Job
+from shared.model.documents import Document, Intent, JobDocument
 from shared.model.queries import Above, Below, Has, In, Not, Where
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 Query = dict[str, Any]
 
-ID = "_id"
-OVERDUE = "_overdue"
+ID_FIELD = "_id"
+OVERDUE_FIELD = "_overdue"
 """When the first of a document's intents is due."""
 WORDS, READERS = "_words", "_readers"
 """Of jobs: what they are found by (`coordinator.store.search`)."""
-HIDDEN = (OVERDUE, WORDS, READERS)
+HIDDEN = (OVERDUE_FIELD, WORDS, READERS)
 """Fields that only questions need."""
-NOTHING: Query = {ID: {"$in": []}}
+NOTHING: Query = {ID_FIELD: {"$in": []}}
 PLANNED = 8
 """Words, and sets of tags, of a question that are offered to the server's planner."""
 PIECE = 1000
 """Characters of a regular expression at most: MongoDB has a limit."""
-STATES = frozenset({"pending", "scheduled", "running", "completed", "failed", "cancelled"})
+_STATES = frozenset({"pending", "scheduled", "running", "completed", "failed", "cancelled"})
 """Words that may be a job's state, which is not among its words because it changes."""
 
 
 def stored_name(name: str, stored: str) -> str:
     """Return the name of a field in MongoDB."""
-    return ID if name == "id" else stored
+    return ID_FIELD if name == "id" else stored
 
 
 @functools.cache
@@ -51,13 +51,13 @@ def to_mongo(codec: Codec, document: Document) -> dict[str, Any]:
         for name, value in codec.encode(document).items()
     }
     if document.then:
-        made[OVERDUE] = min(intent.at for intent in document.then)
-    if isinstance(document, Job):
+        made[OVERDUE_FIELD] = min(intent.at for intent in document.then)
+    if isinstance(document, JobDocument):
         made[WORDS], made[READERS] = job_words(document), job_readers(document)
     return made
 
 
-def from_mongo(codec: Codec, kind: type[D], stored: Mapping[str, Any]) -> D:
+def from_mongo(codec: Codec, kind: type[_D], stored: Mapping[str, Any]) -> _D:
     """Return the document that MongoDB keeps as `stored`."""
     names = names_of(kind)
     return codec.decode(
@@ -110,7 +110,7 @@ def _condition(condition: Condition) -> Query:
 
 def _has(target: Target, values: Sequence[Any]) -> Query:
     path = path_of(target)
-    if target.field.shape is Shape.LIST:
+    if target.field.shape is FieldShape.LIST:
         return {path: {"$in": list(values)}}
     if not values:
         return NOTHING
@@ -174,7 +174,7 @@ def _pipeline(
     none_left = {"$eq": ["$then", []]}
     then = {"$cond": [none_left, "$$REMOVE", "$then"]}
     due = {"$cond": [none_left, "$$REMOVE", {"$min": "$then.at"}]}
-    stages: list[dict[str, Any]] = [{"$set": first}, {"$set": {OVERDUE: due, "then": then}}]
+    stages: list[dict[str, Any]] = [{"$set": first}, {"$set": {OVERDUE_FIELD: due, "then": then}}]
     return [*stages, {"$unset": absent}] if absent else stages
 
 
@@ -218,12 +218,12 @@ def _some(values: list[str], of: Any) -> dict[str, Any]:
 
 
 def _word(word: str) -> Query:
-    if word in STATES:
+    if word in _STATES:
         return {"$or": [{WORDS: word}, {"state": word.upper()}]}
     return {WORDS: word}
 
 
-def holds(name: str, terms: Sequence[str]) -> list[Query]:
+def holds_terms(name: str, terms: Sequence[str]) -> list[Query]:
     """Return queries for a text that has all of `terms`, in any case."""
     pieces = [term[at : at + PIECE] for term in terms for at in range(0, len(term), PIECE)]
     return [

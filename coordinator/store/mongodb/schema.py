@@ -10,12 +10,19 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from coordinator.store.codec import fields_of
 from coordinator.store.indexes import INDEXES, Index
-from coordinator.store.mongodb.queries import ID, OVERDUE, READERS, WORDS, sort_of, stored_name
-from shared.model.documents import DOCUMENTS, Document, Job
+from coordinator.store.mongodb.queries import (
+    ID_FIELD,
+    OVERDUE_FIELD,
+    READERS,
+    WORDS,
+    sort_of,
+    stored_name,
+)
+from shared.model.documents import DOCUMENTS, Document, JobDocument
 
-SCHEMA_VERSION = 1
+MONGODB_SCHEMA_VERSION = 1
 META = "meta"
-NEWEST_FIRST = [("createdAt", DESCENDING), (ID, DESCENDING)]
+NEWEST_FIRST = [("createdAt", DESCENDING), (ID_FIELD, DESCENDING)]
 """How searches go through jobs."""
 
 
@@ -24,8 +31,8 @@ def indexes_of(kind: type[Document]) -> list[IndexModel]:
     one.
     """
     made = [_index(index) for index in INDEXES if index.kind is kind]
-    made.append(_model([(OVERDUE, ASCENDING)], partial={OVERDUE: {"$exists": True}}))
-    if kind is Job:
+    made.append(_model([(OVERDUE_FIELD, ASCENDING)], partial={OVERDUE_FIELD: {"$exists": True}}))
+    if kind is JobDocument:
         made += [
             _model([(name, ASCENDING), *NEWEST_FIRST], partial={})
             for name in (WORDS, READERS, "tags")

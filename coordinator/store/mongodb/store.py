@@ -15,22 +15,37 @@ from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
 from coordinator.store.mongodb import queries
-from coordinator.store.mongodb.connection import Connection
-from coordinator.store.mongodb.errors import raise_unless_duplicates, translated_at_start
-from coordinator.store.mongodb.queries import ID, OVERDUE, Query, projection, query_of, update_of
-from coordinator.store.mongodb.schema import META, NEWEST_FIRST, SCHEMA_VERSION, collections
-from coordinator.store.port import LOG_CAP, Page, SlotTaken, Viewer
+from coordinator.store.mongodb.connection import MongoConnection
+from coordinator.store.mongodb.errors import mongodb_start_errors, raise_unless_duplicates
+from coordinator.store.mongodb.queries import (
+    ID_FIELD,
+    OVERDUE_FIELD,
+    Query,
+    projection,
+    query_of,
+    update_of,
+)
+from coordinator.store.mongodb.schema import META, MONGODB_SCHEMA_VERSION, NEWEST_FIRST, collections
+from coordinator.store.port import LOG_CAP, DocumentPage, SlotTaken, Viewer
 from coordinator.store.search import log_owner, storable, understood
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
-from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task
+from shared.model.documents import (
+    DOCUMENTS,
+    Document,
+    Intent,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.queries import Below, Change, Where
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 
-PING_DEADLINE = 2.0
+_PING_DEADLINE = 2.0
 """Seconds."""
-AT_ONCE = 1000
+_AT_ONCE = 1000
 """Documents of a bulk write, so that each is done well within its deadline."""
 INDEX_PATIENCE = 600.0
 """Seconds to wait for indexes to be built; the server goes on building when they are over."""
@@ -42,7 +57,7 @@ class MongoStore:
     """
 
     def __init__(self, url: str, database: str, vault: Vault | None = None) -> None:
-        self._connection = Connection(url, database)
+        self._connection = MongoConnection(url, database)
         self._codec = Codec(vault)
         self._vault = vault
 
@@ -57,7 +72,7 @@ class MongoStore:
         self._connection.watch_clock()
 
     async def _prepare(self) -> None:
-        with translated_at_start():
+        with mongodb_start_errors():
             await self._connection.look_at_clock()
             await self._check_version()
             await self._check_key()
@@ -68,27 +83,29 @@ class MongoStore:
     async def _check_version(self) -> None:
         meta = self._connection[META]
         found = await meta.find_one_and_update(
-            {ID: "schema"},
-            {"$setOnInsert": {"version": SCHEMA_VERSION}},
+            {ID_FIELD: "schema"},
+            {"$setOnInsert": {"version": MONGODB_SCHEMA_VERSION}},
             upsert=True,
             return_document=ReturnDocument.AFTER,
         )
-        if found["version"] > SCHEMA_VERSION:
+        if found["version"] > MONGODB_SCHEMA_VERSION:
             raise StoreMisconfigured(
                 f"the datastore has schema version {found['version']}, this version of Haulier knows "
-                f"{SCHEMA_VERSION}: it was written by a newer one; start that"
+                f"{MONGODB_SCHEMA_VERSION}: it was written by a newer one; start that"
             )
 
     async def _check_key(self) -> None:
         meta = self._connection[META]
-        found = await meta.find_one({ID: "encryption"})
+        found = await meta.find_one({ID_FIELD: "encryption"})
         there = None if found is None else found["token"]
         token = checked(self._vault, there)
         if there is not None:
-            await meta.update_one({ID: "encryption", "token": there}, {"$set": {"token": token}})
+            await meta.update_one(
+                {ID_FIELD: "encryption", "token": there}, {"$set": {"token": token}}
+            )
         elif token is not None:
             try:
-                await meta.insert_one({ID: "encryption", "token": token})
+                await meta.insert_one({ID_FIELD: "encryption", "token": token})
             except DuplicateKeyError:
                 await self._check_key()
 
@@ -100,32 +117,32 @@ class MongoStore:
         """Return if a write is acknowledged within 2 s."""
         beat = {"$set": {"at": self.now()}}
         try:
-            async with asyncio.timeout(PING_DEADLINE):
-                call = self._connection[META].update_one({ID: "ping"}, beat, upsert=True)
+            async with asyncio.timeout(_PING_DEADLINE):
+                call = self._connection[META].update_one({ID_FIELD: "ping"}, beat, upsert=True)
                 await self._connection.ask(call)
         except DuplicateKeyError:
             return
         except TimeoutError:
-            raise StoreUnavailable(f"MongoDB takes no write within {PING_DEADLINE:g} s") from None
+            raise StoreUnavailable(f"MongoDB takes no write within {_PING_DEADLINE:g} s") from None
 
     def now(self) -> Micros:
         """The server's clock."""
         return self._connection.clock.now()
 
-    async def get(self, kind: type[D], id: str) -> D | None:
+    async def get(self, kind: type[_D], id: str) -> _D | None:
         """Return one document, or None."""
         if not storable(id):
             return None
-        call = self._of(kind).find_one({ID: id}, projection(kind))
+        call = self._of(kind).find_one({ID_FIELD: id}, projection(kind))
         found = await self._connection.ask(call)
         return None if found is None else self._document(kind, found)
 
-    async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
+    async def get_many(self, kind: type[_D], ids: Sequence[str]) -> list[_D]:
         """Return those of `ids` that exist, in the order of `ids`."""
         wanted = [id for id in ids if storable(id)]
-        found: dict[str, D] = {}
-        for start in range(0, len(wanted), AT_ONCE):
-            query = {ID: {"$in": wanted[start : start + AT_ONCE]}}
+        found: dict[str, _D] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            query = {ID_FIELD: {"$in": wanted[start : start + _AT_ONCE]}}
             found |= {each.id: each for each in await self._found(kind, query)}
         return [found[id] for id in ids if id in found]
 
@@ -136,10 +153,10 @@ class MongoStore:
         try:
             await self._connection.ask(self._of(kind).insert_one(made))
         except DuplicateKeyError:
-            there = self._of(kind).find_one({ID: document.id}, {ID: 1})
+            there = self._of(kind).find_one({ID_FIELD: document.id}, {ID_FIELD: 1})
             if await self._connection.ask(there) is not None:
                 return False
-            raise SlotTaken(f"{kind.__name__} {document.id}: its slot is taken") from None
+            raise SlotTaken(f"{kind.noun()} {document.id}: its slot is taken") from None
         return True
 
     async def insert_many(self, documents: Sequence[Document]) -> int:
@@ -150,8 +167,8 @@ class MongoStore:
             by_kind.setdefault(type(document), []).append(made)
         count = 0
         for kind, made_of_kind in by_kind.items():
-            for start in range(0, len(made_of_kind), AT_ONCE):
-                count += await self._insert_some(kind, made_of_kind[start : start + AT_ONCE])
+            for start in range(0, len(made_of_kind), _AT_ONCE):
+                count += await self._insert_some(kind, made_of_kind[start : start + _AT_ONCE])
         return count
 
     async def _insert_some(self, kind: type[Document], made: list[dict[str, Any]]) -> int:
@@ -162,7 +179,7 @@ class MongoStore:
             return int(error.details["nInserted"])
         return len(made)
 
-    async def change(self, change: Change[D]) -> D | None:
+    async def change(self, change: Change[_D]) -> _D | None:
         """Make one compare-and-set."""
         update = update_of(self._codec, change.kind, change.set, change.add_then, change.drop_then)
         query = _one(change)
@@ -183,8 +200,8 @@ class MongoStore:
             by_kind.setdefault(change.kind, []).append(UpdateOne(query, update or _NO_CHANGE))
         matched = 0
         for kind, updates in by_kind.items():
-            for start in range(0, len(updates), AT_ONCE):
-                matched += await self._change_some(kind, updates[start : start + AT_ONCE])
+            for start in range(0, len(updates), _AT_ONCE):
+                matched += await self._change_some(kind, updates[start : start + _AT_ONCE])
         return matched
 
     async def _change_some(self, kind: type[Document], updates: list[UpdateOne]) -> int:
@@ -198,12 +215,12 @@ class MongoStore:
 
     async def change_first(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str],
         set: Mapping[str, Any],
         add_then: tuple[Intent, ...] = (),
-    ) -> D | None:
+    ) -> _D | None:
         """Compare-and-set the first document of `order` that matches `where`."""
         update = update_of(self._codec, kind, set, add_then) or _NO_CHANGE
         return await self._changed(
@@ -211,8 +228,8 @@ class MongoStore:
         )
 
     async def _changed(
-        self, kind: type[D], query: Query, update: Any, sort: list[tuple[str, int]]
-    ) -> D | None:
+        self, kind: type[_D], query: Query, update: Any, sort: list[tuple[str, int]]
+    ) -> _D | None:
         call = self._of(kind).find_one_and_update(
             query,
             update,
@@ -231,10 +248,10 @@ class MongoStore:
         query = query_of(kind, where)
         deleted = 0
         while limit is None or deleted < limit:
-            some = AT_ONCE if limit is None else min(AT_ONCE, limit - deleted)
-            cursor = self._of(kind).find(query, {ID: 1}).limit(some)
-            ids = [each[ID] for each in await self._connection.ask(cursor.to_list(None))]
-            gone = {"$and": [{ID: {"$in": ids}}, query]}
+            some = _AT_ONCE if limit is None else min(_AT_ONCE, limit - deleted)
+            cursor = self._of(kind).find(query, {ID_FIELD: 1}).limit(some)
+            ids = [each[ID_FIELD] for each in await self._connection.ask(cursor.to_list(None))]
+            gone = {"$and": [{ID_FIELD: {"$in": ids}}, query]}
             result = await self._connection.ask(self._of(kind).delete_many(gone))
             deleted += result.deleted_count
             if len(ids) < some:
@@ -243,13 +260,13 @@ class MongoStore:
 
     async def find(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str] = (),
         limit: int | None = None,
         skip: int = 0,
         without: Sequence[str] = (),
-    ) -> list[D]:
+    ) -> list[_D]:
         """Return what matches."""
         query, sort = query_of(kind, where), queries.sort_of(kind, order)
         return await self._found(kind, query, sort, limit, skip, without)
@@ -262,13 +279,15 @@ class MongoStore:
         """Return how many match, by the value of a field."""
         path = queries.path_of(target_of(kind, by))
         match = queries.all_of([query_of(kind, where), {path: {"$ne": None}}])
-        group = {ID: f"${path}", "count": {"$sum": 1}}
+        group = {ID_FIELD: f"${path}", "count": {"$sum": 1}}
         found = await self._aggregated(kind, [{"$match": match}, {"$group": group}])
-        return {str(each[ID]): each["count"] for each in found}
+        return {str(each[ID_FIELD]): each["count"] for each in found}
 
-    async def overdue(self, kind: type[D], before: Micros, limit: int) -> list[D]:
+    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
         """Return documents that hold an intent due before `before`."""
-        return await self._found(kind, {OVERDUE: {"$lt": before}}, [(OVERDUE, 1)], limit)
+        return await self._found(
+            kind, {OVERDUE_FIELD: {"$lt": before}}, [(OVERDUE_FIELD, 1)], limit
+        )
 
     async def search_jobs(
         self,
@@ -280,20 +299,20 @@ class MongoStore:
         skip: int,
         limit: int,
         cap: int,
-    ) -> Page[Job]:
+    ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first."""
         search = understood(terms, tags_any, state, viewer)
         if search is None:
-            return Page([], 0)
+            return DocumentPage([], 0)
         query = queries.search_query(search)
-        items = await self._found(Job, query, NEWEST_FIRST, limit, skip)
+        items = await self._found(JobDocument, query, NEWEST_FIRST, limit, skip)
         if search.unfiltered:
-            call = self._of(Job).estimated_document_count()
-            return Page(items, await self._connection.ask(call))
-        count = await self._count(Job, query, cap + 1)
-        return Page(items, min(count, cap), capped=count > cap)
+            call = self._of(JobDocument).estimated_document_count()
+            return DocumentPage(items, await self._connection.ask(call))
+        count = await self._count(JobDocument, query, cap + 1)
+        return DocumentPage(items, min(count, cap), capped=count > cap)
 
-    async def append_log(self, parts: Sequence[LogPart]) -> None:
+    async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store log parts."""
         await self.insert_many(parts)
 
@@ -305,17 +324,17 @@ class MongoStore:
         terms: Sequence[str],
         skip: int,
         limit: int,
-    ) -> Page[LogPart]:
+    ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
-            return Page([], 0)
-        owner = query_of(LogPart, log_owner(job_id, task_ids))
-        query = queries.all_of([owner, *queries.holds("contents", terms)])
-        sort = queries.sort_of(LogPart, ("-created_at", "-number"))
-        items = await self._found(LogPart, query, sort, limit, skip)
-        count = await self._count(LogPart, query, LOG_CAP + 1 if terms else None)
+            return DocumentPage([], 0)
+        owner = query_of(LogPartDocument, log_owner(job_id, task_ids))
+        query = queries.all_of([owner, *queries.holds_terms("contents", terms)])
+        sort = queries.sort_of(LogPartDocument, ("-created_at", "-number"))
+        items = await self._found(LogPartDocument, query, sort, limit, skip)
+        count = await self._count(LogPartDocument, query, LOG_CAP + 1 if terms else None)
         total = min(count, LOG_CAP) if terms else count
-        return Page(items, total, capped=count > total)
+        return DocumentPage(items, total, capped=count > total)
 
     async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
         """Return `tasks.<var>`."""
@@ -326,45 +345,45 @@ class MongoStore:
             "state": "COMPLETED",
             "restarts": {"$lte": restarts},
         }
-        latest = {"var": 1, "completedAt": -1, "attempt": -1, ID: -1}
-        group = {ID: "$var", "result": {"$first": "$result"}}
+        latest = {"var": 1, "completedAt": -1, "attempt": -1, ID_FIELD: -1}
+        group = {ID_FIELD: "$var", "result": {"$first": "$result"}}
         found = await self._aggregated(
-            Task, [{"$match": match}, {"$sort": latest}, {"$group": group}]
+            TaskDocument, [{"$match": match}, {"$sort": latest}, {"$group": group}]
         )
-        result = fields_of(Task)["result"]
+        result = fields_of(TaskDocument)["result"]
         return {
-            each[ID]: ""
+            each[ID_FIELD]: ""
             if each.get("result") is None
             else self._codec.decode_value(result, each["result"])
             for each in found
         }
 
-    async def delete_job(self, job: Job) -> None:
+    async def delete_job(self, job: JobDocument) -> None:
         """Delete a job and all that belongs to it; itself last, so that a repeat finds the rest."""
         for kind in DOCUMENTS:
             if "job_id" in fields_of(kind):
                 await self.delete(kind, {"job_id": job.id})
-        await self.delete(Job, {"id": job.id})
+        await self.delete(JobDocument, {"id": job.id})
 
     async def purge_logs(self, before: Micros, limit: int) -> int:
         """Delete log parts made before `before`."""
-        return await self.delete(LogPart, {"created_at": Below(before)}, limit)
+        return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
 
     def _of(self, kind: type[Document]) -> Any:
         return self._connection[kind.collection]
 
-    def _document(self, kind: type[D], stored: Mapping[str, Any]) -> D:
+    def _document(self, kind: type[_D], stored: Mapping[str, Any]) -> _D:
         return queries.from_mongo(self._codec, kind, stored)
 
     async def _found(
         self,
-        kind: type[D],
+        kind: type[_D],
         query: Query,
         sort: Sequence[tuple[str, int]] = (),
         limit: int | None = None,
         skip: int = 0,
         without: Sequence[str] = (),
-    ) -> list[D]:
+    ) -> list[_D]:
         if limit == 0:
             return []
         cursor = self._of(kind).find(
@@ -389,9 +408,9 @@ class MongoStore:
         return found
 
 
-_NO_CHANGE: list[dict[str, Any]] = [{"$set": {ID: f"${ID}"}}]
+_NO_CHANGE: list[dict[str, Any]] = [{"$set": {ID_FIELD: f"${ID_FIELD}"}}]
 """An update that leaves a document as it is, to learn whether it matches."""
 
 
 def _one(change: Change[Any]) -> Query:
-    return queries.all_of([{ID: change.id}, query_of(change.kind, change.where)])
+    return queries.all_of([{ID_FIELD: change.id}, query_of(change.kind, change.where)])

@@ -58,14 +58,14 @@ def blames_statement(error: Exception) -> bool:
     )
 
 
-def translated(error: sqlite3.Error, path: Path) -> HaulierError:
+def sqlite_errors(error: sqlite3.Error, path: Path) -> HaulierError:
     """Return the error to raise while running."""
     if code_of(error) == sqlite3.SQLITE_TOOBIG:
         return Unstorable(f"a value is too large for SQLite: {error}")
     return StoreUnavailable(_message(error, path))
 
 
-def translated_at_start(error: sqlite3.Error, path: Path) -> HaulierError:
+def sqlite_start_errors(error: sqlite3.Error, path: Path) -> HaulierError:
     """Return the error to raise at the start, when whoever starts us can mend what will not pass."""
     if code_of(error) in PASSING:
         return StoreUnavailable(_message(error, path))

@@ -10,12 +10,12 @@ import msgspec
 
 from coordinator.store.codec import fields_of
 from coordinator.store.search import Search, tag_tokens, words_of
-from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, quoted
+from coordinator.store.sqlite.rows import OVERDUE_COLUMN, ROW, from_column, quoted_name
 from coordinator.store.sqlite.schema import SEARCH
-from coordinator.store.sqlite.sql import Clause, columns, listed, marks, names_of
-from shared.model.documents import Document, Job, Micros, Task
+from coordinator.store.sqlite.sql import Clause, columns, columns_of, listed, marks
+from shared.model.documents import Document, JobDocument, Micros, TaskDocument
 
-Columns = tuple[Any, ...]
+Row = tuple[Any, ...]
 
 ALL = -1
 """LIMIT's word for no limit."""
@@ -32,10 +32,10 @@ class Select(msgspec.Struct, frozen=True):
     limit: int = ALL
     skip: int = 0
 
-    def rows(self, connection: sqlite3.Connection) -> list[Columns]:
+    def rows(self, connection: sqlite3.Connection) -> list[Row]:
         """Return them."""
         statement = (
-            f"SELECT {listed(self.names)} FROM {quoted(self.kind.collection)} "
+            f"SELECT {listed(self.names)} FROM {quoted_name(self.kind.collection)} "
             f"WHERE {self.where.sql}{self.order} LIMIT ? OFFSET ?"
         )
         values = (*self.where.values, self.limit, self.skip)
@@ -44,22 +44,22 @@ class Select(msgspec.Struct, frozen=True):
 
 def rows_by_id(
     connection: sqlite3.Connection, kind: type[Document], ids: Sequence[str]
-) -> list[Columns]:
+) -> list[Row]:
     """Return rows by their ids, in any order."""
-    found: list[Columns] = []
+    found: list[Row] = []
     for start in range(0, len(ids), IDS_AT_ONCE):
         some = tuple(ids[start : start + IDS_AT_ONCE])
         where = Clause(f"id IN ({marks(len(some))})", some)
-        found += Select(kind, names_of(kind), where).rows(connection)
+        found += Select(kind, columns_of(kind), where).rows(connection)
     return found
 
 
-def counted(
+def counted_rows(
     connection: sqlite3.Connection, kind: type[Document], where: Clause, cap: int | None
 ) -> int:
     """Return how many rows match, counting no further than `cap`."""
     (count,) = connection.execute(
-        f"SELECT count(*) FROM (SELECT 1 FROM {quoted(kind.collection)} WHERE {where.sql} LIMIT ?)",
+        f"SELECT count(*) FROM (SELECT 1 FROM {quoted_name(kind.collection)} WHERE {where.sql} LIMIT ?)",
         (*where.values, ALL if cap is None else cap),
     ).fetchone()
     return int(count)
@@ -69,9 +69,9 @@ def grouped(
     connection: sqlite3.Connection, kind: type[Document], where: Clause, by: str
 ) -> dict[str, int]:
     """Return how many rows match by the value of a column."""
-    column = quoted(by)
+    column = quoted_name(by)
     found = connection.execute(
-        f"SELECT {column}, count(*) FROM {quoted(kind.collection)} "
+        f"SELECT {column}, count(*) FROM {quoted_name(kind.collection)} "
         f"WHERE {where.sql} AND {column} IS NOT NULL GROUP BY {column}",
         where.values,
     )
@@ -80,10 +80,14 @@ def grouped(
 
 def overdue_rows(
     connection: sqlite3.Connection, kind: type[Document], before: Micros, limit: int
-) -> list[Columns]:
+) -> list[Row]:
     """Return rows with an intent due before `before`, the longest overdue first."""
     return Select(
-        kind, names_of(kind), Clause(f"{OVERDUE} < ?", (before,)), f" ORDER BY {OVERDUE}", limit
+        kind,
+        columns_of(kind),
+        Clause(f"{OVERDUE_COLUMN} < ?", (before,)),
+        f" ORDER BY {OVERDUE_COLUMN}",
+        limit,
     ).rows(connection)
 
 
@@ -101,40 +105,40 @@ def var_values(
         one = f"{statement} var = ?{end} LIMIT 1"
         found = (connection.execute(one, (job_id, restarts, name)).fetchone() for name in names)
         rows = [row for row in found if row is not None]
-    result = fields_of(Task)["result"]
+    result = fields_of(TaskDocument)["result"]
     latest: dict[str, Any] = {}
     for var, value in rows:
         latest.setdefault(var, from_column(result, value))
     return latest
 
 
-class Found(msgspec.Struct, frozen=True):
+class RowPage(msgspec.Struct, frozen=True):
     """Rows of a search, and how many there are of them up to a cap."""
 
-    rows: list[Columns]
+    rows: list[Row]
     total: int
     capped: bool
 
 
 def found_jobs(
     connection: sqlite3.Connection, search: Search, skip: int, limit: int, cap: int
-) -> Found:
+) -> RowPage:
     """Return the rows of jobs that a search finds, newest first."""
     if search.unfiltered:
         page = f"SELECT {ROW} FROM jobs ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?"
         keys = connection.execute(page, (limit, skip)).fetchall()
         (total,) = connection.execute("SELECT value FROM meta WHERE key = 'jobs'").fetchone()
-        return Found(_by_row(connection, keys), int(total), capped=False)
+        return RowPage(_by_row(connection, keys), int(total), capped=False)
     question = _question(search)
     page = f"SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
     keys = connection.execute(page, (question, limit, skip)).fetchall()
     counting = f"SELECT count(*) FROM (SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? LIMIT ?)"
     (count,) = connection.execute(counting, (question, cap + 1)).fetchone()
-    return Found(_by_row(connection, keys), min(count, cap), capped=count > cap)
+    return RowPage(_by_row(connection, keys), min(count, cap), capped=count > cap)
 
 
-def _by_row(connection: sqlite3.Connection, keys: Sequence[Columns]) -> list[Columns]:
-    statement = f"SELECT {columns(Job)} FROM jobs WHERE {ROW} = ?"
+def _by_row(connection: sqlite3.Connection, keys: Sequence[Row]) -> list[Row]:
+    statement = f"SELECT {columns(JobDocument)} FROM jobs WHERE {ROW} = ?"
     rows = (connection.execute(statement, key).fetchone() for key in keys)
     return [row for row in rows if row is not None]
 

@@ -8,44 +8,44 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.store.codec import Codec, Field, Shape, fields_of
+from coordinator.store.codec import Codec, FieldShape, StoredField, fields_of
 from coordinator.store.search import job_readers, job_words, tag_tokens
-from shared.model.documents import Document, Intent, Job, Micros
+from shared.model.documents import Document, Intent, JobDocument, Micros
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 
 ROW = "_row"
 """The rows' own key. Of jobs it rises with their age, so that a search can go by it."""
-OVERDUE = "_overdue"
+OVERDUE_COLUMN = "_overdue"
 """When the first of a document's intents is due."""
 WORDS, READERS, TAGS = "_words", "_readers", "_tags"
 """Of jobs: what they are found by (`coordinator.store.search`)."""
 
-AFFINITY: Mapping[Shape, str] = {
-    Shape.TEXT: "TEXT",
-    Shape.INTEGER: "INTEGER",
-    Shape.NUMBER: "REAL",
-    Shape.FLAG: "INTEGER",
-    Shape.LIST: "TEXT",
-    Shape.MAP: "TEXT",
-    Shape.STRUCT: "TEXT",
-    Shape.CLOSED: "BLOB",
-    Shape.THEN: "BLOB",
+AFFINITY: Mapping[FieldShape, str] = {
+    FieldShape.TEXT: "TEXT",
+    FieldShape.INTEGER: "INTEGER",
+    FieldShape.NUMBER: "REAL",
+    FieldShape.FLAG: "INTEGER",
+    FieldShape.LIST: "TEXT",
+    FieldShape.MAP: "TEXT",
+    FieldShape.STRUCT: "TEXT",
+    FieldShape.CLOSED: "BLOB",
+    FieldShape.THEN: "BLOB",
 }
-AS_JSON = frozenset({Shape.LIST, Shape.MAP, Shape.STRUCT})
+AS_JSON = frozenset({FieldShape.LIST, FieldShape.MAP, FieldShape.STRUCT})
 
 
-def quoted(name: str) -> str:
+def quoted_name(name: str) -> str:
     """Return a name of ours for use in SQL."""
     return f'"{name}"'
 
 
 @functools.cache
-def columns_of(kind: type[Document]) -> Mapping[str, str]:
+def column_types(kind: type[Document]) -> Mapping[str, str]:
     """Return a table's columns beside its row key, each with its type."""
     columns = {field.name: AFFINITY[field.shape] for field in fields_of(kind).values()}
-    columns[OVERDUE] = "INTEGER"
-    if kind is Job:
+    columns[OVERDUE_COLUMN] = "INTEGER"
+    if kind is JobDocument:
         columns |= {WORDS: "TEXT", READERS: "TEXT", TAGS: "TEXT"}
     return columns
 
@@ -55,24 +55,24 @@ def overdue_of(then: Sequence[Intent]) -> Micros | None:
     return min((intent.at for intent in then), default=None)
 
 
-def to_column(field: Field, value: Any) -> Any:
+def to_column(field: StoredField, value: Any) -> Any:
     """Return what rests as `value` in the form of its column."""
     if value is None:
         return None
     if field.shape in AS_JSON:
         return msgspec.json.encode(value).decode()
-    if field.shape is Shape.THEN:
+    if field.shape is FieldShape.THEN:
         return msgspec.msgpack.encode(value)
-    return int(value) if field.shape is Shape.FLAG else value
+    return int(value) if field.shape is FieldShape.FLAG else value
 
 
-def from_column(field: Field, value: Any) -> Any:
+def from_column(field: StoredField, value: Any) -> Any:
     """Return what rests in a column."""
     if value is None:
         return None
     if field.shape in AS_JSON:
         return msgspec.json.decode(value)
-    return msgspec.msgpack.decode(value) if field.shape is Shape.THEN else value
+    return msgspec.msgpack.decode(value) if field.shape is FieldShape.THEN else value
 
 
 class Rows:
@@ -86,14 +86,14 @@ class Rows:
         fields = fields_of(type(document))
         stored = self.codec.encode(document)
         row = {name: to_column(fields[name], value) for name, value in stored.items()}
-        row[OVERDUE] = overdue_of(document.then)
-        if isinstance(document, Job):
+        row[OVERDUE_COLUMN] = overdue_of(document.then)
+        if isinstance(document, JobDocument):
             row[WORDS] = " ".join(job_words(document))
             row[READERS] = " ".join(job_readers(document))
             row[TAGS] = " ".join(tag_tokens(document.tags))
         return row
 
-    def from_row(self, kind: type[D], names: Sequence[str], row: Sequence[Any]) -> D:
+    def from_row(self, kind: type[_D], names: Sequence[str], row: Sequence[Any]) -> _D:
         """Return the document of which `row` holds the fields `names`."""
         fields = fields_of(kind)
         stored = {

@@ -2,7 +2,7 @@
 
 Tables, columns and indexes follow `DOCUMENTS` and `INDEXES`: what is missing is added, an index
 that is no longer wanted is dropped; a column of an older version stays, unread. What that can't do
-would be a step of its own from one `SCHEMA_VERSION` to the next. A file of a newer version is
+would be a step of its own from one `SQLITE_SCHEMA_VERSION` to the next. A file of a newer version is
 refused.
 """
 
@@ -13,18 +13,18 @@ import sqlite3
 
 from coordinator.store.indexes import INDEXES, Index
 from coordinator.store.sqlite.rows import (
-    OVERDUE,
+    OVERDUE_COLUMN,
     READERS,
     ROW,
     TAGS,
     WORDS,
-    columns_of,
-    quoted,
+    column_types,
+    quoted_name,
 )
 from shared.errors import StoreMisconfigured
-from shared.model.documents import DOCUMENTS, Document, Job
+from shared.model.documents import DOCUMENTS, Document, JobDocument
 
-SCHEMA_VERSION = 1
+SQLITE_SCHEMA_VERSION = 1
 APPLICATION_ID = 0x4861756C
 """Marks a file as ours (`PRAGMA application_id`)."""
 SEARCH = "jobs_search"
@@ -46,7 +46,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         _make_search(connection)
         _make_job_count(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version = {SQLITE_SCHEMA_VERSION}")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
@@ -59,19 +59,19 @@ def _recognise(connection: sqlite3.Connection) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != APPLICATION_ID:
         raise StoreMisconfigured("the datastore's file is a SQLite database of another program")
-    if version > SCHEMA_VERSION:
+    if version > SQLITE_SCHEMA_VERSION:
         raise StoreMisconfigured(
-            f"the datastore has schema version {version}, this version of Haulier knows {SCHEMA_VERSION}: "
+            f"the datastore has schema version {version}, this version of Haulier knows {SQLITE_SCHEMA_VERSION}: "
             "it was written by a newer one; start that"
         )
 
 
 def _make_table(connection: sqlite3.Connection, kind: type[Document]) -> None:
-    table, columns = quoted(kind.collection), columns_of(kind)
+    table, columns = quoted_name(kind.collection), column_types(kind)
     there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
     if not there:
         rest = ", ".join(
-            f"{quoted(name)} {type_}" for name, type_ in columns.items() if name != "id"
+            f"{quoted_name(name)} {type_}" for name, type_ in columns.items() if name != "id"
         )
         connection.execute(
             f"CREATE TABLE {table} ({ROW} INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, {rest})"
@@ -79,7 +79,7 @@ def _make_table(connection: sqlite3.Connection, kind: type[Document]) -> None:
         return
     for name, type_ in columns.items():
         if name not in there:
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {type_}")
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {quoted_name(name)} {type_}")
 
 
 def _make_indexes(connection: sqlite3.Connection) -> None:
@@ -89,30 +89,30 @@ def _make_indexes(connection: sqlite3.Connection) -> None:
     )
     there = {name for (name,) in found}
     for name in there - wanted.keys():
-        connection.execute(f"DROP INDEX {quoted(name)}")
+        connection.execute(f"DROP INDEX {quoted_name(name)}")
     for name in wanted.keys() - there:
         connection.execute(wanted[name])
 
 
 def _index(index: Index) -> tuple[str, str]:
     columns = ", ".join(
-        quoted(name.removeprefix("-")) + (" DESC" if name.startswith("-") else "")
+        quoted_name(name.removeprefix("-")) + (" DESC" if name.startswith("-") else "")
         for name in index.fields
     )
-    conditions = [f"{quoted(name)} = {_literal(value)}" for name, value in index.where]
-    conditions += [f"{quoted(name)} IS NOT NULL" for name in index.fields[: int(index.sparse)]]
+    conditions = [f"{quoted_name(name)} = {_literal(value)}" for name, value in index.where]
+    conditions += [f"{quoted_name(name)} IS NOT NULL" for name in index.fields[: int(index.sparse)]]
     return _named(index.kind, columns, " AND ".join(conditions), unique=index.unique)
 
 
 def _overdue_index(kind: type[Document]) -> tuple[str, str]:
-    return _named(kind, OVERDUE, f"{OVERDUE} IS NOT NULL", unique=False)
+    return _named(kind, OVERDUE_COLUMN, f"{OVERDUE_COLUMN} IS NOT NULL", unique=False)
 
 
 def _named(kind: type[Document], columns: str, where: str, *, unique: bool) -> tuple[str, str]:
     table = kind.collection
-    what = f"ON {quoted(table)} ({columns})" + (f" WHERE {where}" if where else "")
+    what = f"ON {quoted_name(table)} ({columns})" + (f" WHERE {where}" if where else "")
     name = f"ix_{table}_{hashlib.sha256(f'{unique} {what}'.encode()).hexdigest()[:12]}"
-    return name, f"CREATE {'UNIQUE ' if unique else ''}INDEX {quoted(name)} {what}"
+    return name, f"CREATE {'UNIQUE ' if unique else ''}INDEX {quoted_name(name)} {what}"
 
 
 def _literal(value: object) -> str:
@@ -125,7 +125,7 @@ def _make_search(connection: sqlite3.Connection) -> None:
     """A full-text index over words that are already split (so `ascii`, which keeps each whole),
     kept by triggers.
     """
-    jobs, columns = Job.collection, ", ".join(SEARCHED)
+    jobs, columns = JobDocument.collection, ", ".join(SEARCHED)
     connection.execute(
         f"CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH} USING fts5({columns}, content={jobs}, "
         f"content_rowid={ROW}, tokenize=ascii, detail=column)"
@@ -153,7 +153,7 @@ def _search_row(side: str, column: str, command: str) -> str:
 
 def _make_job_count(connection: sqlite3.Connection) -> None:
     """How many jobs there are, kept by triggers: counting a million takes too long for a listing."""
-    jobs = Job.collection
+    jobs = JobDocument.collection
     connection.execute(
         f"INSERT INTO meta SELECT 'jobs', (SELECT count(*) FROM {jobs}) "
         "WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'jobs')"

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.store.codec import Codec, Shape, fields_of, stored_key
+from coordinator.store.codec import Codec, FieldShape, fields_of, stored_key
 from coordinator.store.field_paths import (
     Condition,
     Target,
@@ -16,7 +16,7 @@ from coordinator.store.field_paths import (
     orders_of,
     targets_of,
 )
-from coordinator.store.sqlite.rows import quoted, to_column
+from coordinator.store.sqlite.rows import quoted_name, to_column
 from shared.model.documents import Document
 from shared.model.queries import Above, Below, Has, In, Not, Where
 
@@ -40,7 +40,7 @@ class Clause(msgspec.Struct, frozen=True):
 
 
 @functools.lru_cache(maxsize=256)
-def names_of(kind: type[Document], without: tuple[str, ...] = ()) -> tuple[str, ...]:
+def columns_of(kind: type[Document], without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the columns to read of a kind."""
     return tuple(name for name in fields_of(kind) if name not in without)
 
@@ -48,12 +48,12 @@ def names_of(kind: type[Document], without: tuple[str, ...] = ()) -> tuple[str, 
 @functools.lru_cache(maxsize=256)
 def columns(kind: type[Document], without: tuple[str, ...] = ()) -> str:
     """Return the same as SQL wants them."""
-    return listed(names_of(kind, without))
+    return listed(columns_of(kind, without))
 
 
 def listed(names: Sequence[str]) -> str:
     """Return names as SQL wants them."""
-    return ", ".join(quoted(name) for name in names)
+    return ", ".join(quoted_name(name) for name in names)
 
 
 def marks(count: int) -> str:
@@ -74,7 +74,7 @@ def order_clause(kind: type[Document], order: Sequence[str]) -> str:
     if not order:
         return ""
     terms = (
-        quoted(each.field.name) + (" DESC" if each.falling else "")
+        quoted_name(each.field.name) + (" DESC" if each.falling else "")
         for each in orders_of(kind, order)
     )
     return " ORDER BY " + ", ".join(terms)
@@ -86,7 +86,7 @@ def json_path(key: str) -> str:
 
 
 def _place(target: Target) -> Clause:
-    column = quoted(target.field.name)
+    column = quoted_name(target.field.name)
     if target.key is None:
         return Clause(column)
     return Clause(f"json_extract({column}, ?)", (json_path(target.key),))
@@ -96,7 +96,7 @@ def _condition(condition: Condition) -> Clause:
     place, matcher = _place(condition.target), condition.matcher
     match matcher:
         case In():
-            return _in(place, matcher.values, flag=condition.target.field.shape is Shape.FLAG)
+            return _in(place, matcher.values, flag=condition.target.field.shape is FieldShape.FLAG)
         case Not(None):
             return Clause(f"{place.sql} IS NOT NULL", place.values)
         case Not():
@@ -136,11 +136,11 @@ def _among(values: Sequence[Any]) -> Clause:
 def _has(target: Target, values: Sequence[Any]) -> Clause:
     if not values:
         return Clause("0")
-    is_map = target.field.shape is Shape.MAP
+    is_map = target.field.shape is FieldShape.MAP
     wanted = [stored_key(value) for value in values] if is_map else list(values)
     among = _among(wanted)
     part = "key" if is_map else "value"
-    column = quoted(target.field.name)
+    column = quoted_name(target.field.name)
     return Clause(
         f"EXISTS (SELECT 1 FROM json_each({column}) AS each WHERE each.{part} IN ({among.sql}))",
         among.values,
@@ -156,13 +156,13 @@ def set_clauses(kind: type[Document], set: Mapping[str, Any], codec: Codec) -> l
             entries.setdefault(target.field.name, []).append((target.key, value))
             continue
         stored = to_column(target.field, codec.encode_value(target.field, value))
-        clauses.append(Clause(f"{quoted(target.field.name)} = ?", (stored,)))
+        clauses.append(Clause(f"{quoted_name(target.field.name)} = ?", (stored,)))
     return clauses + [_entries(name, pairs) for name, pairs in entries.items()]
 
 
 def _entries(name: str, pairs: Sequence[tuple[str, Any]]) -> Clause:
     """Return the assignment of entries of a map: some set, some (None) taken out."""
-    clause = Clause(f"coalesce({quoted(name)}, '{{}}')")
+    clause = Clause(f"coalesce({quoted_name(name)}, '{{}}')")
     for key, value in pairs:
         path = json_path(key)
         if value is None:
@@ -170,4 +170,4 @@ def _entries(name: str, pairs: Sequence[tuple[str, Any]]) -> Clause:
         else:
             encoded = msgspec.json.encode(value).decode()
             clause = Clause(f"json_set({clause.sql}, ?, json(?))", (*clause.values, path, encoded))
-    return Clause(f"{quoted(name)} = {clause.sql}", clause.values)
+    return Clause(f"{quoted_name(name)} = {clause.sql}", clause.values)

@@ -16,25 +16,33 @@ from coordinator.store.clock import FollowingClock, until_available, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
-from coordinator.store.port import LOG_CAP, Page, Viewer
+from coordinator.store.port import LOG_CAP, DocumentPage, Viewer
 from coordinator.store.search import log_owner, storable, understood
 from coordinator.store.sqlite import reads, writes
-from coordinator.store.sqlite.errors import translated_at_start
+from coordinator.store.sqlite.errors import sqlite_start_errors
 from coordinator.store.sqlite.lock import FileLock
 from coordinator.store.sqlite.rows import Rows
 from coordinator.store.sqlite.schema import prepare
-from coordinator.store.sqlite.sql import Clause, names_of, order_clause, where_clause
+from coordinator.store.sqlite.sql import Clause, columns_of, order_clause, where_clause
 from coordinator.store.sqlite.threads import Readers, Writer, connected
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
-from shared.model.documents import DOCUMENTS, Document, Intent, Job, LogPart, Micros, Task
+from shared.model.documents import (
+    DOCUMENTS,
+    Document,
+    Intent,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.queries import Below, Change, Where
 
-D = TypeVar("D", bound=Document)
+_D = TypeVar("_D", bound=Document)
 
-PING_DEADLINE = 2.0
+_PING_DEADLINE = 2.0
 """Seconds."""
-AT_ONCE = 500
+_AT_ONCE = 500
 """Documents of a bulk that share an operation, so that a big one keeps nobody waiting."""
 
 
@@ -84,7 +92,7 @@ class SqliteStore:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise translated_at_start(error, self._path) from error
+            raise sqlite_start_errors(error, self._path) from error
 
     def _check_key(self, connection: sqlite3.Connection) -> None:
         row = connection.execute("SELECT value FROM meta WHERE key = 'encryption'").fetchone()
@@ -104,7 +112,7 @@ class SqliteStore:
         if not self._path.exists():
             raise StoreUnavailable(f"the datastore's file {self._path} is gone")
         try:
-            async with asyncio.timeout(PING_DEADLINE):
+            async with asyncio.timeout(_PING_DEADLINE):
                 await self._writer.run(
                     lambda connection: connection.execute(
                         "INSERT OR REPLACE INTO meta VALUES ('ping', ?)", (wall_clock(),)
@@ -112,19 +120,19 @@ class SqliteStore:
                 )
         except TimeoutError:
             raise StoreUnavailable(
-                f"the datastore takes no write within {PING_DEADLINE:g} s"
+                f"the datastore takes no write within {_PING_DEADLINE:g} s"
             ) from None
 
     def now(self) -> Micros:
         """This machine's time, never running backwards."""
         return self._clock.now()
 
-    async def get(self, kind: type[D], id: str) -> D | None:
+    async def get(self, kind: type[_D], id: str) -> _D | None:
         """Return one document, or None."""
         found = await self.get_many(kind, [id])
         return found[0] if found else None
 
-    async def get_many(self, kind: type[D], ids: Sequence[str]) -> list[D]:
+    async def get_many(self, kind: type[_D], ids: Sequence[str]) -> list[_D]:
         """Return those of `ids` that exist, in the order of `ids`."""
         wanted = [id for id in dict.fromkeys(ids) if storable(id)]
         rows = await self._readers.run(
@@ -141,47 +149,47 @@ class SqliteStore:
     async def insert_many(self, documents: Sequence[Document]) -> int:
         """Store those whose id is new."""
         made = 0
-        for start in range(0, len(documents), AT_ONCE):
-            some = documents[start : start + AT_ONCE]
+        for start in range(0, len(documents), _AT_ONCE):
+            some = documents[start : start + _AT_ONCE]
             rows = [(type(document), self._rows.to_row(document)) for document in some]
             made += await self._writer.run(partial(writes.insert_rows, rows=rows))
         return made
 
-    async def change(self, change: Change[D]) -> D | None:
+    async def change(self, change: Change[_D]) -> _D | None:
         """Make one compare-and-set."""
         return await self._changed(change.kind, self._changer.prepared(change))
 
     async def change_many(self, changes: Sequence[Change[Any]]) -> int:
         """Make many compare-and-sets."""
         matched = 0
-        for start in range(0, len(changes), AT_ONCE):
-            some = [self._changer.prepared(each) for each in changes[start : start + AT_ONCE]]
+        for start in range(0, len(changes), _AT_ONCE):
+            some = [self._changer.prepared(each) for each in changes[start : start + _AT_ONCE]]
             matched += await self._writer.run(partial(writes.apply_all, changes=some))
         return matched
 
     async def change_first(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str],
         set: Mapping[str, Any],
         add_then: tuple[Intent, ...] = (),
-    ) -> D | None:
+    ) -> _D | None:
         """Compare-and-set the first document of `order` that matches `where`."""
         return await self._changed(
             kind, self._changer.prepared_first(kind, where, order, set, add_then)
         )
 
-    async def _changed(self, kind: type[D], prepared: writes.PreparedChange) -> D | None:
+    async def _changed(self, kind: type[_D], prepared: writes.PreparedChange) -> _D | None:
         row = await self._writer.run(prepared.apply)
-        return None if row is None else self._rows.from_row(kind, names_of(kind), row)
+        return None if row is None else self._rows.from_row(kind, columns_of(kind), row)
 
     async def delete(self, kind: type[Document], where: Where, limit: int | None = None) -> int:
         """Delete what matches, at most `limit`."""
         clause = where_clause(kind, where)
         deleted = 0
         while limit is None or deleted < limit:
-            some = AT_ONCE if limit is None else min(AT_ONCE, limit - deleted)
+            some = _AT_ONCE if limit is None else min(_AT_ONCE, limit - deleted)
             gone = await self._writer.run(
                 partial(writes.delete_rows, kind=kind, where=clause, limit=some)
             )
@@ -192,15 +200,15 @@ class SqliteStore:
 
     async def find(
         self,
-        kind: type[D],
+        kind: type[_D],
         where: Where,
         order: Sequence[str] = (),
         limit: int | None = None,
         skip: int = 0,
         without: Sequence[str] = (),
-    ) -> list[D]:
+    ) -> list[_D]:
         """Return what matches."""
-        names = names_of(kind, tuple(without))
+        names = columns_of(kind, tuple(without))
         select = reads.Select(
             kind,
             names,
@@ -215,7 +223,7 @@ class SqliteStore:
         """Return how many match, counting no further than `cap`."""
         clause = where_clause(kind, where)
         return await self._readers.run(
-            lambda connection: reads.counted(connection, kind, clause, cap)
+            lambda connection: reads.counted_rows(connection, kind, clause, cap)
         )
 
     async def group_count(self, kind: type[Document], where: Where, by: str) -> dict[str, int]:
@@ -225,7 +233,7 @@ class SqliteStore:
             lambda connection: reads.grouped(connection, kind, clause, name)
         )
 
-    async def overdue(self, kind: type[D], before: Micros, limit: int) -> list[D]:
+    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
         """Return documents that hold an intent due before `before`."""
         rows = await self._readers.run(
             lambda connection: reads.overdue_rows(connection, kind, before, limit)
@@ -242,17 +250,17 @@ class SqliteStore:
         skip: int,
         limit: int,
         cap: int,
-    ) -> Page[Job]:
+    ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first."""
         search = understood(terms, tags_any, state, viewer)
         if search is None:
-            return Page([], 0)
+            return DocumentPage([], 0)
         found = await self._readers.run(
             lambda connection: reads.found_jobs(connection, search, skip, limit, cap)
         )
-        return Page(self._documents(Job, found.rows), found.total, found.capped)
+        return DocumentPage(self._documents(JobDocument, found.rows), found.total, found.capped)
 
-    async def append_log(self, parts: Sequence[LogPart]) -> None:
+    async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store log parts."""
         await self.insert_many(parts)
 
@@ -264,48 +272,52 @@ class SqliteStore:
         terms: Sequence[str],
         skip: int,
         limit: int,
-    ) -> Page[LogPart]:
+    ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
-            return Page([], 0)
-        where = where_clause(LogPart, log_owner(job_id, task_ids))
+            return DocumentPage([], 0)
+        where = where_clause(LogPartDocument, log_owner(job_id, task_ids))
         if terms:
             folded = msgspec.json.encode([term.casefold() for term in terms]).decode()
             where = Clause.joined(" AND ", [where, Clause("holds(contents, ?)", (folded,))])
         cap = LOG_CAP if terms else None
-        order = order_clause(LogPart, ("-created_at", "-number"))
-        select = reads.Select(LogPart, names_of(LogPart), where, order, limit, skip)
+        order = order_clause(LogPartDocument, ("-created_at", "-number"))
+        select = reads.Select(
+            LogPartDocument, columns_of(LogPartDocument), where, order, limit, skip
+        )
         rows = await self._readers.run(select.rows)
         count = await self._readers.run(
-            lambda connection: reads.counted(connection, LogPart, where, cap and cap + 1)
+            lambda connection: reads.counted_rows(
+                connection, LogPartDocument, where, cap and cap + 1
+            )
         )
         total = count if cap is None else min(count, cap)
-        return Page(self._documents(LogPart, rows), total, count > total)
+        return DocumentPage(self._documents(LogPartDocument, rows), total, count > total)
 
     async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
         """Return `tasks.<var>`."""
         values = await self._readers.run(
             lambda connection: reads.var_values(connection, job_id, names, restarts)
         )
-        result = fields_of(Task)["result"]
+        result = fields_of(TaskDocument)["result"]
         return {
             var: "" if value is None else self._codec.decode_value(result, value)
             for var, value in values.items()
         }
 
-    async def delete_job(self, job: Job) -> None:
+    async def delete_job(self, job: JobDocument) -> None:
         """Delete a job and all that belongs to it; itself last, so that a repeat finds the rest."""
         for kind in DOCUMENTS:
             if "job_id" in fields_of(kind):
                 await self.delete(kind, {"job_id": job.id})
-        await self.delete(Job, {"id": job.id})
+        await self.delete(JobDocument, {"id": job.id})
 
     async def purge_logs(self, before: Micros, limit: int) -> int:
         """Delete log parts made before `before`."""
-        return await self.delete(LogPart, {"created_at": Below(before)}, limit)
+        return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
 
     def _documents(
-        self, kind: type[D], rows: Sequence[reads.Columns], names: Sequence[str] | None = None
-    ) -> list[D]:
-        read = names_of(kind) if names is None else names
+        self, kind: type[_D], rows: Sequence[reads.Row], names: Sequence[str] | None = None
+    ) -> list[_D]:
+        read = columns_of(kind) if names is None else names
         return [self._rows.from_row(kind, read, row) for row in rows]

@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.store.sqlite.errors import blames_statement, translated
+from coordinator.store.sqlite.errors import blames_statement, sqlite_errors
 from shared.errors import StoreUnavailable
 
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
+_T = TypeVar("_T")
+_Operation = Callable[[sqlite3.Connection], _T]
 
 DEADLINE = 8.0
 """Seconds until a caller no longer waits."""
-BATCH = 256
+_BATCH = 256
 """Operations that share a transaction at most."""
 READERS = 3
 CACHED_STATEMENTS = 512
@@ -78,7 +78,7 @@ def _terms(text: str) -> list[str]:
 class _Write:
     """An operation and who waits for it."""
 
-    def __init__(self, operation: Operation[Any]) -> None:
+    def __init__(self, operation: _Operation[Any]) -> None:
         self.operation = operation
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
@@ -108,7 +108,7 @@ class Writer:
         """Begin to work; what was asked for before is done first."""
         self._thread.start()
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: _Operation[_T]) -> _T:
         """Return what `operation` gave, once its transaction is on the disk.
 
         Its statements count all or not at all. Raises what it raised, or `StoreUnavailable`."""
@@ -146,7 +146,7 @@ class Writer:
         write = self._queue.get()
         while write is not None:
             batch.append(write)
-            if len(batch) == BATCH or self._queue.empty():
+            if len(batch) == _BATCH or self._queue.empty():
                 return batch
             write = self._queue.get()
         if batch:
@@ -169,10 +169,10 @@ class Writer:
 
     def _fail(self, batch: list[_Write], error: sqlite3.Error) -> None:
         for write in batch:
-            write.error = translated(error, self._path)
+            write.error = sqlite_errors(error, self._path)
 
     def _known(self, error: Exception) -> Exception:
-        return translated(error, self._path) if isinstance(error, sqlite3.Error) else error
+        return sqlite_errors(error, self._path) if isinstance(error, sqlite3.Error) else error
 
 
 def _abandon(connection: sqlite3.Connection | None) -> None:
@@ -205,7 +205,7 @@ class Readers:
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite reader")
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: _Operation[_T]) -> _T:
         """Return what `operation` gave. Raises what it raised, or `StoreUnavailable`."""
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, self._read, operation)
@@ -220,11 +220,11 @@ class Readers:
             connection.close()
         self._connections.clear()
 
-    def _read(self, operation: Operation[T]) -> T:
+    def _read(self, operation: _Operation[_T]) -> _T:
         try:
             return operation(self._connection())
         except sqlite3.Error as error:
-            raise translated(error, self._path) from error
+            raise sqlite_errors(error, self._path) from error
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -237,7 +237,7 @@ class Readers:
         return connection
 
 
-async def within_deadline(future: asyncio.Future[T]) -> T:
+async def within_deadline(future: asyncio.Future[_T]) -> _T:
     """Return a future's result, or raise `StoreUnavailable` when the deadline has passed."""
     try:
         async with asyncio.timeout(DEADLINE):

@@ -10,7 +10,14 @@ import msgspec
 
 from coordinator.store.codec import Codec, fields_of, refuse_oversize
 from coordinator.store.port import SlotTaken
-from coordinator.store.sqlite.rows import OVERDUE, ROW, from_column, overdue_of, quoted, to_column
+from coordinator.store.sqlite.rows import (
+    OVERDUE_COLUMN,
+    ROW,
+    from_column,
+    overdue_of,
+    quoted_name,
+    to_column,
+)
 from coordinator.store.sqlite.sql import (
     Clause,
     columns,
@@ -20,7 +27,7 @@ from coordinator.store.sqlite.sql import (
     set_clauses,
     where_clause,
 )
-from shared.model.documents import Document, Intent, Job
+from shared.model.documents import Document, Intent, JobDocument
 from shared.model.queries import Change, Where
 
 Columns = tuple[Any, ...]
@@ -28,7 +35,7 @@ Columns = tuple[Any, ...]
 PER_MICROSECOND = 1024
 """Row keys of jobs made within one microsecond."""
 LATEST = 2**63 // PER_MICROSECOND - 1
-WINDOW = 10_000_000 * PER_MICROSECOND
+_WINDOW = 10_000_000 * PER_MICROSECOND
 """Row keys of ten seconds: so far may a job go from its own microsecond where that is full."""
 
 
@@ -41,7 +48,7 @@ def insert_row(
     except sqlite3.IntegrityError:
         if _exists(connection, kind, row["id"]):
             return False
-        raise SlotTaken(f"{kind.__name__} {row['id']}: its slot is taken") from None
+        raise SlotTaken(f"{kind.noun()} {row['id']}: its slot is taken") from None
     return True
 
 
@@ -56,22 +63,22 @@ def _insert(
     connection: sqlite3.Connection, kind: type[Document], row: Mapping[str, Any], conflict: str
 ) -> int:
     names, values = list(row), list(row.values())
-    if kind is Job:
+    if kind is JobDocument:
         names.append(ROW)
         values.append(_job_row(connection, row["created_at"]))
-    statement = f"INSERT {conflict} INTO {quoted(kind.collection)} ({listed(names)}) VALUES ({marks(len(names))})"
+    statement = f"INSERT {conflict} INTO {quoted_name(kind.collection)} ({listed(names)}) VALUES ({marks(len(names))})"
     return connection.execute(statement, values).rowcount
 
 
 def _exists(connection: sqlite3.Connection, kind: type[Document], id: str) -> bool:
-    found = connection.execute(f"SELECT 1 FROM {quoted(kind.collection)} WHERE id = ?", (id,))
+    found = connection.execute(f"SELECT 1 FROM {quoted_name(kind.collection)} WHERE id = ?", (id,))
     return found.fetchone() is not None
 
 
 def _job_row(connection: sqlite3.Connection, created_at: int) -> int:
     """Return a free row key that puts a job among the others by its age."""
     first = min(created_at, LATEST) * PER_MICROSECOND
-    for width in (PER_MICROSECOND, WINDOW):
+    for width in (PER_MICROSECOND, _WINDOW):
         (last,) = connection.execute(
             f"SELECT max({ROW}) FROM jobs WHERE {ROW} >= ? AND {ROW} < ?", (first, first + width)
         ).fetchone()
@@ -141,7 +148,7 @@ class PreparedChange(msgspec.Struct, frozen=True):
         if found is None:
             return None
         sets = [*self.sets, *self._then(found[1])]
-        table, names = quoted(self.kind.collection), columns(self.kind)
+        table, names = quoted_name(self.kind.collection), columns(self.kind)
         if not sets:
             statement = f"SELECT {names} FROM {table} WHERE {ROW} = ?"
             return _one(connection, statement, (found[0],))
@@ -152,12 +159,12 @@ class PreparedChange(msgspec.Struct, frozen=True):
         except sqlite3.IntegrityError:
             return None
         assert row is not None
-        refuse_oversize(f"{self.kind.__name__} {row[0]}", row)
+        refuse_oversize(f"{self.kind.noun()} {row[0]}", row)
         return row
 
     def _found(self, connection: sqlite3.Connection) -> Columns | None:
         statement = (
-            f'SELECT {ROW}, "then" FROM {quoted(self.kind.collection)} '
+            f'SELECT {ROW}, "then" FROM {quoted_name(self.kind.collection)} '
             f"WHERE {self.where.sql}{self.order} LIMIT 1"
         )
         return _one(connection, statement, self.where.values)
@@ -174,7 +181,10 @@ class PreparedChange(msgspec.Struct, frozen=True):
                 kept.append(intent)
                 ids.add(intent.id)
         value = to_column(field, self.codec.encode_value(field, kept))
-        return [Clause('"then" = ?', (value,)), Clause(f"{OVERDUE} = ?", (overdue_of(kept),))]
+        return [
+            Clause('"then" = ?', (value,)),
+            Clause(f"{OVERDUE_COLUMN} = ?", (overdue_of(kept),)),
+        ]
 
 
 def apply_all(connection: sqlite3.Connection, changes: Sequence[PreparedChange]) -> int:
@@ -186,7 +196,7 @@ def delete_rows(
     connection: sqlite3.Connection, kind: type[Document], where: Clause, limit: int
 ) -> int:
     """Delete rows that match, at most `limit`; return how many."""
-    table = quoted(kind.collection)
+    table = quoted_name(kind.collection)
     return connection.execute(
         f"DELETE FROM {table} WHERE {ROW} IN (SELECT {ROW} FROM {table} WHERE {where.sql} LIMIT ?)",
         (*where.values, limit),

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 
 from yarl import URL
 
-from shared.broker.port import Handler, QueueInfo
-from shared.broker.rabbitmq.connection import Link, delays
+from shared.broker.port import DeliveryHandler, QueueInfo
+from shared.broker.rabbitmq.connection import RabbitConnection, delays
 from shared.broker.rabbitmq.consumer import Source
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
-from shared.broker.rabbitmq.publisher import Lane, Letter, Publisher
+from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, Management
-from shared.broker.rabbitmq.session import HEARTBEAT, Session
+from shared.broker.rabbitmq.session import HEARTBEAT_SECONDS, Session
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.broker.rabbitmq.subscription import RabbitSubscription
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
-from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, kind_of
+from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind
 
 PING_PATIENCE = 2.0
 """Seconds."""
@@ -70,9 +70,9 @@ class RabbitMQBroker:
         self._held: Counter[str] = Counter()
         vhost = self._url.path.removeprefix("/") or "/"
         self._management = Management(management_url, vhost) if management_url else None
-        lane = Lane(self._consuming, confirms=False)
+        lane = PublishChannel(self._consuming, confirms=False)
         self._figures = Figures(lane, self._management, self._held)
-        self._pinging = Lane(self._consuming, confirms=False)
+        self._pinging = PublishChannel(self._consuming, confirms=False)
         self._events: EventSender | None = None
         self._consumers: set[RabbitSubscription | RabbitSlot | RabbitEvents] = set()
         self._callbacks: list[Callable[[bool], None]] = []
@@ -123,7 +123,7 @@ class RabbitMQBroker:
         """Put `body` into `queue`. Raises `BrokerUnavailable` past 10 s, `QueueMismatch`, and
         `ValueError` for more than 16 MiB."""
         self._figures.know(queue)
-        kind = kind_of(queue, node_expiry=self._node_expiry)
+        kind = queue_kind(queue, node_expiry=self._node_expiry)
         letter = Letter(queue, kind, body, priority, headers or {})
         publisher = self._log_publisher if queue == LOGS_QUEUE else self._publisher
         await publisher.publish(letter)
@@ -133,14 +133,16 @@ class RabbitMQBroker:
         if self._events is not None:
             self._events.offer(body)
 
-    async def subscribe_events(self, handler: Handler) -> RabbitEvents:
+    async def subscribe_events(self, handler: DeliveryHandler) -> RabbitEvents:
         """Hear every event from now on, in order; what is sent during a reconnect is missed."""
         events = RabbitEvents(self._consuming, handler, self._delays, self._consumers.discard)
         await events.start()
         self._consumers.add(events)
         return events
 
-    async def subscribe(self, queue: str, handler: Handler, *, prefetch: int) -> RabbitSubscription:
+    async def subscribe(
+        self, queue: str, handler: DeliveryHandler, *, prefetch: int
+    ) -> RabbitSubscription:
         """Hand each delivery of `queue` to `handler`; consumes when this returns."""
         if prefetch < 1:
             raise ValueError("a prefetch is at least 1")
@@ -175,9 +177,9 @@ class RabbitMQBroker:
         """Call `callback(first)` at every new consuming connection, before anything consumes."""
         self._callbacks.append(callback)
 
-    def _link(self, purpose: str) -> Link:
-        url = self._url.update_query(heartbeat=HEARTBEAT, name=f"{self._name} ({purpose})")
-        return Link(
+    def _link(self, purpose: str) -> RabbitConnection:
+        url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS, name=f"{self._name} ({purpose})")
+        return RabbitConnection(
             purpose,
             _address(self._url),
             lambda: Session.open(url, self._declarations),

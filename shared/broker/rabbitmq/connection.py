@@ -8,13 +8,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from shared.broker.rabbitmq.errors import Interrupted, refusal
+from shared.broker.rabbitmq.errors import Interrupted, connection_refused
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY = 0.2
+_FIRST_DELAY = 0.2
 STEADY = 5.0
 """Seconds after which a connection counts as had: delays begin anew when it is lost."""
 
@@ -24,13 +24,13 @@ def delays(cap: float, jitter: Callable[[], float] = random.random) -> Iterator[
     random.
 
     `jitter` gives numbers from 0 to 1."""
-    delay = min(FIRST_DELAY, cap)
+    delay = min(_FIRST_DELAY, cap)
     while True:
         yield delay * (1 - jitter() / 2)
         delay = min(delay * 2, cap)
 
 
-class Link:
+class RabbitConnection:
     """Keeps one connection for one purpose. `dial` makes it; `address` is for people, without
     secrets.
 
@@ -113,11 +113,11 @@ class Link:
             return await self._dial()
         except (Interrupted, TimeoutError) as error:
             cause = error.__cause__ or error
-            refused = refusal(cause, self._address)
-            if refused is not None and fussy:
-                self._refused = refused
+            refusal = connection_refused(cause, self._address)
+            if refusal is not None and fussy:
+                self._refused = refusal
                 self._changed.set()
-            self._say_absent(refused or cause)
+            self._say_absent(refusal or cause)
         return None
 
     async def _live(self, session: Session, waits: Iterator[float]) -> Iterator[float]:

@@ -11,22 +11,22 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from shared.broker.deliveries import Loan
-from shared.broker.rabbitmq.connection import Link
+from shared.broker.deliveries import DeliveryBase
+from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
-from shared.broker.rabbitmq.session import PATIENCE, Session, close_channel
+from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session, close_channel
 from shared.model.queues import MAX_PRIORITY
 
 Bury = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
 """Puts a body with its headers into `dead`, confirmed."""
 
 
-class RabbitLoan(Loan):
+class RabbitDelivery(DeliveryBase):
     """A delivery of RabbitMQ."""
 
     __slots__ = ("_tag", "_tap")
 
-    def __init__(self, tap: Tap, message: DeliveredMessage) -> None:
+    def __init__(self, tap: RabbitConsumer, message: DeliveredMessage) -> None:
         properties = message.header.properties
         texts = {
             name: value
@@ -57,14 +57,14 @@ class Source:
 
     `held` counts by queue what is on loan."""
 
-    def __init__(self, link: Link, queue: str, bury: Bury, held: Counter[str]) -> None:
+    def __init__(self, link: RabbitConnection, queue: str, bury: Bury, held: Counter[str]) -> None:
         self.link = link
         self.queue = queue
         self.bury = bury
         self.held = held
 
 
-class Tap:
+class RabbitConsumer:
     """One consumer on a channel of its own. `receive` is given each delivery; `stopped` is called
     when consumption ended without our doing: the queue was deleted, or the channel lost."""
 
@@ -73,7 +73,7 @@ class Tap:
         source: Source,
         session: Session,
         channel: Channel,
-        receive: Callable[[RabbitLoan], None],
+        receive: Callable[[RabbitDelivery], None],
         stopped: Callable[[], None],
     ) -> None:
         self.queue = source.queue
@@ -86,7 +86,7 @@ class Tap:
         self._channel = channel
         self._receive = receive
         self._stopped = stopped
-        self._loans: set[RabbitLoan] = set()
+        self._loans: set[RabbitDelivery] = set()
         self._tag: str | None = None
         channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
         channel.closing.add_done_callback(lambda _: self._end())
@@ -96,15 +96,15 @@ class Tap:
         cls,
         source: Source,
         prefetch: int,
-        receive: Callable[[RabbitLoan], None],
+        receive: Callable[[RabbitDelivery], None],
         stopped: Callable[[], None],
-    ) -> Tap:
+    ) -> RabbitConsumer:
         """Open a channel that lends at most `prefetch` at a time. Raises `Interrupted`,
         `TimeoutError`, and `BrokerUnavailable` when the connection is closed for good."""
         session = await source.link.session()
         channel = await session.channel(confirms=False)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWERED_WITHIN):
                 with interruptible():
                     await channel.basic_qos(prefetch_count=prefetch)
         except BaseException:
@@ -139,7 +139,7 @@ class Tap:
     async def _or_close(self) -> AsyncIterator[None]:
         """After a call that did not end well nobody knows whether we consume: begin anew then."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWERED_WITHIN):
                 with interruptible():
                     yield
         except BaseException:
@@ -147,7 +147,7 @@ class Tap:
             await self.close()
             raise
 
-    async def settle(self, loan: RabbitLoan, tag: int, *, requeue: bool) -> None:
+    async def settle(self, loan: RabbitDelivery, tag: int, *, requeue: bool) -> None:
         """Tell RabbitMQ of the end of a loan; where it can't be told it takes it back by itself."""
         try:
             with interruptible():
@@ -160,7 +160,7 @@ class Tap:
         self._forget(loan)
 
     async def _arrived(self, message: DeliveredMessage) -> None:
-        loan = RabbitLoan(self, message)
+        loan = RabbitDelivery(self, message)
         if self.ended:
             loan.lose()
             return
@@ -185,7 +185,7 @@ class Tap:
             self._forget(loan)
         self._stopped()
 
-    def _forget(self, loan: RabbitLoan) -> None:
+    def _forget(self, loan: RabbitDelivery) -> None:
         if loan in self._loans:
             self._loans.discard(loan)
             self._held[self.queue] -= 1

@@ -19,7 +19,7 @@ from pamqp.constants import DOMAIN_REGEX
 
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declaration_refused
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
-from shared.model.queues import EVENTS, MAX_PRIORITY, kind_of
+from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Declarations(msgspec.Struct, frozen=True):
 
     def arguments(self, queue: str, version: _Version) -> dict[str, Any]:
         """The arguments of `queue` on a server of `version`."""
-        kind = kind_of(queue, node_expiry=self.node_expiry)
+        kind = queue_kind(queue, node_expiry=self.node_expiry)
         quorum = self.queue_type == "quorum" and kind.persistent
         arguments: dict[str, Any] = {"x-queue-type": "quorum" if quorum else "classic"}
         if quorum and version >= (4,):
@@ -122,7 +122,7 @@ Attempt = Callable[[Callable[[], None]], Awaitable[None]]
 """Takes it up, calls its argument once it is had, and returns or raises when it has ended."""
 
 
-class Upkeep:
+class Retaking:
     """Repeats `attempt`, with `delays` between those that follow one another, until it is
     stopped."""
 

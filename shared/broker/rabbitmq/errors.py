@@ -56,7 +56,7 @@ def interruptible() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-def refusal(error: BaseException, address: str) -> BrokerMisconfigured | None:
+def connection_refused(error: BaseException, address: str) -> BrokerMisconfigured | None:
     """Return why waiting won't get us a connection to `address`, or None where it may."""
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return BrokerMisconfigured(

@@ -10,13 +10,13 @@ from uuid import uuid4
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from shared.broker.event_fanout import BACKLOG, EventFeed
-from shared.broker.port import Handler
-from shared.broker.rabbitmq.connection import Link
-from shared.broker.rabbitmq.declarations import Upkeep
+from shared.broker.event_fanout import EVENT_BACKLOG, EventFanout
+from shared.broker.port import DeliveryHandler
+from shared.broker.rabbitmq.connection import RabbitConnection
+from shared.broker.rabbitmq.declarations import Retaking
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
-from shared.broker.rabbitmq.publisher import Lane
-from shared.broker.rabbitmq.session import PATIENCE, close_channel
+from shared.broker.rabbitmq.publisher import PublishChannel
+from shared.broker.rabbitmq.session import ANSWERED_WITHIN, close_channel
 from shared.errors import BrokerUnavailable
 from shared.model.queues import EVENTS
 
@@ -29,10 +29,10 @@ class EventSender:
 
     What comes while RabbitMQ is away is dropped. Make it inside a running loop."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RabbitConnection) -> None:
         self._link = link
-        self._lane = Lane(link, confirms=False)
-        self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
+        self._lane = PublishChannel(link, confirms=False)
+        self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="send events")
 
@@ -56,7 +56,7 @@ class EventSender:
 
     async def _send(self, body: bytes) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWERED_WITHIN):
                 session, channel = await self._lane.channel()
                 await session.declare_events()
                 await session.unblocked()
@@ -76,16 +76,16 @@ class RabbitEvents:
 
     def __init__(
         self,
-        link: Link,
-        handler: Handler,
+        link: RabbitConnection,
+        handler: DeliveryHandler,
         delays: Callable[[], Iterator[float]],
         forget: Callable[[RabbitEvents], None],
     ) -> None:
         self._link = link
-        self._feed = EventFeed(handler)
+        self._feed = EventFanout(handler)
         self._forget = forget
         self._queue = f"{EVENTS}-{uuid4().hex}"
-        self._upkeep = Upkeep("consume events", self._consume, delays)
+        self._upkeep = Retaking("consume events", self._consume, delays)
 
     async def start(self) -> None:
         """Hear events from now on."""
@@ -115,7 +115,7 @@ class RabbitEvents:
         channel.closing.add_done_callback(lambda _: stopped.set())
         try:
             with interruptible():
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(ANSWERED_WITHIN):
                     await self._bind(channel)
             had()
             await stopped.wait()

@@ -10,9 +10,9 @@ from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from shared.broker.rabbitmq.connection import Link
+from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
-from shared.broker.rabbitmq.session import PATIENCE, Session
+from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session
 from shared.errors import BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY, QueueKind
 
@@ -57,9 +57,9 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
 class Publisher:
     """Publishes on one connection: on a channel with confirms, or on one without."""
 
-    def __init__(self, link: Link) -> None:
-        self._confirmed = Lane(link, confirms=True)
-        self._plain = Lane(link, confirms=False)
+    def __init__(self, link: RabbitConnection) -> None:
+        self._confirmed = PublishChannel(link, confirms=True)
+        self._plain = PublishChannel(link, confirms=False)
 
     async def publish(self, letter: Letter) -> None:
         """Send, and for a durable queue wait until RabbitMQ has it.
@@ -69,7 +69,7 @@ class Publisher:
         letter.check()
         trouble = "no answer"
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWERED_WITHIN):
                 while True:
                     try:
                         return await self._send(letter)
@@ -79,7 +79,7 @@ class Publisher:
         except TimeoutError:
             raise BrokerUnavailable(
                 f"RabbitMQ did not take a message for queue {letter.queue!r} "
-                f"within {PATIENCE:g} s: {trouble}"
+                f"within {ANSWERED_WITHIN:g} s: {trouble}"
             ) from None
 
     async def _send(self, letter: Letter) -> None:
@@ -103,17 +103,17 @@ class Publisher:
                 raise Interrupted("it was returned as unroutable") from returned
 
 
-class Lane:
+class PublishChannel:
     """One channel on `link`, shared by all who publish with or without `confirms`."""
 
-    def __init__(self, link: Link, *, confirms: bool) -> None:
+    def __init__(self, link: RabbitConnection, *, confirms: bool) -> None:
         self.link = link
         self._confirms = confirms
         self._lock = asyncio.Lock()
         self._open: tuple[Session, Channel] | None = None
 
     async def channel(self) -> tuple[Session, Channel]:
-        """Wait for the connection and its channel. Raises `Interrupted` and as `Link.session`."""
+        """Wait for the connection and its channel. Raises `Interrupted` and as `RabbitConnection.session`."""
         if (ready := self._ready()) is not None:
             return ready
         async with self._lock:

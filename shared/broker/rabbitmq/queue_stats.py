@@ -17,15 +17,15 @@ from yarl import URL
 from shared.broker.port import QueueInfo
 from shared.broker.rabbitmq.declarations import check_name, look
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, interruptible
-from shared.broker.rabbitmq.publisher import Lane
+from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
-from shared.model.queues import ALWAYS_THERE, kind_of
+from shared.model.queues import ALWAYS_THERE, queue_kind
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
+_PATIENCE = 5.0
 """Seconds for an answer: figures are looked at by people and by sweeps."""
 
 _FIGURES = ("messages_ready", "consumers", "messages_unacknowledged")
@@ -62,7 +62,7 @@ class Management:
 
     async def _get(self, path: str) -> Any:
         if self._client is None:
-            timeout = aiohttp.ClientTimeout(total=PATIENCE)
+            timeout = aiohttp.ClientTimeout(total=_PATIENCE)
             self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
         base = str(self._url).rstrip("/")
         url = URL(f"{base}/api/{path}?columns={_COLUMNS}", encoded=True)
@@ -82,7 +82,9 @@ class Figures:
     `held` counts what this process has on loan: without the management API nobody else's is
     known."""
 
-    def __init__(self, lane: Lane, management: Management | None, held: Counter[str]) -> None:
+    def __init__(
+        self, lane: PublishChannel, management: Management | None, held: Counter[str]
+    ) -> None:
         self._lane = lane
         self._management = management
         self._held = held
@@ -157,18 +159,18 @@ class Figures:
     async def _look(self, name: str) -> tuple[int, int]:
         return await self._ask(lambda channel: look(channel, name))
 
-    async def _ask(self, call: Callable[[Channel], Awaitable[T]]) -> T:
+    async def _ask(self, call: Callable[[Channel], Awaitable[_T]]) -> _T:
         """Ask, one question at a time: one that fails takes the channel with it."""
         async with self._turn:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(_PATIENCE):
                     _, channel = await self._lane.channel()
                     with interruptible():
                         return await call(channel)
             except (Absent, Elsewhere):
                 raise
             except (Interrupted, TimeoutError) as error:
-                text = str(error) or f"no answer within {PATIENCE:g} s"
+                text = str(error) or f"no answer within {_PATIENCE:g} s"
                 raise BrokerUnavailable(f"RabbitMQ gives no figures: {text}") from error
 
 
@@ -188,4 +190,4 @@ def _possible(name: str) -> bool:
 
 
 def _expires(name: str) -> bool:
-    return kind_of(name, node_expiry=1).expires is not None
+    return queue_kind(name, node_expiry=1).expires is not None

@@ -24,12 +24,12 @@ from shared.broker.rabbitmq.errors import interruptible
 from shared.broker.rabbitmq.write_coalescing import CorkedTransport
 from shared.errors import QueueMismatch
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-PATIENCE = 10.0
+ANSWERED_WITHIN = 10.0
 """Seconds that RabbitMQ has for any answer."""
 
-HEARTBEAT = 5
+HEARTBEAT_SECONDS = 5
 """Seconds. A peer that is frozen has its deliveries taken back after two to three of them."""
 
 _CLOSING = 5.0
@@ -64,7 +64,7 @@ class Session:
         connection.kwargs["transport_factory"] = CorkedTransport()
         try:
             with interruptible():
-                await connection.connect(timeout=PATIENCE)
+                await connection.connect(timeout=ANSWERED_WITHIN)
                 return cls(connection, declarations)
         except BaseException:
             # Cancelled in the moment it was had, or never had.
@@ -86,7 +86,7 @@ class Session:
         opened: AbstractChannel | None = None
         try:
             with interruptible():
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(ANSWERED_WITHIN):
                     opened = await self._inner.channel(
                         publisher_confirms=confirms,
                         on_return_raises=confirms,
@@ -100,14 +100,14 @@ class Session:
         assert isinstance(opened, Channel)
         return opened
 
-    async def ask(self, call: Callable[[Channel], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[Channel], Awaitable[_T]]) -> _T:
         """Make a call on the channel kept for questions and declarations, one at a time.
 
         A call that fails takes that channel with it; the next one gets another. Raises
         `Interrupted`, `TimeoutError` past 10 s, and the errors of ours that `call` raises."""
         async with self._lock:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(ANSWERED_WITHIN):
                     if self._control is None or self._control.is_closed:
                         self._control = await self.channel(confirms=False)
                     with interruptible():

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from shared.broker.port import Delivery
-from shared.broker.rabbitmq.consumer import RabbitLoan, Source, Tap
+from shared.broker.rabbitmq.consumer import RabbitConsumer, RabbitDelivery, Source
 from shared.broker.rabbitmq.errors import Interrupted
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
@@ -27,8 +27,8 @@ class RabbitSlot:
         self._source = source
         self._delays = delays
         self._forget = forget
-        self._tap: Tap | None = None
-        self._inbox: list[RabbitLoan] = []
+        self._tap: RabbitConsumer | None = None
+        self._inbox: list[RabbitDelivery] = []
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -69,17 +69,17 @@ class RabbitSlot:
 
     async def _consume(self) -> None:
         if self._tap is None or self._tap.ended:
-            self._tap = await Tap.open(self._source, 1, self._arrived, self._changed.set)
+            self._tap = await RabbitConsumer.open(self._source, 1, self._arrived, self._changed.set)
         if self._closed:
             await self._tap.close()
         elif not self._tap.consuming:
             await self._tap.consume()
 
-    def _arrived(self, loan: RabbitLoan) -> None:
+    def _arrived(self, loan: RabbitDelivery) -> None:
         self._inbox.append(loan)
         self._changed.set()
 
-    def _next(self) -> RabbitLoan | None:
+    def _next(self) -> RabbitDelivery | None:
         """The delivery that nobody has taken, unless it was lost meanwhile."""
         while self._inbox:
             loan = self._inbox.pop(0)

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
-from shared.broker.handler_pool import Crew
-from shared.broker.port import Handler
-from shared.broker.rabbitmq.consumer import Source, Tap
-from shared.broker.rabbitmq.declarations import Upkeep
+from shared.broker.handler_pool import HandlerPool
+from shared.broker.port import DeliveryHandler
+from shared.broker.rabbitmq.consumer import RabbitConsumer, Source
+from shared.broker.rabbitmq.declarations import Retaking
 from shared.broker.rabbitmq.errors import Interrupted
 
 
@@ -19,18 +19,18 @@ class RabbitSubscription:
     def __init__(
         self,
         source: Source,
-        handler: Handler,
+        handler: DeliveryHandler,
         prefetch: int,
         delays: Callable[[], Iterator[float]],
         forget: Callable[[RabbitSubscription], None],
     ) -> None:
-        self.crew = Crew(source.queue, handler)
+        self.crew = HandlerPool(source.queue, handler)
         self._source = source
         self._prefetch = prefetch
         self._forget = forget
-        self._tap: Tap | None = None
+        self._tap: RabbitConsumer | None = None
         self._stopped = asyncio.Event()
-        self._upkeep = Upkeep(f"consume {source.queue}", self._consume, delays)
+        self._upkeep = Retaking(f"consume {source.queue}", self._consume, delays)
 
     async def start(self) -> None:
         """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""
@@ -54,7 +54,9 @@ class RabbitSubscription:
 
     async def _consume(self, had: Callable[[], None]) -> None:
         await self._close_tap()
-        self._tap = await Tap.open(self._source, self._prefetch, self.crew.start, self._stopped.set)
+        self._tap = await RabbitConsumer.open(
+            self._source, self._prefetch, self.crew.start, self._stopped.set
+        )
         while not self._tap.ended:
             self._stopped.clear()
             await self._tap.consume()

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.expressions.compilation.code import MISSING, Code, Frame, Run, constant, guarded
-from shared.expressions.compilation.rules import NUMBERS, RULES
-from shared.expressions.errors import ExpressionError, name_fault
+from shared.expressions.compilation.code import (
+    MISSING,
+    Code,
+    CompiledCode,
+    Frame,
+    constant,
+    guarded,
+)
+from shared.expressions.compilation.rules import NUMBER_KINDS, RULES
+from shared.expressions.errors import ExpressionError, name_error
 from shared.expressions.grammar.nodes import Array, Binary, Literal
 from shared.expressions.limits import Budget
 from shared.expressions.operations.access import within
@@ -32,9 +39,9 @@ def bind_unary(operator: str, operand: Code, position: int) -> Code:
     """The code of a sign before `operand`. Raises a `name` fault where it makes no sense."""
     shape, run = operand.shape, operand.run
     inverts = operator in ("not", "!")
-    if not shape.maybe(*(("bool",) if inverts else NUMBERS)):
-        raise name_fault(f"invalid operation: {operator} (mismatched type {shape})", position)
-    if operand.literal is not MISSING and operand.shape.kind in ("bool", *NUMBERS):
+    if not shape.maybe(*(("bool",) if inverts else NUMBER_KINDS)):
+        raise name_error(f"invalid operation: {operator} (mismatched type {shape})", position)
+    if operand.literal is not MISSING and operand.shape.kind in ("bool", *NUMBER_KINDS):
         value = operand.literal
         return constant(
             shape, not value if inverts else negated(value) if operator == "-" else value
@@ -52,7 +59,7 @@ def bind_binary(node: Binary, left: Code, right: Code) -> Code:
     sign, position = node.operator, node.position
     gives = RULES[sign](left.shape, right.shape)
     if gives is None:
-        raise name_fault(
+        raise name_error(
             f"invalid operation: {sign} (mismatched types {left.shape} and {right.shape})", position
         )
     folded = _folded(sign, left, right, position)
@@ -62,11 +69,13 @@ def bind_binary(node: Binary, left: Code, right: Code) -> Code:
     return Code(gives, guarded(position, run))
 
 
-def _plain(apply: Callable[[object, object, Budget], object], left: Run, right: Run) -> Run:
+def _plain(
+    apply: Callable[[object, object, Budget], object], left: CompiledCode, right: CompiledCode
+) -> CompiledCode:
     return lambda frame: apply(left(frame), right(frame), frame.budget)
 
 
-def _special(node: Binary, left: Code, right: Code) -> Run | None:
+def _special(node: Binary, left: Code, right: Code) -> CompiledCode | None:
     """The code of the operators that skip a side, or go by what is known of the sides."""
     sign = node.operator
     if sign in ("and", "&&", "or", "||"):
@@ -82,7 +91,7 @@ def _special(node: Binary, left: Code, right: Code) -> Run | None:
     return None
 
 
-def _logic(left: Run, right: Run, *, stop: bool) -> Run:
+def _logic(left: CompiledCode, right: CompiledCode, *, stop: bool) -> CompiledCode:
     def run(frame: Frame) -> object:
         first = to_bool(left(frame))
         return first if first is stop else right(frame)
@@ -90,7 +99,7 @@ def _logic(left: Run, right: Run, *, stop: bool) -> Run:
     return run
 
 
-def _fallback(left: Run, right: Run) -> Run:
+def _fallback(left: CompiledCode, right: CompiledCode) -> CompiledCode:
     def run(frame: Frame) -> object:
         value = left(frame)
         return right(frame) if is_nil(value) else value
@@ -98,7 +107,7 @@ def _fallback(left: Run, right: Run) -> Run:
     return run
 
 
-def _comparison(left: Code, right: Code, *, same: bool) -> Run:
+def _comparison(left: Code, right: Code, *, same: bool) -> CompiledCode:
     first, second = left.run, right.run
     kind = left.shape.kind if left.shape.kind == right.shape.kind else ""
     expected = {"int": int, "string": str}.get(kind)
@@ -116,7 +125,7 @@ def _comparison(left: Code, right: Code, *, same: bool) -> Run:
     return run if expected is None else run_typed
 
 
-def _within(node: Binary, left: Code, right: Code) -> Run:
+def _within(node: Binary, left: Code, right: Code) -> CompiledCode:
     run = left.run
     if isinstance(node.right, Array) and node.right.items:
         written = [item.value for item in node.right.items if isinstance(item, Literal)]
@@ -133,7 +142,7 @@ def _within(node: Binary, left: Code, right: Code) -> Run:
     return lambda frame: within(run(frame), second(frame), frame.budget)
 
 
-def _among(run: Run, values: frozenset[object], kind: type, empty: object) -> Run:
+def _among(run: CompiledCode, values: frozenset[object], kind: type, empty: object) -> CompiledCode:
     """`in` a list of written texts or numbers: only such may be asked for, nil being the empty one."""
 
     def test(frame: Frame) -> object:
@@ -147,7 +156,7 @@ def _among(run: Run, values: frozenset[object], kind: type, empty: object) -> Ru
     return test
 
 
-def _between(run: Run, first: int, last: int) -> Run:
+def _between(run: CompiledCode, first: int, last: int) -> CompiledCode:
     """`in` a written range, without making it."""
 
     def test(frame: Frame) -> object:
@@ -157,13 +166,13 @@ def _between(run: Run, first: int, last: int) -> Run:
     return test
 
 
-def _matching(left: Code, right: Code, position: int) -> Run:
+def _matching(left: Code, right: Code, position: int) -> CompiledCode:
     subject, pattern = left.run, right.run
     if isinstance(right.literal, str):
         try:
             compiled = compile_pattern(right.literal)
-        except ExpressionError as fault:
-            raise name_fault(fault.message, position) from None
+        except ExpressionError as error:
+            raise name_error(error.message, position) from None
 
         def run_compiled(frame: Frame) -> object:
             text = subject(frame)
@@ -224,5 +233,5 @@ def _folded_numbers(sign: str, left: Code, right: Code, position: int) -> Code |
         return None
     try:
         return constant(shape, OPERATIONS[sign](left.literal, right.literal, Budget()))
-    except ExpressionError as fault:
-        raise name_fault(fault.message, position) from None
+    except ExpressionError as error:
+        raise name_error(error.message, position) from None

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from shared.expressions.compilation.code import Code, Frame, Run, guarded
+from shared.expressions.compilation.code import Code, CompiledCode, Frame, guarded
 from shared.expressions.compilation.lazy_filter import sifted_count, sifted_end
-from shared.expressions.errors import ExpressionError, name_fault
+from shared.expressions.errors import ExpressionError, name_error
 from shared.expressions.functions.registry import EXTRA_FUNCTIONS, FUNCTIONS
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES, takes
 from shared.expressions.grammar.nodes import Builtin, Call
-from shared.expressions.static_types import FLOAT, INT, TEXT, TIME, UNKNOWN, Shape
+from shared.expressions.static_types import FLOAT, INT, TEXT_TYPE, TIME, UNKNOWN, StaticType
 from shared.expressions.values.kinds import Function, type_name
 from shared.expressions.values.methods import METHODS_BY_KIND
 
-_SHAPES: dict[str, Shape] = {"int": INT, "float": FLOAT, "string": TEXT, "time": TIME}
+_SHAPES: dict[str, StaticType] = {"int": INT, "float": FLOAT, "string": TEXT_TYPE, "time": TIME}
 _ENDS = {"first": 0, "last": -1}
 
 
@@ -38,12 +38,12 @@ def compile_function(node: Builtin, arguments: Sequence[Code]) -> Code:
     )
 
 
-def _given(name: str, signature: object, arguments: Sequence[Code], position: int) -> Shape:
+def _given(name: str, signature: object, arguments: Sequence[Code], position: int) -> StaticType:
     assert callable(signature)
     try:
-        shape: Shape = signature(name, [argument.shape for argument in arguments])
+        shape: StaticType = signature(name, [argument.shape for argument in arguments])
     except ValueError as reason:
-        raise name_fault(str(reason), position) from None
+        raise name_error(str(reason), position) from None
     return shape
 
 
@@ -54,7 +54,7 @@ def compile_call(node: Call, callee: Code, arguments: Sequence[Code]) -> Code:
     if shape.is_unknown:
         return Code(UNKNOWN, guarded(node.position, _dynamic(callee.run, runs)))
     if shape.kind != "func":
-        raise name_fault(f"{shape} is not a function", node.position)
+        raise name_error(f"{shape} is not a function", node.position)
     if shape.form:
         method = METHODS_BY_KIND[shape.form][shape.name]
         wanted = takes(*(_shape(kind) for kind in method.takes), gives=_shape(method.gives))
@@ -62,16 +62,16 @@ def compile_call(node: Call, callee: Code, arguments: Sequence[Code]) -> Code:
         return Code(given, guarded(node.position, _dynamic(callee.run, runs)))
     signature = EXTRAS.get(shape.name)
     if signature is None:
-        raise name_fault(f"{shape.name} cannot be called here", node.position)
+        raise name_error(f"{shape.name} cannot be called here", node.position)
     given = _given(shape.name, signature, arguments, node.position)
     return Code(given, guarded(node.position, _dynamic(callee.run, runs)))
 
 
-def _shape(kind: str) -> Shape:
-    return _SHAPES.get(kind) or Shape(kind)  # type: ignore[arg-type] # the tables name kinds only
+def _shape(kind: str) -> StaticType:
+    return _SHAPES.get(kind) or StaticType(kind)  # type: ignore[arg-type] # the tables name kinds only
 
 
-def _dynamic(callee: Run, runs: Sequence[Run]) -> Run:
+def _dynamic(callee: CompiledCode, runs: Sequence[CompiledCode]) -> CompiledCode:
     def run(frame: Frame) -> object:
         arguments = [argument(frame) for argument in runs]
         function = callee(frame)
@@ -84,7 +84,7 @@ def _dynamic(callee: Run, runs: Sequence[Run]) -> Run:
     return run
 
 
-def extra_function(name: str) -> Run:
+def extra_function(name: str) -> CompiledCode:
     """The code that finds a function of the job language."""
     apply = EXTRA_FUNCTIONS[name]
     return lambda frame: Function(name, partial(apply, frame))

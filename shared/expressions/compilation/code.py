@@ -8,7 +8,7 @@ from random import Random
 
 from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import Budget
-from shared.expressions.static_types import Shape
+from shared.expressions.static_types import StaticType
 from shared.expressions.values.moments import Time
 
 
@@ -30,7 +30,7 @@ class Frame:
         self.acc: object = None
 
 
-Run = Callable[[Frame], object]
+CompiledCode = Callable[[Frame], object]
 MISSING = object()
 """Stands where there is no literal."""
 
@@ -43,8 +43,8 @@ class Code:
     `sieve` is there for a filter, whose reader may need less than the whole list.
     """
 
-    shape: Shape
-    run: Run
+    shape: StaticType
+    run: CompiledCode
     literal: object = MISSING
     sieve: Sieve | None = None
 
@@ -53,11 +53,11 @@ class Code:
 class Sieve:
     """A filter in parts: what it goes through, what must hold, what it makes of what passes."""
 
-    collection: Run
-    conditions: tuple[Run, ...]
+    collection: CompiledCode
+    conditions: tuple[CompiledCode, ...]
     cost: int
     position: int
-    made: Run | None = None
+    made: CompiledCode | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,18 +73,18 @@ class Loop:
     cost: int
 
 
-def constant(shape: Shape, value: object) -> Code:
+def constant(shape: StaticType, value: object) -> Code:
     """The code of a value that is written out."""
     return Code(shape, lambda _: value, value)
 
 
-def guarded(position: int, run: Run) -> Run:
+def guarded(position: int, run: CompiledCode) -> CompiledCode:
     """The same, its faults placed at `position` unless they are placed already."""
 
     def place(frame: Frame) -> object:
         try:
             return run(frame)
-        except ExpressionError as fault:
-            raise fault.at(position) from None
+        except ExpressionError as error:
+            raise error.at(position) from None
 
     return place

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from shared.expressions.compilation.binding import bind_binary, bind_unary
 from shared.expressions.compilation.calls import compile_call, compile_function, extra_function
-from shared.expressions.compilation.code import MISSING, Code, Frame, Loop, Run, constant, guarded
+from shared.expressions.compilation.code import (
+    MISSING,
+    Code,
+    CompiledCode,
+    Frame,
+    Loop,
+    constant,
+    guarded,
+)
 from shared.expressions.compilation.inference import (
     Scope,
     either_shape,
@@ -15,7 +23,7 @@ from shared.expressions.compilation.inference import (
 )
 from shared.expressions.compilation.lazy_filter import current, mapped, sifted_end
 from shared.expressions.compilation.loops import compile_loop
-from shared.expressions.errors import name_fault
+from shared.expressions.errors import name_error
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.grammar.names import ENVIRONMENT
 from shared.expressions.grammar.nodes import (
@@ -30,24 +38,24 @@ from shared.expressions.grammar.nodes import (
     Map,
     Member,
     Name,
-    Node,
     Pointer,
     Predicate,
     Sequence,
     Slice,
+    SyntaxNode,
     Unary,
 )
 from shared.expressions.grammar.vocabulary import LOOPS
 from shared.expressions.operations.access import cut, fetch
 from shared.expressions.operations.operators import add, to_bool, to_text
-from shared.expressions.static_types import INT, LIST, MAP, UNKNOWN, Shape, list_of, shape_of
+from shared.expressions.static_types import INT, LIST, MAP, UNKNOWN, StaticType, list_of, shape_of
 from shared.expressions.values.kinds import is_nil
 
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 """The names of the language's own functions."""
 
 
-def compile_tree(tree: Node, scope: Scope) -> Run:
+def compile_tree(tree: SyntaxNode, scope: Scope) -> CompiledCode:
     """The code of a whole expression. Raises a `name` fault where it cannot work."""
     return _Compiler(scope).visit(tree).run
 
@@ -55,12 +63,12 @@ def compile_tree(tree: Node, scope: Scope) -> Run:
 class _Compiler:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._variables: list[tuple[str, Shape]] = []
-        self._loops: list[tuple[Shape, dict[str, Shape]]] = []
+        self._variables: list[tuple[str, StaticType]] = []
+        self._loops: list[tuple[StaticType, dict[str, StaticType]]] = []
 
-    def visit(self, node: Node) -> Code:
+    def visit(self, node: SyntaxNode) -> Code:
         """The code of any node."""
-        visit: Callable[[_Compiler, Node], Code] = _VISITS[type(node)]
+        visit: Callable[[_Compiler, SyntaxNode], Code] = _VISITS[type(node)]
         return visit(self, node)
 
     # Names
@@ -76,12 +84,12 @@ class _Compiler:
             return Code(UNKNOWN, lambda frame: dict(frame.scope))
         found = self._scope.shapes.get(node.name)
         if found is None and node.name in EXTRAS:
-            return Code(Shape("func", name=node.name), extra_function(node.name))
+            return Code(StaticType("func", name=node.name), extra_function(node.name))
         if found is None and node.name in FUNCTION_NAMES:
-            return Code(Shape("func", name=node.name), lambda _: None)
+            return Code(StaticType("func", name=node.name), lambda _: None)
         found = found or self._scope.find(node.name)
         if found is None:
-            raise name_fault(f"unknown name {node.name}", node.position)
+            raise name_error(f"unknown name {node.name}", node.position)
         return Code(found, _from_scope(node.name))
 
     def pointer(self, node: Pointer) -> Code:
@@ -90,7 +98,7 @@ class _Compiler:
             shape = UNKNOWN if collection.is_unknown else collection.items()
             return Code(shape, guarded(node.position, current))
         if node.name not in extra:
-            raise name_fault(f"unknown pointer #{node.name}", node.position)
+            raise name_error(f"unknown pointer #{node.name}", node.position)
         if node.name == "index":
             return Code(INT, lambda frame: frame.index)
         return Code(UNKNOWN, lambda frame: frame.acc)
@@ -103,7 +111,7 @@ class _Compiler:
             or name in EXTRAS
             or name in dict(self._variables)
         ):
-            raise name_fault(f"{name} has a meaning already: name it otherwise", node.position)
+            raise name_error(f"{name} has a meaning already: name it otherwise", node.position)
         value = self.visit(node.value)
         self._variables.append((name, value.shape))
         body = self.visit(node.body)
@@ -132,7 +140,7 @@ class _Compiler:
     def conditional(self, node: Conditional) -> Code:
         condition = self.visit(node.condition)
         if not condition.shape.maybe("bool"):
-            raise name_fault(
+            raise name_error(
                 f"a condition is a boolean, not {condition.shape}", node.condition.position
             )
         then, otherwise = self.visit(node.then), self.visit(node.otherwise)
@@ -153,7 +161,7 @@ class _Compiler:
             return bind_binary(node, self._side(node.left), self._side(node.right))
         return bind_binary(node, self.visit(node.left), self.visit(node.right))
 
-    def _side(self, node: Node) -> Code:
+    def _side(self, node: SyntaxNode) -> Code:
         """A side of `??`, where a chain may give a list that was never made."""
         return self.chain(node, tidy=False) if isinstance(node, Chain) else self.visit(node)
 
@@ -234,13 +242,13 @@ class _Compiler:
             )
         found = self._scope.find(key)
         if found is None and not node.optional:
-            raise name_fault(f"unknown name {key}", node.position)
+            raise name_error(f"unknown name {key}", node.position)
         return Code(found or UNKNOWN, _from_scope(key))
 
     def slice(self, node: Slice) -> Code:
         base = self.visit(node.base)
         if not base.shape.maybe("string", "list"):
-            raise name_fault(f"cannot slice {base.shape}", node.position)
+            raise name_error(f"cannot slice {base.shape}", node.position)
         start, stop = (self._bound(bound) for bound in (node.start, node.stop))
         run = base.run
 
@@ -251,12 +259,12 @@ class _Compiler:
 
         return Code(UNKNOWN if base.shape.is_unknown else base.shape, guarded(node.position, take))
 
-    def _bound(self, node: Node | None) -> Run | None:
+    def _bound(self, node: SyntaxNode | None) -> CompiledCode | None:
         if node is None:
             return None
         code = self.visit(node)
         if not code.shape.maybe("int"):
-            raise name_fault(
+            raise name_error(
                 f"a bound of a slice is a whole number, not {code.shape}", node.position
             )
         return code.run
@@ -266,7 +274,7 @@ class _Compiler:
     def call(self, node: Call) -> Code:
         callee = self.visit(node.callee)
         if isinstance(node.callee, Name) and callee.shape == UNKNOWN and not self._scope.closed:
-            raise name_fault(f"unknown function {node.callee.name}", node.position)
+            raise name_error(f"unknown function {node.callee.name}", node.position)
         return compile_call(node, callee, [self.visit(argument) for argument in node.arguments])
 
     def builtin(self, node: Builtin) -> Code:
@@ -300,7 +308,7 @@ class _Compiler:
             return mapped(code, loop)
         return code
 
-    def _added(self, node: Node, collection: Code) -> Code | None:
+    def _added(self, node: SyntaxNode, collection: Code) -> Code | None:
         """`sum([a, b, c])` is `a + (b + c)`, so that texts and durations add up too."""
         if not isinstance(node, Array) or len(node.items) < 2 or collection.literal is not MISSING:
             return None
@@ -320,14 +328,14 @@ class _GaveUp(Exception):
     """Something before a `?.` is nil."""
 
 
-def _from_scope(name: str) -> Run:
+def _from_scope(name: str) -> CompiledCode:
     def run(frame: Frame) -> object:
         return frame.scope.get(name)
 
     return run
 
 
-_VISITS: dict[type[Node], Callable[..., Code]] = {
+_VISITS: dict[type[SyntaxNode], Callable[..., Code]] = {
     Literal: _Compiler.literal,
     Name: _Compiler.name,
     Pointer: _Compiler.pointer,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.expressions.compilation.code import Code
-from shared.expressions.errors import name_fault
-from shared.expressions.grammar.nodes import Literal, Member, Node, Pointer
-from shared.expressions.static_types import LIST, UNKNOWN, Shape
+from shared.expressions.errors import name_error
+from shared.expressions.grammar.nodes import Literal, Member, Pointer, SyntaxNode
+from shared.expressions.static_types import LIST, UNKNOWN, StaticType
 from shared.expressions.values.methods import METHODS_BY_KIND
 
 
@@ -18,16 +18,16 @@ class Scope:
     anything.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], *, closed: bool) -> None:
+    def __init__(self, shapes: Mapping[str, StaticType], *, closed: bool) -> None:
         self.shapes = shapes
         self.closed = closed
 
-    def find(self, name: str) -> Shape | None:
+    def find(self, name: str) -> StaticType | None:
         """The shape of a name, None where there is no such name."""
         return self.shapes.get(name) or (None if self.closed else UNKNOWN)
 
 
-def either_shape(then: Shape, otherwise: Shape) -> Shape:
+def either_shape(then: StaticType, otherwise: StaticType) -> StaticType:
     """What a condition gives, one or the other."""
     if "nil" in (then.kind, otherwise.kind):
         return otherwise if then.kind == "nil" else then
@@ -40,7 +40,7 @@ def either_shape(then: Shape, otherwise: Shape) -> Shape:
     return then
 
 
-def member_shape(node: Member, base: Shape, key: Code) -> Shape:
+def member_shape(node: Member, base: StaticType, key: Code) -> StaticType:
     """What `base[key]` gives. Raises a `name` fault where there is no such thing."""
     if base.is_unknown:
         return UNKNOWN
@@ -48,25 +48,25 @@ def member_shape(node: Member, base: Shape, key: Code) -> Shape:
         key.literal if isinstance(node.key, Literal) and isinstance(node.key.value, str) else None
     )
     if isinstance(name, str) and name in METHODS_BY_KIND.get(base.kind, {}):
-        return Shape("func", form=base.kind, name=name)
+        return StaticType("func", form=base.kind, name=name)
     if base.kind == "map":
         if not key.shape.is_unknown and not key.shape.fits(base.keys()):
-            raise name_fault(f"cannot use {key.shape} to get an element from {base}", node.position)
+            raise name_error(f"cannot use {key.shape} to get an element from {base}", node.position)
         return base.items()
     if base.kind == "list":
         if not key.shape.maybe("int"):
-            raise name_fault(
+            raise name_error(
                 f"elements are counted by whole numbers, not {key.shape}", node.position
             )
         return base.items()
     if name is not None:
-        raise name_fault(f"{base} has no field {name}", node.position)
-    raise name_fault(f"{base}[{key.shape}] is undefined", node.position)
+        raise name_error(f"{base} has no field {name}", node.position)
+    raise name_error(f"{base}[{key.shape}] is undefined", node.position)
 
 
-def speaks_of_index(node: Node) -> bool:
+def speaks_of_index(node: SyntaxNode) -> bool:
     """Whether `#index` is anywhere in it."""
-    pending: list[Node] = [node]
+    pending: list[SyntaxNode] = [node]
     while pending:
         part = pending.pop()
         if isinstance(part, Pointer) and part.name == "index":

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shared.expressions.compilation.code import Code, Frame, Loop, Run, Sieve, guarded
+from shared.expressions.compilation.code import Code, CompiledCode, Frame, Loop, Sieve, guarded
 from shared.expressions.errors import ExpressionError
 from shared.expressions.operations.operators import to_bool
-from shared.expressions.static_types import Shape
+from shared.expressions.static_types import StaticType
 from shared.expressions.values.kinds import is_map, type_name
 from shared.expressions.values.strings import to_bytes
 
 
-def body_of(loop: Loop) -> Run:
+def body_of(loop: Loop) -> CompiledCode:
     """What a loop evaluates for each element: the element itself where nothing is given."""
     return loop.body.run if loop.body is not None else current
 
 
-def compile_filter(loop: Loop, shape: Shape) -> Code:
+def compile_filter(loop: Loop, shape: StaticType) -> Code:
     """The code of a `filter`; one over another filter goes through the list once."""
     inner = loop.collection.sieve
     if inner is not None and inner.made is None:
@@ -55,7 +55,7 @@ def _passing(
     return run
 
 
-def _sifted(sieve: Sieve) -> Run:
+def _sifted(sieve: Sieve) -> CompiledCode:
     passing = _passing(sieve, forwards)
 
     def run(frame: Frame) -> object:
@@ -66,7 +66,7 @@ def _sifted(sieve: Sieve) -> Run:
     return run
 
 
-def sifted_end(sieve: Sieve, index: int, *, must: bool) -> Run:
+def sifted_end(sieve: Sieve, index: int, *, must: bool) -> CompiledCode:
     """The first (0) or last (-1) of what a sieve keeps, looking no further; nil if there is none, or
     a fault where there `must` be one."""
     passing = _passing(sieve, forwards if index == 0 else backwards)
@@ -81,7 +81,7 @@ def sifted_end(sieve: Sieve, index: int, *, must: bool) -> Run:
     return run
 
 
-def sifted_count(sieve: Sieve) -> Run:
+def sifted_count(sieve: Sieve) -> CompiledCode:
     """How many elements a sieve keeps, making nothing of them."""
     passing = _passing(
         Sieve(sieve.collection, sieve.conditions, sieve.cost, sieve.position, lambda _: None),
@@ -117,7 +117,7 @@ def current(frame: Frame) -> object:
     return item
 
 
-def before(frame: Frame, elements: Sequence[object], run: Run) -> object:
+def before(frame: Frame, elements: Sequence[object], run: CompiledCode) -> object:
     """What an argument besides the predicate gives: to it, `#` is the first element already."""
     saved = frame.item, frame.index, frame.acc
     frame.item, frame.index, frame.acc = elements[0] if elements else _BEYOND, 0, None
@@ -127,7 +127,7 @@ def before(frame: Frame, elements: Sequence[object], run: Run) -> object:
 
 
 def turns(
-    frame: Frame, items: Sequence[object], body: Run, cost: int, order: Sequence[int]
+    frame: Frame, items: Sequence[object], body: CompiledCode, cost: int, order: Sequence[int]
 ) -> Iterator[object]:
     """What the body gives for each element, which is the current one meanwhile."""
     saved = frame.item, frame.index
@@ -140,13 +140,13 @@ def turns(
         frame.item, frame.index = saved
 
 
-def forwards(frame: Frame, value: object, body: Run, cost: int) -> Iterator[object]:
+def forwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
     """What the body gives for each element from the first on."""
     items = elements_of(value)
     return turns(frame, items, body, cost, range(len(items)))
 
 
-def backwards(frame: Frame, value: object, body: Run, cost: int) -> Iterator[object]:
+def backwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
     """What the body gives for each element from the last back."""
     items = elements_of(value)
     return turns(frame, items, body, cost, range(len(items) - 1, -1, -1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shared.expressions.compilation.code import Code, Frame, Loop, Run, guarded
+from shared.expressions.compilation.code import Code, CompiledCode, Frame, Loop, guarded
 from shared.expressions.compilation.lazy_filter import (
     backwards,
     before,
@@ -15,34 +15,34 @@ from shared.expressions.compilation.lazy_filter import (
     forwards,
     turns,
 )
-from shared.expressions.errors import ExpressionError, name_fault
+from shared.expressions.errors import ExpressionError, name_error
 from shared.expressions.functions.arrays import descends, sort_key
 from shared.expressions.operations.operators import add, to_bool
-from shared.expressions.static_types import BOOL, GROUPS, INT, LIST, UNKNOWN, Shape, list_of
+from shared.expressions.static_types import BOOL, GROUPS, INT, LIST, UNKNOWN, StaticType, list_of
 from shared.expressions.values.kinds import Table
 
 # What each loop gives, before anything runs
 
 
-def _check(loop: Loop) -> Shape:
+def _check(loop: Loop) -> StaticType:
     collection, body = loop.collection.shape, loop.body.shape if loop.body else None
     if not collection.maybe("list"):
-        raise name_fault(f"{loop.name} goes through a list, not {collection}", loop.position)
+        raise name_error(f"{loop.name} goes through a list, not {collection}", loop.position)
     if body is not None and body.kind == "nil":
-        raise name_fault(f"what {loop.name} evaluates gives nothing", loop.position)
+        raise name_error(f"what {loop.name} evaluates gives nothing", loop.position)
     if loop.name in _TESTS and body is not None and not body.maybe("bool"):
-        raise name_fault(f"what {loop.name} evaluates gives {body}, not a boolean", loop.position)
+        raise name_error(f"what {loop.name} evaluates gives {body}, not a boolean", loop.position)
     return _GIVES[loop.name](collection, body)
 
 
-def _held(collection: Shape) -> Shape:
+def _held(collection: StaticType) -> StaticType:
     return UNKNOWN if collection.is_unknown else collection.items()
 
 
-def _summed(collection: Shape, body: Shape | None) -> Shape:
+def _summed(collection: StaticType, body: StaticType | None) -> StaticType:
     if body is None:
         return _held(collection)
-    return Shape(body.kind, body.form)
+    return StaticType(body.kind, body.form)
 
 
 _TESTS = frozenset(
@@ -59,7 +59,7 @@ _TESTS = frozenset(
         "findLastIndex",
     ]
 )
-_GIVES: dict[str, Callable[[Shape, Shape | None], Shape]] = {
+_GIVES: dict[str, Callable[[StaticType, StaticType | None], StaticType]] = {
     **dict.fromkeys(["all", "none", "any", "one"], lambda _, __: BOOL),
     **dict.fromkeys(["count", "findIndex", "findLastIndex"], lambda _, __: INT),
     **dict.fromkeys(["find", "findLast"], lambda collection, _: _held(collection)),
@@ -83,10 +83,10 @@ def compile_loop(loop: Loop) -> Code:
     return Code(shape, guarded(loop.position, _BUILDERS[loop.name](loop)))
 
 
-def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[Loop], Run]:
+def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[Loop], CompiledCode]:
     """`all`, `any` and `none`: the first element of some answer decides."""
 
-    def build(loop: Loop) -> Run:
+    def build(loop: Loop) -> CompiledCode:
         collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
         def run(frame: Frame) -> object:
@@ -100,17 +100,17 @@ def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[Loop], Run]:
     return build
 
 
-def _count(loop: Loop) -> Run:
+def _count(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     return lambda frame: sum(map(to_bool, forwards(frame, collection(frame), body, cost)))
 
 
-def _one(loop: Loop) -> Run:
+def _one(loop: Loop) -> CompiledCode:
     count = _count(loop)
     return lambda frame: count(frame) == 1
 
 
-def _map(loop: Loop) -> Run:
+def _map(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -121,7 +121,7 @@ def _map(loop: Loop) -> Run:
     return run
 
 
-def _sum(loop: Loop) -> Run:
+def _sum(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -133,10 +133,12 @@ def _sum(loop: Loop) -> Run:
     return run
 
 
-def _finder(walk: Callable[..., Iterator[object]], *, index: bool) -> Callable[[Loop], Run]:
+def _finder(
+    walk: Callable[..., Iterator[object]], *, index: bool
+) -> Callable[[Loop], CompiledCode]:
     """`find` and its like: the first (or last) element that passes, or where it stands, or nil."""
 
-    def build(loop: Loop) -> Run:
+    def build(loop: Loop) -> CompiledCode:
         collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
         def run(frame: Frame) -> object:
@@ -150,7 +152,7 @@ def _finder(walk: Callable[..., Iterator[object]], *, index: bool) -> Callable[[
     return build
 
 
-def _group(loop: Loop) -> Run:
+def _group(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -169,7 +171,7 @@ def _group(loop: Loop) -> Run:
     return run
 
 
-def _sort(loop: Loop) -> Run:
+def _sort(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     order = loop.extra.run if loop.extra is not None else lambda _: "asc"
 
@@ -188,7 +190,7 @@ def _sort(loop: Loop) -> Run:
     return run
 
 
-def _reduce(loop: Loop) -> Run:
+def _reduce(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     start = loop.extra.run if loop.extra is not None else None
 
@@ -210,7 +212,7 @@ def _reduce(loop: Loop) -> Run:
     return run
 
 
-_BUILDERS: dict[str, Callable[[Loop], Run]] = {
+_BUILDERS: dict[str, Callable[[Loop], CompiledCode]] = {
     "all": _quantifier(stop_at=False, gives=False),
     "any": _quantifier(stop_at=True, gives=True),
     "none": _quantifier(stop_at=True, gives=False),

@@ -14,7 +14,7 @@ from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value
 from shared.expressions.values.jsontext import from_json, to_json
 from shared.expressions.values.kinds import Month, Weekday, is_int, is_number, type_name
-from shared.expressions.values.numerals import MAX_INT, MIN_INT, truncate
+from shared.expressions.values.numerals import MAX_INT64, MIN_INT, truncate
 from shared.expressions.values.strings import adopted, from_bytes, to_bytes
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -48,7 +48,7 @@ def _int(_: Frame, value: object) -> object:
 def _parse_int(text: str) -> int:
     if _WHOLE.fullmatch(text) and len(text) <= _MANY_DIGITS:
         number = int(text)
-        if MIN_INT <= number <= MAX_INT:
+        if MIN_INT <= number <= MAX_INT64:
             return number
     raise ExpressionError("invalid operation: int() of a text that is not a whole number")
 

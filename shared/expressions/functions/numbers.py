@@ -171,7 +171,7 @@ def _bitnot(_: Frame, value: object) -> object:
     return ~_integer("bitnot", value)
 
 
-NUMBERS: dict[str, Callable[..., object]] = {
+NUMBER_FUNCTIONS: dict[str, Callable[..., object]] = {
     "abs": _abs,
     "ceil": _rounding("ceil", _ceil),
     "floor": _rounding("floor", _floor),

@@ -8,13 +8,13 @@ from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
 from shared.expressions.functions.arrays import ARRAYS
 from shared.expressions.functions.conversions import CONVERSIONS
-from shared.expressions.functions.numbers import NUMBERS
-from shared.expressions.functions.texts import TEXTS
+from shared.expressions.functions.numbers import NUMBER_FUNCTIONS
+from shared.expressions.functions.texts import TEXT_FUNCTIONS
 from shared.expressions.functions.times import TIMES
 from shared.expressions.operations.operators import to_int
 from shared.expressions.values.kinds import Ints, is_int, type_name
 
-Implementation = Callable[..., object]
+_Implementation = Callable[..., object]
 """Takes the frame, then the arguments, whose number has been checked. Raises a fault for wrong ones."""
 
 
@@ -42,7 +42,13 @@ def _random_int(frame: Frame, *bound: object) -> object:
     return frame.random.randrange(limit)
 
 
-FUNCTIONS: dict[str, Implementation] = {**TEXTS, **NUMBERS, **ARRAYS, **CONVERSIONS, **TIMES}
+FUNCTIONS: dict[str, _Implementation] = {
+    **TEXT_FUNCTIONS,
+    **NUMBER_FUNCTIONS,
+    **ARRAYS,
+    **CONVERSIONS,
+    **TIMES,
+}
 """The functions of the language."""
-EXTRA_FUNCTIONS: dict[str, Implementation] = {"randomInt": _random_int, "sequence": _sequence}
+EXTRA_FUNCTIONS: dict[str, _Implementation] = {"randomInt": _random_int, "sequence": _sequence}
 """The functions of the job language, found as if they stood in the scope."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shared.expressions.compilation.code import Frame
-from shared.expressions.errors import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.operations.operators import to_int, to_text
 from shared.expressions.values import strings
 from shared.expressions.values.kinds import Ints, Nil, Pair, Pairs, Strings, is_list, type_name
@@ -74,7 +74,7 @@ def _repeat(frame: Frame, value: object, times: object) -> object:
     if count < 0:
         raise ExpressionError("repeat takes a number that is not negative")
     if count > _MAX_REPEATS:
-        raise limit_fault(f"a text is repeated at most {_MAX_REPEATS:,} times")
+        raise limit_error(f"a text is repeated at most {_MAX_REPEATS:,} times")
     frame.budget.build(strings.byte_length(text) * count)
     frame.budget.write(len(text) * count)
     return text * count
@@ -99,7 +99,7 @@ def _finder(find: Callable[[str, str], object]) -> Callable[..., object]:
     return apply
 
 
-TEXTS: dict[str, Callable[..., object]] = {
+TEXT_FUNCTIONS: dict[str, Callable[..., object]] = {
     "trim": _trim,
     "trimPrefix": _trim_prefix,
     "trimSuffix": _trim_suffix,

@@ -8,7 +8,7 @@ from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
 from shared.expressions.operations.operators import to_text
 from shared.expressions.values.dates import parse_any, parse_time
-from shared.expressions.values.durations import parse_duration
+from shared.expressions.values.durations import parse_go_duration
 from shared.expressions.values.kinds import type_name
 from shared.expressions.values.zones import Fixed, Location, Region, load_location
 
@@ -24,7 +24,7 @@ def _now(frame: Frame, zone: object = None) -> object:
 
 
 def _duration(_: Frame, value: object) -> object:
-    return parse_duration(to_text(value))
+    return parse_go_duration(to_text(value))
 
 
 def _date(frame: Frame, *arguments: object) -> object:

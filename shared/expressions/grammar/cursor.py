@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from shared.expressions.errors import ExpressionError, limit_fault, syntax_fault
+from shared.expressions.errors import ExpressionError, limit_error, syntax_error
 from shared.expressions.grammar.lexer import Token, TokenKind
-from shared.expressions.grammar.nodes import Node
-from shared.expressions.limits import MAX_DEPTH, MAX_NODES
+from shared.expressions.grammar.nodes import SyntaxNode
+from shared.expressions.limits import MAX_TREE_DEPTH, MAX_TREE_NODES
 
-_AnyNode = TypeVar("_AnyNode", bound=Node)
+_AnyNode = TypeVar("_AnyNode", bound=SyntaxNode)
 
 
-class Cursor:
+class TokenCursor:
     """A place among the tokens of an expression, and the count of the nodes made of them so far."""
 
     def __init__(self, tokens: list[Token]) -> None:
@@ -53,20 +53,24 @@ class Cursor:
         return self._advance()
 
     def _unexpected(self) -> ExpressionError:
-        return syntax_fault(f"unexpected {self._token}", self._token.position)
+        return syntax_error(f"unexpected {self._token}", self._token.position)
 
     # The nodes
 
     def _grown(self, node: _AnyNode) -> _AnyNode:
         """Counts a new node against the limits."""
         self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise limit_fault(f"the expression has more than {MAX_NODES:,} parts", node.position)
+        if self._nodes > MAX_TREE_NODES:
+            raise limit_error(
+                f"the expression has more than {MAX_TREE_NODES:,} parts", node.position
+            )
         below = [child for child in node.children() if child is not None]
         node.depth = max((child.depth for child in below), default=0) + 1
         node.size = sum(child.size for child in below) + 1
-        if node.depth > MAX_DEPTH:
-            raise limit_fault(f"the expression is deeper than {MAX_DEPTH} levels", node.position)
+        if node.depth > MAX_TREE_DEPTH:
+            raise limit_error(
+                f"the expression is deeper than {MAX_TREE_DEPTH} levels", node.position
+            )
         return node
 
     def _list(self, closing: str, read: Callable[[], _AnyNode]) -> tuple[_AnyNode, ...]:

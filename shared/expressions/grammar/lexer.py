@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.expressions.errors import syntax_fault
+from shared.expressions.errors import syntax_error
 from shared.expressions.grammar.quoting import read_quoted, read_raw
 
 TokenKind = Literal["operator", "bracket", "number", "text", "name", "end"]
@@ -96,7 +96,7 @@ def _number(text: str, position: int) -> tuple[Token, int]:
     assert match is not None
     end = match.end()
     if end < len(text) and is_word_character(text[end]):
-        raise syntax_fault(f"bad number {text[position : end + 1]!r}", end)
+        raise syntax_error(f"bad number {text[position : end + 1]!r}", end)
     return Token("number", match.group(), position), end
 
 
@@ -117,9 +117,9 @@ def _word(text: str, position: int, *, pointer: bool) -> tuple[Token, int]:
 def _sign(text: str, position: int) -> tuple[Token, int]:
     match = _SIGN.match(text, position)
     if match is None:
-        raise syntax_fault(f"unexpected character {text[position]!r}", position)
+        raise syntax_error(f"unexpected character {text[position]!r}", position)
     sign = match.group()
     if sign == "/" and text.startswith("/*", position):
-        raise syntax_fault("the comment is not closed", position)
+        raise syntax_error("the comment is not closed", position)
     kind: TokenKind = "bracket" if sign in "()[]{}" else "operator"
     return Token(kind, sign, position), match.end()

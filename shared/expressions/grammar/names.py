@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shared.expressions.grammar.nodes import Let, Literal, Member, Name, Node
+from shared.expressions.grammar.nodes import Let, Literal, Member, Name, SyntaxNode
 
 ENVIRONMENT = "$env"
 """The name of the scope itself."""
@@ -33,7 +33,7 @@ class Names:
         return Names(self.top | other.top, self.whole or other.whole, keys)
 
 
-def names_of(tree: Node) -> Names:
+def names_in_tree(tree: SyntaxNode) -> Names:
     """The names that a tree speaks of, those of its own `let` among them."""
     keys: dict[str, set[str] | None] = {}
     whole = False
@@ -59,14 +59,14 @@ def _note(keys: dict[str, set[str] | None], name: str, key: str | None) -> None:
         wanted.add(key)
 
 
-def _key(node: Node, parent: Node | None) -> str | None:
+def _key(node: SyntaxNode, parent: SyntaxNode | None) -> str | None:
     if isinstance(parent, Member) and parent.base is node and isinstance(parent.key, Literal):
         return parent.key.value if isinstance(parent.key.value, str) else None
     return None
 
 
-def _walk(tree: Node) -> Iterator[tuple[Node, Node | None]]:
-    pending: list[tuple[Node, Node | None]] = [(tree, None)]
+def _walk(tree: SyntaxNode) -> Iterator[tuple[SyntaxNode, SyntaxNode | None]]:
+    pending: list[tuple[SyntaxNode, SyntaxNode | None]] = [(tree, None)]
     while pending:
         node, parent = pending.pop()
         yield node, parent

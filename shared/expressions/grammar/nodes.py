@@ -6,190 +6,190 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class SyntaxNode:
     """Anything in the tree."""
 
     position: int
     depth: int = field(init=False, default=1)
     size: int = field(init=False, default=1)
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return ()
 
 
 @dataclass(slots=True, eq=False)
-class Literal(Node):
+class Literal(SyntaxNode):
     """A whole number, a float, a text, a boolean or nil, written out."""
 
     value: int | float | str | bool | None
 
 
 @dataclass(slots=True, eq=False)
-class Name(Node):
+class Name(SyntaxNode):
     """A name of the scope, of a `let`, or `$env`."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
-class Pointer(Node):
+class Pointer(SyntaxNode):
     """`#` (name empty), `#index` or `#acc`."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
-class Unary(Node):
+class Unary(SyntaxNode):
     """`not x`, `!x`, `-x` or `+x`."""
 
     operator: str
-    operand: Node
+    operand: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.operand,)
 
 
 @dataclass(slots=True, eq=False)
-class Binary(Node):
+class Binary(SyntaxNode):
     """Two operands and what stands between."""
 
     operator: str
-    left: Node
-    right: Node
+    left: SyntaxNode
+    right: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.left, self.right)
 
 
 @dataclass(slots=True, eq=False)
-class Member(Node):
+class Member(SyntaxNode):
     """`base.key` or `base[key]`; with `?.` it gives up quietly when the base is nil."""
 
-    base: Node
-    key: Node
+    base: SyntaxNode
+    key: SyntaxNode
     optional: bool = False
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.base, self.key)
 
 
 @dataclass(slots=True, eq=False)
-class Chain(Node):
+class Chain(SyntaxNode):
     """The extent of what a `?.` gives up."""
 
-    inner: Node
+    inner: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.inner,)
 
 
 @dataclass(slots=True, eq=False)
-class Slice(Node):
+class Slice(SyntaxNode):
     """`base[start:stop]`."""
 
-    base: Node
-    start: Node | None
-    stop: Node | None
+    base: SyntaxNode
+    start: SyntaxNode | None
+    stop: SyntaxNode | None
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.base, self.start, self.stop)
 
 
 @dataclass(slots=True, eq=False)
-class Call(Node):
+class Call(SyntaxNode):
     """A call of a function of the scope or of a method."""
 
-    callee: Node
-    arguments: tuple[Node, ...]
+    callee: SyntaxNode
+    arguments: tuple[SyntaxNode, ...]
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.callee, *self.arguments)
 
 
 @dataclass(slots=True, eq=False)
-class Builtin(Node):
+class Builtin(SyntaxNode):
     """A call of a function of the language."""
 
     name: str
-    arguments: tuple[Node, ...]
+    arguments: tuple[SyntaxNode, ...]
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return self.arguments
 
 
 @dataclass(slots=True, eq=False)
-class Predicate(Node):
+class Predicate(SyntaxNode):
     """What a loop evaluates for each element."""
 
-    body: Node
+    body: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.body,)
 
 
 @dataclass(slots=True, eq=False)
-class Let(Node):
+class Let(SyntaxNode):
     """`let name = value; body`."""
 
     name: str
-    value: Node
-    body: Node
+    value: SyntaxNode
+    body: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.value, self.body)
 
 
 @dataclass(slots=True, eq=False)
-class Sequence(Node):
+class Sequence(SyntaxNode):
     """`a; b; c`, worth its last."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[SyntaxNode, ...]
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return self.parts
 
 
 @dataclass(slots=True, eq=False)
-class Conditional(Node):
+class Conditional(SyntaxNode):
     """`a ? b : c` and `if a {b} else {c}`."""
 
-    condition: Node
-    then: Node
-    otherwise: Node
+    condition: SyntaxNode
+    then: SyntaxNode
+    otherwise: SyntaxNode
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return (self.condition, self.then, self.otherwise)
 
 
 @dataclass(slots=True, eq=False)
-class Array(Node):
+class Array(SyntaxNode):
     """`[a, b]`."""
 
-    items: tuple[Node, ...]
+    items: tuple[SyntaxNode, ...]
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return self.items
 
 
 @dataclass(slots=True, eq=False)
-class Map(Node):
+class Map(SyntaxNode):
     """`{key: value}`."""
 
-    pairs: tuple[tuple[Node, Node], ...]
+    pairs: tuple[tuple[SyntaxNode, SyntaxNode], ...]
 
-    def children(self) -> tuple[Node | None, ...]:
+    def children(self) -> tuple[SyntaxNode | None, ...]:
         """The nodes right below."""
         return tuple(node for pair in self.pairs for node in pair)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from shared.expressions.errors import ExpressionError, limit_fault, syntax_fault
-from shared.expressions.grammar.cursor import Cursor
+from shared.expressions.errors import ExpressionError, limit_error, syntax_error
+from shared.expressions.grammar.cursor import TokenCursor
 from shared.expressions.grammar.lexer import Token, tokenize
 from shared.expressions.grammar.nodes import (
     Array,
@@ -22,11 +22,11 @@ from shared.expressions.grammar.nodes import (
     Map,
     Member,
     Name,
-    Node,
     Pointer,
     Predicate,
     Sequence,
     Slice,
+    SyntaxNode,
     Unary,
 )
 from shared.expressions.grammar.vocabulary import (
@@ -38,40 +38,40 @@ from shared.expressions.grammar.vocabulary import (
     NEGATABLE,
     UNARY,
 )
-from shared.expressions.limits import MAX_LENGTH, MAX_NESTING
+from shared.expressions.limits import MAX_EXPRESSION_NESTING, MAX_LENGTH
 from shared.expressions.values.numerals import read_number
 
 
-def parse(text: str, builtins: Collection[str]) -> Node:
+def parse(text: str, builtins: Collection[str]) -> SyntaxNode:
     """The tree of `text`; a call of a name in `builtins` is one of the language's own functions.
 
     Raises a fault of kind `syntax`, or `limit` where the text is too long, too nested or too rich.
     """
     if len(text) > MAX_LENGTH:
-        raise limit_fault(f"the expression has more than {MAX_LENGTH:,} characters")
+        raise limit_error(f"the expression has more than {MAX_LENGTH:,} characters")
     try:
         return _Parser(tokenize(text), builtins).whole()
     except RecursionError:
-        raise limit_fault("the expression is nested too deeply") from None
-    except ExpressionError as fault:
-        raise fault.within(text) from None
+        raise limit_error("the expression is nested too deeply") from None
+    except ExpressionError as error:
+        raise error.within(text) from None
 
 
-class _Parser(Cursor):
+class _Parser(TokenCursor):
     def __init__(self, tokens: list[Token], builtins: Collection[str]) -> None:
         super().__init__(tokens)
         self._builtins = builtins
         self._nesting = 0
         self._loops = 0
 
-    def whole(self) -> Node:
+    def whole(self) -> SyntaxNode:
         """All of the tokens as one expression."""
         node = self._sequence()
         if self._token.kind != "end":
             raise self._unexpected()
         return node
 
-    def _sequence(self) -> Node:
+    def _sequence(self) -> SyntaxNode:
         first = self._expression(0)
         parts = [first]
         while self._takes("operator", ";"):
@@ -82,11 +82,12 @@ class _Parser(Cursor):
             return first
         return self._grown(Sequence(first.position, tuple(parts)))
 
-    def _expression(self, rank: int) -> Node:
+    def _expression(self, rank: int) -> SyntaxNode:
         self._nesting += 1
-        if self._nesting > MAX_NESTING:
-            raise limit_fault(
-                f"the expression is nested deeper than {MAX_NESTING}", self._token.position
+        if self._nesting > MAX_EXPRESSION_NESTING:
+            raise limit_error(
+                f"the expression is nested deeper than {MAX_EXPRESSION_NESTING}",
+                self._token.position,
             )
         try:
             if rank == 0 and self._sees("operator", "let"):
@@ -98,7 +99,7 @@ class _Parser(Cursor):
         finally:
             self._nesting -= 1
 
-    def _operators(self, left: Node, rank: int) -> Node:
+    def _operators(self, left: SyntaxNode, rank: int) -> SyntaxNode:
         previous = ""
         while self._token.kind == "operator":
             negated = self._negation(rank)
@@ -123,18 +124,18 @@ class _Parser(Cursor):
             return 0
         following = self._tokens[self._next + 1]
         if following.kind != "operator" or following.value not in NEGATABLE:
-            raise syntax_fault(f"unexpected {following}", following.position)
+            raise syntax_error(f"unexpected {following}", following.position)
         return 1 if BINARY[following.value] >= rank else 0
 
-    def _binary(self, left: Node, operator: Token, binds: int) -> Node:
+    def _binary(self, left: SyntaxNode, operator: Token, binds: int) -> SyntaxNode:
         if operator.value in COMPARISONS:
             return self._comparison(left, operator, binds)
         right = self._expression(binds if operator.value in GROUPS_RIGHT else binds + 1)
         return self._grown(Binary(operator.position, operator.value, left, right))
 
-    def _comparison(self, left: Node, operator: Token, binds: int) -> Node:
+    def _comparison(self, left: SyntaxNode, operator: Token, binds: int) -> SyntaxNode:
         """`a < b < c` means `a < b && b < c`."""
-        whole: Node | None = None
+        whole: SyntaxNode | None = None
         while True:
             right = self._expression(binds + 1)
             link = self._grown(Binary(operator.position, operator.value, left, right))
@@ -143,10 +144,10 @@ class _Parser(Cursor):
                 return whole
             left, operator = right, self._advance()
 
-    def _both(self, left: Node, right: Node, operator: Token) -> Node:
+    def _both(self, left: SyntaxNode, right: SyntaxNode, operator: Token) -> SyntaxNode:
         return self._grown(Binary(operator.position, "&&", left, right))
 
-    def _let(self) -> Node:
+    def _let(self) -> SyntaxNode:
         self._advance()
         name = self._expect_name()
         self._expect("operator", "=")
@@ -154,7 +155,7 @@ class _Parser(Cursor):
         self._expect("operator", ";")
         return self._grown(Let(name.position, name.value, value, self._sequence()))
 
-    def _if(self) -> Node:
+    def _if(self) -> SyntaxNode:
         start = self._advance()
         condition = self._expression(0)
         then = self._block()
@@ -162,13 +163,13 @@ class _Parser(Cursor):
         otherwise = self._expression(0) if self._sees("operator", "if") else self._block()
         return self._grown(Conditional(start.position, condition, then, otherwise))
 
-    def _block(self) -> Node:
+    def _block(self) -> SyntaxNode:
         self._expect("bracket", "{")
         node = self._sequence()
         self._expect("bracket", "}")
         return node
 
-    def _ternary(self, condition: Node) -> Node:
+    def _ternary(self, condition: SyntaxNode) -> SyntaxNode:
         while self._takes("operator", "?"):
             if self._takes("operator", ":"):
                 then = condition
@@ -179,7 +180,7 @@ class _Parser(Cursor):
             condition = self._grown(Conditional(condition.position, condition, then, otherwise))
         return condition
 
-    def _primary(self) -> Node:
+    def _primary(self) -> SyntaxNode:
         token = self._token
         if token.kind == "operator":
             if token.value in UNARY:
@@ -196,10 +197,10 @@ class _Parser(Cursor):
             return self._postfix(node)
         return self._atom()
 
-    def _pointer(self) -> Node:
+    def _pointer(self) -> SyntaxNode:
         token = self._token
         if not self._loops:
-            raise syntax_fault(
+            raise syntax_error(
                 f"{token.value!r} stands for an element, and this is not a loop", token.position
             )
         name = ""
@@ -207,7 +208,7 @@ class _Parser(Cursor):
             name = self._advance().value
         return self._grown(Pointer(token.position, name))
 
-    def _atom(self) -> Node:
+    def _atom(self) -> SyntaxNode:
         token = self._token
         if token.kind == "number":
             self._advance()
@@ -223,7 +224,7 @@ class _Parser(Cursor):
             return self._postfix(self._map())
         raise self._unexpected()
 
-    def _named(self, token: Token) -> Node:
+    def _named(self, token: Token) -> SyntaxNode:
         if token.value in CONSTANTS:
             return self._grown(Literal(token.position, CONSTANTS[token.value]))
         if self._sees("bracket", "("):
@@ -232,7 +233,9 @@ class _Parser(Cursor):
 
     # Calls
 
-    def _call(self, token: Token, given: tuple[Node, ...], *, own: bool = False) -> Node:
+    def _call(
+        self, token: Token, given: tuple[SyntaxNode, ...], *, own: bool = False
+    ) -> SyntaxNode:
         """A call of `token`, its first arguments `given` by a pipe.
 
         `own` is the `::` form: the language's function, whatever the scope calls so too.
@@ -247,11 +250,11 @@ class _Parser(Cursor):
         callee = self._grown(Name(token.position, name))
         return self._grown(Call(token.position, callee, arguments))
 
-    def _arguments(self) -> tuple[Node, ...]:
+    def _arguments(self) -> tuple[SyntaxNode, ...]:
         self._expect("bracket", "(")
         return self._list(")", lambda: self._expression(0))
 
-    def _loop_arguments(self, name: str, given: tuple[Node, ...]) -> tuple[Node, ...]:
+    def _loop_arguments(self, name: str, given: tuple[SyntaxNode, ...]) -> tuple[SyntaxNode, ...]:
         self._expect("bracket", "(")
         arguments = list(given)
         for index, form in enumerate(LOOPS[name][len(given) :]):
@@ -268,7 +271,7 @@ class _Parser(Cursor):
         self._expect("bracket", ")")
         return tuple(arguments)
 
-    def _predicate(self) -> Node:
+    def _predicate(self) -> SyntaxNode:
         start = self._token.position
         self._loops += 1
         if self._sees("bracket", "{"):
@@ -276,7 +279,7 @@ class _Parser(Cursor):
         else:
             body = self._expression(0)
             if self._sees("operator", ";"):
-                raise syntax_fault(
+                raise syntax_error(
                     "several expressions in a loop go into braces", self._token.position
                 )
         self._loops -= 1
@@ -284,15 +287,15 @@ class _Parser(Cursor):
 
     # Literals in brackets
 
-    def _array(self) -> Node:
+    def _array(self) -> SyntaxNode:
         start = self._advance()
         return self._grown(Array(start.position, self._list("]", lambda: self._expression(0))))
 
-    def _map(self) -> Node:
+    def _map(self) -> SyntaxNode:
         start = self._advance()
-        pairs: list[tuple[Node, Node]] = []
+        pairs: list[tuple[SyntaxNode, SyntaxNode]] = []
 
-        def pair() -> Node:
+        def pair() -> SyntaxNode:
             key = self._key()
             self._expect("operator", ":")
             value = self._expression(0)
@@ -302,21 +305,21 @@ class _Parser(Cursor):
         self._list("}", pair)
         return self._grown(Map(start.position, tuple(pairs)))
 
-    def _key(self) -> Node:
+    def _key(self) -> SyntaxNode:
         token = self._token
         if token.kind in ("number", "text", "name"):
             self._advance()
             return self._grown(Literal(token.position, token.value))
         if token.is_("bracket", "("):
             return self._expression(0)
-        raise syntax_fault(
+        raise syntax_error(
             f"a key is a text, a number, a name or an expression in parentheses, not {token}",
             token.position,
         )
 
     # What follows a value
 
-    def _postfix(self, node: Node) -> Node:
+    def _postfix(self, node: SyntaxNode) -> SyntaxNode:
         while True:
             token = self._token
             if self._takes("operator", ".") or self._takes("operator", "?."):
@@ -326,12 +329,12 @@ class _Parser(Cursor):
             else:
                 return node
 
-    def _after_dot(self, node: Node, *, optional: bool) -> Node:
+    def _after_dot(self, node: SyntaxNode, *, optional: bool) -> SyntaxNode:
         token = self._token
         if optional and self._takes("bracket", "["):
             return self._index(node, token, optional=True)
         if token.kind != "name" and not (token.kind == "operator" and token.value.isalpha()):
-            raise syntax_fault(f"expected a name, not {token}", token.position)
+            raise syntax_error(f"expected a name, not {token}", token.position)
         self._advance()
         chained = optional
         if isinstance(node, Chain):
@@ -342,7 +345,7 @@ class _Parser(Cursor):
             node = self._grown(Call(token.position, node, self._arguments()))
         return self._grown(Chain(token.position, node)) if chained else node
 
-    def _index(self, node: Node, bracket: Token, *, optional: bool) -> Node:
+    def _index(self, node: SyntaxNode, bracket: Token, *, optional: bool) -> SyntaxNode:
         start = None if self._sees("operator", ":") else self._expression(0)
         if self._takes("operator", ":"):
             stop = None if self._sees("bracket", "]") else self._expression(0)
@@ -356,7 +359,7 @@ class _Parser(Cursor):
 
 def _refuse_mixing(previous: str, operator: Token) -> None:
     if previous == "??" and operator.value != "??":
-        raise syntax_fault(
+        raise syntax_error(
             f"{operator.value!r} and '??' do not mix: put one of them in parentheses",
             operator.position,
         )

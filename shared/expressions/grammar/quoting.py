@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shared.expressions.errors import syntax_fault
+from shared.expressions.errors import syntax_error
 
 _SIMPLE = {
     "a": "\a",
@@ -42,7 +42,7 @@ def read_quoted(text: str, start: int) -> tuple[str, int]:
             break
         part, position = _piece(text, position, quote)
         parts.append(part)
-    raise syntax_fault("the text is not closed", start)
+    raise syntax_error("the text is not closed", start)
 
 
 def _piece(text: str, position: int, quote: str) -> tuple[str, int]:
@@ -62,12 +62,12 @@ def _escape(text: str, position: int, quote: str) -> tuple[str, int]:
         return quote, position + 2
     match = _CODE.match(text, position + 1)
     if match is None:
-        raise syntax_fault(f"unknown escape \\{letter}", position)
+        raise syntax_error(f"unknown escape \\{letter}", position)
     octal = match.group(5)
     digits = next(group for group in match.groups() if group is not None)
     code = int(digits, 8 if octal is not None else 16)
     if code > _LAST_CHARACTER:
-        raise syntax_fault("the escape is beyond the last character", position)
+        raise syntax_error("the escape is beyond the last character", position)
     surrogate = 0xD800 <= code <= 0xDFFF
     return "\ufffd" if surrogate else chr(code), match.end()
 
@@ -78,7 +78,7 @@ def read_raw(text: str, start: int) -> tuple[str, int]:
     while True:
         position = text.find("`", position)
         if position < 0:
-            raise syntax_fault("the text is not closed", start)
+            raise syntax_error("the text is not closed", start)
         if not text.startswith("``", position):
             value = text[start + 1 : position].replace("``", "`")
             return value, position + 1

@@ -14,9 +14,9 @@ from shared.expressions.values.durations import Duration
 from shared.expressions.values.kinds import Ints, is_int, is_nil, is_number, type_name
 from shared.expressions.values.moments import Time
 from shared.expressions.values.numerals import truncate, wrap
-from shared.expressions.values.strings import ends, holds, joined, starts
+from shared.expressions.values.strings import concatenated, contains_text, ends, starts
 
-Operation = Callable[[object, object, Budget], object]
+_Operation = Callable[[object, object, Budget], object]
 
 
 def _refused(sign: str, left: object, right: object) -> ExpressionError:
@@ -72,7 +72,7 @@ def add(left: object, right: object, budget: Budget) -> object:
         return _number(operator.add, left, right)
     if isinstance(left, str) and isinstance(right, str):
         budget.write(len(left) + len(right))
-        return joined(left, right)
+        return concatenated(left, right)
     if isinstance(left, Duration) and isinstance(right, Duration):
         return Duration(left.ns + right.ns)
     if isinstance(left, Time) and isinstance(right, Duration):
@@ -135,7 +135,7 @@ def exponent(left: object, right: object, _: Budget) -> object:
     return power(to_float(left), to_float(right))
 
 
-def _ordered(sign: str, compare: Callable[[Any, Any], bool]) -> Operation:
+def _ordered(sign: str, compare: Callable[[Any, Any], bool]) -> _Operation:
     def apply(left: object, right: object, budget: Budget) -> bool:
         if is_number(left) and is_number(right):
             return compare(left, right)
@@ -167,14 +167,14 @@ at_most = _ordered("<=", operator.le)
 at_least = _ordered(">=", operator.ge)
 
 
-def span(left: object, right: object, budget: Budget) -> object:
+def _span(left: object, right: object, budget: Budget) -> object:
     """`..`: the whole numbers from one to the other, both included."""
     first, last = to_int(left), to_int(right)
     budget.build(max(0, last - first + 1))
     return Ints(range(first, last + 1))
 
 
-def _on_texts(test: Callable[[str, str], bool]) -> Operation:
+def _on_texts(test: Callable[[str, str], bool]) -> _Operation:
     def apply(left: object, right: object, budget: Budget) -> bool:
         if is_nil(left) or is_nil(right):
             return False
@@ -185,11 +185,11 @@ def _on_texts(test: Callable[[str, str], bool]) -> Operation:
     return apply
 
 
-contains = _on_texts(holds)
+contains = _on_texts(contains_text)
 starts_with = _on_texts(starts)
 ends_with = _on_texts(ends)
 
-OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, _Operation] = {
     "+": add,
     "-": subtract,
     "*": multiply,
@@ -201,7 +201,7 @@ OPERATIONS: dict[str, Operation] = {
     ">": more,
     "<=": at_most,
     ">=": at_least,
-    "..": span,
+    "..": _span,
     "contains": contains,
     "startsWith": starts_with,
     "endsWith": ends_with,

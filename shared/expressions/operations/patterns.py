@@ -8,7 +8,7 @@ from typing import Any
 
 import re2
 
-from shared.expressions.errors import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.limits import MAX_PATTERN
 from shared.expressions.values.strings import to_bytes
 
@@ -31,7 +31,7 @@ _OPTIONS = _options()
 def compile_pattern(pattern: str) -> Any:
     """A compiled pattern, whose `search` takes bytes. Raises a fault where it is none."""
     if len(pattern) > MAX_PATTERN:
-        raise limit_fault(f"the regular expression has more than {MAX_PATTERN:,} characters")
+        raise limit_error(f"the regular expression has more than {MAX_PATTERN:,} characters")
     if _BYTE.search(pattern):
         raise ExpressionError("the regular expression has an unknown escape: \\C")
     try:

@@ -6,7 +6,7 @@ import re
 from functools import total_ordering
 
 from shared.expressions.errors import ExpressionError
-from shared.expressions.values.numerals import MAX_INT, MIN_INT, wrap
+from shared.expressions.values.numerals import MAX_INT64, MIN_INT, wrap
 
 _UNITS = {
     "ns": 1,
@@ -18,7 +18,7 @@ _UNITS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-SECOND = _UNITS["s"]
+DURATION_SECOND = _UNITS["s"]
 """Nanoseconds in a second."""
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]+)")
 _MAX_DIGITS = 20
@@ -47,12 +47,12 @@ class Duration:
         ns = abs(self.ns)
         if ns == 0:
             return "0s"
-        if ns < SECOND:
+        if ns < DURATION_SECOND:
             unit = "ns" if ns < 1_000 else "µs" if ns < 1_000_000 else "ms"
             return sign + _decimal(ns, _UNITS[unit]) + unit
         minutes, rest = divmod(ns, _UNITS["m"])
         hours, minutes = divmod(minutes, 60)
-        text = _decimal(rest, SECOND) + "s"
+        text = _decimal(rest, DURATION_SECOND) + "s"
         if hours:
             text = f"{hours}h{minutes}m{text}"
         elif minutes:
@@ -93,7 +93,7 @@ class Duration:
 
 def clamped(ns: int) -> Duration:
     """A length that stops at the ends of 64 bits rather than start again."""
-    return Duration(max(MIN_INT, min(MAX_INT, ns)))
+    return Duration(max(MIN_INT, min(MAX_INT64, ns)))
 
 
 def _cut(number: int, step: int) -> int:
@@ -109,7 +109,7 @@ def _decimal(number: int, unit: int) -> str:
     return f"{whole}.{digits}"
 
 
-def parse_duration(text: str) -> Duration:
+def parse_go_duration(text: str) -> Duration:
     """The duration that `1h30m`, `-1.5h` or `250ms` writes. Raises a fault for anything else."""
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if unsigned == "0":
@@ -122,7 +122,7 @@ def parse_duration(text: str) -> Duration:
         total += _nanoseconds(part)
         position = part.end()
     negative = text.startswith("-")
-    if not unsigned or total > (-MIN_INT if negative else MAX_INT):
+    if not unsigned or total > (-MIN_INT if negative else MAX_INT64):
         raise _not_a_duration()
     return Duration(-total if negative else total)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.expressions.errors import limit_fault
+from shared.expressions.errors import limit_error
 from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.values.kinds import Function, is_map, pairs_of
 from shared.expressions.values.layouts import SHOWN, format_time
@@ -35,7 +35,7 @@ def special(number: float) -> str | None:
     return None
 
 
-def exponential(sign: str, digits: str, power: int) -> str:
+def exponential_text(sign: str, digits: str, power: int) -> str:
     """`1.5e+06`, the exponent of two digits at least."""
     fraction = f".{digits[1:]}" if len(digits) > 1 else ""
     return f"{sign}{digits[0]}{fraction}e{'-' if power < 0 else '+'}{abs(power):02d}"
@@ -57,7 +57,7 @@ def format_float(number: float) -> str:
         return named
     sign, digits, power = shortest(number)
     if not _LEAST_POWER <= power < _GREATEST_POWER:
-        return exponential(sign, digits, power)
+        return exponential_text(sign, digits, power)
     return positional(sign, digits, power)
 
 
@@ -77,15 +77,15 @@ class _Writer:
     def _put(self, text: str) -> None:
         self._left -= len(text)
         if self._left < 0:
-            raise limit_fault(f"the text is longer than {MAX_RENDERED:,} characters")
+            raise limit_error(f"the text is longer than {MAX_RENDERED:,} characters")
         self._written.append(text)
 
     def write(self, value: object, depth: int) -> None:
         self._elements -= 1
         if depth > MAX_VALUE_DEPTH:
-            raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+            raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
         if self._elements < 0:
-            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
+            raise limit_error(f"the value holds more than {MAX_ITEMS:,} elements")
         if isinstance(value, list):
             self._list(value, depth)
         elif is_map(value):

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from shared.expressions.errors import ExpressionError, limit_fault
+from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
 from shared.expressions.values.durations import Duration
-from shared.expressions.values.formatting import exponential, positional, shortest, special
+from shared.expressions.values.formatting import exponential_text, positional, shortest, special
 from shared.expressions.values.kinds import Month, Nil, Table, Weekday, is_map, type_name
 from shared.expressions.values.layouts import RFC3339_NANO, format_time
 from shared.expressions.values.moments import Time
@@ -41,7 +41,7 @@ def json_float(number: float) -> str:
     if digits == "0":
         return f"{sign}0"
     if power < _LEAST_POWER or power >= _GREATEST_POWER:
-        return exponential(sign, digits, power).replace("e-0", "e-").replace("e+0", "e+")
+        return exponential_text(sign, digits, power).replace("e-0", "e-").replace("e+0", "e+")
     return positional(sign, digits, power)
 
 
@@ -55,16 +55,16 @@ def to_json(value: object) -> str:
     for piece in _pieces(value, 0):
         size += len(piece)
         if size > MAX_RENDERED:
-            raise limit_fault(f"the JSON is longer than {MAX_RENDERED:,} characters")
+            raise limit_error(f"the JSON is longer than {MAX_RENDERED:,} characters")
         written.append(piece)
         if len(written) > 2 * MAX_ITEMS:
-            raise limit_fault(f"the value holds more than {MAX_ITEMS:,} elements")
+            raise limit_error(f"the value holds more than {MAX_ITEMS:,} elements")
     return "".join(written)
 
 
 def _pieces(value: object, depth: int) -> Iterator[str]:
     if depth > MAX_VALUE_DEPTH:
-        raise limit_fault(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
+        raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
     if isinstance(value, list):
         yield from _list(value, depth)
     elif is_map(value):
@@ -147,14 +147,14 @@ def from_json(text: str) -> object:
     except ValueError:
         raise ExpressionError("the text is not JSON") from None
     except RecursionError:
-        raise limit_fault(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}") from None
+        raise limit_error(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}") from None
     return _checked(value, 0)
 
 
 def _checked(value: object, depth: int) -> object:
     """The value with sound texts, no deeper than a value may be."""
     if depth > MAX_VALUE_DEPTH:
-        raise limit_fault(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}")
+        raise limit_error(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}")
     if isinstance(value, str):
         return adopted(value)
     if isinstance(value, list):

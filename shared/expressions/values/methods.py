@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from shared.expressions.errors import ExpressionError
-from shared.expressions.values.durations import SECOND, Duration
+from shared.expressions.values.durations import DURATION_SECOND, Duration
 from shared.expressions.values.formatting import format_value
 from shared.expressions.values.kinds import Function, Month, Weekday, type_name
 from shared.expressions.values.layouts import format_time
@@ -15,7 +15,7 @@ from shared.expressions.values.moments import Time
 from shared.expressions.values.numerals import wrap
 from shared.expressions.values.zones import GREENWICH, LOCAL, Fixed, Region
 
-Implementation = Callable[..., object]
+_Implementation = Callable[..., object]
 
 
 class Method(NamedTuple):
@@ -23,14 +23,14 @@ class Method(NamedTuple):
 
     takes: tuple[str, ...]
     gives: str
-    apply: Implementation
+    apply: _Implementation
 
 
 def _compare(left: Time, right: Time) -> int:
     return (left > right) - (left < right)
 
 
-def _since(unit: int) -> Implementation:
+def _since(unit: int) -> _Implementation:
     return lambda time: wrap(time.total_ns() // unit)
 
 
@@ -61,7 +61,7 @@ _TIME: dict[str, Method] = {
     "Sub": Method(("time",), "duration", Time.sub),
     "Truncate": Method(("duration",), "time", Time.truncate),
     "UTC": Method((), "time", lambda time: time.placed(GREENWICH)),
-    "Unix": Method((), "int", _since(SECOND)),
+    "Unix": Method((), "int", _since(DURATION_SECOND)),
     "UnixMicro": Method((), "int", _since(1_000)),
     "UnixMilli": Method((), "int", _since(1_000_000)),
     "UnixNano": Method((), "int", _since(1)),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from shared.expressions.errors import ExpressionError
-from shared.expressions.values.durations import SECOND, Duration, clamped
+from shared.expressions.values.durations import DURATION_SECOND, Duration, clamped
 from shared.expressions.values.kinds import Month, Weekday
 from shared.expressions.values.zones import GREENWICH, Fixed, Location, Offset
 
@@ -134,11 +134,11 @@ class Time:
 
     def total_ns(self) -> int:
         """Nanoseconds from 1970."""
-        return self.second * SECOND + self.ns
+        return self.second * DURATION_SECOND + self.ns
 
     def add(self, length: Duration) -> Time:
         """The instant that much later."""
-        second, ns = divmod(self.total_ns() + length.ns, SECOND)
+        second, ns = divmod(self.total_ns() + length.ns, DURATION_SECOND)
         return Time(second, ns, self.zone)
 
     def sub(self, other: Time) -> Duration:
@@ -169,7 +169,7 @@ class Time:
         return self.add(Duration(step.ns - over))
 
     def _since_zero(self) -> int:
-        return (self.second - _ZERO_SECOND) * SECOND + self.ns
+        return (self.second - _ZERO_SECOND) * DURATION_SECOND + self.ns
 
     def is_zero(self) -> bool:
         """Whether it is the first instant of the year 1, in UTC."""

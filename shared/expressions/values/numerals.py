@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from shared.expressions.errors import syntax_fault
+from shared.expressions.errors import syntax_error
 
-MAX_INT = 2**63 - 1
+MAX_INT64 = 2**63 - 1
 """The largest whole number (64 bits with a sign)."""
 MIN_INT = -(2**63)
 """The smallest whole number."""
@@ -18,7 +18,7 @@ _MANY_DIGITS = 400
 
 def wrap(number: int) -> int:
     """The number in 64 bits: past the largest it starts again at the smallest, as in Go."""
-    if MIN_INT <= number <= MAX_INT:
+    if MIN_INT <= number <= MAX_INT64:
         return number
     return (number - MIN_INT & 0xFFFF_FFFF_FFFF_FFFF) + MIN_INT
 
@@ -44,16 +44,16 @@ def read_number(written: str, position: int) -> int | float:
 def _whole(digits: str, base: int, written: str, position: int) -> int:
     allowed = "0123456789abcdef"[:base]
     if not digits or digits.strip(allowed):
-        raise syntax_fault(f"{written!r} is not a number", position)
-    if len(digits) > _MANY_DIGITS or int(digits, base) > MAX_INT:
-        raise syntax_fault(f"{written!r} is more than 64 bits hold", position)
+        raise syntax_error(f"{written!r} is not a number", position)
+    if len(digits) > _MANY_DIGITS or int(digits, base) > MAX_INT64:
+        raise syntax_error(f"{written!r} is more than 64 bits hold", position)
     return int(digits, base)
 
 
 def _float(digits: str, written: str, position: int) -> float:
     if not _DECIMAL.fullmatch(digits):
-        raise syntax_fault(f"{written!r} is not a number", position)
+        raise syntax_error(f"{written!r} is not a number", position)
     number = float(digits)
     if math.isinf(number):
-        raise syntax_fault(f"{written!r} is more than a float holds", position)
+        raise syntax_error(f"{written!r} is more than a float holds", position)
     return number

@@ -44,7 +44,7 @@ def byte_length(text: str) -> int:
     return len(text) if text.isascii() else len(to_bytes(text))
 
 
-def joined(left: str, right: str) -> str:
+def concatenated(left: str, right: str) -> str:
     """One text after the other; halves of a cut character grow together."""
     text = left + right
     return from_bytes(to_bytes(text)) if is_broken(text) else text
@@ -91,7 +91,7 @@ def _bytes_if_broken(text: str, part: str) -> tuple[str, str] | tuple[bytes, byt
     return text, part
 
 
-def holds(text: str, part: str) -> bool:
+def contains_text(text: str, part: str) -> bool:
     """Whether `part` is somewhere in the text."""
     whole, piece = _bytes_if_broken(text, part)
     return piece in whole  # type: ignore[operator] # both are of one type

@@ -2,21 +2,21 @@
 
 from typing import Literal
 
-from shared.model.checks import syntax_fault
-from shared.model.decoding.json_reader import read_json
-from shared.model.decoding.nodes import BrokenText, Entries, Lines, Node, Text
-from shared.model.decoding.problem_report import Report, Stop, locate
+from shared.model.checks import syntax_problem
+from shared.model.decoding.json_reader import read_json_text
+from shared.model.decoding.nodes import BrokenText, DocumentNode, MapNode, SourceLines, TextNode
+from shared.model.decoding.problem_report import ProblemReport, TooManyProblems, locate
 from shared.model.decoding.scalars import is_null
 from shared.model.decoding.walker import SyntaxFault, Walker
 from shared.model.decoding.yaml_reader import read_yaml
-from shared.model.language import Job
+from shared.model.language import JobDefinition
 from shared.model.plans import plan_of
-from shared.model.problems import Fault, InvalidDocument
+from shared.model.problems import InvalidDocument, Problem
 from shared.model.rules import job_rules
 
 ContentType = Literal["yaml", "json"]
 
-_READERS = {"yaml": read_yaml, "json": read_json}
+_READERS = {"yaml": read_yaml, "json": read_json_text}
 _TEXT_ALLOWANCE = 1 << 20  # characters that aliases may repeat in however small a body
 _TEXT_FACTOR = 4
 _BYTE_ORDER_MARK = "\ufeff"
@@ -27,12 +27,12 @@ def decode_job(
     content_type: ContentType,
     *,
     scheduled: bool = False,
-    syntax: SyntaxFault = syntax_fault,
-) -> Job:
+    syntax: SyntaxFault = syntax_problem,
+) -> JobDefinition:
     """The job that a document describes, as it was written.
 
     `scheduled`: the document must have a `schedule` (else it must have none). Raises
-    InvalidDocument with every fault of the document, each with its path, line and column. Time and
+    InvalidDocument with every problem of the document, each with its path, line and column. Time and
     memory are linear in the body, whatever it holds.
     """
     text = _decoded(body)
@@ -42,34 +42,34 @@ def decode_job(
         root = _READERS[content_type](text)
     except BrokenText as error:
         raise _refusal(text, str(error), error.offset) from None
-    if not isinstance(root, Entries):
+    if not isinstance(root, MapNode):
         raise _refusal(text, _not_a_job(root), root.offset)
-    report = Report()
+    report = ProblemReport()
     job = _walk(
         root, report, text, syntax, bare_is_text=content_type == "yaml", scheduled=scheduled
     )
     if job is None or report:
-        raise InvalidDocument(report.faults(text))
+        raise InvalidDocument(report.problems(text))
     return job
 
 
 def _walk(
-    root: Entries,
-    report: Report,
+    root: MapNode,
+    report: ProblemReport,
     text: str,
     syntax: SyntaxFault,
     *,
     bare_is_text: bool,
     scheduled: bool,
-) -> Job | None:
+) -> JobDefinition | None:
     most_text = max(_TEXT_FACTOR * len(text), _TEXT_ALLOWANCE)
     walker = Walker(report, syntax, bare_is_text=bare_is_text, most_text=most_text)
     try:
-        job: Job = walker.struct(root, plan_of(Job))
+        job: JobDefinition = walker.struct(root, plan_of(JobDefinition))
         for found in job_rules(job, scheduled=scheduled):
             if not found.moot(report.lost):
                 report.add(found.path, found.message, locate(root, found.path))
-    except Stop:
+    except TooManyProblems:
         return None
     return job
 
@@ -83,15 +83,15 @@ def _decoded(body: bytes) -> str:
         raise _refusal(before, message, len(before)) from None
 
 
-def _not_a_job(root: Node) -> str:
-    if isinstance(root, Text) and root.bare and is_null(root.text):
+def _not_a_job(root: DocumentNode) -> str:
+    if isinstance(root, TextNode) and root.bare and is_null(root.text):
         return "the document is empty"
-    what = "text" if isinstance(root, Text) else "a list"
+    what = "text" if isinstance(root, TextNode) else "a list"
     return f"expected a job (a map with a name and tasks), got {what}"
 
 
 def _refusal(text: str, message: str, offset: int | None) -> InvalidDocument:
     if offset is None:
-        return InvalidDocument([Fault("", message)])
-    place = Lines(text).place(offset)
-    return InvalidDocument([Fault("", message, place.line, place.column)])
+        return InvalidDocument([Problem("", message)])
+    place = SourceLines(text).place(offset)
+    return InvalidDocument([Problem("", message, place.line, place.column)])

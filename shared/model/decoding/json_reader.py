@@ -4,7 +4,15 @@ import json
 import re
 from typing import Final, NoReturn
 
-from shared.model.decoding.nodes import MAX_DEPTH, MAX_NODES, BrokenText, Entries, Items, Node, Text
+from shared.model.decoding.nodes import (
+    MAX_NESTING,
+    MAX_VALUES,
+    BrokenText,
+    DocumentNode,
+    ListNode,
+    MapNode,
+    TextNode,
+)
 
 # Possessive (`*+`): a long text without an end must not be gone over again and again.
 _TOKEN: Final = re.compile(
@@ -19,7 +27,7 @@ _TOKEN: Final = re.compile(
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
-def read_json(text: str) -> Node:
+def read_json_text(text: str) -> DocumentNode:
     """The value of a JSON text; BrokenText where it is not JSON, too big or too deep."""
     reader = _Reader(text)
     node = reader.value()
@@ -37,14 +45,14 @@ class _Reader:
         self._depth = 0
         self._advance()
 
-    def value(self) -> Node:
+    def value(self) -> DocumentNode:
         self._count += 1
-        if self._count > MAX_NODES:
-            raise BrokenText(f"too big: more than {MAX_NODES} values", self._offset)
+        if self._count > MAX_VALUES:
+            raise BrokenText(f"too big: more than {MAX_VALUES} values", self._offset)
         if self._kind == "text":
             return self._string()
         if self._kind == "bare":
-            node = Text(self._ahead, self._offset, bare=True)
+            node = TextNode(self._ahead, self._offset, bare=True)
             self._advance()
             return node
         if self._ahead not in ("[", "{"):
@@ -57,17 +65,17 @@ class _Reader:
         if token:
             self._advance()
 
-    def _collection(self) -> Node:
-        if self._depth >= MAX_DEPTH:
-            raise BrokenText(f"nested deeper than {MAX_DEPTH} levels", self._offset)
+    def _collection(self) -> DocumentNode:
+        if self._depth >= MAX_NESTING:
+            raise BrokenText(f"nested deeper than {MAX_NESTING} levels", self._offset)
         self._depth += 1
         node = self._list() if self._ahead == "[" else self._map()
         self._depth -= 1
         node.complete = True
         return node
 
-    def _list(self) -> Items:
-        node = Items(self._offset)
+    def _list(self) -> ListNode:
+        node = ListNode(self._offset)
         self._advance()
         if self._ahead != "]":
             node.items.append(self.value())
@@ -76,8 +84,8 @@ class _Reader:
         self.expect("]", 'a "," or "]"')
         return node
 
-    def _map(self) -> Entries:
-        node = Entries(self._offset)
+    def _map(self) -> MapNode:
+        node = MapNode(self._offset)
         self._advance()
         if self._ahead != "}":
             self._entry(node)
@@ -86,7 +94,7 @@ class _Reader:
         self.expect("}", 'a "," or "}"')
         return node
 
-    def _entry(self, node: Entries) -> None:
+    def _entry(self, node: MapNode) -> None:
         if self._kind != "text":
             self._fail("a key in double quotes")
         key = self._string()
@@ -99,9 +107,9 @@ class _Reader:
             self._advance()
         return found
 
-    def _string(self) -> Text:
+    def _string(self) -> TextNode:
         try:
-            node = Text(json.loads(self._ahead), self._offset, bare=False)
+            node = TextNode(json.loads(self._ahead), self._offset, bare=False)
         except ValueError as error:
             raise BrokenText(f"not JSON: {error}", self._offset) from None
         self._advance()

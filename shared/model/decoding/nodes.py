@@ -1,7 +1,7 @@
 """What a text holds before it is known what is wanted of it: scalars as written, maps, lists.
 
 A node is small (a hostile body may hold a hundred thousand) and knows only its offset; line and
-column are computed for the few that have a fault.
+column are computed for the few that have a problem.
 """
 
 import bisect
@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-MAX_NODES: Final = 100_000
+MAX_VALUES: Final = 100_000
 """Values in one document, counted once each alias is written out."""
 
-MAX_DEPTH: Final = 100
+MAX_NESTING: Final = 100
 """How deep a document nests; sixteen composites in one another need 65."""
 
 _LINE_END: Final = re.compile(r"\r\n?|\n")
 
 
-class Text:
+class TextNode:
     """A scalar. `bare`: not in quotes, so its spelling may mean a number, a boolean or nothing."""
 
     __slots__ = ("bare", "offset", "text")
@@ -29,29 +29,29 @@ class Text:
         self.bare = bare
 
 
-class Items:
+class ListNode:
     """A list. `complete` once its end was read: an alias to an incomplete one is a recursion."""
 
     __slots__ = ("complete", "items", "offset")
 
     def __init__(self, offset: int) -> None:
-        self.items: list[Node] = []
+        self.items: list[DocumentNode] = []
         self.offset = offset
         self.complete = False
 
 
-class Entries:
+class MapNode:
     """A map, its entries in order, merges and duplicates still in it."""
 
     __slots__ = ("complete", "offset", "pairs")
 
     def __init__(self, offset: int) -> None:
-        self.pairs: list[tuple[Node, Node]] = []
+        self.pairs: list[tuple[DocumentNode, DocumentNode]] = []
         self.offset = offset
         self.complete = False
 
 
-class Bad:
+class BadNode:
     """A value that cannot be had, and why: an unknown alias, a recursion, a forbidden tag."""
 
     __slots__ = ("message", "offset")
@@ -61,7 +61,7 @@ class Bad:
         self.offset = offset
 
 
-Node = Text | Items | Entries | Bad
+DocumentNode = TextNode | ListNode | MapNode | BadNode
 
 
 class BrokenText(Exception):
@@ -72,33 +72,33 @@ class BrokenText(Exception):
         self.offset = offset
 
 
-class Place(NamedTuple):
+class SourcePlace(NamedTuple):
     """A line and a column, both from 1."""
 
     line: int
     column: int
 
 
-class Lines:
+class SourceLines:
     """Finds the place of an offset in a text."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
 
-    def place(self, offset: int) -> Place:
+    def place(self, offset: int) -> SourcePlace:
         """The line and column of an offset in characters."""
         line = bisect.bisect_right(self._starts, offset)
-        return Place(line, offset - self._starts[line - 1] + 1)
+        return SourcePlace(line, offset - self._starts[line - 1] + 1)
 
 
 MERGE = "<<"
 
 
-class Entry(NamedTuple):
+class MapEntry(NamedTuple):
     """A key and its value."""
 
-    key: Text
-    value: Node
+    key: TextNode
+    value: DocumentNode
 
 
 class Flawed(NamedTuple):
@@ -109,32 +109,32 @@ class Flawed(NamedTuple):
     offset: int
 
 
-def is_merge(key: Node) -> bool:
+def is_merge(key: DocumentNode) -> bool:
     """Whether a key is YAML's merge key, which is only so where it stands without quotes."""
-    return isinstance(key, Text) and key.bare and key.text == MERGE
+    return isinstance(key, TextNode) and key.bare and key.text == MERGE
 
 
-def own_entries(node: Entries) -> tuple[dict[str, Entry], list[Node], list[Flawed]]:
+def own_entries(node: MapNode) -> tuple[dict[str, MapEntry], list[DocumentNode], list[Flawed]]:
     """What a map says itself, the values of its merges, and what is wrong with its keys."""
-    own: dict[str, Entry] = {}
-    merges: list[Node] = []
+    own: dict[str, MapEntry] = {}
+    merges: list[DocumentNode] = []
     flaws: list[Flawed] = []
     for key, value in node.pairs:
-        if not isinstance(key, Text):
-            message = key.message if isinstance(key, Bad) else "a key must be text"
+        if not isinstance(key, TextNode):
+            message = key.message if isinstance(key, BadNode) else "a key must be text"
             flaws.append(Flawed(None, message, key.offset))
         elif is_merge(key) and not merges:
-            merges.extend(sources(value))
+            merges.extend(_sources(value))
         elif key.text in own or is_merge(key):
             flaws.append(Flawed(key.text, "duplicate key", key.offset))
         else:
-            own[key.text] = Entry(key, value)
+            own[key.text] = MapEntry(key, value)
     return own, merges, flaws
 
 
-def sources(value: Node) -> Iterator[Node]:
+def _sources(value: DocumentNode) -> Iterator[DocumentNode]:
     """The maps that a merge takes from, the first of them the strongest."""
-    if isinstance(value, Items):
+    if isinstance(value, ListNode):
         yield from value.items
     else:
         yield value

@@ -1,26 +1,26 @@
-"""From nodes to the typed model: one walk, led by the types, that finds every fault."""
+"""From nodes to the typed model: one walk, led by the types, that finds every problem."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-from shared.model.checks import faults_of, has_template, text_fault
+from shared.model.checks import has_template, problems_of, text_problem
 from shared.model.decoding import scalars
 from shared.model.decoding.nodes import (
-    MAX_DEPTH,
-    MAX_NODES,
+    MAX_NESTING,
+    MAX_VALUES,
     MERGE,
-    Bad,
-    Entries,
-    Entry,
-    Items,
-    Node,
-    Text,
+    BadNode,
+    DocumentNode,
+    ListNode,
+    MapEntry,
+    MapNode,
+    TextNode,
     own_entries,
 )
-from shared.model.decoding.problem_report import Report
-from shared.model.fields import Role
+from shared.model.decoding.problem_report import ProblemReport
+from shared.model.fields import TextRole
 from shared.model.plans import (
     BooleanPlan,
     FieldPlan,
@@ -32,9 +32,9 @@ from shared.model.plans import (
     TextPlan,
     name_of,
 )
-from shared.model.problems import Path, quoted, suggestion
+from shared.model.problems import Path, quoted_text, suggestion
 
-SyntaxFault = Callable[[Role, str], str | None]
+SyntaxFault = Callable[[TextRole, str], str | None]
 """What is wrong with the syntax of a template or expression, or None."""
 
 _ABSENT: Final = msgspec.UNSET
@@ -48,13 +48,13 @@ class Walker:
     """
 
     def __init__(
-        self, report: Report, syntax: SyntaxFault, *, bare_is_text: bool, most_text: int
+        self, report: ProblemReport, syntax: SyntaxFault, *, bare_is_text: bool, most_text: int
     ) -> None:
         self._report = report
         self._syntax = syntax
         self._bare_is_text = bare_is_text
         self._text_left = most_text
-        self._nodes_left = MAX_NODES
+        self._nodes_left = MAX_VALUES
         self._path: list[str | int] = []
         self._depth = 0
         self._makers: dict[type, Callable[[Any, Any], Any]] = {
@@ -66,24 +66,24 @@ class Walker:
             StructPlan: self.struct,
         }
 
-    def value(self, node: Node, plan: Plan) -> Any:
-        """The value, or UNSET where the node means nothing or has a fault."""
+    def value(self, node: DocumentNode, plan: Plan) -> Any:
+        """The value, or UNSET where the node means nothing or has a problem."""
         self._spend(node)
-        if isinstance(node, Bad):
+        if isinstance(node, BadNode):
             return self._lose(node.message, node)
         if isinstance(plan, TextPlan):
             return self._text(node, plan)
-        if isinstance(node, Text) and node.bare and scalars.is_null(node.text):
+        if isinstance(node, TextNode) and node.bare and scalars.is_null(node.text):
             return _ABSENT
         self._depth += 1
         made = self._makers[type(plan)](node, plan)
         self._depth -= 1
         return made
 
-    def struct(self, node: Node, plan: StructPlan) -> Any:
+    def struct(self, node: DocumentNode, plan: StructPlan) -> Any:
         """A Struct, always: what could not be made of it is left at its default."""
         values: dict[str, Any] = {}
-        if not isinstance(node, Entries):
+        if not isinstance(node, MapNode):
             self._mismatch(node, plan)
             return plan.cls()
         for name, entry in self._entries(node).items():
@@ -96,21 +96,21 @@ class Walker:
         self._require(plan, values, node)
         return plan.cls(**values)
 
-    def _require(self, plan: StructPlan, values: dict[str, Any], node: Entries) -> None:
+    def _require(self, plan: StructPlan, values: dict[str, Any], node: MapNode) -> None:
         for name, field in plan.fields.items():
             if field.required and _is_empty(values.get(field.attribute)):
                 self._path.append(name)
                 if not self._report.lost(tuple(self._path)):
-                    self._fault(_required(field), node.offset)
+                    self._problem(_required(field), node.offset)
                 self._path.pop()
 
-    def _unknown(self, name: str, key: Text, plan: StructPlan) -> None:
+    def _unknown(self, name: str, key: TextNode, plan: StructPlan) -> None:
         why: dict[str, str] = getattr(plan.cls, "REFUSED", {})
         message = why.get(name) or f"unknown field{suggestion(name, plan.fields)}"
-        self._fault(message, key.offset)
+        self._problem(message, key.offset)
 
-    def _list(self, node: Node, plan: ListPlan) -> Any:
-        if not isinstance(node, Items):
+    def _list(self, node: DocumentNode, plan: ListPlan) -> Any:
+        if not isinstance(node, ListNode):
             return self._mismatch(node, plan)
         made = []
         for index, item in enumerate(node.items):
@@ -119,7 +119,7 @@ class Walker:
             self._path.pop()
         return made
 
-    def _item(self, node: Node, plan: Plan) -> Any:
+    def _item(self, node: DocumentNode, plan: Plan) -> Any:
         made = self.value(node, plan)
         if made is not _ABSENT:
             return made
@@ -127,8 +127,8 @@ class Walker:
             self._mismatch(node, plan)
         return plan.cls() if isinstance(plan, StructPlan) else ""
 
-    def _map(self, node: Node, plan: MapPlan) -> Any:
-        if not isinstance(node, Entries):
+    def _map(self, node: DocumentNode, plan: MapPlan) -> Any:
+        if not isinstance(node, MapNode):
             return self._mismatch(node, plan)
         made = {}
         for name, entry in self._entries(node).items():
@@ -139,29 +139,29 @@ class Walker:
             self._path.pop()
         return made
 
-    def _entries(self, node: Entries) -> dict[str, Entry]:
+    def _entries(self, node: MapNode) -> dict[str, MapEntry]:
         own, merges, flaws = own_entries(node)
         for flaw in flaws:
-            self._fault(flaw.message, flaw.offset, flaw.name)
+            self._problem(flaw.message, flaw.offset, flaw.name)
         for source in merges:
             self._spend(source)
-            if isinstance(source, Bad):
-                self._fault(source.message, source.offset, MERGE)
-            elif not isinstance(source, Entries):
-                self._fault("a merge takes a map or a list of maps", source.offset, MERGE)
+            if isinstance(source, BadNode):
+                self._problem(source.message, source.offset, MERGE)
+            elif not isinstance(source, MapNode):
+                self._problem("a merge takes a map or a list of maps", source.offset, MERGE)
             else:
                 self._merge(own, source)
         return own
 
-    def _merge(self, own: dict[str, Entry], source: Entries) -> None:
+    def _merge(self, own: dict[str, MapEntry], source: MapNode) -> None:
         self._depth += 1
         for name, entry in self._entries(source).items():
             self._spend(entry.key)
             own.setdefault(name, entry)
         self._depth -= 1
 
-    def _text(self, node: Node, plan: TextPlan) -> Any:
-        if not isinstance(node, Text):
+    def _text(self, node: DocumentNode, plan: TextPlan) -> Any:
+        if not isinstance(node, TextNode):
             return self._mismatch(node, plan)
         text = node.text
         if node.bare and scalars.is_null(text):
@@ -173,52 +173,52 @@ class Walker:
         return text
 
     def _check_text(self, text: str, plan: TextPlan, offset: int) -> None:
-        for message in self._text_faults(text, plan):
-            self._fault(message, offset)
+        for message in self._text_problems(text, plan):
+            self._problem(message, offset)
 
-    def _text_faults(self, text: str, plan: TextPlan) -> list[str]:
-        if fault := text_fault(text):
-            return [fault]
-        if text and plan.role is not Role.PLAIN and (fault := self._syntax(plan.role, text)):
-            return [fault]
-        known = plan.role is Role.PLAIN or not has_template(text)
-        return faults_of(text, plan.rules) if known else []
+    def _text_problems(self, text: str, plan: TextPlan) -> list[str]:
+        if problem := text_problem(text):
+            return [problem]
+        if text and plan.role is not TextRole.PLAIN and (problem := self._syntax(plan.role, text)):
+            return [problem]
+        known = plan.role is TextRole.PLAIN or not has_template(text)
+        return problems_of(text, plan.rules) if known else []
 
-    def _number(self, node: Node, plan: NumberPlan) -> Any:
-        number = scalars.number(node.text) if isinstance(node, Text) and node.bare else None
+    def _number(self, node: DocumentNode, plan: NumberPlan) -> Any:
+        number = scalars.number(node.text) if isinstance(node, TextNode) and node.bare else None
         if plan.whole and isinstance(number, float):
             number = int(number) if number.is_integer() else None
         if number is None:
             return self._mismatch(node, plan)
-        for message in faults_of(number, plan.rules):
-            self._fault(message, node.offset)
+        for message in problems_of(number, plan.rules):
+            self._problem(message, node.offset)
         return number
 
-    def _boolean(self, node: Node, plan: BooleanPlan) -> Any:
-        value = scalars.boolean(node.text) if isinstance(node, Text) and node.bare else None
+    def _boolean(self, node: DocumentNode, plan: BooleanPlan) -> Any:
+        value = scalars.boolean(node.text) if isinstance(node, TextNode) and node.bare else None
         return self._mismatch(node, plan) if value is None else value
 
-    def _mismatch(self, node: Node, plan: Plan) -> Any:
+    def _mismatch(self, node: DocumentNode, plan: Plan) -> Any:
         return self._lose(f"expected {name_of(plan)}, got {_what(node, plan)}", node)
 
-    def _lose(self, message: str, node: Node) -> Any:
+    def _lose(self, message: str, node: DocumentNode) -> Any:
         self._report.lose(tuple(self._path), message, node.offset)
         return _ABSENT
 
-    def _fault(self, message: str, offset: int, name: str | None = None) -> None:
+    def _problem(self, message: str, offset: int, name: str | None = None) -> None:
         path: Path = (*self._path, name) if name is not None else tuple(self._path)
         self._report.add(path, message, offset)
 
-    def _spend(self, node: Node) -> None:
+    def _spend(self, node: DocumentNode) -> None:
         self._nodes_left -= 1
         if self._nodes_left < 0:
-            message = f"too big: more than {MAX_NODES} values once its aliases are written out"
+            message = f"too big: more than {MAX_VALUES} values once its aliases are written out"
             self._report.stop(tuple(self._path), message, node.offset)
-        if self._depth > MAX_DEPTH:
-            message = f"nested deeper than {MAX_DEPTH} levels once its aliases are written out"
+        if self._depth > MAX_NESTING:
+            message = f"nested deeper than {MAX_NESTING} levels once its aliases are written out"
             self._report.stop(tuple(self._path), message, node.offset)
 
-    def _spend_text(self, text: str, node: Node) -> None:
+    def _spend_text(self, text: str, node: DocumentNode) -> None:
         self._text_left -= len(text)
         if self._text_left < 0:
             message = "too big: its aliases repeat too much text"
@@ -233,26 +233,26 @@ def _required(field: FieldPlan) -> str:
     return "required, at least one" if isinstance(field.plan, ListPlan) else "required"
 
 
-def _what(node: Node, plan: Plan) -> str:
-    if isinstance(node, Items):
+def _what(node: DocumentNode, plan: Plan) -> str:
+    if isinstance(node, ListNode):
         return "a list"
-    if isinstance(node, Entries):
+    if isinstance(node, MapNode):
         return "a map"
-    assert isinstance(node, Text)
+    assert isinstance(node, TextNode)
     return _what_scalar(node, plan)
 
 
-def _what_scalar(node: Text, plan: Plan) -> str:
+def _what_scalar(node: TextNode, plan: Plan) -> str:
     if isinstance(plan, TextPlan):
-        return f"{scalars.kind_of_bare(node.text)}: write it in quotes, {quoted(node.text)}"
+        return f"{scalars.kind_of_bare(node.text)}: write it in quotes, {quoted_text(node.text)}"
     if node.bare:
         kind = scalars.kind_of_bare(node.text)
         if isinstance(plan, NumberPlan) and scalars.is_beyond(node.text):
             return f"{kind}, which is out of range"
-        return kind if kind != "text" else f"the text {quoted(node.text)}"
+        return kind if kind != "text" else f"the text {quoted_text(node.text)}"
     if _would_do(node.text, plan):
-        return f"the text {quoted(node.text)}: write it without quotes"
-    return f"the text {quoted(node.text)}"
+        return f"the text {quoted_text(node.text)}: write it without quotes"
+    return f"the text {quoted_text(node.text)}"
 
 
 def _would_do(text: str, plan: Plan) -> bool:

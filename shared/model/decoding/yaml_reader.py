@@ -6,16 +6,16 @@ from typing import Any, Final
 import yaml
 
 from shared.model.decoding.nodes import (
-    MAX_DEPTH,
-    MAX_NODES,
-    Bad,
+    MAX_NESTING,
+    MAX_VALUES,
+    BadNode,
     BrokenText,
-    Entries,
-    Items,
-    Node,
-    Text,
+    DocumentNode,
+    ListNode,
+    MapNode,
+    TextNode,
 )
-from shared.model.problems import quoted
+from shared.model.problems import quoted_text
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -29,7 +29,7 @@ _BARE_TAGS: Final = frozenset(
 )
 
 
-def read_yaml(text: str) -> Node:
+def read_yaml(text: str) -> DocumentNode:
     """The first document of a YAML text; BrokenText where it is not YAML, too big or too deep."""
     loader = _Loader(text)
     try:
@@ -49,11 +49,11 @@ class _Composer:
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._open: list[Items | Entries] = []
-        self._keys: list[Node | None] = []
-        self._anchors: dict[str, Node] = {}
+        self._open: list[ListNode | MapNode] = []
+        self._keys: list[DocumentNode | None] = []
+        self._anchors: dict[str, DocumentNode] = {}
         self._count = 0
-        self._root: Node | None = None
+        self._root: DocumentNode | None = None
         self._handlers: dict[type, Callable[[Any], None]] = {
             yaml.ScalarEvent: self._scalar,
             yaml.AliasEvent: self._alias,
@@ -63,23 +63,23 @@ class _Composer:
             yaml.MappingEndEvent: self._end,
         }
 
-    def compose(self) -> Node:
+    def compose(self) -> DocumentNode:
         while not isinstance(event := self._loader.get_event(), yaml.DocumentEndEvent):
             if isinstance(event, yaml.StreamEndEvent):
                 break
             if handler := self._handlers.get(type(event)):
                 handler(event)
-        return self._root or Text("", 0, bare=True)
+        return self._root or TextNode("", 0, bare=True)
 
-    def _add(self, node: Node) -> None:
+    def _add(self, node: DocumentNode) -> None:
         self._count += 1
-        if self._count > MAX_NODES:
-            raise BrokenText(f"too big: more than {MAX_NODES} values", node.offset)
+        if self._count > MAX_VALUES:
+            raise BrokenText(f"too big: more than {MAX_VALUES} values", node.offset)
         if not self._open:
             self._root = node
             return
         parent = self._open[-1]
-        if isinstance(parent, Items):
+        if isinstance(parent, ListNode):
             parent.items.append(node)
         elif (key := self._keys[-1]) is None:
             self._keys[-1] = node
@@ -89,13 +89,13 @@ class _Composer:
 
     def _scalar(self, event: Any) -> None:
         offset = _offset(event)
-        node: Node
+        node: DocumentNode
         if event.tag is None:
-            node = Text(event.value, offset, bare=not event.style)
+            node = TextNode(event.value, offset, bare=not event.style)
         elif event.tag in _TEXT_TAGS or event.tag in _BARE_TAGS:
-            node = Text(event.value, offset, bare=event.tag in _BARE_TAGS)
+            node = TextNode(event.value, offset, bare=event.tag in _BARE_TAGS)
         else:
-            node = Bad(_tag_fault(event.tag), offset)
+            node = BadNode(_tag_problem(event.tag), offset)
         self._name(event, node)
         self._add(node)
 
@@ -103,25 +103,25 @@ class _Composer:
         offset = _offset(event)
         node = self._anchors.get(event.anchor)
         if node is None:
-            node = Bad(f"the alias *{event.anchor[:64]} names no anchor above it", offset)
-        elif isinstance(node, Items | Entries) and not node.complete:
-            node = Bad(f"the alias *{event.anchor[:64]} stands inside what it names", offset)
+            node = BadNode(f"the alias *{event.anchor[:64]} names no anchor above it", offset)
+        elif isinstance(node, ListNode | MapNode) and not node.complete:
+            node = BadNode(f"the alias *{event.anchor[:64]} stands inside what it names", offset)
         self._add(node)
 
     def _start_list(self, event: Any) -> None:
-        self._start(event, Items(_offset(event)), _CORE + "seq")
+        self._start(event, ListNode(_offset(event)), _CORE + "seq")
 
     def _start_map(self, event: Any) -> None:
-        self._start(event, Entries(_offset(event)), _CORE + "map")
+        self._start(event, MapNode(_offset(event)), _CORE + "map")
 
-    def _start(self, event: Any, node: Items | Entries, tag: str) -> None:
-        if len(self._open) >= MAX_DEPTH:
-            raise BrokenText(f"nested deeper than {MAX_DEPTH} levels", node.offset)
+    def _start(self, event: Any, node: ListNode | MapNode, tag: str) -> None:
+        if len(self._open) >= MAX_NESTING:
+            raise BrokenText(f"nested deeper than {MAX_NESTING} levels", node.offset)
         if event.tag in (None, "!", tag):
             self._name(event, node)
             self._add(node)
         else:  # read to its end, but for nobody
-            self._add(Bad(_tag_fault(event.tag), node.offset))
+            self._add(BadNode(_tag_problem(event.tag), node.offset))
         self._open.append(node)
         self._keys.append(None)
 
@@ -129,14 +129,14 @@ class _Composer:
         self._open.pop().complete = True
         self._keys.pop()
 
-    def _name(self, event: Any, node: Node) -> None:
+    def _name(self, event: Any, node: DocumentNode) -> None:
         if event.anchor is not None:
             self._anchors[event.anchor] = node
 
 
 def _complaint(error: yaml.MarkedYAMLError) -> str:
     if error.problem == _TOO_DEEP_AHEAD:
-        return f"nested deeper than {MAX_DEPTH} levels"
+        return f"nested deeper than {MAX_NESTING} levels"
     return f"not YAML: {error.problem or error.context}"
 
 
@@ -144,6 +144,8 @@ def _offset(event: Any) -> int:
     return int(event.start_mark.index)
 
 
-def _tag_fault(tag: str) -> str:
+def _tag_problem(tag: str) -> str:
     written = tag.replace(_CORE, "!!", 1)
-    return f"the tag {quoted(written)} is not allowed: write plain text, numbers, lists and maps"
+    return (
+        f"the tag {quoted_text(written)} is not allowed: write plain text, numbers, lists and maps"
+    )

@@ -4,10 +4,10 @@ A view is typed, camel case on the wire, redacted, and leaves out empty texts, m
 never a number. Making one is pure: what must be read from elsewhere is handed in.
 """
 
-from shared.model.views.base import View, plain, rfc3339
+from shared.model.views.base import View, as_plain, rfc3339
 from shared.model.views.jobs import (
     ContextView,
-    JobSummary,
+    JobSummaryView,
     JobView,
     ScheduleView,
     job_summary,
@@ -29,29 +29,29 @@ from shared.model.views.nodes_users import (
     user_view,
 )
 from shared.model.views.redacting import redacted, redactor_of, secret_values
-from shared.model.views.tasks import TaskSummary, TaskView, task_summary, task_view
+from shared.model.views.tasks import TaskSummaryView, TaskView, task_summary, task_view
 
 __all__ = [
     "ActorView",
     "ContextView",
-    "JobSummary",
+    "JobSummaryView",
     "JobView",
     "LogPartView",
     "MetricsView",
     "NodeView",
     "RoleView",
     "ScheduleView",
-    "TaskSummary",
+    "TaskSummaryView",
     "TaskView",
     "UserView",
     "View",
     "actor_view",
+    "as_plain",
     "job_summary",
     "job_view",
     "log_part_view",
     "node_status",
     "node_view",
-    "plain",
     "redacted",
     "redactor_of",
     "rfc3339",

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from shared.model.documents import SECOND, Micros
+from shared.model.documents import MICROS_PER_SECOND, Micros
 
-Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+TimeText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 """RFC 3339 in UTC, to the microsecond, with a Z."""
 
 
@@ -21,12 +21,12 @@ def rfc3339(at: Micros | None) -> str:
     """Return a time as it is shown, "" for None."""
     if at is None:
         return ""
-    seconds, micros = divmod(at, SECOND)
+    seconds, micros = divmod(at, MICROS_PER_SECOND)
     moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
     return f"{moment.isoformat()}.{micros:06d}Z"
 
 
-def plain(view: View) -> dict[str, Any]:
+def as_plain(view: View) -> dict[str, Any]:
     """Return a view as the plain map that its JSON is."""
     shown = msgspec.to_builtins(view)
     assert isinstance(shown, dict)

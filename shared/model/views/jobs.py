@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.model import language
-from shared.model.documents import Job, Schedule, ScheduleRef
-from shared.model.views.base import Time, View, rfc3339
+from shared.model.documents import JobDocument, ScheduleDocument, ScheduleRef
+from shared.model.views.base import TimeText, View, rfc3339
 from shared.model.views.nodes_users import ActorView, actor_view
 from shared.model.views.redacting import redacted, redactor_of
 from shared.model.views.tasks import TaskView
 from shared.redaction import REDACTED, Redactor
 
 
-class JobSummary(View, frozen=True, kw_only=True):
+class JobSummaryView(View, frozen=True, kw_only=True):
     """A job in short."""
 
     id: str
@@ -26,11 +26,11 @@ class JobSummary(View, frozen=True, kw_only=True):
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
     schedule: ScheduleRef | None = None
     state: str
-    created_at: Time
-    started_at: Time = ""
-    completed_at: Time = ""
-    failed_at: Time = ""
-    delete_at: Time = ""
+    created_at: TimeText
+    started_at: TimeText = ""
+    completed_at: TimeText = ""
+    failed_at: TimeText = ""
+    delete_at: TimeText = ""
     position: int
     task_count: int
     progress: float
@@ -55,10 +55,10 @@ class ContextView(View, frozen=True, kw_only=True):
     tasks: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class JobView(JobSummary, frozen=True, kw_only=True):
+class JobView(JobSummaryView, frozen=True, kw_only=True):
     """All of a job: `tasks` as submitted, `execution` as it went."""
 
-    tasks: list[language.Task]
+    tasks: list[language.TaskDefinition]
     execution: list[TaskView]
     execution_truncated: bool = False
     context: ContextView
@@ -81,11 +81,11 @@ class ScheduleView(View, frozen=True, kw_only=True):
     timezone: str
     catchup: str = ""
     state: str
-    created_at: Time
+    created_at: TimeText
     created_by: ActorView
-    next_at: Time = ""
+    next_at: TimeText = ""
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
-    tasks: list[language.Task]
+    tasks: list[language.TaskDefinition]
     output: str = ""
     defaults: language.Defaults | None = None
     webhooks: list[language.Webhook] = msgspec.field(default_factory=list)
@@ -94,13 +94,13 @@ class ScheduleView(View, frozen=True, kw_only=True):
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def job_summary(job: Job, redactor: Redactor | None = None) -> JobSummary:
+def job_summary(job: JobDocument, redactor: Redactor | None = None) -> JobSummaryView:
     """Return a job in short, as lists, webhooks and events show it.
 
     `redactor`: by default that of the job's own definition.
     """
     redactor = redactor or redactor_of(job.definition)
-    return JobSummary(
+    return JobSummaryView(
         id=job.id,
         parent_id=job.parent_id or "",
         name=redactor.redact(job.name),
@@ -124,7 +124,7 @@ def job_summary(job: Job, redactor: Redactor | None = None) -> JobSummary:
 
 
 def job_view(
-    job: Job,
+    job: JobDocument,
     redactor: Redactor,
     *,
     execution: Sequence[TaskView] = (),
@@ -155,7 +155,7 @@ def job_view(
     )
 
 
-def schedule_view(schedule: Schedule, redactor: Redactor | None = None) -> ScheduleView:
+def schedule_view(schedule: ScheduleDocument, redactor: Redactor | None = None) -> ScheduleView:
     """Return all of a scheduled job. `redactor`: by default that of its own definition."""
     redactor = redactor or redactor_of(schedule.definition)
     shown = redacted(schedule.definition, redactor)

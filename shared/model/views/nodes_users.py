@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.model.documents import SECOND, Actor, LogPart, Micros, Node, Role, User
-from shared.model.views.base import Time, View, rfc3339
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Actor,
+    LogPartDocument,
+    Micros,
+    NodeDocument,
+    RoleDocument,
+    UserDocument,
+)
+from shared.model.views.base import TimeText, View, rfc3339
 
 MISSED_BEATS = 3
 """A node that was not heard of for this many beats is OFFLINE."""
@@ -17,7 +25,7 @@ class ActorView(View, frozen=True, kw_only=True):
     id: str
     username: str
     name: str = ""
-    created_at: Time
+    created_at: TimeText
     disabled: bool
 
 
@@ -28,7 +36,7 @@ class UserView(View, frozen=True, kw_only=True):
     username: str
     name: str = ""
     roles: list[str] = msgspec.field(default_factory=list)
-    created_at: Time
+    created_at: TimeText
     disabled: bool
 
 
@@ -37,7 +45,7 @@ class RoleView(View, frozen=True, kw_only=True):
 
     id: str
     name: str
-    created_at: Time
+    created_at: TimeText
 
 
 class LogPartView(View, frozen=True, kw_only=True):
@@ -47,7 +55,7 @@ class LogPartView(View, frozen=True, kw_only=True):
     number: int
     task_id: str
     contents: str
-    created_at: Time
+    created_at: TimeText
 
 
 class NodeView(View, frozen=True, kw_only=True):
@@ -55,9 +63,9 @@ class NodeView(View, frozen=True, kw_only=True):
 
     id: str
     name: str
-    started_at: Time
+    started_at: TimeText
     cpu_percent: float
-    last_heartbeat_at: Time
+    last_heartbeat_at: TimeText
     queue: str = ""
     queues: dict[str, int] = msgspec.field(default_factory=dict)
     status: str
@@ -105,7 +113,7 @@ def actor_view(actor: Actor) -> ActorView:
     )
 
 
-def user_view(user: User) -> UserView:
+def user_view(user: UserDocument) -> UserView:
     """Return a user, without the password's hash."""
     return UserView(
         id=user.id,
@@ -117,12 +125,12 @@ def user_view(user: User) -> UserView:
     )
 
 
-def role_view(role: Role) -> RoleView:
+def role_view(role: RoleDocument) -> RoleView:
     """Return a role."""
     return RoleView(id=role.id, name=role.name, created_at=rfc3339(role.created_at))
 
 
-def log_part_view(part: LogPart) -> LogPartView:
+def log_part_view(part: LogPartDocument) -> LogPartView:
     """Return a part of a log; it was redacted in the worker."""
     return LogPartView(
         id=part.id,
@@ -133,16 +141,16 @@ def log_part_view(part: LogPart) -> LogPartView:
     )
 
 
-def node_status(node: Node, now: Micros, beat: float) -> str:
+def node_status(node: NodeDocument, now: Micros, beat: float) -> str:
     """Return how a node is at `now`; `beat`: seconds between two of its beats."""
-    if node.last_heartbeat_at < now - round(MISSED_BEATS * beat * SECOND):
+    if node.last_heartbeat_at < now - round(MISSED_BEATS * beat * MICROS_PER_SECOND):
         return "OFFLINE"
     if node.status == "DOWN":
         return "DOWN"
     return "DRAINING" if node.draining else "UP"
 
 
-def node_view(node: Node, now: Micros, beat: float) -> NodeView:
+def node_view(node: NodeDocument, now: Micros, beat: float) -> NodeView:
     """Return a node as it is at `now`; `beat`: seconds between two of its beats."""
     return NodeView(
         id=node.id,

@@ -14,10 +14,10 @@ import msgspec
 import msgspec.inspect
 
 from shared.model import language
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
 
-S = TypeVar("S", bound=msgspec.Struct)
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 _FREE: Final = frozenset(
     {
@@ -36,7 +36,7 @@ _REFERENCE: Final = re.compile(r"\s*\{\{\s*(?:secrets|inputs|tasks|job)\.\w+\s*\
 """A template that only names a value, and so holds none: kept, so that a job can be sent again."""
 
 
-def redacted(node: S, redactor: Redactor) -> S:
+def redacted(node: _S, redactor: Redactor) -> _S:
     """Return a part of a job's definition, or of an evaluated task, as it may be shown."""
     changes = {}
     for name in node.__struct_fields__:
@@ -85,7 +85,7 @@ def _nested(value: Any, redactor: Redactor) -> Any:
     return value
 
 
-def secret_values(definition: language.Job) -> list[str]:
+def secret_values(definition: language.JobDefinition) -> list[str]:
     """Return all values that `definition` declares secret, longest first.
 
     Those are its secrets, passwords of registries, keys of webhooks, and what its sub-jobs declare
@@ -131,18 +131,20 @@ def _holds_parts(described: msgspec.inspect.Type) -> bool:
     return isinstance(described, msgspec.inspect.StructType)
 
 
-def secrets_of(job: Job) -> list[str]:
+def secrets_of(job: JobDocument) -> list[str]:
     """Return all values that a job, or one above it, declares secret, longest first."""
     values = {*secret_values(job.definition), *job.inherited_secrets}
     return sorted(values, key=lambda value: (-len(value), value))
 
 
-def redactor_of_job(job: Job, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
+def redactor_of_job(job: JobDocument, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
     """Return the redactor of a stored job: of what it, or one above it, declares secret."""
     return Redactor(secrets_of(job), key_patterns)
 
 
-def redactor_of(*definitions: language.Job, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
+def redactor_of(
+    *definitions: language.JobDefinition, key_patterns: Sequence[str] = KEY_PATTERNS
+) -> Redactor:
     """Return the redactor of a job. Hand in its root job's definition too where it has another."""
     values = {value for definition in definitions for value in secret_values(definition)}
     return Redactor(values, key_patterns)

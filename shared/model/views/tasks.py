@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from shared.model import language
-from shared.model.documents import Task, Usage
-from shared.model.views.base import Time, View, rfc3339
+from shared.model.documents import RunUsage, TaskDocument
+from shared.model.views.base import TimeText, View, rfc3339
 from shared.model.views.redacting import redacted
 from shared.redaction import Redactor
 
 
-class TaskSummary(View, frozen=True, kw_only=True):
+class TaskSummaryView(View, frozen=True, kw_only=True):
     """A task in short."""
 
     id: str
@@ -25,11 +25,11 @@ class TaskSummary(View, frozen=True, kw_only=True):
     tags: list[str] = msgspec.field(default_factory=list)
     state: str
     progress: float
-    created_at: Time
-    scheduled_at: Time = ""
-    started_at: Time = ""
-    completed_at: Time = ""
-    failed_at: Time = ""
+    created_at: TimeText
+    scheduled_at: TimeText = ""
+    started_at: TimeText = ""
+    completed_at: TimeText = ""
+    failed_at: TimeText = ""
     var: str = ""
     result: str = ""
     error: str = ""
@@ -48,7 +48,7 @@ class RetryView(View, frozen=True, kw_only=True):
 class ParallelView(View, frozen=True, kw_only=True):
     """Tasks that run all at once, and how many of them are done."""
 
-    tasks: list[language.Task]
+    tasks: list[language.TaskDefinition]
     completions: int
 
 
@@ -57,7 +57,7 @@ class EachView(View, frozen=True, kw_only=True):
 
     list: str
     var: str
-    task: language.Task | None = None
+    task: language.TaskDefinition | None = None
     size: int | None = None
     completions: int
     concurrency: int
@@ -78,7 +78,7 @@ class UsageView(View, frozen=True, kw_only=True):
     sampled: bool
 
 
-class TaskView(TaskSummary, frozen=True, kw_only=True):
+class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     """All of a task. Evaluated where it has been, else as it was written."""
 
     image: str = ""
@@ -110,10 +110,10 @@ class TaskView(TaskSummary, frozen=True, kw_only=True):
     subjob: SubJobView | None = None
 
 
-def task_summary(task: Task, redactor: Redactor) -> TaskSummary:
+def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
     """Return a task in short, as webhooks and events tell of it. `redactor`: that of its job."""
     shown = task.evaluated or task.definition
-    return TaskSummary(
+    return TaskSummaryView(
         id=task.id,
         job_id=task.job_id,
         parent_id=task.parent_id or "",
@@ -135,7 +135,7 @@ def task_summary(task: Task, redactor: Redactor) -> TaskSummary:
 
 
 def task_view(
-    task: Task, redactor: Redactor, *, completions: int = 0, stored_parts: int | None = None
+    task: TaskDocument, redactor: Redactor, *, completions: int = 0, stored_parts: int | None = None
 ) -> TaskView:
     """Return all of a task.
 
@@ -175,15 +175,15 @@ def task_view(
     )
 
 
-def _summary_fields(task: Task, redactor: Redactor) -> dict[str, Any]:
+def _summary_fields(task: TaskDocument, redactor: Redactor) -> dict[str, Any]:
     return msgspec.structs.asdict(task_summary(task, redactor))
 
 
-def _queue(task: Task, shown: language.Task) -> str:
+def _queue(task: TaskDocument, shown: language.TaskDefinition) -> str:
     return (task.queue or shown.queue) if task.kind == "container" else ""
 
 
-def _usage(usage: Usage | None) -> UsageView | None:
+def _usage(usage: RunUsage | None) -> UsageView | None:
     if usage is None:
         return None
     return UsageView(
@@ -194,13 +194,13 @@ def _usage(usage: Usage | None) -> UsageView | None:
     )
 
 
-def _log_incomplete(task: Task, stored_parts: int | None) -> bool | None:
+def _log_incomplete(task: TaskDocument, stored_parts: int | None) -> bool | None:
     if task.log_parts is None or stored_parts is None:
         return None
     return stored_parts < task.log_parts
 
 
-def _retry(task: Task, retry: language.Retry | None) -> RetryView | None:
+def _retry(task: TaskDocument, retry: language.Retry | None) -> RetryView | None:
     if retry is None:
         return None
     return RetryView(
@@ -218,7 +218,7 @@ def _parallel(parallel: language.Parallel | None, completions: int) -> ParallelV
     return ParallelView(tasks=parallel.tasks, completions=completions)
 
 
-def _each(task: Task, each: language.Each | None, completions: int) -> EachView | None:
+def _each(task: TaskDocument, each: language.Each | None, completions: int) -> EachView | None:
     if each is None:
         return None
     return EachView(
@@ -231,7 +231,7 @@ def _each(task: Task, each: language.Each | None, completions: int) -> EachView 
     )
 
 
-def _subjob(task: Task, subjob: language.SubJob | None) -> SubJobView | None:
+def _subjob(task: TaskDocument, subjob: language.SubJob | None) -> SubJobView | None:
     if subjob is None:
         return None
     return SubJobView(id=task.subjob_id or "", **msgspec.structs.asdict(subjob))

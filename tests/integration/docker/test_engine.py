@@ -126,7 +126,7 @@ async def test_a_run_whose_engine_restarts_is_lost_not_failed(
 async def test_a_run_whose_engine_is_gone_for_good_is_lost(
     start: Start, own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PATIENCE", 1.0)
+    monkeypatch.setattr(engine, "_PATIENCE", 1.0)
     subject = await start(host=own_engine.host)
     log = Log()
     async with subject.prepared(log, run="echo ready; sleep 60", networks=["none"]) as run:
@@ -190,17 +190,21 @@ def test_the_address_is_found_as_docker_finds_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
-    assert engine_address.find("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "tcp://1.2.3.4:5"
     assert (
-        engine_address.find("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "unix:///a/sock"
+        engine_address.find_address("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host
+        == "tcp://1.2.3.4:5"
+    )
+    assert (
+        engine_address.find_address("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host
+        == "unix:///a/sock"
     )
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (runtime / "docker.sock").touch()
-    found = engine_address.find("", {"XDG_RUNTIME_DIR": str(runtime)})
+    found = engine_address.find_address("", {"XDG_RUNTIME_DIR": str(runtime)})
     assert found.host in (f"unix://{runtime}/docker.sock", engine_address.USUAL)
     with pytest.raises(RuntimeUnavailable, match="cannot be read"):
-        engine_address.find(
+        engine_address.find_address(
             "", {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no"}
         )
 
@@ -219,6 +223,6 @@ def test_a_context_of_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".docker/config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "contexts").symlink_to(tmp_path / ".docker/contexts")
-    found = engine_address.find("", {})
+    found = engine_address.find_address("", {})
     assert found.host == "tcp://far:2375"
     assert "far" in found.origin

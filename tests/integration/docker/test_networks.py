@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from shared.model.language import Probe, Sidecar, SmallTask
+from shared.model.language import Sidecar, SidecarProbe, SmallTask
 from tests.contract.runtime_runs import IMAGE, Log, Subject
 from tests.integration.docker.conftest import Start, named_for
 
@@ -75,7 +75,7 @@ async def test_a_sidecar_is_ready_before_the_task_and_gone_after_it(
         name="The Cache",
         image=IMAGE,
         run="sleep 1; " + SERVE,
-        probe=Probe(path="/index.html", port=8080, timeout="30s"),
+        probe=SidecarProbe(path="/index.html", port=8080, timeout="30s"),
     )
     ran = await subject.ran(
         run="wget -qO- http://the-cache:8080/ > $TORK_OUTPUT",
@@ -89,7 +89,9 @@ async def test_a_sidecar_is_ready_before_the_task_and_gone_after_it(
 
 
 async def test_a_sidecar_that_ends_before_it_is_ready(subject: Subject) -> None:
-    sidecar = Sidecar(name="db", image=IMAGE, run="echo no disk; exit 5", probe=Probe(port=1))
+    sidecar = Sidecar(
+        name="db", image=IMAGE, run="echo no disk; exit 5", probe=SidecarProbe(port=1)
+    )
     ran = await subject.ran(run="true", sidecars=[sidecar])
     assert ran.outcome.error == (
         "sidecar 'db': ended with exit code 5 before it was ready\nno disk"
@@ -98,14 +100,17 @@ async def test_a_sidecar_that_ends_before_it_is_ready(subject: Subject) -> None:
 
 async def test_a_sidecar_that_is_never_ready(subject: Subject) -> None:
     sidecar = Sidecar(
-        name="db", image=IMAGE, run=SERVE, probe=Probe(path="/missing", port=8080, timeout="1500ms")
+        name="db",
+        image=IMAGE,
+        run=SERVE,
+        probe=SidecarProbe(path="/missing", port=8080, timeout="1500ms"),
     )
     ran = await subject.ran(run="true", sidecars=[sidecar])
     assert ran.outcome.error == "sidecar 'db': not ready after 1500ms"
 
 
 async def test_stopping_while_a_sidecar_gets_ready(subject: Subject, api: Any) -> None:
-    sidecar = Sidecar(name="db", image=IMAGE, run="sleep 60", probe=Probe(port=1))
+    sidecar = Sidecar(name="db", image=IMAGE, run="sleep 60", probe=SidecarProbe(port=1))
     async with subject.prepared(Log(), run="true", sidecars=[sidecar]) as run:
         work = asyncio.create_task(run.run())
         while not any("sidecar" in c["Names"][0] for c in named_for(api, subject.node_id)):  # noqa: ASYNC110 - the engine is asked

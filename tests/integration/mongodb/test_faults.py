@@ -22,7 +22,7 @@ from devservices.nodes import node_folder
 from devservices.places import LOOPBACK, free_port, listening
 from devservices.processes import await_answer, halt, launch
 from shared.errors import StoreMisconfigured, StoreUnavailable
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from shared.model.queries import Change
 from tests.contract.documents import intent, job
 from tests.services.need import need
@@ -79,7 +79,7 @@ class Load:
             id = f"{writer}-{number}"
             await self._repeat(partial(self._store.insert, job(id)))
             moved = Change(
-                kind=Job,
+                kind=JobDocument,
                 id=id,
                 where={"state": "PENDING"},
                 set={"state": "RUNNING"},
@@ -113,7 +113,7 @@ class Load:
 
     async def check(self) -> None:
         """Nothing that was acknowledged is missing, and nothing was done twice."""
-        found = await self._store.get_many(Job, self.acknowledged)
+        found = await self._store.get_many(JobDocument, self.acknowledged)
         assert [each.id for each in found] == self.acknowledged
         assert {each.state for each in found} == {"RUNNING"}
         assert {tuple(one.id for one in each.then) for each in found} == {("begun",)}
@@ -190,7 +190,7 @@ async def test_without_a_majority_nothing_is_acknowledged(three_nodes: list[Node
                 node.thaw()
         await eventually(store.ping)
         await eventually(lambda: store.insert(job("after")))
-        assert await eventually(lambda: store.get(Job, "before")) == job("before")
+        assert await eventually(lambda: store.get(JobDocument, "before")) == job("before")
 
 
 async def test_a_server_that_is_away_for_a_while(own_mongodb: Node) -> None:
@@ -201,15 +201,15 @@ async def test_a_server_that_is_away_for_a_while(own_mongodb: Node) -> None:
             await store.ping()
         asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(
-            store.get(Job, "before"),
+            store.get(JobDocument, "before"),
             store.insert(job("x")),
-            store.change(Change(kind=Job, id="before", set={"state": "RUNNING"})),
-            store.change_many([Change(kind=Job, id="before", set={"state": "RUNNING"})]),
+            store.change(Change(kind=JobDocument, id="before", set={"state": "RUNNING"})),
+            store.change_many([Change(kind=JobDocument, id="before", set={"state": "RUNNING"})]),
             store.insert_many([job("x")]),
-            store.find(Job, {}),
-            store.count(Job, {}),
-            store.group_count(Job, {}, "state"),
-            store.delete(Job, {"state": "NONE"}),
+            store.find(JobDocument, {}),
+            store.count(JobDocument, {}),
+            store.group_count(JobDocument, {}, "state"),
+            store.delete(JobDocument, {"state": "NONE"}),
             store.vars("j", None, 0),
             return_exceptions=True,
         )
@@ -218,7 +218,7 @@ async def test_a_server_that_is_away_for_a_while(own_mongodb: Node) -> None:
         assert "Topology" not in str(answers[0])
         await asyncio.to_thread(own_mongodb.start)
         await eventually(store.ping)
-        assert await store.get(Job, "before") is not None
+        assert await store.get(JobDocument, "before") is not None
 
 
 async def test_the_start_waits_for_a_server(own_mongodb: Node) -> None:
@@ -286,7 +286,7 @@ async def test_credentials(guarded: str) -> None:
             await MongoStore(url, "haulier").start()
     async with started(f"mongodb://alice:right@{guarded}") as store:
         await store.insert(job("j"))
-        changed = await store.change(Change(kind=Job, id="j", add_then=(intent("i"),)))
+        changed = await store.change(Change(kind=JobDocument, id="j", add_then=(intent("i"),)))
         assert changed is not None
         await store.ping()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coordinator.store.sqlite import SqliteStore
 from shared.errors import StoreUnavailable
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from tests.contract.documents import job
 
 DISK = 6 << 20
@@ -47,13 +47,13 @@ async def main(folder: Path) -> None:
     store = SqliteStore(folder / "haulier.db")
     await store.start()
     kept = await fill(store)
-    assert len(await store.get_many(Job, kept)) == len(kept)
+    assert len(await store.get_many(JobDocument, kept)) == len(kept)
     for _ in range(3):
         assert await refused(store, "more")
     ballast.unlink()
     assert await store.insert(job("more", error=CHUNK))
     await store.ping()
-    assert await store.count(Job, {}) == len(kept) + 1
+    assert await store.count(JobDocument, {}) == len(kept) + 1
     await store.close()
 
 

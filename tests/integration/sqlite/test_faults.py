@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.store.sqlite import SqliteStore
-from coordinator.store.sqlite.schema import SCHEMA_VERSION
+from coordinator.store.sqlite.schema import SQLITE_SCHEMA_VERSION
 from coordinator.store.sqlite.threads import connected
 from shared.errors import StoreMisconfigured, StoreUnavailable
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from shared.model.queries import Change
 from tests.contract.documents import job, task
 
@@ -73,13 +73,13 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
         acknowledged += ids
         store = SqliteStore(path)
         await store.start()
-        found = {each.id: each for each in await store.get_many(Job, acknowledged)}
+        found = {each.id: each for each in await store.get_many(JobDocument, acknowledged)}
         page = await store.search_jobs(
             terms=["job"], tags_any=[], state=None, viewer=None, skip=0, limit=1, cap=10**6
         )
-        assert page.total == await store.count(Job, {})
+        assert page.total == await store.count(JobDocument, {})
         assert [found[id].error for id in acknowledged] == ["changed"] * len(acknowledged)
-        await store.delete(Job, {})
+        await store.delete(JobDocument, {})
         acknowledged.clear()
         await store.close()
 
@@ -127,18 +127,18 @@ async def started_and_closed(path: Path) -> None:
 async def test_a_newer_schema_is_refused(path: Path) -> None:
     await started_and_closed(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {SQLITE_SCHEMA_VERSION + 1}")
     with pytest.raises(StoreMisconfigured, match="newer"):
         await SqliteStore(path).start()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA user_version = {SQLITE_SCHEMA_VERSION}")
     await started_and_closed(path)
 
 
 async def test_a_store_that_was_refused_can_be_closed(path: Path) -> None:
     await started_and_closed(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {SQLITE_SCHEMA_VERSION + 1}")
     store = SqliteStore(path)
     with pytest.raises(StoreMisconfigured, match="newer"):
         await store.start()
@@ -163,9 +163,9 @@ async def test_an_older_table_gets_its_columns_and_indexes(path: Path) -> None:
         connection.execute("CREATE INDEX ix_old ON jobs (state)")
     store = SqliteStore(path)
     await store.start()
-    assert await store.get(Job, "j") == job("j")
-    await store.change(Change(kind=Job, id="j", set={"body_hash": "h"}))
-    assert [each.id for each in await store.find(Job, {"body_hash": "h"})] == ["j"]
+    assert await store.get(JobDocument, "j") == job("j")
+    await store.change(Change(kind=JobDocument, id="j", set={"body_hash": "h"}))
+    assert [each.id for each in await store.find(JobDocument, {"body_hash": "h"})] == ["j"]
     await store.close()
     with closing(sqlite3.connect(path)) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -217,7 +217,7 @@ async def test_pages_that_go_bad_later_are_said(path: Path) -> None:
     store = SqliteStore(path)
     await store.start()
     with pytest.raises(StoreUnavailable, match="corrupt"):
-        await store.find(Task, {})
+        await store.find(TaskDocument, {})
     await store.close()
 
 
@@ -225,7 +225,7 @@ async def test_a_foreign_lock_passes(path: Path, store: SqliteStore) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         waiting = asyncio.create_task(store.insert(job("j")))
-        assert await store.get(Job, "j") is None
+        assert await store.get(JobDocument, "j") is None
         other.execute("COMMIT")
         assert await waiting
 
@@ -247,7 +247,7 @@ async def test_after_the_close_it_says_so(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.insert(job("j"))
     with pytest.raises(StoreUnavailable, match="closed"):
-        await store.get(Job, "j")
+        await store.get(JobDocument, "j")
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.ping()
 
@@ -260,7 +260,7 @@ async def test_what_is_secret_is_the_owners(path: Path, store: SqliteStore) -> N
 
 async def test_one_bad_write_spares_the_others(store: SqliteStore) -> None:
     await store.insert(job("0", error="x" * (10 << 20)))
-    big = Change(kind=Job, id="0", set={"result": "x" * (10 << 20)})
+    big = Change(kind=JobDocument, id="0", set={"result": "x" * (10 << 20)})
     bad = asyncio.create_task(store.change(big))
     good = [asyncio.create_task(store.insert(job(str(number)))) for number in range(1, 50)]
     assert all(await asyncio.gather(*good))

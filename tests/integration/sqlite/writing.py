@@ -11,7 +11,7 @@ import sys
 
 from coordinator.store.sqlite import SqliteStore
 from shared.errors import HaulierError
-from shared.model.documents import Job
+from shared.model.documents import JobDocument
 from shared.model.queries import Change
 from tests.contract.documents import job
 
@@ -27,7 +27,7 @@ async def write(store: SqliteStore, writer: int) -> None:
     for number in itertools.count():
         id = f"{writer}-{number}"
         await store.insert(job(id, error="inserted"))
-        await store.change(Change(kind=Job, id=id, set={"error": "changed"}))
+        await store.change(Change(kind=JobDocument, id=id, set={"error": "changed"}))
         say(id)
 
 

@@ -10,10 +10,10 @@ from coordinator.store.port import Store
 from shared.errors import Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
-from shared.model.documents import Actor, Job, Node, Schedule
+from shared.model.documents import Actor, JobDocument, NodeDocument, ScheduleDocument
 from shared.model.messages import StateChanged
 from shared.model.queries import Change
-from shared.model.views import job_summary, plain
+from shared.model.views import as_plain, job_summary
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
@@ -30,18 +30,18 @@ class PlainCommands:
 
     async def submit(
         self,
-        definition: language.Job,
+        definition: language.JobDefinition,
         actor: Actor,
         *,
         key: str | None = None,
         body_hash: str | None = None,
-    ) -> Job:
+    ) -> JobDocument:
         job = self.preview(definition, actor)
         if key is not None:
             job.id = derived_id("key", actor.id, key)
             job.body_hash = body_hash
         if not await self._store.insert(job):
-            found = await self._store.get(Job, job.id)
+            found = await self._store.get(JobDocument, job.id)
             assert found is not None
             if found.body_hash != body_hash:
                 raise Conflict("the key was used with another body")
@@ -50,8 +50,8 @@ class PlainCommands:
         await self.tell(job)
         return job
 
-    def preview(self, definition: language.Job, actor: Actor) -> Job:
-        return Job(
+    def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
+        return JobDocument(
             id=new_id(),
             definition=definition,
             name=definition.name,
@@ -63,14 +63,14 @@ class PlainCommands:
             created_at=self._store.now(),
         )
 
-    async def tell(self, job: Job) -> None:
+    async def tell(self, job: JobDocument) -> None:
         """Send the event that a job is as it is."""
         event = StateChanged(
             type="job.StateChange",
             job_id=job.id,
             state=job.state,
             at=self._store.now(),
-            summary=plain(job_summary(job)),
+            summary=as_plain(job_summary(job)),
         )
         for listener in self._listeners:
             listener.put_nowait(event)
@@ -81,50 +81,54 @@ class PlainCommands:
         """Move a job to `state`."""
         at = self._store.now()
         fields = {"state": state, **({"ended_at": at} if state in ENDED else {}), **more}
-        job = await self._store.change(Change(kind=Job, id=job_id, set=fields))
+        job = await self._store.change(Change(kind=JobDocument, id=job_id, set=fields))
         assert job is not None
         await self.tell(job)
 
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: JobDocument) -> None:
         if job.state in ENDED:
             raise NotAllowed("job is not running")
         await self.become(job.id, "CANCELLED")
 
-    async def restart(self, job: Job) -> None:
+    async def restart(self, job: JobDocument) -> None:
         if job.state not in ("FAILED", "CANCELLED"):
             raise NotAllowed(f"job is {job.state} and can not be restarted")
         await self.become(job.id, "RUNNING")
 
-    async def delete(self, job: Job) -> None:
+    async def delete(self, job: JobDocument) -> None:
         if job.state not in ENDED:
             raise NotAllowed("job is still running")
         await self._store.delete_job(job)
 
-    async def wait_ended(self, job_id: str, timeout: float) -> Job | None:
+    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
         try:
             async with asyncio.timeout(timeout), self._changed:
-                while (job := await self._store.get(Job, job_id)) and job.state not in ENDED:
+                while (
+                    job := await self._store.get(JobDocument, job_id)
+                ) and job.state not in ENDED:
                     await self._changed.wait()
                 return job
         except TimeoutError:
             return None
 
     async def drain(self, node_id: str, on: bool) -> None:
-        node = await self._store.get(Node, node_id)
+        node = await self._store.get(NodeDocument, node_id)
         if node is None:
             raise NotFound("node not found")
         if node.kind == "coordinator":
             raise NotAllowed("a coordinator can not be drained")
-        await self._store.change(Change(kind=Node, id=node_id, set={"draining": on}))
+        await self._store.change(Change(kind=NodeDocument, id=node_id, set={"draining": on}))
 
-    async def schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         schedule = self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
 
-    def preview_schedule(self, definition: language.Job, actor: Actor) -> Schedule:
+    def preview_schedule(
+        self, definition: language.JobDefinition, actor: Actor
+    ) -> ScheduleDocument:
         assert definition.schedule is not None
-        return Schedule(
+        return ScheduleDocument(
             id=new_id(),
             definition=definition,
             name=definition.name,
@@ -136,18 +140,22 @@ class PlainCommands:
             next_at=self._store.now(),
         )
 
-    async def pause_schedule(self, schedule: Schedule) -> None:
+    async def pause_schedule(self, schedule: ScheduleDocument) -> None:
         if schedule.state != "ACTIVE":
             raise NotAllowed("scheduled job is not active")
-        await self._store.change(Change(kind=Schedule, id=schedule.id, set={"state": "PAUSED"}))
+        await self._store.change(
+            Change(kind=ScheduleDocument, id=schedule.id, set={"state": "PAUSED"})
+        )
 
-    async def resume_schedule(self, schedule: Schedule) -> None:
+    async def resume_schedule(self, schedule: ScheduleDocument) -> None:
         if schedule.state != "PAUSED":
             raise NotAllowed("scheduled job is not paused")
-        await self._store.change(Change(kind=Schedule, id=schedule.id, set={"state": "ACTIVE"}))
+        await self._store.change(
+            Change(kind=ScheduleDocument, id=schedule.id, set={"state": "ACTIVE"})
+        )
 
-    async def delete_schedule(self, schedule: Schedule) -> None:
-        await self._store.delete(Schedule, {"id": schedule.id})
+    async def delete_schedule(self, schedule: ScheduleDocument) -> None:
+        await self._store.delete(ScheduleDocument, {"id": schedule.id})
 
     async def events(self) -> AsyncIterator[StateChanged]:
         mine: asyncio.Queue[StateChanged] = asyncio.Queue()

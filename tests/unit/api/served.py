@@ -16,7 +16,7 @@ from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
 from shared.config.tree import Config, CoordinatorSettings, Middleware
 from shared.model import language
-from shared.model.documents import Job, LogPart, Task
+from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from tests.unit.api.plain_commands import PlainCommands
 
 VERSION = "1.2.3"
@@ -108,17 +108,17 @@ class Served:
         assert isinstance(found, dict)
         return found
 
-    async def task(self, job_id: str, **fields: Any) -> Task:
+    async def task(self, job_id: str, **fields: Any) -> TaskDocument:
         """Store a task of a job."""
-        definition = fields.pop("definition", language.Task(name="say", run="echo"))
-        task = Task(
+        definition = fields.pop("definition", language.TaskDefinition(name="say", run="echo"))
+        task = TaskDocument(
             **{
                 "id": f"t{fields.get('position', 1)}",
                 "job_id": job_id,
                 "root_id": job_id,
                 "path": "1",
                 "position": 1,
-                "kind": language.kind_of(definition),
+                "kind": language.kind_of_task(definition),
                 "name": definition.name,
                 "definition": definition,
                 "created_at": self.store.now(),
@@ -128,11 +128,11 @@ class Served:
         assert await self.store.insert(task)
         return task
 
-    async def log(self, task: Task, *contents: str, first: int = 1, run: int = 1) -> None:
+    async def log(self, task: TaskDocument, *contents: str, first: int = 1, run: int = 1) -> None:
         """Store parts of a task's log."""
         await self.store.append_log(
             [
-                LogPart(
+                LogPartDocument(
                     id=f"{task.id}-{run}-{number}",
                     task_id=task.id,
                     job_id=task.job_id,
@@ -145,8 +145,8 @@ class Served:
             ]
         )
 
-    async def job(self, job_id: str) -> Job:
-        found = await self.store.get(Job, job_id)
+    async def job(self, job_id: str) -> JobDocument:
+        found = await self.store.get(JobDocument, job_id)
         assert found is not None
         return found
 

@@ -11,7 +11,7 @@ import pytest
 from coordinator.api.middleware.limits import Buckets
 from coordinator.api.passwords import Passwords, hash_password
 from shared.config.tree import BasicAuth, Cors, KeyAuth, RateLimit
-from shared.model.documents import User
+from shared.model.documents import UserDocument
 from shared.model.queries import Change
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
@@ -158,7 +158,7 @@ async def test_users_without_authentication(api: Served) -> None:
     made = await api.ask("POST", "/users", json=good)
     assert made.status == 200
     assert made.json["name"] == "Ann"
-    stored = (await api.store.find(User, {"username": "ann"}))[0]
+    stored = (await api.store.find(UserDocument, {"username": "ann"}))[0]
     assert stored.password_hash.startswith("$argon2id$")
     taken = await api.ask("POST", "/users", json=good)
     assert (taken.status, taken.message) == (400, "username: ann is taken")
@@ -200,8 +200,8 @@ async def test_a_disabled_user_is_nobody(start: Serve) -> None:
     api = await start(configured(basic_auth=BASIC))
     ann = (await people(api))["ann"]
     assert (await api.get("/jobs", who=ann)).status == 200
-    user = (await api.store.find(User, {"username": "ann"}))[0]
-    await api.store.change(Change(kind=User, id=user.id, set={"disabled": True}))
+    user = (await api.store.find(UserDocument, {"username": "ann"}))[0]
+    await api.store.change(Change(kind=UserDocument, id=user.id, set={"disabled": True}))
     assert (await api.get("/jobs", who=ann)).status == 401
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.api.app import ROUTES
-from shared.model.documents import Node
+from coordinator.api.app import ALL_ROUTES
+from shared.model.documents import NodeDocument
 from tests.unit.api.served import VERSION, Served
 
 
@@ -22,7 +22,7 @@ async def test_the_document_holds_every_endpoint(api: Served) -> None:
     shown = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    assert shown == {(route.method, route.path) for route in ROUTES}
+    assert shown == {(route.method, route.path) for route in ALL_ROUTES}
     names = [
         said["operationId"] for methods in document["paths"].values() for said in methods.values()
     ]
@@ -48,7 +48,7 @@ def _fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> list[
     if kind == "object" and "properties" in schema:
         return _fields_fit(value, schema, document)
     if kind == "array":
-        return [fault for item in value for fault in _fits(item, schema["items"], document)]
+        return [problem for item in value for problem in _fits(item, schema["items"], document)]
     types: dict[str, Any] = {
         "string": str,
         "integer": int,
@@ -62,12 +62,12 @@ def _fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> list[
 
 def _fields_fit(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> list[str]:
     known = schema["properties"]
-    faults = [f"unknown: {name}" for name in value if name not in known]
-    faults += [f"missing: {name}" for name in schema.get("required", []) if name not in value]
+    problems = [f"unknown: {name}" for name in value if name not in known]
+    problems += [f"missing: {name}" for name in schema.get("required", []) if name not in value]
     for name, item in value.items():
         if name in known:
-            faults += _fits(item, known[name], document)
-    return faults
+            problems += _fits(item, known[name], document)
+    return problems
 
 
 async def test_answers_are_as_the_document_says(api: Served) -> None:
@@ -77,7 +77,7 @@ async def test_answers_are_as_the_document_says(api: Served) -> None:
     await api.log(task, "a\n")
     now = api.store.now()
     await api.store.insert(
-        Node(id="n", kind="worker", name="Worker", hostname="h", version="1", started_at=now,
+        NodeDocument(id="n", kind="worker", name="Worker", hostname="h", version="1", started_at=now,
              last_heartbeat_at=now, queue="x-n", queues={"default": 1}, port=8001)
     )  # fmt: skip
     paths = {
@@ -103,7 +103,7 @@ async def test_answers_are_as_the_document_says(api: Served) -> None:
 async def test_the_schema_of_jobs(api: Served) -> None:
     schema = (await api.get("/schemas/job.json")).json
     assert "2020-12" in schema["$schema"]
-    assert {"name", "tasks"} <= set(schema["$defs"]["Job"]["properties"])
+    assert {"name", "tasks"} <= set(schema["$defs"]["JobDefinition"]["properties"])
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

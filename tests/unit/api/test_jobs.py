@@ -54,7 +54,7 @@ async def test_submit_json_as_the_seed_does(api: Served) -> None:
 async def test_a_job_with_its_execution(api: Served) -> None:
     job = await api.submit()
     now = api.store.now()
-    evaluated = language.Task(name="say", run="echo hello", image="alpine")
+    evaluated = language.TaskDefinition(name="say", run="echo hello", image="alpine")
     await api.task(
         job["id"],
         evaluated=evaluated,
@@ -113,9 +113,9 @@ async def test_a_long_execution_shows_the_newest(api: Served) -> None:
 
 async def test_composites_count_their_children(api: Served) -> None:
     job = await api.submit()
-    inner = language.Task(name="i", run="x")
+    inner = language.TaskDefinition(name="i", run="x")
     each = language.Each(list="{{ 1..3 }}", task=inner)
-    await api.task(job["id"], definition=language.Task(name="all", each=each), size=3)
+    await api.task(job["id"], definition=language.TaskDefinition(name="all", each=each), size=3)
     for number, state in enumerate(["COMPLETED", "SKIPPED", "RUNNING"]):
         await api.task(job["id"], id=f"c{number}", parent_id="t1", state=state)
     assert (await api.get("/tasks/t1")).json["each"] == {
@@ -263,9 +263,9 @@ async def test_every_fault_of_a_document_is_told(api: Served) -> None:
     answer = await api.ask("POST", "/jobs", data=body, headers=YAML)
     assert answer.status == 400
     assert 'tasks[0].retry.limt: unknown field, did you mean "limit"?' in answer.message
-    paths = {fault["path"] for fault in answer.json["faults"]}
+    paths = {problem["path"] for problem in answer.json["faults"]}
     assert {"tasks[0].retry.limt", "tasks[0].priority"} <= paths
-    assert all(fault["line"] for fault in answer.json["faults"])
+    assert all(problem["line"] for problem in answer.json["faults"])
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from coordinator.api import log_follower, logs
-from coordinator.api.log_cursor import Cursor, Place, read_cursor, write_cursor
+from coordinator.api.log_cursor import LogCursor, LogPlace, read_cursor, write_cursor
 from haulier.sse import ServerEvent
 from shared.errors import StoreUnavailable
 from shared.model import language
-from shared.model.documents import SECOND, Pulse, Task
+from shared.model.documents import MICROS_PER_SECOND, Pulse, TaskDocument
 from shared.model.queries import Change
 from tests.unit.api.served import Served
 
@@ -26,7 +26,7 @@ def lines(events: list[ServerEvent]) -> list[str]:
     return [event.data for event in events if event.name == "message"]
 
 
-async def ended(api: Served, *contents: str, **fields: Any) -> tuple[str, Task]:
+async def ended(api: Served, *contents: str, **fields: Any) -> tuple[str, TaskDocument]:
     """A job that ended, with one task and its log."""
     job = (await api.submit())["id"]
     values = {"state": "COMPLETED", "run": 1, "log_parts": len(contents), **fields}
@@ -136,13 +136,15 @@ async def test_resuming_anywhere_neither_repeats_nor_leaves_out(api: Served) -> 
 
 
 async def test_resuming_while_many_tasks_run(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_follower, "WINDOW", 3)
+    monkeypatch.setattr(log_follower, "_WINDOW", 3)
     job = (await api.submit())["id"]
     for number in range(8):
         at = api.store.now()
         task = await api.task(job, id=f"t{number}", created_at=number // 3, ended_at=at)
         await api.store.change(
-            Change(kind=Task, id=task.id, set={"state": "COMPLETED", "run": 1, "log_parts": 2})
+            Change(
+                kind=TaskDocument, id=task.id, set={"state": "COMPLETED", "run": 1, "log_parts": 2}
+            )
         )
         await api.log(task, f"{number}a\n{number}b\n", f"{number}c\n")
     await api.commands.become(job, "COMPLETED")
@@ -172,9 +174,9 @@ async def test_the_id_of_another_jobs_stream_is_the_beginning(api: Served) -> No
 
 
 def test_a_cursor_reads_back() -> None:
-    places = (Place("t1", 1, 2, 3), Place("t2", 1, 0, 0))
-    assert read_cursor(write_cursor((12, "t3"), places)) == Cursor((12, "t3"), places)
-    assert read_cursor("") == Cursor()
+    places = (LogPlace("t1", 1, 2, 3), LogPlace("t2", 1, 0, 0))
+    assert read_cursor(write_cursor((12, "t3"), places)) == LogCursor((12, "t3"), places)
+    assert read_cursor("") == LogCursor()
 
 
 async def test_the_stream_is_live(api: Served) -> None:
@@ -188,7 +190,7 @@ async def test_the_stream_is_live(api: Served) -> None:
         assert (await anext(stream)).data == "second"
         assert (await anext(stream)).data == "third"
         fields = {"state": "COMPLETED", "log_parts": 4, "ended_at": api.store.now()}
-        await api.store.change(Change(kind=Task, id=task.id, set=fields))
+        await api.store.change(Change(kind=TaskDocument, id=task.id, set=fields))
         await api.commands.become(job, "COMPLETED")
         await api.log(task, "late\n", first=4)
         assert (await anext(stream)).data == "late"
@@ -203,7 +205,7 @@ async def test_a_newer_run_is_followed_from_its_beginning(api: Served) -> None:
     async with aclosing(api.stream(f"/tasks/{task.id}/log/stream")) as stream:
         assert (await anext(stream)).data == "one"
         last = await anext(stream)
-        await api.store.change(Change(kind=Task, id=task.id, set={"run": 2}))
+        await api.store.change(Change(kind=TaskDocument, id=task.id, set={"run": 2}))
         await api.log(task, "again\n", run=2)
         assert (await anext(stream)).data == "again"
     resumed = api.stream(f"/tasks/{task.id}/log/stream", **{"Last-Event-ID": last.id})
@@ -226,7 +228,7 @@ async def test_a_cancelled_task_ends_its_stream(
 async def test_parts_that_never_come_are_given_up(api: Served) -> None:
     job, task = await ended(api, "a\n", log_parts=3)
     await api.log(task, "c\n", first=3)
-    mark = api.store.now() + 31 * SECOND
+    mark = api.store.now() + 31 * MICROS_PER_SECOND
     await api.store.insert(Pulse(id="pulse", stamps={"logs": mark}))
     assert lines(await api.events(f"/jobs/{job}/log/stream")) == ["a", "c"]
     assert (await api.get(f"/tasks/{task.id}/log")).json["totalItems"] == 2
@@ -245,8 +247,8 @@ async def test_an_answer_waits_for_parts_on_their_way(api: Served) -> None:
 
 async def test_composites_have_no_log_of_their_own(api: Served) -> None:
     job, _ = await ended(api, "a\n")
-    parallel = language.Parallel(tasks=[language.Task(name="x", run="x")])
-    await api.task(job, id="p", definition=language.Task(name="p", parallel=parallel))
+    parallel = language.Parallel(tasks=[language.TaskDefinition(name="x", run="x")])
+    await api.task(job, id="p", definition=language.TaskDefinition(name="p", parallel=parallel))
     assert lines(await api.events(f"/jobs/{job}/log/stream")) == ["a"]
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.model.documents import SECOND, Job, Node
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, NodeDocument
 from tests.unit.api.served import HELLO, YAML, Served
 
 
 async def node(api: Served, id: str, ago: float = 0, **fields: Any) -> None:
     now = api.store.now()
     await api.store.insert(
-        Node(
+        NodeDocument(
             **{
                 "id": id,
                 "kind": "worker",
                 "name": "Worker",
                 "hostname": "some-host",
                 "version": "0.1.0",
-                "started_at": now - 1000 * SECOND,
-                "last_heartbeat_at": now - round(ago * SECOND),
+                "started_at": now - 1000 * MICROS_PER_SECOND,
+                "last_heartbeat_at": now - round(ago * MICROS_PER_SECOND),
                 "queue": f"x-{id}",
                 **fields,
             }
@@ -131,7 +131,7 @@ async def test_scheduled_jobs(api: Served) -> None:
     assert (await api.ask("PUT", f"{path}/resume")).json == {"status": "OK"}
     assert (await api.ask("DELETE", path)).json == {"status": "OK"}
     assert (await api.get(path)).status == 404
-    assert await api.store.count(Job, {}) == 0
+    assert await api.store.count(JobDocument, {}) == 0
 
 
 async def test_a_dry_run_schedules_nothing(api: Served) -> None:

@@ -36,7 +36,7 @@ class Machine:
         overrides = [Override("--set", *text.split("=", 1)) for text in sets]
         return load(overrides, environ or {}, self.cwd, self.home, file=file, role=role, cpus=4)
 
-    def faults(
+    def problems(
         self,
         *sets: str,
         environ: Mapping[str, str] | None = None,
@@ -45,7 +45,7 @@ class Machine:
     ) -> list[str]:
         with pytest.raises(ConfigurationError) as refused:
             self.load(*sets, environ=environ, file=file, role=role)
-        return [str(fault) for fault in refused.value.faults]
+        return [str(problem) for problem in refused.value.problems]
 
 
 @pytest.fixture
@@ -238,12 +238,12 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
 def test_a_bad_value_says_key_value_and_what_is_allowed(
     machine: Machine, assignment: str, problem: str
 ) -> None:
-    (fault,) = machine.faults(assignment)
+    (problem,) = machine.problems(assignment)
     path, _, value = assignment.partition("=")
-    assert fault.startswith(path)
-    assert problem in fault
-    assert value in fault
-    assert "(flag --set)" in fault
+    assert problem.startswith(path)
+    assert problem in problem
+    assert value in problem
+    assert "(flag --set)" in problem
 
 
 @pytest.mark.parametrize(
@@ -264,15 +264,15 @@ def test_a_bad_value_says_key_value_and_what_is_allowed(
     ],
 )
 def test_an_unknown_key_says_what_was_meant(machine: Machine, path: str, hint: str) -> None:
-    (fault,) = machine.faults(f"{path}=value")
-    assert fault.startswith(path)
-    assert hint in fault
+    (problem,) = machine.problems(f"{path}=value")
+    assert problem.startswith(path)
+    assert hint in problem
 
 
 def test_all_faults_of_all_sources_at_once(machine: Machine) -> None:
     machine.write('[engine]\nbeat = 5\nbaet = "1s"\n[nonsense]\na = 1\n[worker]\nqueues = 4\n')
-    faults = machine.faults("broker.type=x", environ={"HAULIER_LOGGING_LEVEL": "loud"})
-    assert [fault.split(" (")[0] for fault in faults] == [
+    problems = machine.problems("broker.type=x", environ={"HAULIER_LOGGING_LEVEL": "loud"})
+    assert [problem.split(" (")[0] for problem in problems] == [
         "engine.beat = 5",
         'engine.baet = "1s"',
         "nonsense",
@@ -313,10 +313,10 @@ def test_all_faults_of_all_sources_at_once(machine: Machine) -> None:
 )
 def test_a_bad_file(machine: Machine, text: str | bytes, problem: str) -> None:
     file = machine.write(text)
-    faults = machine.faults()
-    assert len(faults) == 1
-    assert problem.format(file=file) in faults[0]
-    assert str(file) in faults[0]
+    problems = machine.problems()
+    assert len(problems) == 1
+    assert problem.format(file=file) in problems[0]
+    assert str(file) in problems[0]
 
 
 def test_good_files(machine: Machine) -> None:
@@ -335,30 +335,30 @@ def test_good_files(machine: Machine) -> None:
 
 
 def test_a_chosen_file_must_be_there(machine: Machine) -> None:
-    (fault,) = machine.faults(file="none.toml")
-    assert fault == f"{machine.cwd}/none.toml: can't be read: no such file or directory"
-    (fault,) = machine.faults(environ={"HAULIER_CONFIG": str(machine.cwd)})
-    assert fault == f"{machine.cwd}: can't be read: is a directory"
+    (problem,) = machine.problems(file="none.toml")
+    assert problem == f"{machine.cwd}/none.toml: can't be read: no such file or directory"
+    (problem,) = machine.problems(environ={"HAULIER_CONFIG": str(machine.cwd)})
+    assert problem == f"{machine.cwd}: can't be read: is a directory"
 
 
 def test_faults_never_show_secrets(machine: Machine) -> None:
     machine.write(
         'encryption = 3\n[coordinator.middleware.key_auth]\nkye = "tops3cret"\nkey = 5551234\n'
     )
-    faults = machine.faults(
+    problems = machine.problems(
         "broker.rabbitmq.url=amqq://me:hun/t@er2@h/",
         "encryption.key_old=tops3cret",
         environ={"HAULIER_DATASTORE_MONGODB_URL": "mongo://me:hunter2@h/"},
     )
-    text = "\n".join(faults)
-    assert len(faults) == 6
+    text = "\n".join(problems)
+    assert len(problems) == 6
     for secret in ("tops3cret", "hunter2", "er2", "5551234"):
         assert secret not in text
     assert "amqq://me:********@h/" in text
 
 
 @pytest.mark.parametrize(
-    ("sets", "fault"),
+    ("sets", "problem"),
     [
         (["engine.beat=8s"], 'engine.lease = "30s" (default): must be at least 31s'),
         (["engine.lease=24s"], 'engine.lease = "24s" (flag --set): must be at least 25s'),
@@ -370,9 +370,9 @@ def test_faults_never_show_secrets(machine: Machine) -> None:
         (["coordinator.middleware.cors.credentials=on"], "cors.origins"),
     ],
 )
-def test_settings_that_do_not_fit_together(machine: Machine, sets: list[str], fault: str) -> None:
-    (found,) = machine.faults(*sets)
-    assert fault in found
+def test_settings_that_do_not_fit_together(machine: Machine, sets: list[str], problem: str) -> None:
+    (found,) = machine.problems(*sets)
+    assert problem in found
 
 
 def test_times_that_just_fit(machine: Machine) -> None:
@@ -381,14 +381,14 @@ def test_times_that_just_fit(machine: Machine) -> None:
 
 
 def test_a_bad_value_is_not_blamed_twice(machine: Machine) -> None:
-    assert len(machine.faults("engine.lease=never", "engine.beat=20s")) == 1
-    assert len(machine.faults("worker.queues.default=x", "worker.queues.b=0")) == 1
+    assert len(machine.problems("engine.lease=never", "engine.beat=20s")) == 1
+    assert len(machine.problems("worker.queues.default=x", "worker.queues.b=0")) == 1
 
 
 @pytest.mark.parametrize("role", ["coordinator", "worker"])
 def test_a_daemon_of_its_own_needs_a_real_broker(machine: Machine, role: str) -> None:
-    (fault,) = machine.faults(role=role)
-    assert fault.startswith('broker.type = "memory" (default): a ' + role)
+    (problem,) = machine.problems(role=role)
+    assert problem.startswith('broker.type = "memory" (default): a ' + role)
     assert machine.load("broker.type=rabbitmq", role=role).config.broker.type == "rabbitmq"
     assert machine.load(role="standalone").config == machine.load().config
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.config import Override, load, parse_address
 from shared.config.reference import reference
 from shared.config.settings import settings
-from shared.config.show import as_json, as_toml, effective
+from shared.config.show import as_toml, effective, settings_as_json
 from shared.config.values import duration_text, masked, size_text
 from shared.durations import duration_seconds
 from shared.model.quantities import parse_memory
@@ -41,13 +41,16 @@ def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_shown_with_its_origin(tmp_path: Path) -> None:
-    shown = as_json(loaded(tmp_path, "engine.beat=1500ms", "worker.queues.x y=1"))
+    shown = settings_as_json(loaded(tmp_path, "engine.beat=1500ms", "worker.queues.x y=1"))
     for path, setting in settings().items():
         assert setting.is_map or path in shown
     assert shown["engine.beat"] == {"value": "1.5s", "origin": "flag --set"}
     assert shown['worker.queues."x y"'] == {"value": 1, "origin": "flag --set"}
     assert shown["engine.lease"] == {"value": "30s", "origin": "default"}
-    assert as_json(loaded(tmp_path))["worker.queues.default"] == {"value": 2, "origin": "default"}
+    assert settings_as_json(loaded(tmp_path))["worker.queues.default"] == {
+        "value": 2,
+        "origin": "default",
+    }
 
 
 def test_secrets_are_masked_and_nothing_else(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.store.sqlite import SqliteStore
-from shared.model.documents import SECOND, Micros
+from shared.model.documents import MICROS_PER_SECOND, Micros
 
-START: Micros = 1_750_000_000 * SECOND
+START: Micros = 1_750_000_000 * MICROS_PER_SECOND
 
 
 class Clock:
@@ -18,7 +18,7 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Go on by `seconds`."""
-        self.now += int(seconds * SECOND)
+        self.now += int(seconds * MICROS_PER_SECOND)
 
 
 class ClockedStore(SqliteStore):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Flow
 
 
 class Stepper:
     """Takes a flow on, one effect at a time."""
 
-    def __init__(self, conductor: Conductor, flow: Flow[Any]) -> None:
-        self._conductor = conductor
+    def __init__(self, driver: FlowDriver, flow: Flow[Any]) -> None:
+        self._driver = driver
         self._flow = flow
         self._answer: Any = None
         self._next: Any = None
@@ -42,7 +42,7 @@ class Stepper:
 
     async def take(self) -> None:
         """Take the next effect."""
-        self._answer = await self._conductor._steps[type(self._next)](self._next)
+        self._answer = await self._driver._steps[type(self._next)](self._next)
         self._advance()
 
 

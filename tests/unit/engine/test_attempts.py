@@ -7,7 +7,7 @@ import pytest
 from coordinator.engine import intents, new_documents, repairs, slots, task_runs
 from coordinator.engine.flow import Insert
 from shared.model import language
-from shared.model.documents import SECOND, Task
+from shared.model.documents import MICROS_PER_SECOND, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
 
@@ -19,7 +19,7 @@ async def test_a_failed_task_is_tried_again_after_its_delay(world: World) -> Non
     first, second = sorted(await world.tasks(job_id), key=lambda task: task.attempt)
     assert (first.state, first.open) == ("FAILED", False)
     assert (second.state, second.hold) == ("CREATED", "delay")
-    assert second.due_at == world.clock.now + 4 * SECOND
+    assert second.due_at == world.clock.now + 4 * MICROS_PER_SECOND
     assert await world.state(job_id) == "RUNNING"
     world.clock.advance(3.9)
     await world.sweep()
@@ -53,17 +53,19 @@ async def test_a_task_whose_attempts_are_used_up_fails_its_job(world: World) -> 
 )
 def test_delays_grow_by_their_factor(retry: dict[str, object], delays: list[float]) -> None:
     made = language.Retry(**retry)  # type: ignore[arg-type]
-    assert [new_documents.retry_delay(made, n, 1) / SECOND for n in (1, 2, 3)] == delays
+    assert [new_documents.retry_delay(made, n, 1) / MICROS_PER_SECOND for n in (1, 2, 3)] == delays
 
 
 def test_a_delay_is_never_more_than_a_day() -> None:
     retry = language.Retry(limit=10, initial_delay="5m", scaling_factor=10)
-    assert new_documents.retry_delay(retry, 10, 1) == 24 * 3600 * SECOND
+    assert new_documents.retry_delay(retry, 10, 1) == 24 * 3600 * MICROS_PER_SECOND
 
 
 def test_jitter_spreads_a_delay_to_both_sides_and_never_below_nothing() -> None:
     retry = language.Retry(initial_delay="10s", jitter=1.0)
-    delays = [new_documents.retry_delay(retry, 1, seed) / SECOND for seed in range(10_000)]
+    delays = [
+        new_documents.retry_delay(retry, 1, seed) / MICROS_PER_SECOND for seed in range(10_000)
+    ]
     assert min(delays) == 0.0
     assert 19.9 < max(delays) <= 20.0
 
@@ -95,10 +97,10 @@ async def slot_given_away(world: World, retry: dict[str, object]) -> str:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.run_named("1"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    assert isinstance(failed, Task)
-    await world.conductor.follow(await world.conductor.carry_out(slots.hand_over(failed)))
-    await world.conductor.follow([failed])
+    (failed,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    assert isinstance(failed, TaskDocument)
+    await world.driver.follow(await world.driver.carry_out(slots.hand_over(failed)))
+    await world.driver.follow([failed])
     return job_id
 
 
@@ -115,7 +117,7 @@ async def test_an_attempt_whose_slot_was_given_away_waits_for_another(world: Wor
 async def test_an_attempt_whose_slot_was_given_away_waits_out_its_delay(world: World) -> None:
     """Its delay first, then another slot and a place in the window."""
     job_id = await slot_given_away(world, {"limit": 1, "initialDelay": "30s"})
-    due_at = world.clock.now + 30 * SECOND
+    due_at = world.clock.now + 30 * MICROS_PER_SECOND
     await world.run()  # the other child, and so the slot is free again
     (again,) = [task for task in await world.tasks(job_id) if task.attempt == 2]
     assert (again.state, again.hold, again.due_at) == ("CREATED", "delay", due_at)
@@ -134,7 +136,7 @@ async def test_an_attempt_that_is_due_gets_a_free_slot_without_a_sweep(world: Wo
     job_id = await slot_given_away(world, {"limit": 1, "initialDelay": "30s"})
     await world.run()
     world.clock.advance(30)
-    await world.conductor.handle(repairs.release_delayed())
+    await world.driver.handle(repairs.release_delayed())
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert not any(what.startswith("swept") for what in world.counts())
@@ -147,9 +149,9 @@ async def test_no_attempt_comes_after_its_job_was_cancelled(world: World) -> Non
     await worker.take()
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(task_runs.run_ended(failing))
-    slow = Stepper(world.conductor, intents.follow([failed]))
-    await slow.until(changes(Task, open=False))  # the attempt is inserted
+    (failed,) = await world.driver.carry_out(task_runs.on_run_ended(failing))
+    slow = Stepper(world.driver, intents.follow([failed]))
+    await slow.until(changes(TaskDocument, open=False))  # the attempt is inserted
     assert await world.cancel(job_id)
     await world.settle()
     await slow.finish()
@@ -167,14 +169,14 @@ async def test_an_attempt_of_before_a_restart_does_not_stay(world: World) -> Non
     await worker.take()
     await world.settle()
     failing = await worker.end(worker.run_named("a"), "no", send=False)
-    (failed,) = await world.conductor.carry_out(task_runs.run_ended(failing))
-    dying = Stepper(world.conductor, intents.follow([failed]))
+    (failed,) = await world.driver.carry_out(task_runs.on_run_ended(failing))
+    dying = Stepper(world.driver, intents.follow([failed]))
     await dying.until(lambda effect: isinstance(effect, Insert))
     assert await world.cancel(job_id)
     await world.settle()
     assert await world.restart(job_id)
     await world.settle()
-    await dying.until(changes(Task, open=False))  # it inserts the attempt, and dies
+    await dying.until(changes(TaskDocument, open=False))  # it inserts the attempt, and dies
     await world.heal(60)
     assert await world.state(job_id) == "COMPLETED"
     await world.check_at_rest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.engine import beats, task_runs
 from coordinator.engine.flow import Started
-from shared.model.documents import SECOND, Node, Task
+from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
@@ -21,23 +21,23 @@ async def running(world: World) -> tuple[str, Worker, Run]:
     return job_id, worker, run
 
 
-async def node(world: World, name: str = "w") -> Node:
-    found = await world.store.get(Node, name)
+async def node(world: World, name: str = "w") -> NodeDocument:
+    found = await world.store.get(NodeDocument, name)
     assert found is not None
     return found
 
 
 async def close_epoch(world: World) -> None:
-    await world.conductor.handle(beats.close_epoch(await node(world)))
+    await world.driver.handle(beats.close_epoch(await node(world)))
 
 
 async def test_a_beat_renews_the_lease(world: World) -> None:
     worker = await world.worker()
-    assert (await node(world)).lease_until == world.clock.now + 30 * SECOND
+    assert (await node(world)).lease_until == world.clock.now + 30 * MICROS_PER_SECOND
     world.clock.advance(7)
     await worker.beat()
     await world.settle()
-    assert (await node(world)).lease_until == world.clock.now + 30 * SECOND
+    assert (await node(world)).lease_until == world.clock.now + 30 * MICROS_PER_SECOND
     assert (await node(world)).beat == 2
 
 
@@ -63,9 +63,9 @@ async def test_a_beat_that_a_later_one_overtook_is_dropped_whole(world: World) -
     await world.settle()
     before = await node(world)
     world.clock.advance(3)
-    await world.conductor.handle(beats.beaten(late))
+    await world.driver.handle(beats.on_beat(late))
     assert await node(world) == before
-    assert (await world.store.get(Task, run.task_id)).state == "RUNNING"  # type: ignore[union-attr]
+    assert (await world.store.get(TaskDocument, run.task_id)).state == "RUNNING"  # type: ignore[union-attr]
 
 
 async def test_a_lost_grant_is_told_again_by_the_next_beat(world: World) -> None:
@@ -113,7 +113,7 @@ async def test_a_run_that_is_not_granted_is_stopped(world: World) -> None:
 
 async def test_a_run_of_what_was_deleted_is_stopped(world: World) -> None:
     _, worker, run = await running(world)
-    await world.store.delete(Task, {"id": run.task_id})
+    await world.store.delete(TaskDocument, {"id": run.task_id})
     await worker.beat()
     await world.settle()
     assert not worker.runs
@@ -142,7 +142,7 @@ async def test_the_end_of_a_run_that_was_missing_does_not_count(world: World) ->
     """Not lost by lease: nobody may take it back."""
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(task_runs.back_to_pending(task, "", costs=True))
+    await world.driver.handle(task_runs.back_to_pending(task, "", costs=True))
     await worker.end(run, result="late")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "SCHEDULED"
@@ -203,9 +203,9 @@ async def test_two_beats_side_by_side_do_not_stop_the_run_that_one_takes_back(wo
     job_id, worker, run = await running(world)
     await close_epoch(world)
     first, second = worker.next_beat(), worker.next_beat()
-    slow = Stepper(world.conductor, beats.beaten(first))
-    await slow.until(changes(Task, state="RUNNING"))
-    await world.conductor.handle(beats.beaten(second))
+    slow = Stepper(world.driver, beats.on_beat(first))
+    await slow.until(changes(TaskDocument, state="RUNNING"))
+    await world.driver.handle(beats.on_beat(second))
     await slow.finish()
     await world.settle()
     assert [run.nonce for run in worker.running] == [run.nonce]
@@ -217,9 +217,9 @@ async def test_a_beat_that_sees_a_run_taken_back_meanwhile_does_not_stop_it(worl
     job_id, worker, run = await running(world)
     await close_epoch(world)
     first, second = worker.next_beat(), worker.next_beat()
-    slow = Stepper(world.conductor, beats.beaten(first))
+    slow = Stepper(world.driver, beats.on_beat(first))
     await slow.until(lambda effect: getattr(effect, "id", None) == run.task_id)
-    await world.conductor.handle(beats.beaten(second))
+    await world.driver.handle(beats.on_beat(second))
     await slow.finish()
     await world.settle()
     assert not any(isinstance(message, Stop) for message in worker.heard)
@@ -229,7 +229,7 @@ async def test_a_beat_that_sees_a_run_taken_back_meanwhile_does_not_stop_it(worl
 async def test_a_run_that_is_kept_moves_to_the_present_epoch(world: World) -> None:
     """Whoever closed the epoch died before it lost the runs."""
     job_id, worker, _run = await running(world)
-    closing = Stepper(world.conductor, beats.close_epoch(await node(world)))
+    closing = Stepper(world.driver, beats.close_epoch(await node(world)))
     await closing.until(lambda effect: hasattr(effect, "order"))
     await worker.beat()
     await world.settle()
@@ -246,13 +246,13 @@ async def test_a_lease_that_was_renewed_is_not_closed(world: World) -> None:
     world.clock.advance(1)
     await worker.beat()
     await world.settle()
-    await world.conductor.handle(beats.close_epoch(seen))
+    await world.driver.handle(beats.close_epoch(seen))
     assert not (await node(world)).closed
 
 
 async def test_runs_left_by_whoever_died_closing_an_epoch_are_found(world: World) -> None:
     job_id, worker, _ = await running(world)
-    closing = Stepper(world.conductor, beats.close_epoch(await node(world)))
+    closing = Stepper(world.driver, beats.close_epoch(await node(world)))
     await closing.until(lambda effect: hasattr(effect, "order"))
     await worker.kill()
     await world.sweep()
@@ -261,7 +261,7 @@ async def test_runs_left_by_whoever_died_closing_an_epoch_are_found(world: World
 
 async def test_coordinators_are_nodes_too(world: World) -> None:
     beat = Beat(node_id="c", node_kind="coordinator", number=1, name="c")
-    await world.conductor.handle(beats.beaten(beat))
+    await world.driver.handle(beats.on_beat(beat))
     assert (await node(world, "c")).queue is None
 
 
@@ -271,7 +271,7 @@ async def test_a_beat_sees_to_it_that_the_job_of_a_granted_task_runs(world: Worl
     job_id = await world.submit(step("a"))
     await world.settle()
     (run,) = await worker.take(ask=False)
-    dying = Stepper(world.conductor, task_runs.claimed(worker.claim_of(run)))
+    dying = Stepper(world.driver, task_runs.on_claim(worker.claim_of(run)))
     await dying.until(lambda effect: isinstance(effect, Started))
     await worker.hear()
     assert await world.state(job_id) == "SCHEDULED"

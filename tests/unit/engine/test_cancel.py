@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.engine import intents, job_lifecycle, task_runs
 from coordinator.engine.flow import InsertMany
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
 
@@ -91,8 +91,8 @@ async def test_the_end_of_the_last_task_and_a_cancel_do_not_both_win(world: Worl
     await world.settle()
     await worker.take()
     await world.settle()
-    cancelling = Stepper(world.conductor, job_lifecycle.cancel(await world.job(job_id)))
-    await cancelling.until(changes(Job, state="CANCELLED"))
+    cancelling = Stepper(world.driver, job_lifecycle.cancelled_by_user(await world.job(job_id)))
+    await cancelling.until(changes(JobDocument, state="CANCELLED"))
     await world.run()
     assert await cancelling.finish() is None
     assert await world.state(job_id) == "COMPLETED"
@@ -106,9 +106,9 @@ async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (task,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    slow = Stepper(world.conductor, intents.follow([task]))
-    await slow.until(changes(Job, position=2))  # `b` is inserted
+    (task,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    slow = Stepper(world.driver, intents.follow([task]))
+    await slow.until(changes(JobDocument, position=2))  # `b` is inserted
     assert await world.cancel(job_id)
     await world.settle()
     await slow.finish()
@@ -120,8 +120,8 @@ async def test_the_next_task_does_not_come_after_a_cancel(world: World) -> None:
 
 async def test_a_first_task_does_not_come_after_a_cancel(world: World) -> None:
     job_id = await world.submit(step("a"), told=False)
-    slow = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
-    await slow.until(changes(Job, state="SCHEDULED"))
+    slow = Stepper(world.driver, intents.follow([await world.job(job_id)]))
+    await slow.until(changes(JobDocument, state="SCHEDULED"))
     assert await world.cancel(job_id)
     await world.settle()
     await slow.finish()
@@ -136,10 +136,10 @@ async def test_a_cancel_meets_the_restart_that_came_between(world: World) -> Non
     await world.run(lambda _: "no")
     seen = await world.job(job_id)
     assert await world.restart(job_id)
-    image = await world.conductor.carry_out(job_lifecycle.cancel(seen))
+    image = await world.driver.carry_out(job_lifecycle.cancelled_by_user(seen))
     assert image is not None
     assert (image.state, image.restarts) == ("CANCELLED", 1)
-    await world.conductor.follow([image])
+    await world.driver.follow([image])
     await world.settle()
     await world.check_at_rest()
 
@@ -152,7 +152,7 @@ async def test_tasks_are_cancelled_parents_first(world: World) -> None:
     await world.cancel(job_id)
     await world.settle()
     order = [e.id for e in world.audit.entries() if e.kind == "task" and e.new == "CANCELLED"]
-    names = [(await world.store.get(Task, id)).name for id in order]  # type: ignore[union-attr]
+    names = [(await world.store.get(TaskDocument, id)).name for id in order]  # type: ignore[union-attr]
     assert names == ["p", "q", "a"]
     await world.check_at_rest()
 
@@ -164,15 +164,17 @@ async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_
     job_id = await world.submit(
         {"name": "p", "parallel": {"tasks": [step("a"), step("b")]}}, told=False
     )
-    begin = intents.FOLLOW_UPS[Job, "begin"]
+    begin = intents.FOLLOW_UPS[JobDocument, "begin"]
     job = await world.job(job_id)
-    (composite,) = await world.conductor.carry_out(begin(job, job.then[0]))
-    growing = Stepper(world.conductor, intents.follow([composite]))
+    (composite,) = await world.driver.carry_out(begin(job, job.then[0]))
+    growing = Stepper(world.driver, intents.follow([composite]))
     await growing.until(lambda effect: isinstance(effect, InsertMany))
-    cancelled = await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
+    cancelled = await world.driver.carry_out(
+        job_lifecycle.cancelled_by_user(await world.job(job_id))
+    )
     assert cancelled is not None
-    cancelling = Stepper(world.conductor, intents.follow([cancelled]))
-    await cancelling.until(changes(Task, state="CANCELLED"))
+    cancelling = Stepper(world.driver, intents.follow([cancelled]))
+    await cancelling.until(changes(TaskDocument, state="CANCELLED"))
     await growing.finish()
     assert {task.state for task in await world.tasks(job_id)} == {"PENDING", "RUNNING"}
     await cancelling.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.engine import intents
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
 
@@ -163,8 +163,8 @@ async def test_priorities_and_queues_are_those_of_the_evaluated_task(world: Worl
 async def test_two_followers_of_one_beginning_make_one_first_task(world: World) -> None:
     job_id = await world.submit(step("a", **{"if": "false"}), step("b"))
     job = await world.job(job_id)
-    slow = Stepper(world.conductor, intents.follow([job]))
-    await slow.until(changes(Job, state="SCHEDULED"))
+    slow = Stepper(world.driver, intents.follow([job]))
+    await slow.until(changes(JobDocument, state="SCHEDULED"))
     await world.settle()  # somebody else does all of it
     worker = await world.worker()
     await worker.take()
@@ -185,10 +185,10 @@ async def test_an_end_followed_before_its_job_began_holds_nothing_up(
     """The first task ended at once; its end is followed while whoever begins the job is stuck half way."""
     await world.worker()
     job_id = await world.submit(step("a", **{"if": "false"}), step("b"), step("c"), told=False)
-    slow = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
-    await slow.until(changes(Job, state="SCHEDULED"))
-    (first,) = await world.store.find(Task, {"job_id": job_id})
-    await world.conductor.follow([first])
+    slow = Stepper(world.driver, intents.follow([await world.job(job_id)]))
+    await slow.until(changes(JobDocument, state="SCHEDULED"))
+    (first,) = await world.store.find(TaskDocument, {"job_id": job_id})
+    await world.driver.follow([first])
     if not dies:
         await slow.finish()
     await world.heal(60)
@@ -205,10 +205,10 @@ async def test_a_task_that_ends_before_its_job_stands_at_it_holds_nothing_up(
     worker = await world.worker()
     steps = [step("a", **{"if": "false"}), step("b"), step("c")][:count]
     job_id = await world.submit(*steps, told=False)
-    slow = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
-    await slow.until(changes(Job, position=2))
+    slow = Stepper(world.driver, intents.follow([await world.job(job_id)]))
+    await slow.until(changes(JobDocument, position=2))
     second = await world.task(job_id, "b")
-    await world.conductor.outbox.publish_tasks([second])
+    await world.driver.outbox.publish_tasks([second])
     await world.settle()
     await worker.take()
     await world.settle()
@@ -229,9 +229,9 @@ async def test_a_task_granted_before_its_job_was_begun_still_makes_it_run(world:
     """Its message was sent by a sweeper, as whoever began the job is stuck before it said so."""
     worker = await world.worker()
     job_id = await world.submit(step("a"), told=False)
-    slow = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
-    await slow.until(changes(Job, state="SCHEDULED"))
-    await world.conductor.outbox.publish_tasks(await world.tasks(job_id))
+    slow = Stepper(world.driver, intents.follow([await world.job(job_id)]))
+    await slow.until(changes(JobDocument, state="SCHEDULED"))
+    await world.driver.outbox.publish_tasks(await world.tasks(job_id))
     await worker.take()
     await world.settle()
     assert len(worker.running) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.engine import task_runs
-from shared.model.documents import Task
+from shared.model.documents import TaskDocument
 from shared.model.messages import BeatFirst, Claim, Granted, Message, Refused
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
@@ -25,7 +25,7 @@ async def answers(world: World, worker: Worker, *claims: Claim) -> list[Message]
     """Ask, and return what is answered."""
     before = len(worker.heard)
     for claim in claims:
-        await world.conductor.handle(task_runs.claimed(claim))
+        await world.driver.handle(task_runs.on_claim(claim))
     await worker.hear()
     return worker.heard[before:]
 
@@ -48,7 +48,7 @@ async def test_a_grant_may_come_before_the_mark(world: World) -> None:
         pass
     assert (await world.task(job_id, "a")).state == "PENDING"
     (run,) = await worker.take(ask=False)
-    await world.conductor.handle(task_runs.claimed(worker.claim_of(run)))
+    await world.driver.handle(task_runs.on_claim(worker.claim_of(run)))
     assert (await world.task(job_id, "a")).state == "RUNNING"
     await world.settle()
     assert (await world.task(job_id, "a")).scheduled_at == world.clock.now
@@ -82,7 +82,7 @@ async def test_a_claim_for_what_is_over_is_refused(world: World, how: str) -> No
         await world.cancel(job_id)
         await world.settle()
     elif how == "gone":
-        await world.store.delete(Task, {"id": run.task_id})
+        await world.store.delete(TaskDocument, {"id": run.task_id})
     else:
         await answers(world, worker, worker.claim_of(run))
         await worker.end(run, None if how == "completed" else "no")
@@ -96,7 +96,7 @@ async def test_a_node_that_nobody_knows_is_told_to_beat_first(world: World) -> N
     job_id, _worker, run = await asked(world)
     claim = Claim(task_id=run.task_id, nonce="n", node_id="stranger", beat=0)
     await world.broker.slot("x-stranger")
-    await world.conductor.handle(task_runs.claimed(claim))
+    await world.driver.handle(task_runs.on_claim(claim))
     slot = await world.broker.slot("x-stranger")
     message = world.codec.decode((await slot.take()).body)
     assert message == BeatFirst(task_id=run.task_id, nonce="n")
@@ -118,8 +118,8 @@ async def test_two_workers_that_hold_copies_get_one_grant(world: World) -> None:
     theirs = Claim(
         task_id=run.task_id, job_id=run.message.job_id, nonce="n", node_id="other", beat=1
     )
-    slow = Stepper(world.conductor, task_runs.claimed(mine))
-    await slow.until(changes(Task, state="RUNNING"))
+    slow = Stepper(world.driver, task_runs.on_claim(mine))
+    await slow.until(changes(TaskDocument, state="RUNNING"))
     assert isinstance((await answers(world, other, theirs))[0], Granted)
     await slow.finish()
     await worker.hear()
@@ -146,11 +146,9 @@ async def test_a_nonce_whose_run_was_handed_back_is_not_granted_again(world: Wor
 async def test_a_nonce_whose_run_was_lost_by_lease_is_granted_the_same_run(world: World) -> None:
     job_id, worker, run = await asked(world)
     claim = worker.claim_of(run)
-    await world.conductor.handle(task_runs.claimed(claim))  # the answer is on its way
+    await world.driver.handle(task_runs.on_claim(claim))  # the answer is on its way
     task = await world.task(job_id, "a")
-    await world.conductor.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
-    )
+    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
     (first, second) = await answers(world, worker, claim)
     assert first == second == Granted(task_id=run.task_id, nonce=run.nonce, run=1)
     task = await world.task(job_id, "a")
@@ -176,7 +174,7 @@ async def test_copies_of_a_message_do_no_harm(world: World) -> None:
     job_id = await world.submit(step("a"), step("b"))
     await world.settle()
     task = await world.task(job_id, "a")
-    await world.conductor.outbox.publish_tasks([task, task])
+    await world.driver.outbox.publish_tasks([task, task])
     await world.settle()
     assert len(await worker.take()) == 3
     await world.settle()

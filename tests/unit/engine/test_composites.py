@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.engine import composites, intents
 from coordinator.engine.flow import InsertMany
-from shared.model.documents import Items, Task
+from shared.model.documents import ItemsDocument, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step, world_at
 
@@ -238,7 +238,7 @@ async def test_a_child_that_can_not_be_evaluated_fails_its_parent(world: World) 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composites, "BATCH", 20)
+    monkeypatch.setattr(composites, "CHILD_BATCH", 20)
     monkeypatch.setattr(composites, "CHUNK_ITEMS", 30)
 
 
@@ -250,7 +250,7 @@ async def test_many_children_come_in_batches(world: World, condition: str) -> No
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert len(await world.tasks(job_id)) == 46
-    chunks = await world.store.find(Items, {}, ("first",))
+    chunks = await world.store.find(ItemsDocument, {}, ("first",))
     assert [(chunk.first, len(chunk.values)) for chunk in chunks] == [(0, 30), (30, 15)]
     await world.check_at_rest()
 
@@ -260,7 +260,9 @@ async def test_an_expansion_that_stopped_between_batches_goes_on(world: World) -
     await world.worker(slots=50)
     job_id = await world.submit(each("1..45", step("c"), concurrency=30))
     (job, dying) = await _expanding(world, job_id)
-    await dying.until(changes(Task, expanded_to=20))  # children are there, the parent does not know
+    await dying.until(
+        changes(TaskDocument, expanded_to=20)
+    )  # children are there, the parent does not know
     await world.replace(world.coordinators[0])
     await world.heal(30)
     assert await world.state(job) == "COMPLETED"
@@ -274,9 +276,9 @@ async def test_an_expansion_is_not_begun_twice_while_it_goes_on(world: World) ->
     """Each batch says that it is alive: no sweeper takes it for forgotten."""
     job_id = await world.submit(each("1..65", step("c"), concurrency=1))
     (_, slow) = await _expanding(world, job_id)
-    await slow.until(changes(Task, expanded_to=20))
+    await slow.until(changes(TaskDocument, expanded_to=20))
     world.clock.advance(4)
-    await slow.until(changes(Task, expanded_to=60))
+    await slow.until(changes(TaskDocument, expanded_to=60))
     world.clock.advance(4)
     await world.coordinators[0].sweeper._overdue()
     assert world.counts().get("swept_overdue", 0) == 0
@@ -298,8 +300,8 @@ async def test_children_inserted_below_a_parent_that_ended_do_not_stay(world: Wo
 
 async def _expanding(world: World, job_id: str) -> tuple[str, Stepper]:
     """Begin a job whose first task is a composite, and return who is about to expand it."""
-    begin = Stepper(world.conductor, intents.FOLLOW_UPS[type(await world.job(job_id)), "begin"](
+    begin = Stepper(world.driver, intents.FOLLOW_UPS[type(await world.job(job_id)), "begin"](
         await world.job(job_id), (await world.job(job_id)).then[0]
     ))  # fmt: skip
     (composite,) = await begin.finish()
-    return job_id, Stepper(world.conductor, intents.follow([composite]))
+    return job_id, Stepper(world.driver, intents.follow([composite]))

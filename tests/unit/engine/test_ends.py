@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.engine import task_runs
 from shared.errors import Unreadable
-from shared.model.documents import LogPart, Task
+from shared.model.documents import LogPartDocument, TaskDocument
 from shared.model.messages import EndStored, HandedBack, RunEnded, Stop
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.world import World, step
@@ -94,7 +94,7 @@ async def test_an_end_keeps_the_last_part_of_its_log(world: World) -> None:
     await worker.send("completed", end)
     await worker.send("completed", end)
     await world.settle()
-    (part,) = await world.store.find(LogPart, {"task_id": run.task_id})
+    (part,) = await world.store.find(LogPartDocument, {"task_id": run.task_id})
     assert (part.run, part.number, part.contents) == (1, 1, "the end\n")
     assert (await world.task(job_id, "a")).log_parts == 1
 
@@ -103,7 +103,7 @@ async def test_an_end_of_nothing_is_unreadable_and_told_stored(world: World) -> 
     _, worker, _ = await running(world)
     end = RunEnded(task_id="none", job_id="none", run=1, nonce="n", node_id="w", ok=True)
     with pytest.raises(Unreadable):
-        await world.conductor.handle(task_runs.run_ended(end))
+        await world.driver.handle(task_runs.on_run_ended(end))
     await world.settle()
     assert EndStored(nonces=["n"]) in worker.heard
 
@@ -141,9 +141,7 @@ async def test_a_run_whose_container_vanished_is_lost_and_counts(world: World) -
 async def test_one_run_costs_one_loss_however_often_that_is_told(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
-    )
+    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
     for _ in range(3):
         back = HandedBack(
             task_id=run.task_id, job_id=job_id, run=1, nonce=run.nonce, node_id="w", vanished=True
@@ -180,9 +178,7 @@ async def test_a_task_lost_too_often_still_has_its_retries(world: World) -> None
 async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
-    )
+    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
     await worker.end(run, result="r")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "COMPLETED"
@@ -194,9 +190,7 @@ async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: W
 async def test_an_end_that_comes_after_the_next_run_was_granted_is_forgotten(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.conductor.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
-    )
+    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
     other = await world.worker("other")
     await other.take()
     await world.settle()
@@ -225,5 +219,5 @@ async def test_the_log_of_an_older_run_goes(world: World) -> None:
     await world.settle()
     await worker.take()
     await world.settle()
-    assert await world.store.find(LogPart, {"task_id": run.task_id}) == []
-    assert (await world.store.get(Task, run.task_id)) is not None
+    assert await world.store.find(LogPartDocument, {"task_id": run.task_id}) == []
+    assert (await world.store.get(TaskDocument, run.task_id)) is not None

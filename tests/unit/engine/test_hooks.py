@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from coordinator.engine import webhooks
-from shared.model.documents import Delivery
+from shared.model.documents import DeliveryDocument
 from tests.unit.engine.world import World, step
 
 URL = "http://receiver.example/"
@@ -27,7 +27,7 @@ async def told(world: World, **fields: Any) -> list[tuple[str, dict[str, Any]]]:
     )
     await world.run()
     await world.check_at_rest()
-    found = await world.store.find(Delivery, {}, ("created_at",))
+    found = await world.store.find(DeliveryDocument, {}, ("created_at",))
     return [(each.url, msgspec.json.decode(each.body)) for each in found]
 
 
@@ -55,7 +55,7 @@ async def test_a_failure_and_a_restart_are_told(world: World) -> None:
     await world.settle()
     await world.cancel(job_id)
     await world.settle()
-    found = await world.store.find(Delivery, {"job_id": job_id})
+    found = await world.store.find(DeliveryDocument, {"job_id": job_id})
     states = Counter(msgspec.json.decode(each.body)["state"] for each in found)
     assert states == {"PENDING": 1, "RUNNING": 2, "FAILED": 1, "CANCELLED": 1}
 
@@ -71,7 +71,9 @@ async def test_progress_is_told(world: World) -> None:
     await world.settle()
     await worker.progress(worker.running[0], 40.0)
     await world.settle()
-    bodies = [msgspec.json.decode(each.body) for each in await world.store.find(Delivery, {})]
+    bodies = [
+        msgspec.json.decode(each.body) for each in await world.store.find(DeliveryDocument, {})
+    ]
     assert [body["progress"] for body in bodies] == [40.0, 40.0]
 
 
@@ -107,7 +109,7 @@ async def test_url_and_headers_are_templates_with_the_real_values(world: World) 
         headers={"Authorization": "Bearer {{ secrets.token }}", "X-Var": "{{ tasks.x }}"},
         **{"if": "job.state == 'COMPLETED'"},
     )
-    (delivery,) = await world.store.find(Delivery, {})
+    (delivery,) = await world.store.find(DeliveryDocument, {})
     assert delivery.url == f"{URL}me"
     assert delivery.headers == {"Authorization": "Bearer hush-hush", "X-Var": "a"}
 
@@ -125,7 +127,7 @@ async def test_no_body_holds_a_secret(world: World) -> None:
         secrets={"token": "hush-hush"},
     )
     await world.run(lambda _: "it said hush-hush")
-    found = await world.store.find(Delivery, {})
+    found = await world.store.find(DeliveryDocument, {})
     assert found
     assert not any("hush-hush" in each.body for each in found)
 
@@ -133,7 +135,7 @@ async def test_no_body_holds_a_secret(world: World) -> None:
 async def test_two_webhooks_of_one_event_are_two_deliveries(world: World) -> None:
     await world.submit(step("a"), webhooks=[{"url": URL}, {"url": URL}])
     await world.settle()
-    assert len({each.id for each in await world.store.find(Delivery, {})}) == 2
+    assert len({each.id for each in await world.store.find(DeliveryDocument, {})}) == 2
 
 
 def test_nobody_is_told_where_nobody_listens() -> None:

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from coordinator.engine import pulse
-from shared.model.documents import SECOND, Node, Pulse
+from shared.model.documents import MICROS_PER_SECOND, NodeDocument, Pulse
 from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE
 from tests.unit.engine.steps import Stepper
 from tests.unit.engine.world import World, step
 
 
 async def stored(world: World) -> Pulse:
-    found = await world.store.get(Pulse, pulse.ID)
+    found = await world.store.get(Pulse, pulse.PULSE_ID)
     assert found is not None
     return found
 
 
 async def taken(world: World, queue: str, sent: int, came: int | None = None) -> None:
-    await world.conductor.carry_out(pulse.probe_taken(queue, sent, sent if came is None else came))
+    await world.driver.carry_out(pulse.probe_taken(queue, sent, sent if came is None else came))
 
 
 async def steady(world: World, seconds: int = 60) -> None:
@@ -34,19 +34,17 @@ async def steady(world: World, seconds: int = 60) -> None:
 async def test_stamps_move_forward_only(world: World) -> None:
     await steady(world, 10)
     at = (await stored(world)).stamps[COMPLETED_QUEUE]
-    await taken(world, COMPLETED_QUEUE, at - 3 * SECOND)
+    await taken(world, COMPLETED_QUEUE, at - 3 * MICROS_PER_SECOND)
     assert (await stored(world)).stamps[COMPLETED_QUEUE] == at
-    await taken(world, COMPLETED_QUEUE, at + SECOND)
-    assert (await stored(world)).stamps[COMPLETED_QUEUE] == at + SECOND
+    await taken(world, COMPLETED_QUEUE, at + MICROS_PER_SECOND)
+    assert (await stored(world)).stamps[COMPLETED_QUEUE] == at + MICROS_PER_SECOND
 
 
 async def test_probes_of_all_queues_at_once_all_count(world: World) -> None:
     await steady(world, 30)
     world.clock.advance(5)
-    sent = world.clock.now - 10 * SECOND
-    flows = [
-        Stepper(world.conductor, pulse.probe_taken(queue, sent, sent)) for queue in pulse.PROBED
-    ]
+    sent = world.clock.now - 10 * MICROS_PER_SECOND
+    flows = [Stepper(world.driver, pulse.probe_taken(queue, sent, sent)) for queue in pulse.PROBED]
     for flow in flows:
         await flow.until(lambda effect: hasattr(effect, "set"))
     await asyncio.gather(*(flow.finish() for flow in flows))
@@ -66,10 +64,14 @@ async def test_a_new_era_begins_when_things_stood_still(world: World, what: str)
     world.clock.advance(5)
     now, began = world.clock.now, (await stored(world)).era_at
     if what == "slow":
-        await taken(world, COMPLETED_QUEUE, now - 25 * SECOND, now - 10 * SECOND)
+        await taken(
+            world, COMPLETED_QUEUE, now - 25 * MICROS_PER_SECOND, now - 10 * MICROS_PER_SECOND
+        )
     elif what == "behind":
         await taken(
-            world, COMPLETED_QUEUE, (await stored(world)).stamps[COMPLETED_QUEUE] - 15 * SECOND
+            world,
+            COMPLETED_QUEUE,
+            (await stored(world)).stamps[COMPLETED_QUEUE] - 15 * MICROS_PER_SECOND,
         )
     else:
         world.clock.advance(25)
@@ -79,23 +81,23 @@ async def test_a_new_era_begins_when_things_stood_still(world: World, what: str)
 
 async def test_a_lost_link_begins_a_new_era_once_in_five_minutes(world: World) -> None:
     await steady(world)
-    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    await world.driver.carry_out(pulse.link_was_lost("c1"))
     first = (await stored(world)).era_at
     assert first == world.clock.now
     await steady(world, 100)
-    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    await world.driver.carry_out(pulse.link_was_lost("c1"))
     assert (await stored(world)).era_at == first
-    await world.conductor.carry_out(pulse.link_was_lost("c2"))
+    await world.driver.carry_out(pulse.link_was_lost("c2"))
     assert (await stored(world)).era_at == world.clock.now
     await steady(world, 300)
-    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    await world.driver.carry_out(pulse.link_was_lost("c1"))
     assert (await stored(world)).era_at == world.clock.now
     assert set((await stored(world)).forced) == {"c1"}
 
 
 async def test_a_forced_era_is_not_lost_to_a_probe_at_the_same_time(world: World) -> None:
     await steady(world)
-    forcing = Stepper(world.conductor, pulse.link_was_lost("c1"))
+    forcing = Stepper(world.driver, pulse.link_was_lost("c1"))
     await forcing.until(lambda effect: hasattr(effect, "set"))
     await world.pulse()
     await forcing.finish()
@@ -103,8 +105,8 @@ async def test_a_forced_era_is_not_lost_to_a_probe_at_the_same_time(world: World
 
 
 async def lapsed(world: World) -> bool:
-    await world.conductor.handle(pulse.expire_leases())
-    node = await world.store.get(Node, "w")
+    await world.driver.handle(pulse.expire_leases())
+    node = await world.store.get(NodeDocument, "w")
     assert node is not None
     return node.closed
 
@@ -127,9 +129,9 @@ async def test_no_lease_runs_out_before_its_end_is_behind_the_pulse(world: World
     for _ in range(8):
         world.clock.advance(5)
         for queue in (COMPLETED_QUEUE, HEARTBEAT_QUEUE):
-            await taken(world, queue, world.clock.now - 10 * SECOND)
+            await taken(world, queue, world.clock.now - 10 * MICROS_PER_SECOND)
     assert not await lapsed(world)  # `error` stands still: an end may be waiting in it
-    await taken(world, ERROR_QUEUE, world.clock.now - 10 * SECOND)
+    await taken(world, ERROR_QUEUE, world.clock.now - 10 * MICROS_PER_SECOND)
     assert not await lapsed(world)  # that began a new era
 
 
@@ -137,7 +139,7 @@ async def test_no_lease_runs_out_in_a_young_era(world: World) -> None:
     await steady(world)
     await world.worker()
     await steady(world, 35)
-    await world.conductor.carry_out(pulse.link_was_lost("c1"))
+    await world.driver.carry_out(pulse.link_was_lost("c1"))
     await steady(world, 40)
     assert not await lapsed(world)
     await steady(world, 5)
@@ -175,6 +177,6 @@ async def test_a_killed_workers_task_runs_elsewhere_within_a_minute(world: World
     while await world.state(job_id) != "COMPLETED":
         await world.tick()
         await world.run()
-        assert world.clock.now - died <= 60 * SECOND
+        assert world.clock.now - died <= 60 * MICROS_PER_SECOND
     assert (await world.task(job_id, "a")).run == 2
     await world.check_at_rest()

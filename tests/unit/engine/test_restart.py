@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.engine import intents, job_lifecycle, task_runs
-from shared.model.documents import Job, Task
+from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.hands import Run
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -108,12 +108,12 @@ async def test_a_failure_of_before_does_not_fail_the_restarted_job(world: World)
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], "no", send=False)
-    (failed,) = await world.conductor.carry_out(task_runs.run_ended(end))
+    (failed,) = await world.driver.carry_out(task_runs.on_run_ended(end))
     assert await world.cancel(job_id)
     await world.settle()
     assert await world.restart(job_id)
     await world.settle()
-    await world.conductor.follow([failed])
+    await world.driver.follow([failed])
     assert await world.state(job_id) == "RUNNING"
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
@@ -127,9 +127,9 @@ async def test_an_advance_of_before_does_not_move_the_restarted_job(world: World
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (done,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    slow = Stepper(world.conductor, intents.follow([done]))
-    await slow.until(changes(Job, position=2))
+    (done,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    slow = Stepper(world.driver, intents.follow([done]))
+    await slow.until(changes(JobDocument, position=2))
     assert await world.cancel(job_id)
     await world.settle()
     assert await world.restart(job_id)
@@ -155,11 +155,11 @@ async def test_whoever_restarts_slowly_does_not_move_the_position_back(world: Wo
     await world.settle()
     job_id = await world.submit(step("s", **{"if": "false"}), step("b"), step("c"), told=False)
     await world.cancel(job_id)
-    image = await world.conductor.carry_out(job_lifecycle.restart(await world.job(job_id)))
+    image = await world.driver.carry_out(job_lifecycle.restarted_by_user(await world.job(job_id)))
     assert image is not None
-    slow = Stepper(world.conductor, intents.follow([image]))
-    await slow.until(changes(Job, position=1))
-    await world.conductor.follow([image])
+    slow = Stepper(world.driver, intents.follow([image]))
+    await slow.until(changes(JobDocument, position=1))
+    await world.driver.follow([image])
     assert (await world.job(job_id)).position == 2
     await slow.finish()
     assert (await world.job(job_id)).position == 2
@@ -174,8 +174,8 @@ async def test_two_restarts_at_once_are_one(world: World) -> None:
     job_id = await world.submit(step("bad"))
     await world.run(bad_once)
     seen = await world.job(job_id)
-    first = Stepper(world.conductor, job_lifecycle.restart(seen))
-    await first.until(changes(Job, state="RUNNING"))
+    first = Stepper(world.driver, job_lifecycle.restarted_by_user(seen))
+    await first.until(changes(JobDocument, state="RUNNING"))
     assert await world.restart(job_id)
     assert await first.finish() is None
     await world.run()
@@ -208,11 +208,13 @@ async def test_an_old_finish_followed_after_the_restart_leaves_the_new_tasks_alo
     await world.worker()
     job_id = await world.submit(step("bad"), step("z"))
     await world.settle()
-    cancelled = await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
+    cancelled = await world.driver.carry_out(
+        job_lifecycle.cancelled_by_user(await world.job(job_id))
+    )
     assert cancelled is not None
     assert await world.restart(job_id)
     await world.settle()
-    await world.conductor.follow([cancelled])
+    await world.driver.follow([cancelled])
     found = sorted((task.restarts, task.state) for task in await world.tasks(job_id))
     assert found == [(0, "CANCELLED"), (1, "SCHEDULED")]
     await world.run()
@@ -232,4 +234,4 @@ async def test_values_of_before_are_those_of_completed_tasks(world: World) -> No
     task = await world.task(job_id, "bad")
     assert task.evaluated is not None
     assert task.evaluated.env == {"X": "a"}
-    assert isinstance(task, Task)
+    assert isinstance(task, TaskDocument)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.commands import Commands
-from coordinator.due.schedules import Schedules
-from coordinator.effects import Conductor
+from coordinator.commands import JobCommands
+from coordinator.due.schedules import ScheduleTimer
+from coordinator.effects import FlowDriver
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Change
 from shared.broker.memory import MemoryBroker
 from shared.model import language
-from shared.model.documents import GUEST, SECOND, Job, Schedule
+from shared.model.documents import GUEST, MICROS_PER_SECOND, JobDocument, ScheduleDocument
 from shared.model.messages import MessageCodec
 from tests.unit.engine.clock import Clock, ClockedStore
 
@@ -27,16 +27,16 @@ class Plant:
         codec = MessageCodec(None)
         self.store = store
         self.clock = store.test_clock
-        conductors = [Conductor(store, broker, Bounds(), codec) for _ in range(2)]
-        self.commands = Commands(conductors[0], broker, codec)
-        self.schedules = [Schedules(conductor) for conductor in conductors]
+        drivers = [FlowDriver(store, broker, Bounds(), codec) for _ in range(2)]
+        self.commands = JobCommands(drivers[0], broker, codec)
+        self.schedules = [ScheduleTimer(driver) for driver in drivers]
 
-    async def make(self, cron: str, **fields: str) -> Schedule:
+    async def make(self, cron: str, **fields: str) -> ScheduleDocument:
         """Store a schedule."""
-        definition = language.Job(
+        definition = language.JobDefinition(
             name="job",
-            tasks=[language.Task(name="task", run="true")],
-            schedule=language.Schedule(cron=cron, **fields),
+            tasks=[language.TaskDefinition(name="task", run="true")],
+            schedule=language.ScheduleDefinition(cron=cron, **fields),
         )
         return await self.commands.schedule(definition, GUEST)
 
@@ -45,17 +45,17 @@ class Plant:
         for schedules in self.schedules:
             await schedules.fire_due()
 
-    async def fired(self, schedule: Schedule) -> list[Job]:
+    async def fired(self, schedule: ScheduleDocument) -> list[JobDocument]:
         """Return the jobs that a schedule made, oldest first."""
-        jobs = await self.store.find(Job, {}, order=("created_at",))
+        jobs = await self.store.find(JobDocument, {}, order=("created_at",))
         return [job for job in jobs if job.schedule and job.schedule.id == schedule.id]
 
-    async def next_at(self, schedule: Schedule) -> datetime:
+    async def next_at(self, schedule: ScheduleDocument) -> datetime:
         """Return when it fires next."""
-        found = await self.store.get(Schedule, schedule.id)
+        found = await self.store.get(ScheduleDocument, schedule.id)
         assert found is not None
         assert found.next_at is not None
-        return datetime.fromtimestamp(found.next_at / SECOND, UTC)
+        return datetime.fromtimestamp(found.next_at / MICROS_PER_SECOND, UTC)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def test_a_firing_that_was_stored_but_not_moved_on_makes_no_second_job(pla
     schedule = await plant.make("@every 10s")
     plant.clock.advance(10)
     await plant.schedules[0].fire_due()
-    back = Change(kind=Schedule, id=schedule.id, set={"next_at": schedule.next_at})
+    back = Change(kind=ScheduleDocument, id=schedule.id, set={"next_at": schedule.next_at})
     await plant.store.change(back)
     await plant.schedules[1].fire_due()
     assert len(await plant.fired(schedule)) == 1
@@ -121,14 +121,14 @@ async def test_a_late_look_within_the_grace_time_still_fires(plant: Plant) -> No
 async def test_fields_are_read_in_the_schedules_zone(
     plant: Plant, day: tuple[int, int, int], timezone: str, time: str
 ) -> None:
-    plant.clock.now = int(datetime(*day, tzinfo=UTC).timestamp()) * SECOND
+    plant.clock.now = int(datetime(*day, tzinfo=UTC).timestamp()) * MICROS_PER_SECOND
     schedule = await plant.make("30 6 * * *", timezone=timezone)
     at = await plant.next_at(schedule)
     assert (at.date(), at.strftime("%H:%M")) == (datetime(*day).date(), time)  # noqa: DTZ001 a day only
 
 
 async def test_across_a_change_of_daylight_saving_it_fires_once_a_day(plant: Plant) -> None:
-    plant.clock.now = int(datetime(2026, 3, 28, 0, 0, tzinfo=UTC).timestamp()) * SECOND
+    plant.clock.now = int(datetime(2026, 3, 28, 0, 0, tzinfo=UTC).timestamp()) * MICROS_PER_SECOND
     schedule = await plant.make("30 2 * * *", timezone="Europe/Berlin")
     for _ in range(72 * 60):
         plant.clock.advance(60)
@@ -152,7 +152,9 @@ async def test_a_pause_ends_the_firings_and_a_resume_makes_none_up(plant: Plant)
 
 async def test_a_schedule_that_nobody_understands_keeps_no_other_from_firing(plant: Plant) -> None:
     poisoned, fine = await plant.make("@every 1m"), await plant.make("@every 1m")
-    await plant.store.change(Change(kind=Schedule, id=poisoned.id, set={"cron": "of the future"}))
+    await plant.store.change(
+        Change(kind=ScheduleDocument, id=poisoned.id, set={"cron": "of the future"})
+    )
     plant.clock.advance(61)
     await plant.look()
     assert len(await plant.fired(fine)) == 1
@@ -163,7 +165,7 @@ async def test_when_clocks_are_set_back_nothing_fires_twice(
     plant: Plant, fields: str, count: int
 ) -> None:
     """At 03:00 on 25 October 2026 it is 02:00 again in Berlin."""
-    plant.clock.now = int(datetime(2026, 10, 24, 0, 0, tzinfo=UTC).timestamp()) * SECOND
+    plant.clock.now = int(datetime(2026, 10, 24, 0, 0, tzinfo=UTC).timestamp()) * MICROS_PER_SECOND
     schedule = await plant.make(fields, timezone="Europe/Berlin")
     for _ in range(72 * 6):
         plant.clock.advance(600)

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.consumers import Intake, queue_consumers
-from coordinator.consumers.log_parts import LogIntake
-from coordinator.due.pulse_probes import Probes
-from coordinator.effects import Conductor
+from coordinator.consumers import QueueConsumers, queue_consumers
+from coordinator.consumers.log_parts import LogPartWriter
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.effects import FlowDriver
 from coordinator.store.port import Unstorable
-from shared.model.documents import Job, LogPart, Task
+from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from shared.model.messages import Beat, JobChanged, LogWritten, RunEnded
 from shared.model.queues import (
     CLAIMS_QUEUE,
@@ -36,17 +36,17 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.fixture
-async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Conductor]:
+async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FlowDriver]:
     monkeypatch.setattr(queue_consumers, "STORE_CHECK", 0.01)
-    conductor = Conductor(world.store, world.broker, world.bounds, world.codec)
-    probes = Probes(conductor, world.broker, world.codec, "c")
-    made = Intake(conductor, world.broker, world.codec, probes)
-    await conductor.start()
+    driver = FlowDriver(world.store, world.broker, world.bounds, world.codec)
+    probes = PulseProbes(driver, world.broker, world.codec, "c")
+    made = QueueConsumers(driver, world.broker, world.codec, probes)
+    await driver.start()
     await made.start()
-    yield conductor
+    yield driver
     await made.close()
     await probes.close()
-    await conductor.close()
+    await driver.close()
 
 
 async def size(world: World, queue: str) -> int:
@@ -106,7 +106,7 @@ async def test_the_end_of_a_task_that_is_gone_is_buried(world: World) -> None:
 
 
 async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_buried(
-    world: World, taking: Conductor, monkeypatch: pytest.MonkeyPatch
+    world: World, taking: FlowDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
     real = taking.store.get
@@ -121,7 +121,7 @@ async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_burie
     await world.broker.publish(JOBS_QUEUE, world.codec.encode(JobChanged(job_id="poison")))
     job_id = await world.submit(step("a"))
     _, reason, _ = await buried(world)
-    assert len(tried) == queue_consumers.TRIES
+    assert len(tried) == queue_consumers.HANDLER_TRIES
     assert "a fault of ours" in reason
 
     async def begun() -> bool:
@@ -131,26 +131,26 @@ async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_burie
 
 
 async def test_a_handler_past_its_deadline_gives_its_message_back(
-    world: World, taking: Conductor, monkeypatch: pytest.MonkeyPatch
+    world: World, taking: FlowDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = asyncio.Event()
     real = taking.store.get
     tries: list[int] = []
 
     async def get(kind: Any, id: str) -> Any:
-        if kind is Job and not tries:
+        if kind is JobDocument and not tries:
             tries.append(1)
             await stuck.wait()
         return await real(kind, id)
 
-    monkeypatch.setattr(queue_consumers, "DEADLINE", 0.05)
+    monkeypatch.setattr(queue_consumers, "HANDLER_DEADLINE", 0.05)
     monkeypatch.setattr(taking.store, "get", get)
     job_id = await world.submit(step("a"))
     await until(lambda: _is(tries))
-    monkeypatch.setattr(queue_consumers, "DEADLINE", 10.0)
+    monkeypatch.setattr(queue_consumers, "HANDLER_DEADLINE", 10.0)
 
     async def begun() -> bool:
-        found = await real(Job, job_id)
+        found = await real(JobDocument, job_id)
         return found is not None and found.state == "SCHEDULED"
 
     await until(begun)
@@ -164,14 +164,14 @@ async def _is(value: object) -> bool:
 
 
 @pytest.fixture
-async def logs(world: World) -> AsyncIterator[LogIntake]:
-    made = LogIntake(world.conductor)
+async def logs(world: World) -> AsyncIterator[LogPartWriter]:
+    made = LogPartWriter(world.driver)
     made.start()
     yield made
     await made.close()
 
 
-async def a_task(world: World, run: int) -> Task:
+async def a_task(world: World, run: int) -> TaskDocument:
     job_id = await world.submit(step("a"))
     await world.settle()
     task = await world.task(job_id, "a")
@@ -180,22 +180,22 @@ async def a_task(world: World, run: int) -> Task:
     return stored
 
 
-def written(task: Task, run: int, first: int, *parts: str) -> LogWritten:
+def written(task: TaskDocument, run: int, first: int, *parts: str) -> LogWritten:
     return LogWritten(task_id=task.id, job_id=task.job_id, run=run, first=first, parts=list(parts))
 
 
-async def test_parts_are_stored_once_under_their_numbers(world: World, logs: LogIntake) -> None:
+async def test_parts_are_stored_once_under_their_numbers(world: World, logs: LogPartWriter) -> None:
     task = await a_task(world, 1)
     await asyncio.gather(
         *(logs.take(written(task, 1, 1, "a\n", "b\n")) for _ in range(3)),
         logs.take(written(task, 1, 3, "c\n")),
     )
-    found = await world.store.find(LogPart, {"task_id": task.id}, ("number",))
+    found = await world.store.find(LogPartDocument, {"task_id": task.id}, ("number",))
     assert [(part.number, part.contents) for part in found] == [(1, "a\n"), (2, "b\n"), (3, "c\n")]
 
 
 async def test_parts_of_an_older_run_and_of_no_task_are_dropped(
-    world: World, logs: LogIntake
+    world: World, logs: LogPartWriter
 ) -> None:
     task = await a_task(world, 2)
     gone = msgspec.structs.replace(task, id="gone")
@@ -204,12 +204,12 @@ async def test_parts_of_an_older_run_and_of_no_task_are_dropped(
         logs.take(written(task, 2, 1, "new\n")),
         logs.take(written(gone, 1, 1, "lost\n")),
     )
-    found = await world.store.find(LogPart, {})
+    found = await world.store.find(LogPartDocument, {})
     assert [(part.run, part.contents) for part in found] == [(2, "new\n")]
 
 
 async def test_a_part_that_can_not_be_stored_keeps_no_other_from_being_stored(
-    world: World, logs: LogIntake, monkeypatch: pytest.MonkeyPatch
+    world: World, logs: LogPartWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = await a_task(world, 1)
     real = world.store.append_log
@@ -228,5 +228,5 @@ async def test_a_part_that_can_not_be_stored_keeps_no_other_from_being_stored(
             return_exceptions=True,
         )
     assert [type(answer) for answer in answers] == [type(None), Unstorable, type(None)]
-    found = await world.store.find(LogPart, {"task_id": task.id}, ("number",))
+    found = await world.store.find(LogPartDocument, {"task_id": task.id}, ("number",))
     assert [part.number for part in found] == [1, 3]

@@ -11,7 +11,7 @@ async def nothing(_: flow.Started) -> None:
 
 
 async def test_a_job_is_running_before_it_is_completed(world: World) -> None:
-    world.conductor._steps[flow.Started] = nothing
+    world.driver._steps[flow.Started] = nothing
     await world.worker()
     job_id = await world.submit(step("a"), step("b"))
     await world.run()

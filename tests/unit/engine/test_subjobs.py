@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.engine import composites, intents, job_lifecycle
 from coordinator.engine.flow import Insert
-from shared.model.documents import Actor, Delivery, Job, Task
+from shared.model.documents import Actor, DeliveryDocument, JobDocument, TaskDocument
 from shared.model.language import Permission
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -19,7 +19,7 @@ def sub(*tasks: dict[str, Any], name: str = "sub", **fields: Any) -> dict[str, A
     return {"name": name, "subjob": {"name": "child", "tasks": list(tasks), **fields}}
 
 
-async def child_of(world: World, job_id: str, name: str = "sub") -> Job:
+async def child_of(world: World, job_id: str, name: str = "sub") -> JobDocument:
     (child,) = await world.subjobs(await world.task(job_id, name))
     return child
 
@@ -47,7 +47,7 @@ async def test_a_sub_job_takes_who_made_it_and_who_may_see_it_from_its_parent(wo
     job_id = await world.submit(sub(step("a")))
     job = await world.job(job_id)
     actor = Actor(id="1", username="ada")
-    await world.store.delete(Job, {"id": job_id})
+    await world.store.delete(JobDocument, {"id": job_id})
     made = msgspec.structs.replace(job, created_by=actor, permissions=[Permission(user="ada")])
     await world.store.insert(made)
     await world.settle()
@@ -86,7 +86,7 @@ async def test_cancelling_reaches_attached_sub_jobs_of_all_depths(world: World) 
     assert await world.cancel(job_id)
     await world.settle()
     assert worker.running == []
-    found = await world.store.find(Job, {})
+    found = await world.store.find(JobDocument, {})
     assert [job.state for job in found] == ["CANCELLED"] * 4
     await world.check_at_rest()
 
@@ -96,7 +96,7 @@ async def test_a_detached_sub_job_goes_on_by_itself(world: World) -> None:
     job_id = await world.submit(sub(step("a"), detached=True), step("b"))
     await world.settle()
     assert (await world.task(job_id, "sub")).state == "COMPLETED"
-    (child,) = await world.store.find(Job, {"name": "child"})
+    (child,) = await world.store.find(JobDocument, {"name": "child"})
     assert (child.parent_id, child.root_id) == (None, child.id)
     assert await world.cancel(job_id)
     await worker.take()
@@ -127,7 +127,7 @@ async def test_a_restart_of_the_parent_makes_a_new_sub_job(world: World) -> None
     assert await world.restart(job_id)
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
-    found = [job for job in await world.store.find(Job, {}) if job.id != job_id]
+    found = [job for job in await world.store.find(JobDocument, {}) if job.id != job_id]
     assert sorted(job.state for job in found) == ["COMPLETED", "FAILED"]
     await world.check_at_rest()
 
@@ -148,7 +148,7 @@ async def test_a_sub_jobs_webhooks_hear_that_it_is_pending(world: World) -> None
     job_id = await world.submit(sub(step("a"), webhooks=[hook]))
     await world.settle()
     child = await child_of(world, job_id)
-    bodies = [d.body for d in await world.store.find(Delivery, {"job_id": child.id})]
+    bodies = [d.body for d in await world.store.find(DeliveryDocument, {"job_id": child.id})]
     assert any('"PENDING"' in body for body in bodies)
 
 
@@ -161,13 +161,13 @@ async def test_a_sub_job_is_not_forgotten_by_whoever_dies_while_cancelling(
     job_id = await world.submit(sub(step("a")))
     await world.settle()
     child = await child_of(world, job_id)
-    assert await world.conductor.carry_out(job_lifecycle.cancel(await world.job(job_id)))
-    dying = Stepper(world.conductor, intents.follow([await world.job(job_id)]))
+    assert await world.driver.carry_out(job_lifecycle.cancelled_by_user(await world.job(job_id)))
+    dying = Stepper(world.driver, intents.follow([await world.job(job_id)]))
     if where == "task":
-        await dying.until(lambda effect: getattr(effect, "kind", None) is Job)
+        await dying.until(lambda effect: getattr(effect, "kind", None) is JobDocument)
     else:
         task = await world.task(job_id, "sub")
-        await world.conductor.carry_out(composites.withdraw(None, [task]))
+        await world.driver.carry_out(composites.withdraw(None, [task]))
     assert (await world.task(job_id, "sub")).state == "CANCELLED"
     for _ in range(3):
         await world.tick()
@@ -179,10 +179,10 @@ async def test_a_sub_job_inserted_below_a_cancelled_task_does_not_stay(world: Wo
     await world.worker()
     job_id = await world.submit(sub(step("a")))
     job = await world.job(job_id)
-    begin = Stepper(world.conductor, intents.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
+    begin = Stepper(world.driver, intents.FOLLOW_UPS[JobDocument, "begin"](job, job.then[0]))
     (composite,) = await begin.finish()
-    slow = Stepper(world.conductor, intents.follow([composite]))
-    await slow.until(lambda e: isinstance(e, Insert) and isinstance(e.document, Job))
+    slow = Stepper(world.driver, intents.follow([composite]))
+    await slow.until(lambda e: isinstance(e, Insert) and isinstance(e.document, JobDocument))
     assert await world.cancel(job_id)
     await world.settle()
     await slow.finish()
@@ -197,12 +197,12 @@ async def test_an_end_that_comes_before_the_task_knows_its_sub_job_counts(world:
     await world.worker()
     job_id = await world.submit(sub(step("a", **{"if": "false"})))
     job = await world.job(job_id)
-    begin = Stepper(world.conductor, intents.FOLLOW_UPS[Job, "begin"](job, job.then[0]))
+    begin = Stepper(world.driver, intents.FOLLOW_UPS[JobDocument, "begin"](job, job.then[0]))
     (composite,) = await begin.finish()
-    slow = Stepper(world.conductor, intents.follow([composite]))
-    await slow.until(changes(Task, expanded=True))
+    slow = Stepper(world.driver, intents.follow([composite]))
+    await slow.until(changes(TaskDocument, expanded=True))
     child = await child_of(world, job_id)
-    await world.conductor.follow([child])
+    await world.driver.follow([child])
     assert await world.state(child.id) == "COMPLETED"
     await slow.finish()
     await world.settle()

@@ -8,7 +8,7 @@ from coordinator.engine import composites, intents, job_lifecycle, new_documents
 from coordinator.engine.flow import Flow
 from coordinator.engine.new_documents import intent
 from coordinator.store.port import Change
-from shared.model.documents import SECOND, Document, Intent, Job, Task
+from shared.model.documents import MICROS_PER_SECOND, Document, Intent, JobDocument, TaskDocument
 from shared.model.queues import JOBS_QUEUE
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.steps import Stepper, changes
@@ -134,7 +134,7 @@ async def test_what_is_open_under_something_ended_is_cancelled(world: World) -> 
     job_id = await world.submit(step("a"))
     await world.settle()
     await world.store.change(
-        Change(kind=Job, id=job_id, set=states.job_end("CANCELLED", world.clock.now))
+        Change(kind=JobDocument, id=job_id, set=states.job_end("CANCELLED", world.clock.now))
     )
     await world.sweep()
     assert (await world.task(job_id, "a")).state == "CANCELLED"
@@ -149,11 +149,11 @@ async def test_a_composite_that_nobody_asked_about_is_completed(world: World) ->
     await worker.take()
     await world.settle()
     end = await worker.end(worker.running[0], send=False)
-    (done,) = await world.conductor.carry_out(task_runs.run_ended(end))
-    dying = Stepper(world.conductor, intents.follow([done]))
-    await dying.until(changes(Task, open=False))
+    (done,) = await world.driver.carry_out(task_runs.on_run_ended(end))
+    dying = Stepper(world.driver, intents.follow([done]))
+    await dying.until(changes(TaskDocument, open=False))
     await world.store.change(
-        Change(kind=Task, id=done.id, set={"open": False}, drop_then=("ended",))
+        Change(kind=TaskDocument, id=done.id, set={"open": False}, drop_then=("ended",))
     )
     world.clock.advance(11)
     await world.sweep()
@@ -169,7 +169,9 @@ async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
     await world.settle()
     (child,) = await world.subjobs(await world.task(job_id, "s"))
     await world.store.change(
-        Change(kind=Job, id=child.id, set=states.job_end("FAILED", world.clock.now, error="no"))
+        Change(
+            kind=JobDocument, id=child.id, set=states.job_end("FAILED", world.clock.now, error="no")
+        )
     )
     world.clock.advance(11)
     await world.sweep()
@@ -186,7 +188,9 @@ async def test_free_slots_are_given_to_those_who_wait(world: World) -> None:
     await world.settle()
     (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
     fields = states.task_end("COMPLETED", world.clock.now, open=False)
-    await world.store.change(Change(kind=Task, id=first.id, set=fields))  # nobody handed it over
+    await world.store.change(
+        Change(kind=TaskDocument, id=first.id, set=fields)
+    )  # nobody handed it over
     await world.sweep()
     await world.settle()
     assert world.counts()["swept_free_slot"] == 1
@@ -202,7 +206,7 @@ async def test_a_free_slot_and_window_are_given_in_one_sweep(world: World) -> No
     await world.settle()
     (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
     fields = states.task_end("COMPLETED", world.clock.now, open=False)
-    await world.store.change(Change(kind=Task, id=first.id, set=fields))
+    await world.store.change(Change(kind=TaskDocument, id=first.id, set=fields))
     await world.sweep()
     assert sum(task.state == "PENDING" for task in await world.tasks(job_id)) == 1
 
@@ -211,7 +215,7 @@ async def test_an_unknown_intent_is_left_for_a_newer_version(world: World) -> No
     job_id = await world.submit(step("a"))
     await world.settle()
     await world.store.change(
-        Change(kind=Job, id=job_id, add_then=(intent("of the future", world.clock.now),))
+        Change(kind=JobDocument, id=job_id, add_then=(intent("of the future", world.clock.now),))
     )
     world.clock.advance(10)
     await world.sweep()
@@ -229,10 +233,10 @@ async def test_one_poisoned_intent_keeps_no_other_from_its_turn(
     world.clock.advance(1)
     other = await world.submit(step("b"), told=False)
     await world.store.change(
-        Change(kind=Job, id=poison, add_then=(intent("hook", 1),), drop_then=("begin",))
+        Change(kind=JobDocument, id=poison, add_then=(intent("hook", 1),), drop_then=("begin",))
     )
     table: dict[tuple[type[Document], str], intents.FollowUp] = dict(intents.FOLLOW_UPS)
-    table[Job, "hook"] = poisoned
+    table[JobDocument, "hook"] = poisoned
     monkeypatch.setattr(intents, "FOLLOW_UPS", table)
     world.clock.advance(10)
     await world.sweep()
@@ -250,7 +254,7 @@ async def test_a_quiet_system_is_left_alone(world: World) -> None:
     assert not any(what.startswith("swept") for what in world.counts())
     assert world.audit.entries() == before
     assert new_documents.PARALLEL == "parallel"
-    assert composites.BATCH > 0
+    assert composites.CHILD_BATCH > 0
 
 
 async def test_jobs_that_nobody_took_are_not_lost_with_their_queue(world: World) -> None:
@@ -268,5 +272,5 @@ async def test_times_are_the_stores(world: World) -> None:
     await world.run()
     job = await world.job(job_id)
     assert job.ended_at is not None
-    assert abs(job.ended_at - world.clock.now) < SECOND
-    assert await world.conductor.carry_out(job_lifecycle.restart(job)) is None
+    assert abs(job.ended_at - world.clock.now) < MICROS_PER_SECOND
+    assert await world.driver.carry_out(job_lifecycle.restarted_by_user(job)) is None

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from coordinator.consumers.message_handlers import READ_BY, Handlers
-from coordinator.due.pulse_probes import Probes
+from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
+from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.sweeper import Sweeper
-from coordinator.effects import Conductor
+from coordinator.effects import FlowDriver
 from coordinator.effects.batching import Batcher
 from coordinator.engine import job_lifecycle, new_documents, pulse, repairs
 from coordinator.engine.flow import Bounds
@@ -27,7 +27,7 @@ from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Delivery, Slot
 from shared.errors import StoreUnavailable, Unreadable
 from shared.model import language
-from shared.model.documents import SECOND, Job, Task
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, TaskDocument
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queries import In
 from shared.model.queues import JOBS_QUEUE, LOGS_QUEUE
@@ -55,10 +55,10 @@ class Coordinator:
         self.store = store
         self.broker = broker
         self.codec = codec
-        self.conductor = Conductor(store, broker, bounds, codec)
-        self.probes = Probes(self.conductor, broker, codec, name)
-        self.handlers = Handlers(self.conductor, self.probes)
-        self.sweeper = Sweeper(self.conductor, broker, 5.0)
+        self.driver = FlowDriver(store, broker, bounds, codec)
+        self.probes = PulseProbes(self.driver, broker, codec, name)
+        self.handlers = MessageHandlers(self.driver, self.probes)
+        self.sweeper = Sweeper(self.driver, broker, 5.0)
         self.loses_messages = False
         """Whether what it was handling when it died is gone, and not given back."""
         self._slots: dict[str, Slot] = {}
@@ -78,14 +78,14 @@ class Coordinator:
     async def sweep(self) -> bool:
         """Sweep, and release what is due."""
         await self.sweeper.sweep()
-        await self.conductor.handle(repairs.release_delayed())
+        await self.driver.handle(repairs.release_delayed())
         return True
 
     async def pulse(self) -> bool:
         """Take a probe of each queue that came a handler's deadline ago."""
-        taken = self.store.now() - self.conductor.bounds.handler_deadline
+        taken = self.store.now() - self.driver.bounds.handler_deadline
         for queue in pulse.PROBED:
-            await self.conductor.carry_out(pulse.probe_taken(queue, taken, taken))
+            await self.driver.carry_out(pulse.probe_taken(queue, taken, taken))
         return True
 
     async def handle_one(self) -> bool:
@@ -115,18 +115,18 @@ class Coordinator:
     async def flush(self) -> bool:
         """Do what is gathered or goes on in the background; return whether there was anything."""
         moved = False
-        following = self.conductor._following
+        following = self.driver._following
         while following:
             moved = True
             await asyncio.wait(set(following))
-        outbox = self.conductor.outbox
+        outbox = self.driver.outbox
         return await _flushed(outbox._later) | await _flushed(outbox._stored) | moved
 
     async def abandon(self) -> None:
         """Die: whatever was gathered is gone."""
-        for task in list(self.conductor._following):
+        for task in list(self.driver._following):
             task.cancel()
-        await asyncio.gather(*self.conductor._following, return_exceptions=True)
+        await asyncio.gather(*self.driver._following, return_exceptions=True)
         for slot in self._slots.values():
             await slot.close()
 
@@ -146,7 +146,9 @@ class World:
         self.codec = MessageCodec()
         self.bounds = bounds
         self.store = ClockedStore(folder / "haulier.db", self.clock)
-        self.broker = MemoryBroker(node_expiry=3600.0, clock=lambda: self.clock.now / SECOND)
+        self.broker = MemoryBroker(
+            node_expiry=3600.0, clock=lambda: self.clock.now / MICROS_PER_SECOND
+        )
         self.wrap: Callable[[], tuple[Store, Broker]] = lambda: (self.store, self.broker)
         """What a new coordinator is given as its store and broker."""
         self.coordinators: list[Coordinator] = []
@@ -187,8 +189,8 @@ class World:
         return self.coordinator()
 
     @property
-    def conductor(self) -> Conductor:
-        return self.coordinators[0].conductor
+    def driver(self) -> FlowDriver:
+        return self.coordinators[0].driver
 
     async def worker(self, name: str = "w", *, slots: int = 4, **queues: int) -> Worker:
         """Add a worker with `slots` on `default` and more on other queues."""
@@ -202,7 +204,9 @@ class World:
 
     async def submit(self, *tasks: dict[str, Any], told: bool = True, **fields: Any) -> str:
         """Store a job and say so (or have the message lost); return its id."""
-        definition = msgspec.convert({"name": "job", "tasks": list(tasks), **fields}, language.Job)
+        definition = msgspec.convert(
+            {"name": "job", "tasks": list(tasks), **fields}, language.JobDefinition
+        )
         made = new_documents.new_job(definition, f"job{next(self._numbers):029}", self.clock.now)
         made = job_lifecycle.submitted(made)
         assert await self.store.insert(made)
@@ -211,20 +215,20 @@ class World:
         return made.id
 
     async def cancel(self, job_id: str) -> bool:
-        return await self._command(job_lifecycle.cancel(await self.job(job_id)))
+        return await self._command(job_lifecycle.cancelled_by_user(await self.job(job_id)))
 
     async def restart(self, job_id: str) -> bool:
-        return await self._command(job_lifecycle.restart(await self.job(job_id)))
+        return await self._command(job_lifecycle.restarted_by_user(await self.job(job_id)))
 
     async def _command(self, flow: Any) -> bool:
         coordinator = self.coordinators[0]
         stored = []
 
         async def command() -> bool:
-            image = await coordinator.conductor.carry_out(flow)
+            image = await coordinator.driver.carry_out(flow)
             if image is not None:
                 stored.append(image)
-                coordinator.conductor.follow_soon([image])
+                coordinator.driver.follow_soon([image])
             return True
 
         await self.guarded(coordinator, command())
@@ -327,7 +331,7 @@ class World:
     async def described(self) -> str:
         """Say where all jobs and tasks stand."""
         lines = []
-        for job in await self.store.find(Job, {}, ("created_at",)):
+        for job in await self.store.find(JobDocument, {}, ("created_at",)):
             intents = [what.id for what in job.then]
             lines.append(
                 f"{job.id} {job.state} at {job.position} of restart {job.restarts} {intents}"
@@ -343,13 +347,13 @@ class World:
         return "\n".join([*lines, str(self.counts())])
 
     async def _at_rest(self) -> bool:
-        busy = await self.store.find(Task, {"open": True}, limit=1)
+        busy = await self.store.find(TaskDocument, {"open": True}, limit=1)
         active = In(("PENDING", "SCHEDULED", "RUNNING"))
-        busy_jobs = await self.store.find(Job, {"state": active}, limit=1)
-        late = self.clock.now + 1_000 * SECOND
+        busy_jobs = await self.store.find(JobDocument, {"state": active}, limit=1)
+        late = self.clock.now + 1_000 * MICROS_PER_SECOND
         overdue = [
-            *(await self.store.overdue(Job, late, 1)),
-            *(await self.store.overdue(Task, late, 1)),
+            *(await self.store.overdue(JobDocument, late, 1)),
+            *(await self.store.overdue(TaskDocument, late, 1)),
         ]
         return not busy and not busy_jobs and not overdue
 
@@ -361,18 +365,20 @@ class World:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
-    async def job(self, job_id: str) -> Job:
-        job = await self.store.get(Job, job_id)
+    async def job(self, job_id: str) -> JobDocument:
+        job = await self.store.get(JobDocument, job_id)
         assert job is not None
         return job
 
     async def state(self, job_id: str) -> str:
         return (await self.job(job_id)).state
 
-    async def tasks(self, job_id: str) -> list[Task]:
-        return await self.store.find(Task, {"job_id": job_id}, ("position", "depth", "created_at"))
+    async def tasks(self, job_id: str) -> list[TaskDocument]:
+        return await self.store.find(
+            TaskDocument, {"job_id": job_id}, ("position", "depth", "created_at")
+        )
 
-    async def task(self, job_id: str, name: str) -> Task:
+    async def task(self, job_id: str, name: str) -> TaskDocument:
         """The last attempt of the last restart of the task with this name."""
         named = [task for task in await self.tasks(job_id) if task.name == name]
         assert named, f"no task {name}"
@@ -383,26 +389,26 @@ class World:
         found = sorted(await self.tasks(job_id), key=lambda task: (task.restarts, task.attempt))
         return {task.path: task.state for task in found}
 
-    async def subjobs(self, parent: Task) -> list[Job]:
-        return await self.store.find(Job, {"parent_id": parent.id})
+    async def subjobs(self, parent: TaskDocument) -> list[JobDocument]:
+        return await self.store.find(JobDocument, {"parent_id": parent.id})
 
     def counts(self) -> dict[str, int]:
         """What the coordinators have counted."""
         total: dict[str, int] = {}
         for coordinator in self.coordinators:
-            for what, count in coordinator.conductor.counts.items():
+            for what, count in coordinator.driver.counts.items():
                 total[what] = total.get(what, 0) + count
         return total
 
     async def check_at_rest(self) -> None:
         """Check that nothing is left half done, and that the sweeper finds nothing to do."""
         self.audit.check()
-        all_jobs = {job.id: job for job in await self.store.find(Job, {})}
+        all_jobs = {job.id: job for job in await self.store.find(JobDocument, {})}
         for job in all_jobs.values():
             assert job.state in ("COMPLETED", "FAILED", "CANCELLED"), (job.state, job.position)
             assert not job.then, job.then
-        by_job: dict[str, list[Task]] = {}
-        for task in await self.store.find(Task, {}):
+        by_job: dict[str, list[TaskDocument]] = {}
+        for task in await self.store.find(TaskDocument, {}):
             assert not task.active, (task.path, task.state, task.hold)
             assert not task.open, (task.path, task.state)
             assert not task.then, (task.path, task.then)
@@ -422,7 +428,7 @@ class World:
         assert len(self.audit.entries()) == n
 
 
-def check_end(job: Job, tasks: list[Task]) -> None:
+def check_end(job: JobDocument, tasks: list[TaskDocument]) -> None:
     """Check that a completed job is what its tasks say."""
     if job.state != "COMPLETED":
         return
@@ -431,7 +437,7 @@ def check_end(job: Job, tasks: list[Task]) -> None:
         below = [task for task in tasks if task.position == position]
         assert below, f"nothing ran at position {position}"
         counted = max(task.restarts for task in below)
-        last: dict[str, Task] = {}
+        last: dict[str, TaskDocument] = {}
         for task in sorted(below, key=lambda task: task.attempt):
             if task.restarts == counted:
                 last[task.path] = task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.expressions import ExpressionError, evaluate, render
+from shared.expressions import ExpressionError, evaluate_template, render
 from tests.unit.expressions.expression_cases import expected, load, tagged
 
 SCOPE, CASES = load()
@@ -12,7 +12,7 @@ SCOPE, CASES = load()
 
 def outcome(case: dict[str, Any]) -> dict[str, object]:
     try:
-        value = evaluate(case["expr"], SCOPE)
+        value = evaluate_template(case["expr"], SCOPE)
         text = (
             render("{{" + case["expr"] + " }}", SCOPE)
             if "}}" not in case["expr"]

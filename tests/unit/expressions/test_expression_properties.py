@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from shared.expressions import (
     ExpressionError,
-    check,
-    evaluate,
+    check_template,
     evaluate_field,
+    evaluate_template,
     format_value,
     names_in,
     render,
@@ -108,7 +108,7 @@ def test_any_text_is_a_value_or_an_expression_error(text: str) -> None:
     started = time.monotonic()
 
     def work() -> None:
-        value = evaluate(text, SCOPE, now=NOW, seed=1)
+        value = evaluate_template(text, SCOPE, now=NOW, seed=1)
         format_value(value)
         to_plain(value)
 
@@ -126,7 +126,7 @@ def test_any_text_is_a_value_or_an_expression_error(text: str) -> None:
     st.lists(st.one_of(texts, texts.map(lambda text: "{{" + text + "}}")), max_size=4).map("".join)
 )
 def test_any_template_is_a_text_or_an_expression_error(template: str) -> None:
-    fault_of(lambda: check(template))
+    fault_of(lambda: check_template(template))
     fault_of(lambda: names_in(template))
     fault_of(lambda: evaluate_field(template, SCOPE, now=NOW, seed=1))
     fault_of(lambda: render(template, SCOPE, now=NOW, seed=1).encode("utf-8"))
@@ -137,7 +137,7 @@ def test_any_template_is_a_text_or_an_expression_error(template: str) -> None:
 def test_the_same_evaluation_gives_the_same_again(text: str) -> None:
     def outcome() -> object:
         try:
-            return format_value(evaluate(text, SCOPE, now=NOW, seed=7))
+            return format_value(evaluate_template(text, SCOPE, now=NOW, seed=7))
         except ExpressionError as fault:
             return fault.kind, fault.message, fault.position
 
@@ -148,7 +148,7 @@ def test_the_same_evaluation_gives_the_same_again(text: str) -> None:
 @given(trees)
 def test_what_check_refuses_never_works(text: str) -> None:
     if fault_of(lambda: check_expression(text)) is not None:
-        assert fault_of(lambda: evaluate(text, SCOPE, now=NOW, seed=1)) is not None
+        assert fault_of(lambda: evaluate_template(text, SCOPE, now=NOW, seed=1)) is not None
 
 
 @many
@@ -156,10 +156,10 @@ def test_what_check_refuses_never_works(text: str) -> None:
 def test_whole_numbers_wrap_round_at_64_bits(left: int, right: int) -> None:
     wrapped = [(number + 2**63) % 2**64 - 2**63 for number in (left, right)]
     scope = {"a": wrapped[0], "b": wrapped[1]}
-    assert evaluate("a + b", scope) == (sum(wrapped) + 2**63) % 2**64 - 2**63
-    assert evaluate("a * b", scope) == (wrapped[0] * wrapped[1] + 2**63) % 2**64 - 2**63
+    assert evaluate_template("a + b", scope) == (sum(wrapped) + 2**63) % 2**64 - 2**63
+    assert evaluate_template("a * b", scope) == (wrapped[0] * wrapped[1] + 2**63) % 2**64 - 2**63
     if wrapped[1]:
-        assert evaluate("a % b", scope) == wrapped[0] - int_quotient(*wrapped) * wrapped[1]
+        assert evaluate_template("a % b", scope) == wrapped[0] - int_quotient(*wrapped) * wrapped[1]
 
 
 def int_quotient(dividend: int, divisor: int) -> int:
@@ -171,4 +171,4 @@ def int_quotient(dividend: int, divisor: int) -> int:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_the_text_of_a_float_reads_back_as_the_float(number: float) -> None:
     assert float(format_value(number)) == number
-    assert evaluate("fromJSON(toJSON(x))", {"x": number}) == number
+    assert evaluate_template("fromJSON(toJSON(x))", {"x": number}) == number

@@ -15,7 +15,7 @@ from shared.expressions import (
     Texts,
     Time,
     Weekday,
-    evaluate,
+    evaluate_template,
     format_value,
 )
 
@@ -40,7 +40,7 @@ NOW = datetime(2026, 11, 24, 9, 38, tzinfo=UTC)
 
 
 def value_of(text: str) -> object:
-    return evaluate(text, SCOPE, now=NOW, seed=1)
+    return evaluate_template(text, SCOPE, now=NOW, seed=1)
 
 
 def check(text: str, wanted: object) -> None:
@@ -509,30 +509,30 @@ def test_values_json_lacks_come_out_as_themselves() -> None:
 
 
 def test_the_same_seed_gives_the_same_chance() -> None:
-    one = evaluate("map(1..9, randomInt(1000))", {}, seed=5)
-    assert one == evaluate("map(1..9, randomInt(1000))", {}, seed=5)
-    assert one != evaluate("map(1..9, randomInt(1000))", {}, seed=6)
+    one = evaluate_template("map(1..9, randomInt(1000))", {}, seed=5)
+    assert one == evaluate_template("map(1..9, randomInt(1000))", {}, seed=5)
+    assert one != evaluate_template("map(1..9, randomInt(1000))", {}, seed=6)
 
 
 def test_a_name_of_the_scope_hides_a_function() -> None:
-    assert evaluate("count + 1", {"count": 1}) == 2
+    assert evaluate_template("count + 1", {"count": 1}) == 2
     with pytest.raises(ExpressionError, match="int is not a function"):
-        evaluate("count([true])", {"count": 1})
-    assert evaluate("::count([true])", {"count": 1}) == 1
+        evaluate_template("count([true])", {"count": 1})
+    assert evaluate_template("::count([true])", {"count": 1}) == 1
 
 
 def test_a_loop_variable_hides_inputs() -> None:
-    assert evaluate("inputs.value", {"inputs": {"index": "0", "value": 5}}) == 5
+    assert evaluate_template("inputs.value", {"inputs": {"index": "0", "value": 5}}) == 5
 
 
 def test_maps_of_texts_may_be_given_ready() -> None:
-    assert evaluate("inputs.a + inputs.b", {"inputs": Texts({"a": "x"})}) == "x"
+    assert evaluate_template("inputs.a + inputs.b", {"inputs": Texts({"a": "x"})}) == "x"
 
 
 def test_whole_numbers_beyond_64_bits_come_in_as_floats() -> None:
-    assert evaluate("item.value + 1", {"item": {"value": 10**30}}) == 1e30
+    assert evaluate_template("item.value + 1", {"item": {"value": 10**30}}) == 1e30
 
 
 def test_what_no_json_holds_cannot_be_in_the_scope() -> None:
     with pytest.raises(TypeError):
-        evaluate("x", {"x": object()})
+        evaluate_template("x", {"x": object()})

@@ -9,8 +9,8 @@ import pytest
 
 from shared.expressions import (
     ExpressionError,
-    check,
-    evaluate,
+    check_template,
+    evaluate_template,
     format_value,
     names_in,
     render,
@@ -59,18 +59,18 @@ LIMITS: list[tuple[str, str]] = [
 def test_each_limit_has_its_message(text: str, reason: str) -> None:
     started = time.monotonic()
     with pytest.raises(ExpressionError) as caught:
-        evaluate(text, {})
+        evaluate_template(text, {})
     assert caught.value.kind == "limit"
     assert reason in caught.value.message
     assert time.monotonic() - started < 60
 
 
 def test_what_stays_within_the_limits_works() -> None:
-    assert evaluate("len(sequence(0, 100000))", {}) == 100_000
-    assert evaluate("sum(map(1..100000, # * 2))", {}) == 10_000_100_000
-    assert evaluate("(" * 70 + "1" + ")" * 70, {}) == 1
-    assert evaluate("1" + " + 1" * 150, {}) == 151
-    assert evaluate('len(repeat("x", 900000))', {}) == 900_000
+    assert evaluate_template("len(sequence(0, 100000))", {}) == 100_000
+    assert evaluate_template("sum(map(1..100000, # * 2))", {}) == 10_000_100_000
+    assert evaluate_template("(" * 70 + "1" + ")" * 70, {}) == 1
+    assert evaluate_template("1" + " + 1" * 150, {}) == 151
+    assert evaluate_template('len(repeat("x", 900000))', {}) == 900_000
 
 
 @pytest.mark.parametrize(
@@ -83,15 +83,15 @@ def test_what_stays_within_the_limits_works() -> None:
 )
 def test_no_regular_expression_backtracks(text: str) -> None:
     started = time.monotonic()
-    assert evaluate(text, {}) is False
+    assert evaluate_template(text, {}) is False
     assert time.monotonic() - started < 30
 
 
 def test_a_regular_expression_that_grows_too_big_is_refused() -> None:
     with pytest.raises(ExpressionError, match="regular expression"):
-        evaluate(r'"x" matches "((a{1,100}){1,100}){1,100}"', {})
+        evaluate_template(r'"x" matches "((a{1,100}){1,100}){1,100}"', {})
     with pytest.raises(ExpressionError, match="unknown escape"):
-        evaluate(r'"x" matches "\\C"', {})
+        evaluate_template(r'"x" matches "\\C"', {})
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_regular_expression_that_grows_too_big_is_refused() -> None:
 )
 def test_python_is_out_of_reach(text: str) -> None:
     with pytest.raises(ExpressionError):
-        evaluate(text, {"inputs": {}, "m": {}, "nums": [1]})
+        evaluate_template(text, {"inputs": {}, "m": {}, "nums": [1]})
 
 
 def test_no_key_is_a_python_attribute() -> None:
-    assert evaluate('m["__class__"]', {"m": {}}) is None
-    assert evaluate("inputs.__class__", {"inputs": {}}) == ""
+    assert evaluate_template('m["__class__"]', {"m": {}}) is None
+    assert evaluate_template("inputs.__class__", {"inputs": {}}) == ""
 
 
 def test_a_template_has_one_budget_for_all_its_expressions() -> None:
@@ -133,7 +133,7 @@ def test_a_template_is_limited_too() -> None:
     with pytest.raises(ExpressionError, match="more than 4,194,304 characters"):
         render("x" * 5_000_000, {})
     with pytest.raises(ExpressionError, match="more than 131,072 characters"):
-        check("{{ 1 + 1 }}" * 50_000)
+        check_template("{{ 1 + 1 }}" * 50_000)
     with pytest.raises(ExpressionError, match="longer than 16,777,216 characters"):
         render("{{ inputs.a }}" * 20, {"inputs": {"a": "x" * 1_000_000}})
 
@@ -145,7 +145,7 @@ def test_a_call_from_deep_inside_a_program_still_gives_an_expression_error() -> 
         else:
             for text in ["(" * 79 + "1" + ")" * 79, "1" + "+1" * 199]:
                 with pytest.raises(ExpressionError, match="deep"):
-                    evaluate(text, {})
+                    evaluate_template(text, {})
 
     frame = sys._getframe()
     here = 0
@@ -159,7 +159,7 @@ def test_values_of_the_scope_are_limited_in_depth() -> None:
     for _ in range(200):
         value = [value]
     with pytest.raises(ExpressionError, match="nested deeper than 100"):
-        evaluate("item", {"item": value})
+        evaluate_template("item", {"item": value})
     with pytest.raises(ExpressionError, match="nested deeper than 100"):
         format_value(value)
     with pytest.raises(ExpressionError, match="nested deeper than 100"):
@@ -174,7 +174,7 @@ def test_names_of_a_long_expression_are_found_fast() -> None:
 
 
 def test_plain_values_hold_what_json_holds() -> None:
-    value = evaluate(
+    value = evaluate_template(
         '[duration("1s"), date("2024-02-29"), groupBy([1], #), 1.5, date("2024-02-29").Month()]', {}
     )
     assert to_plain(value) == [1_000_000_000, "2024-02-29T00:00:00Z", {"1": [1]}, 1.5, 2]

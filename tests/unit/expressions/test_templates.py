@@ -6,8 +6,8 @@ import pytest
 
 from shared.expressions import (
     ExpressionError,
-    check,
     check_field,
+    check_template,
     evaluate_field,
     names_in,
     names_in_field,
@@ -102,7 +102,7 @@ def test_faults_hold_no_values() -> None:
     "template", ["", "x", "{{ anything.at.all }}", "{{ x + 1 }}", "{{ now() }}", "{{}}"]
 )
 def test_check_passes_what_may_work(template: str) -> None:
-    check(template)
+    check_template(template)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_check_passes_what_may_work(template: str) -> None:
 )
 def test_check_refuses_what_cannot_work(template: str, kind: str) -> None:
     with pytest.raises(ExpressionError) as caught:
-        check(template)
+        check_template(template)
     assert caught.value.kind == kind
 
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from haulier import __version__
-from haulier.cli import main
+from haulier.cli import run_cli
 from tests.unit.haulier.seed_server import JOB_ID, NODES, OTHER_TASK_ID, TASK_ID, SeedServer
 
 YAML = "name: mine\ntasks:\n  - name: a\n    run: echo\n"
@@ -35,7 +35,7 @@ class Command:
 
     def __call__(self, *argv: str) -> Outcome:
         with pytest.raises(SystemExit) as ended:
-            main(argv)
+            run_cli(argv)
         assert isinstance(ended.value.code, int)
         return Outcome(ended.value.code, *self._capfd.readouterr())
 
@@ -94,7 +94,7 @@ def test_a_failed_job_is_exit_code_1(haulier: Command, server: SeedServer, job_f
 
 
 @pytest.mark.usefixtures("server")
-def test_a_refused_document_says_every_fault(haulier: Command, tmp_path: Path) -> None:
+def test_a_refused_document_says_every_problem(haulier: Command, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("- x\n")
     err = "haulier: name: missing\nhaulier: tasks: missing\n"

@@ -1,4 +1,4 @@
-"""Any text whatever is a job, or is refused with faults that can be shown."""
+"""Any text whatever is a job, or is refused with problems that can be shown."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.model.decoding import ContentType, decode_job
 from shared.model.defaulting import apply_defaults
-from shared.model.language import Job
+from shared.model.language import JobDefinition
 from shared.model.problems import InvalidDocument
 from shared.model.reference import FIELDS
 from shared.model.rendering import render_task
@@ -65,7 +65,7 @@ YAML_PIECES = st.lists(
 ).map("".join)
 
 
-def check(body: bytes, content_type: ContentType) -> Job | None:
+def check(body: bytes, content_type: ContentType) -> JobDefinition | None:
     """The job, gone through all that is done with one; None where it was refused properly."""
     started = time.process_time()
     try:
@@ -77,17 +77,17 @@ def check(body: bytes, content_type: ContentType) -> Job | None:
         go_through(job)
         return job
     assert time.process_time() - started < SECONDS
-    assert refused.faults
+    assert refused.problems
     assert str(refused).encode()
-    for fault in refused.faults:
-        assert fault.message
-        assert (fault.line or 1) >= 1
-        assert (fault.column or 1) >= 1
+    for problem in refused.problems:
+        assert problem.message
+        assert (problem.line or 1) >= 1
+        assert (problem.column or 1) >= 1
     return None
 
 
-def go_through(job: Job) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job
+def go_through(job: JobDefinition) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(job), type=JobDefinition) == job
     for task in job.tasks:
         whole = apply_defaults(task, job.defaults)
         assert isinstance(validate_evaluated(render_task(whole, lambda text: text[:3])), list)

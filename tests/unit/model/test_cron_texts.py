@@ -1,6 +1,6 @@
 import pytest
 
-from shared.model.cron import Cron, cron_fault, parse_cron, timezone_fault
+from shared.model.cron import Cron, cron_problem, parse_cron, timezone_problem
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,18 @@ def test_schedules(text: str, cron: Cron) -> None:
     ],
 )
 def test_no_schedules(text: str, message: str) -> None:
-    fault = cron_fault(text)
-    assert fault is not None
-    assert message in fault
+    problem = cron_problem(text)
+    assert problem is not None
+    assert message in problem
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "America/Argentina/Ushuaia"])
 def test_zones(name: str) -> None:
-    assert timezone_fault(name) is None
+    assert timezone_problem(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "Nowhere", "../../etc/passwd", "/etc/localtime", "a\0b", "Europe"]
 )
 def test_no_zones(name: str) -> None:
-    assert timezone_fault(name) is not None
+    assert timezone_problem(name) is not None

@@ -1,7 +1,7 @@
 import msgspec
 
 from shared.model.defaulting import apply_defaults
-from shared.model.language import Defaults, Limits, Retry, Task
+from shared.model.language import Defaults, Limits, Retry, TaskDefinition
 from tests.unit.model.reading import job_of
 
 DEFAULTS = Defaults(
@@ -14,7 +14,7 @@ DEFAULTS = Defaults(
 
 
 def test_what_a_task_does_not_set_itself() -> None:
-    assert apply_defaults(Task(run="x"), DEFAULTS) == Task(
+    assert apply_defaults(TaskDefinition(run="x"), DEFAULTS) == TaskDefinition(
         run="x",
         retry=DEFAULTS.retry,
         limits=DEFAULTS.limits,
@@ -25,7 +25,7 @@ def test_what_a_task_does_not_set_itself() -> None:
 
 
 def test_what_a_task_sets_itself() -> None:
-    task = Task(
+    task = TaskDefinition(
         run="x",
         retry=Retry(limit=1, jitter=0),
         limits=Limits(memory="1g", pids=5),
@@ -33,7 +33,7 @@ def test_what_a_task_sets_itself() -> None:
         queue="fast",
         priority=0,
     )
-    assert apply_defaults(task, DEFAULTS) == Task(
+    assert apply_defaults(task, DEFAULTS) == TaskDefinition(
         run="x",
         retry=Retry(limit=1, initial_delay="5s", jitter=0),
         limits=Limits(cpus=".5", memory="1g", pids=5),
@@ -44,7 +44,7 @@ def test_what_a_task_sets_itself() -> None:
 
 
 def test_without_defaults() -> None:
-    task = Task(run="x", retry=Retry(limit=1))
+    task = TaskDefinition(run="x", retry=Retry(limit=1))
     assert apply_defaults(task, None) is task
     assert apply_defaults(task, Defaults()) == task
 

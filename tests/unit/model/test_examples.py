@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from shared.model.decoding import decode_job
-from shared.model.language import Job, SmallTask
+from shared.model.language import JobDefinition, SmallTask
 from shared.model.plans import plan_of
 from shared.model.reference import FIELDS
 
@@ -16,11 +16,11 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 SCHEDULED = "scheduled.yaml"
 
-SAME = {"Sidecar": "SmallTask", "SubJob": "Job", "Task": "SmallTask"}
+SAME = {"Sidecar": "SmallTask", "SubJob": "JobDefinition", "TaskDefinition": "SmallTask"}
 """Parts that have the fields of another: shown once is shown."""
 
 
-def example(path: Path) -> Job:
+def example(path: Path) -> JobDefinition:
     return decode_job(path.read_bytes(), "yaml", scheduled=path.name == SCHEDULED)
 
 
@@ -55,7 +55,7 @@ def test_an_example_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_example_reads_back_as_it_was_written(path: Path) -> None:
     job = example(path)
-    assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job
+    assert msgspec.json.decode(msgspec.json.encode(job), type=JobDefinition) == job
 
 
 def test_every_field_is_shown_by_an_example() -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from shared.model.decoding import ContentType, decode_job
-from shared.model.decoding.nodes import MAX_NODES
+from shared.model.decoding.nodes import MAX_VALUES
 from shared.model.problems import InvalidDocument
 from tests.unit.model.reading import messages_of
 
@@ -112,19 +112,19 @@ def test_json(name: str) -> None:
 
 def test_bombs_are_called_what_they_are() -> None:
     (said,) = messages_of(YAML["an alias bomb"])
-    assert said.endswith(f"too big: more than {MAX_NODES} values once its aliases are written out")
+    assert said.endswith(f"too big: more than {MAX_VALUES} values once its aliases are written out")
     (said,) = messages_of(YAML["an alias bomb in a text"])
     assert said.endswith("too big: its aliases repeat too much text")
     (said,) = messages_of(YAML["deep lists"])
     assert said == "nested deeper than 100 levels"
     (said,) = messages_of(YAML["a wide list"])
-    assert said == f"too big: more than {MAX_NODES} values"
+    assert said == f"too big: more than {MAX_VALUES} values"
 
 
 def test_faults_without_end_are_cut() -> None:
     said = messages_of(YAML["wrong names"])
     assert len(said) == 1_001
-    assert "and more: only the first 1000 faults are listed" in said[-2] + said[-1]
+    assert "and more: only the first 1000 problems are listed" in said[-2] + said[-1]
 
 
 def test_a_large_honest_document_is_taken() -> None:

@@ -23,28 +23,28 @@ def test_every_field_is_in_it_with_its_meaning() -> None:
 def test_every_field_is_described_once() -> None:
     assert all(field.description for field in FIELDS)
     assert len({field.path for field in FIELDS}) == len(FIELDS) > 100
-    assert {"Job.autoDelete", "Retry.initialDelay", "Task.if", "Each.list"} <= {
+    assert {"JobDefinition.autoDelete", "Retry.initialDelay", "TaskDefinition.if", "Each.list"} <= {
         field.path for field in FIELDS
     }
 
 
 def test_types_are_named_as_the_reference_names_them() -> None:
     types = {field.path: field.type for field in FIELDS}
-    assert types["Task.env"] == "{string: template}"
-    assert types["Task.cmd"] == "[template]"
-    assert types["Task.pre"] == "[SmallTask]"
-    assert types["Task.if"] == "expression"
-    assert types["Task.priority"] == "integer"
+    assert types["TaskDefinition.env"] == "{string: template}"
+    assert types["TaskDefinition.cmd"] == "[template]"
+    assert types["TaskDefinition.pre"] == "[SmallTask]"
+    assert types["TaskDefinition.if"] == "expression"
+    assert types["TaskDefinition.priority"] == "integer"
     assert types["Retry.jitter"] == "number"
     assert types["SubJob.detached"] == "boolean"
-    assert types["Job.tasks"] == "[Task]"
+    assert types["JobDefinition.tasks"] == "[TaskDefinition]"
 
 
 def test_limits_are_in_it() -> None:
-    priority = SCHEMA["$defs"]["Task"]["properties"]["priority"]["anyOf"][0]
+    priority = SCHEMA["$defs"]["TaskDefinition"]["properties"]["priority"]["anyOf"][0]
     assert priority == {"type": "integer", "minimum": 0, "maximum": 9}
     assert SCHEMA["$defs"]["Mount"]["properties"]["type"]["enum"] == ["volume", "bind", "tmpfs"]
-    assert SCHEMA["$defs"]["Job"]["properties"]["tasks"]["minItems"] == 1
+    assert SCHEMA["$defs"]["JobDefinition"]["properties"]["tasks"]["minItems"] == 1
 
 
 def test_each_field_of_the_language_is_in_the_whole_example() -> None:

@@ -36,7 +36,7 @@ def test_inputs_of_other_types_are_kept_as_they_are_written() -> None:
 @pytest.mark.parametrize("value", ["[1]", "{}", '{"a": 1}'])
 def test_inputs_are_scalars(value: str) -> None:
     text = f'{{"name": "j", "inputs": {{"a": {value}}}, "tasks": [{{"name": "t", "run": "x"}}]}}'
-    assert [fault.path for fault in faults_of(text, "json")] == ["inputs.a"]
+    assert [problem.path for problem in faults_of(text, "json")] == ["inputs.a"]
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_bad_escapes() -> None:
 
 def test_a_duplicate_key() -> None:
     text = '{"name": "j",\n "name": "k", "tasks": [{"name": "t", "run": "x"}]}'
-    (fault,) = faults_of(text, "json")
-    assert (str(fault), fault.line, fault.column) == ("name: duplicate key", 2, 2)
+    (problem,) = faults_of(text, "json")
+    assert (str(problem), problem.line, problem.column) == ("name: duplicate key", 2, 2)
 
 
 def test_a_merge_key_is_a_key() -> None:
@@ -129,7 +129,7 @@ def test_whole_numbers_and_huge_ones() -> None:
         '[{"name": "t", "run": "x", "priority": %s, "limits": {"pids": %s}}]}'
     )
     assert job_of(text % ("9", "5.0"), "json").tasks[0].priority == 9
-    assert [fault.path for fault in faults_of(text % ("9" * 50, "9" * 50_000), "json")] == [
+    assert [problem.path for problem in faults_of(text % ("9" * 50, "9" * 50_000), "json")] == [
         "tasks[0].priority",
         "tasks[0].limits.pids",
     ]

@@ -4,7 +4,14 @@ import msgspec
 import pytest
 import yaml
 
-from shared.model.language import Each, Job, Parallel, SubJob, Task, kind_of
+from shared.model.language import (
+    Each,
+    JobDefinition,
+    Parallel,
+    SubJob,
+    TaskDefinition,
+    kind_of_task,
+)
 from tests.unit.model.reading import job_of
 
 WHOLE = """\
@@ -72,25 +79,27 @@ def test_a_job_can_be_submitted_again() -> None:
     job = job_of(WHOLE)
     written = msgspec.json.encode(job)
     assert job_of(written.decode(), "json") == job
-    assert msgspec.json.decode(written, type=Job) == job
+    assert msgspec.json.decode(written, type=JobDefinition) == job
 
 
 def test_a_stored_job_of_another_version_is_read() -> None:
     stored = b'{"name": "j", "colour": "red", "tasks": [{"name": "t", "shape": {"round": true}}]}'
-    assert msgspec.json.decode(stored, type=Job) == Job(name="j", tasks=[Task(name="t")])
+    assert msgspec.json.decode(stored, type=JobDefinition) == JobDefinition(
+        name="j", tasks=[TaskDefinition(name="t")]
+    )
 
 
 @pytest.mark.parametrize(
     ("task", "kind"),
     [
-        (Task(run="x"), "container"),
-        (Task(parallel=Parallel()), "parallel"),
-        (Task(each=Each()), "each"),
-        (Task(subjob=SubJob()), "subjob"),
+        (TaskDefinition(run="x"), "container"),
+        (TaskDefinition(parallel=Parallel()), "parallel"),
+        (TaskDefinition(each=Each()), "each"),
+        (TaskDefinition(subjob=SubJob()), "subjob"),
     ],
 )
-def test_kinds(task: Task, kind: str) -> None:
-    assert kind_of(task) == kind
+def test_kinds(task: TaskDefinition, kind: str) -> None:
+    assert kind_of_task(task) == kind
 
 
 def test_the_loop_variable() -> None:

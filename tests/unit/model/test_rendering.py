@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from shared.model.language import Each, SubJob, Task
+from shared.model.language import Each, SubJob, TaskDefinition
 from shared.model.rendering import render_subjob, render_task
 from tests.unit.model.reading import job_of
 
@@ -12,7 +12,7 @@ def render(template: str) -> str:
     return template.replace("{{", "<").replace("}}", ">")
 
 
-def first_task(fields: str) -> Task:
+def first_task(fields: str) -> TaskDefinition:
     return job_of(f"{{name: j, tasks: [{fields}]}}").tasks[0]
 
 
@@ -101,17 +101,17 @@ def test_an_error_says_where() -> None:
         raise ValueError(template)
 
     with pytest.raises(ValueError, match="a") as caught:
-        render_task(Task(pre=[Task(run="x", env={"A": "{{ a }}"})]), fail)
+        render_task(TaskDefinition(pre=[TaskDefinition(run="x", env={"A": "{{ a }}"})]), fail)
     assert caught.value.__notes__ == ["pre.0.env.A"]
 
 
 def test_templates_are_not_rendered_twice() -> None:
-    task = Task(env={"A": "{{ a }}"})
+    task = TaskDefinition(env={"A": "{{ a }}"})
     assert render_task(task, lambda _: "{{ b }}").env == {"A": "{{ b }}"}
 
 
 def test_the_original_is_left_alone() -> None:
-    task = Task(name="{{ n }}", cmd=["{{ c }}"], each=Each(list="[1]"), subjob=SubJob())
+    task = TaskDefinition(name="{{ n }}", cmd=["{{ c }}"], each=Each(list="[1]"), subjob=SubJob())
     before = msgspec.json.encode(task)
     render_task(task, render)
     assert msgspec.json.encode(task) == before

@@ -4,7 +4,7 @@ import pytest
 
 from shared.model import queues
 from shared.model.queues import RESERVED_QUEUES
-from tests.unit.model.reading import job_of, messages_of, task_faults, task_of
+from tests.unit.model.reading import job_of, messages_of, task_of, task_problems
 
 RUN = "run: x"
 
@@ -232,28 +232,28 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
     ],
 )
 def test_what_is_not(fields: str, path: str, said: str) -> None:
-    assert task_faults(fields) == [f"tasks[0]{path}: {said}"]
+    assert task_problems(fields) == [f"tasks[0]{path}: {said}"]
 
 
 @pytest.mark.parametrize(
     "target", ["/tork", "/tork/", "//tork", "/a/../tork", "/tork/stdout", "/tork/entrypoint"]
 )
 def test_no_mount_over_the_tasks_own_files(target: str) -> None:
-    assert task_faults(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
+    assert task_problems(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
         "tasks[0].mounts[0].target: must not be /tork, where the task's own files are"
     ]
 
 
 @pytest.mark.parametrize("target", ["/", "//", "/.", "/a/.."])
 def test_no_mount_over_the_root(target: str) -> None:
-    assert task_faults(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
+    assert task_problems(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
         "tasks[0].mounts[0].target: must not be the root of the container"
     ]
 
 
 @pytest.mark.parametrize("queue", sorted(RESERVED_QUEUES))
 def test_no_queue_of_the_engines_own(queue: str) -> None:
-    assert task_faults(f"{RUN}, queue: {queue}") == [
+    assert task_problems(f"{RUN}, queue: {queue}") == [
         f'tasks[0].queue: "{queue}" is a queue of the engine\'s own'
     ]
 
@@ -289,7 +289,7 @@ def test_the_engines_own_queues_are_all_known() -> None:
 )
 def test_a_composite_is_no_container(field: str, composite: str) -> None:
     name, kind = field.partition(":")[0], composite.partition(":")[0]
-    assert task_faults(f"{field}, {composite}") == [f"tasks[0].{name}: not allowed beside {kind}"]
+    assert task_problems(f"{field}, {composite}") == [f"tasks[0].{name}: not allowed beside {kind}"]
 
 
 def test_a_composite_may_have_the_rest() -> None:
@@ -314,7 +314,7 @@ def test_composites_nest_sixteen_deep() -> None:
 
 @pytest.mark.parametrize("depth", [17, 20])
 def test_composites_nest_no_deeper(depth: int) -> None:
-    said = task_faults(nested(depth))
+    said = task_problems(nested(depth))
     assert len(said) == depth - 16
     assert all(message.endswith(": nested more than 16 deep") for message in said)
 
@@ -474,7 +474,7 @@ def test_what_is_no_template_may_look_like_one(fields: str) -> None:
 @pytest.mark.parametrize("expression", ["1 +", "unheard(1)", "a b", "'", "len()", "(" * 5_000])
 def test_bare_expressions_are_well_formed(expression: str) -> None:
     for fields in ("run: x, if: %s", "each: {list: %s, task: {run: x}}"):
-        (said,) = task_faults(fields % ('"' + expression + '"'))
+        (said,) = task_problems(fields % ('"' + expression + '"'))
         assert ": bad expression " in said
         assert len(said) < 300
 

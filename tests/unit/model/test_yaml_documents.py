@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from tests.unit.model.reading import faults_of, job_of, messages_of, task_faults, task_of
+from tests.unit.model.reading import faults_of, job_of, messages_of, task_of, task_problems
 
 
 def test_text_is_taken_as_it_is_written() -> None:
@@ -78,7 +78,7 @@ def test_a_whole_number_reads_back_whole() -> None:
     ],
 )
 def test_no_whole_numbers(spelling: str, got: str) -> None:
-    assert task_faults(f"run: x, priority: {spelling}") == [
+    assert task_problems(f"run: x, priority: {spelling}") == [
         f"tasks[0].priority: expected a whole number, got {got}"
     ]
 
@@ -104,8 +104,8 @@ def test_false(spelling: str) -> None:
     ],
 )
 def test_no_boolean(spelling: str, got: str) -> None:
-    faults = task_faults(f"subjob: {{name: s, detached: {spelling}, tasks: [{{run: x}}]}}")
-    assert faults == [f"tasks[0].subjob.detached: expected true or false, got {got}"]
+    problems = task_problems(f"subjob: {{name: s, detached: {spelling}, tasks: [{{run: x}}]}}")
+    assert problems == [f"tasks[0].subjob.detached: expected true or false, got {got}"]
 
 
 def test_nothing_is_absent_where_no_text_is_wanted() -> None:
@@ -161,7 +161,7 @@ def test_a_quoted_merge_key_is_a_key() -> None:
 
 
 def test_a_merge_takes_maps_only() -> None:
-    assert task_faults("run: x, env: {<<: 5}") == [
+    assert task_problems("run: x, env: {<<: 5}") == [
         'tasks[0].env["<<"]: a merge takes a map or a list of maps'
     ]
 
@@ -205,9 +205,9 @@ def test_what_is_no_document_at_all(text: str | bytes, message: str) -> None:
 @pytest.mark.parametrize("tag", ["!!python/object:os.system", "!!binary", "!!set", "!own", "!!map"])
 def test_tags_are_refused(tag: str) -> None:
     said = f'the tag "{tag}" is not allowed: write plain text, numbers, lists and maps'
-    assert task_faults(f"run: {tag} x") == [f"tasks[0].run: {said}"]
+    assert task_problems(f"run: {tag} x") == [f"tasks[0].run: {said}"]
     if tag != "!!map":
-        assert task_faults(f"run: x, env: {tag} {{A: b}}") == [f"tasks[0].env: {said}"]
+        assert task_problems(f"run: x, env: {tag} {{A: b}}") == [f"tasks[0].env: {said}"]
 
 
 def test_a_text_tag_makes_text() -> None:
@@ -225,7 +225,7 @@ def test_duplicate_keys() -> None:
             <<: {image: a}
             <<: {image: b}
         """
-    assert [(str(fault), fault.line) for fault in faults_of(text)] == [
+    assert [(str(problem), problem.line) for problem in faults_of(text)] == [
         ("name: duplicate key", 2),
         ("tasks[0].env.A: duplicate key", 6),
         ('tasks[0]["<<"]: duplicate key', 8),
@@ -240,7 +240,7 @@ def test_keys_are_text(key: str) -> None:
 
 
 def test_an_alias_that_names_nothing_above() -> None:
-    assert task_faults("run: *later, image: &later x") == [
+    assert task_problems("run: *later, image: &later x") == [
         "tasks[0].run: the alias *later names no anchor above it"
     ]
 
@@ -252,14 +252,14 @@ def test_an_alias_inside_what_it_names() -> None:
 
 
 def test_control_characters_by_escape() -> None:
-    assert task_faults(r'run: "a\0b"') == ["tasks[0].run: must not hold the character NUL"]
+    assert task_problems(r'run: "a\0b"') == ["tasks[0].run: must not hold the character NUL"]
 
 
 def test_places() -> None:
-    faults = faults_of(
+    problems = faults_of(
         "name: é\r\ntasks:\r\n  - name: t\r\n    run: x\r\n    é: 1\r\n    timeout: soon"
     )
-    assert [(fault.path, fault.line, fault.column) for fault in faults] == [
+    assert [(problem.path, problem.line, problem.column) for problem in problems] == [
         ("tasks[0].é", 5, 5),
         ("tasks[0].timeout", 6, 14),
     ]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.store.codec import SEALED, Codec, Shape, fields_of, key_of, stored_key
+from coordinator.store.codec import SEALED_PREFIX, Codec, FieldShape, fields_of, key_of, stored_key
 from coordinator.store.indexes import INDEXES
 from coordinator.store.port import Unstorable
 from shared.encryption import Vault, WrongKey
 from shared.errors import Unreadable
-from shared.model.documents import DOCUMENTS, Job, Node, Task
+from shared.model.documents import DOCUMENTS, JobDocument, NodeDocument, TaskDocument
 from tests.contract.documents import intent, items, job, node, task
 
 VAULT = Vault("a passphrase")
@@ -23,30 +23,39 @@ VALUES = SCALARS | st.lists(SCALARS, max_size=5) | st.dictionaries(TEXT, SCALARS
 
 
 def test_what_stores_see() -> None:
-    shapes = {name: field.shape for name, field in fields_of(Job).items()}
-    assert shapes["id"] is shapes["parent_id"] is Shape.TEXT
-    assert shapes["created_at"] is shapes["ended_at"] is Shape.INTEGER
-    assert shapes["progress"] is Shape.NUMBER
-    assert shapes["tags"] is shapes["permissions"] is Shape.LIST
-    assert shapes["created_by"] is shapes["schedule"] is Shape.STRUCT
-    assert shapes["definition"] is shapes["result"] is Shape.CLOSED
-    assert shapes["then"] is Shape.THEN
-    assert fields_of(Task)["open"].shape is Shape.FLAG
-    assert fields_of(Task)["definition"].shape is fields_of(Task)["scope"].shape is Shape.CLOSED
-    assert fields_of(Node)["queues"].shape is Shape.MAP
+    shapes = {name: field.shape for name, field in fields_of(JobDocument).items()}
+    assert shapes["id"] is shapes["parent_id"] is FieldShape.TEXT
+    assert shapes["created_at"] is shapes["ended_at"] is FieldShape.INTEGER
+    assert shapes["progress"] is FieldShape.NUMBER
+    assert shapes["tags"] is shapes["permissions"] is FieldShape.LIST
+    assert shapes["created_by"] is shapes["schedule"] is FieldShape.STRUCT
+    assert shapes["definition"] is shapes["result"] is FieldShape.CLOSED
+    assert shapes["then"] is FieldShape.THEN
+    assert fields_of(TaskDocument)["open"].shape is FieldShape.FLAG
+    assert (
+        fields_of(TaskDocument)["definition"].shape
+        is fields_of(TaskDocument)["scope"].shape
+        is FieldShape.CLOSED
+    )
+    assert fields_of(NodeDocument)["queues"].shape is FieldShape.MAP
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_what_is_sealed_is_a_field_and_closed(kind: Any) -> None:
     for name in kind.sealed:
-        assert fields_of(kind)[name].shape is Shape.CLOSED
+        assert fields_of(kind)[name].shape is FieldShape.CLOSED
 
 
 def test_indexes_are_over_what_stores_see() -> None:
     for index in INDEXES:
         for name in (*index.fields, *(name for name, _ in index.where)):
             shape = fields_of(index.kind)[name.removeprefix("-")].shape
-            assert shape in {Shape.TEXT, Shape.INTEGER, Shape.NUMBER, Shape.FLAG}, index
+            assert shape in {
+                FieldShape.TEXT,
+                FieldShape.INTEGER,
+                FieldShape.NUMBER,
+                FieldShape.FLAG,
+            }, index
 
 
 @pytest.mark.parametrize("vault", [None, VAULT])
@@ -61,7 +70,7 @@ def test_free_values_come_back(vault: Vault | None, value: Any) -> None:
 def test_arguments_of_intents_come_back(args: dict[str, Any]) -> None:
     document = job("j", then=[intent("i"), msgspec.structs.replace(intent("k"), args=args)])
     stored = Codec().encode(document)
-    assert repr(Codec().decode(Job, stored)) == repr(document)
+    assert repr(Codec().decode(JobDocument, stored)) == repr(document)
 
 
 @given(TEXT)
@@ -85,19 +94,19 @@ def test_absent_is_left_out() -> None:
 
 def test_sealed_is_text_that_says_so() -> None:
     stored = Codec(VAULT).encode(job("j", result="r", error="e"))
-    assert stored["definition"].startswith(SEALED)
-    assert stored["result"].startswith(SEALED)
+    assert stored["definition"].startswith(SEALED_PREFIX)
+    assert stored["result"].startswith(SEALED_PREFIX)
     assert stored["error"] == "e"
     with pytest.raises(WrongKey, match=r"'definition' is sealed and no encryption\.key"):
-        Codec().decode(Job, stored)
+        Codec().decode(JobDocument, stored)
     with pytest.raises(WrongKey, match="neither"):
-        Codec(Vault("another")).decode(Job, stored)
+        Codec(Vault("another")).decode(JobDocument, stored)
 
 
 def test_what_an_older_version_lacks_or_a_newer_adds_does_no_harm() -> None:
     stored = Codec().encode(task("t")) | {"new_field": 1}
     del stored["seed"]
-    assert Codec().decode(Task, stored) == task("t")
+    assert Codec().decode(TaskDocument, stored) == task("t")
 
 
 @pytest.mark.parametrize(
@@ -105,8 +114,8 @@ def test_what_an_older_version_lacks_or_a_newer_adds_does_no_harm() -> None:
 )
 def test_what_is_not_a_document_is_unreadable(spoilt: dict[str, Any]) -> None:
     stored = Codec().encode(job("j")) | spoilt
-    with pytest.raises(Unreadable, match="stored Job j"):
-        Codec().decode(Job, stored)
+    with pytest.raises(Unreadable, match="stored job j"):
+        Codec().decode(JobDocument, stored)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ class Plant:
     async def publish(self, task_id: str = "task", run: str = "true") -> None:
         """Put a task into its queue."""
         message = TaskMessage(
-            task_id=task_id, job_id="job", task=language.Task(name=task_id, run=run)
+            task_id=task_id, job_id="job", task=language.TaskDefinition(name=task_id, run=run)
         )
         await self.broker.publish("default", self.codec.encode(message))
 

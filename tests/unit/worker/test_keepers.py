@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from worker.runtime.errors import RunLostError
-from worker.runtime.shell.supervisors import Keepers, LocalOrder, LocalProcess
+from worker.runtime.shell.supervisors import LocalOrder, LocalProcess, Supervisors
 
 
 class Lines:
@@ -30,20 +30,20 @@ class Lines:
 
 
 @pytest.fixture
-async def keepers() -> AsyncIterator[Keepers]:
-    made = Keepers()
+async def keepers() -> AsyncIterator[Supervisors]:
+    made = Supervisors()
     made.start()
     yield made
     await asyncio.to_thread(made.close)
 
 
-async def begun(keepers: Keepers, script: str) -> LocalProcess:
+async def begun(keepers: Supervisors, script: str) -> LocalProcess:
     return await keepers.begin(
         LocalOrder(argv=["sh", "-c", script], env={"PATH": os.environ["PATH"]}, cwd="/")
     )
 
 
-async def ran(keepers: Keepers, script: str) -> tuple[int, list[str], LocalProcess]:
+async def ran(keepers: Supervisors, script: str) -> tuple[int, list[str], LocalProcess]:
     """Run a script to its end; return its exit code and what it printed."""
     sink, process = Lines(), await begun(keepers, script)
     try:
@@ -68,14 +68,14 @@ async def until_gone(process: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_one_keeper_keeps_one_run_after_another(keepers: Keepers) -> None:
+async def test_one_keeper_keeps_one_run_after_another(keepers: Supervisors) -> None:
     keeper = (await ran(keepers, "echo $PPID"))[1]
     assert (await ran(keepers, "exit 7"))[0] == 7
     assert (await ran(keepers, "no-such-program"))[0] == 127
     assert (await ran(keepers, "echo $PPID"))[1] == keeper
 
 
-async def test_what_one_run_used_is_not_counted_for_the_next(keepers: Keepers) -> None:
+async def test_what_one_run_used_is_not_counted_for_the_next(keepers: Supervisors) -> None:
     _, _, greedy = await ran(keepers, "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
     _, _, modest = await ran(keepers, "true")
     assert greedy.ending is not None
@@ -84,13 +84,15 @@ async def test_what_one_run_used_is_not_counted_for_the_next(keepers: Keepers) -
     assert modest.ending.cpu < greedy.ending.cpu / 2
 
 
-async def test_runs_at_the_same_time_have_keepers_of_their_own(keepers: Keepers) -> None:
+async def test_runs_at_the_same_time_have_keepers_of_their_own(keepers: Supervisors) -> None:
     script = "echo $PPID; sleep 0.3"
     printed = await asyncio.gather(*(ran(keepers, script) for _ in range(3)))
     assert len({tuple(lines) for _, lines, _ in printed}) == 3
 
 
-async def test_a_keeper_that_is_killed_leaves_nothing_and_loses_the_run(keepers: Keepers) -> None:
+async def test_a_keeper_that_is_killed_leaves_nothing_and_loses_the_run(
+    keepers: Supervisors,
+) -> None:
     sink = Lines()
     process = await begun(keepers, "echo $PPID; echo $$; (sleep 600) & echo $!; sleep 600")
     running = asyncio.create_task(process.run(sink))
@@ -104,7 +106,7 @@ async def test_a_keeper_that_is_killed_leaves_nothing_and_loses_the_run(keepers:
     assert (await ran(keepers, "echo on"))[1] == ["on"]
 
 
-async def test_an_idle_keeper_that_was_killed_is_replaced(keepers: Keepers) -> None:
+async def test_an_idle_keeper_that_was_killed_is_replaced(keepers: Supervisors) -> None:
     keeper = int((await ran(keepers, "echo $PPID"))[1][0])
     os.kill(keeper, signal.SIGKILL)
     await until_gone(keeper)
@@ -113,7 +115,7 @@ async def test_an_idle_keeper_that_was_killed_is_replaced(keepers: Keepers) -> N
     assert lines != [str(keeper)]
 
 
-async def test_the_program_that_was_killed_is_started_again(keepers: Keepers) -> None:
+async def test_the_program_that_was_killed_is_started_again(keepers: Supervisors) -> None:
     await ran(keepers, "true")
     program = keepers._program
     assert program is not None

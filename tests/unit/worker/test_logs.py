@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.messages import LogWritten
-from worker.log_shipper import PART_BYTES, Lines, LogShipper
+from worker.log_shipper import PART_BYTES, LineParts, LogShipper
 from worker.spool import IN_MEMORY, Spool
 
 
@@ -57,24 +57,24 @@ async def whole(ship: LogShipper, post: Letterbox) -> str:
 
 @given(st.lists(st.binary(max_size=200), max_size=40))
 def test_however_bytes_are_cut_the_text_is_the_same(pieces: list[bytes]) -> None:
-    lines = Lines([])
+    lines = LineParts([])
     parts = [part for piece in pieces for part in lines.feed(piece)]
     parts.append(lines.end())
     assert "".join(parts) == b"".join(pieces).decode("utf-8", "replace")
 
 
 def test_a_part_is_whole_lines_unless_one_line_is_longer() -> None:
-    lines = Lines([])
+    lines = LineParts([])
     line = "x" * 99 + "\n"
     parts = lines.feed(line.encode() * 5000)
     assert parts
     assert all(part.endswith("\n") and len(part) <= PART_BYTES for part in parts)
-    [first, *_] = Lines([]).feed(b"y" * (3 * PART_BYTES))
+    [first, *_] = LineParts([]).feed(b"y" * (3 * PART_BYTES))
     assert first == "y" * PART_BYTES
 
 
 def test_a_secret_that_falls_on_two_pieces_is_redacted() -> None:
-    lines = Lines(["hunter22"])
+    lines = LineParts(["hunter22"])
     assert lines.feed(b"the word is hun") == []
     assert lines.feed(b"ter22, said twice: hunter22\n") == []
     assert lines.end() == "the word is [REDACTED], said twice: [REDACTED]\n"

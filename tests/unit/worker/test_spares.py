@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.shell.folder_pool import KEPT, MAIN, HostWorkdir, Spares
-from worker.runtime.task_folder import OUTPUT, PROGRESS, SCRIPT, WORKDIR
+from worker.runtime.shell.folder_pool import KEPT, MAIN_FOLDER, FolderPool, HostWorkdir
+from worker.runtime.task_folder import OUTPUT_FILE, PROGRESS_FILE, SCRIPT_FILE, WORKDIR_FOLDER
 
 
-def made(spares: Spares, folder: Path, script: str = "true") -> Path:
+def made(spares: FolderPool, folder: Path, script: str = "true") -> Path:
     """A run's folder as a run finds it."""
     spares.make(folder, script)
-    HostWorkdir("").make(folder / MAIN / WORKDIR, {})
-    return folder / MAIN
+    HostWorkdir("").make(folder / MAIN_FOLDER / WORKDIR_FOLDER, {})
+    return folder / MAIN_FOLDER
 
 
 def look(main: Path) -> dict[str, tuple[int, bytes]]:
@@ -28,20 +28,20 @@ def look(main: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_a_folder_is_used_again_as_if_it_were_new(tmp_path: Path) -> None:
-    spares = Spares()
+    spares = FolderPool()
     main = made(spares, tmp_path / "a", "echo one")
     new, first = look(main), main.stat().st_ino
-    (main / OUTPUT).write_text("said")
-    (main / PROGRESS).write_text("50")
+    (main / OUTPUT_FILE).write_text("said")
+    (main / PROGRESS_FILE).write_text("50")
     spares.give_back(tmp_path / "a")
     again = made(spares, tmp_path / "b", "echo two")
     assert again.stat().st_ino == first
     assert not (tmp_path / "a").exists()
-    assert look(again) == new | {SCRIPT: (new[SCRIPT][0], b"echo two")}
+    assert look(again) == new | {SCRIPT_FILE: (new[SCRIPT_FILE][0], b"echo two")}
     spares.give_back(tmp_path / "b")
     bare = made(spares, tmp_path / "c", "")
     assert bare.stat().st_ino == first
-    assert set(look(bare)) == {OUTPUT, PROGRESS, WORKDIR}
+    assert set(look(bare)) == {OUTPUT_FILE, PROGRESS_FILE, WORKDIR_FOLDER}
 
 
 def left(main: Path) -> None:
@@ -49,7 +49,7 @@ def left(main: Path) -> None:
 
 
 def left_in_workdir(main: Path) -> None:
-    (main / WORKDIR / "left").write_text("")
+    (main / WORKDIR_FOLDER / "left").write_text("")
 
 
 def left_beside(main: Path) -> None:
@@ -57,36 +57,36 @@ def left_beside(main: Path) -> None:
 
 
 def output_gone(main: Path) -> None:
-    (main / OUTPUT).unlink()
+    (main / OUTPUT_FILE).unlink()
 
 
 def output_linked(main: Path) -> None:
     (main.parent.parent / "host").write_text("precious")
-    (main / OUTPUT).unlink()
-    (main / OUTPUT).symlink_to(main.parent.parent / "host")
+    (main / OUTPUT_FILE).unlink()
+    (main / OUTPUT_FILE).symlink_to(main.parent.parent / "host")
 
 
 def output_reachable_elsewhere(main: Path) -> None:
-    os.link(main / OUTPUT, main.parent.parent / "mine")
+    os.link(main / OUTPUT_FILE, main.parent.parent / "mine")
 
 
 def host_file_as_output(main: Path) -> None:
     (main.parent.parent / "host").write_text("precious")
-    (main / PROGRESS).unlink()
-    os.link(main.parent.parent / "host", main / PROGRESS)
+    (main / PROGRESS_FILE).unlink()
+    os.link(main.parent.parent / "host", main / PROGRESS_FILE)
 
 
 def pipe_as_output(main: Path) -> None:
-    (main / OUTPUT).unlink()
-    os.mkfifo(main / OUTPUT, 0o666)
+    (main / OUTPUT_FILE).unlink()
+    os.mkfifo(main / OUTPUT_FILE, 0o666)
 
 
 def another_mode(main: Path) -> None:
-    (main / OUTPUT).chmod(0o600)
+    (main / OUTPUT_FILE).chmod(0o600)
 
 
 def closed_workdir(main: Path) -> None:
-    (main / WORKDIR).chmod(0o700)
+    (main / WORKDIR_FOLDER).chmod(0o700)
 
 
 def closed_folder(main: Path) -> None:
@@ -94,14 +94,14 @@ def closed_folder(main: Path) -> None:
 
 
 def workdir_linked(main: Path) -> None:
-    (main / WORKDIR).rmdir()
+    (main / WORKDIR_FOLDER).rmdir()
     (main.parent.parent / "else").mkdir()
-    (main / WORKDIR).symlink_to(main.parent.parent / "else")
+    (main / WORKDIR_FOLDER).symlink_to(main.parent.parent / "else")
 
 
 def script_replaced_by_a_folder(main: Path) -> None:
-    (main / SCRIPT).unlink()
-    (main / SCRIPT).mkdir()
+    (main / SCRIPT_FILE).unlink()
+    (main / SCRIPT_FILE).mkdir()
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def script_replaced_by_a_folder(main: Path) -> None:
 def test_a_folder_that_a_run_has_changed_is_removed(
     change: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    spares = Spares()
+    spares = FolderPool()
     new = look(made(spares, tmp_path / "a"))
-    change(tmp_path / "a" / MAIN)
+    change(tmp_path / "a" / MAIN_FOLDER)
     spares.give_back(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     assert look(made(spares, tmp_path / "b")) == new
@@ -137,16 +137,16 @@ def test_a_folder_that_a_run_has_changed_is_removed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-@pytest.mark.parametrize("name", [OUTPUT, PROGRESS, WORKDIR, "."])
+@pytest.mark.parametrize("name", [OUTPUT_FILE, PROGRESS_FILE, WORKDIR_FOLDER, "."])
 def test_what_belongs_to_somebody_else_is_removed(name: str, tmp_path: Path) -> None:
-    spares = Spares()
+    spares = FolderPool()
     os.chown(made(spares, tmp_path / "a") / name, 12345, -1)
     spares.give_back(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
 def test_no_more_are_kept_than_that_and_none_in_the_end(tmp_path: Path) -> None:
-    spares = Spares()
+    spares = FolderPool()
     for number in range(KEPT + 2):
         made(spares, tmp_path / str(number))
     for number in range(KEPT + 2):
@@ -157,7 +157,7 @@ def test_no_more_are_kept_than_that_and_none_in_the_end(tmp_path: Path) -> None:
 
 
 def test_a_kept_folder_that_is_gone_is_made(tmp_path: Path) -> None:
-    spares = Spares()
+    spares = FolderPool()
     new = look(made(spares, tmp_path / "a"))
     spares.give_back(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "swept")

@@ -18,7 +18,7 @@ _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """A file (or a folder, where `contents` is None) and its path in the container."""
 
     path: str
@@ -26,7 +26,9 @@ class Entry:
     mode: int
 
 
-def put(api: APIClient, container_id: str, entries: Iterable[Entry], below: str = "/") -> None:
+def put(
+    api: APIClient, container_id: str, entries: Iterable[ArchiveEntry], below: str = "/"
+) -> None:
     """Put files into a created container, with paths relative to the folder `below`, which is there.
 
     Folders above them are made. Engines differ in whether they see what is mounted further down
@@ -47,7 +49,7 @@ def put(api: APIClient, container_id: str, entries: Iterable[Entry], below: str 
     api.put_archive(container_id, below, buffer.getvalue()[: tar.offset])
 
 
-def put_in(api: APIClient, container_id: str, entries: list[Entry], folder: str) -> None:
+def put_in(api: APIClient, container_id: str, entries: list[ArchiveEntry], folder: str) -> None:
     """Put files into a folder of a created container, which is made if it is not there."""
     try:
         put(api, container_id, entries, folder)

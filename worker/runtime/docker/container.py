@@ -68,9 +68,9 @@ class Container:
         except NotFound as error:
             if self.id in explain(error):  # and not another, whose network it is to join
                 raise RunLostError("the container vanished") from None
-            raise StartError(_start_fault(error)) from None
+            raise StartError(_start_error(error)) from None
         except APIError as error:
-            raise StartError(_start_fault(error)) from None
+            raise StartError(_start_error(error)) from None
         finally:
             self._started.set()
 
@@ -158,5 +158,5 @@ def _vanished() -> Iterator[None]:
         raise
 
 
-def _start_fault(error: APIError) -> str:
+def _start_error(error: APIError) -> str:
     return f"the container cannot be started: {explain(error)}"

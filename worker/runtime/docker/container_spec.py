@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.tree import Docker, WorkerLimits
-from shared.model.language import Limits, SmallTask, Task
+from shared.model.language import Limits, SmallTask, TaskDefinition
 from shared.model.quantities import parse_cpus, parse_memory
 from worker.runtime.docker.mounts import TORK, Mounted
 from worker.runtime.environment import check_texts
@@ -44,7 +44,7 @@ class Common:
     cgroup_parent: str = ""
 
 
-def limits(own: Limits | None, default: WorkerLimits, settings: Docker) -> dict[str, Any]:
+def container_limits(own: Limits | None, default: WorkerLimits, settings: Docker) -> dict[str, Any]:
     """Return the HostConfig's limits. Raises TaskError for one that is no amount."""
     own = own or Limits()
     cpus, memory = own.cpus or default.cpus, own.memory or default.memory
@@ -62,7 +62,7 @@ def limits(own: Limits | None, default: WorkerLimits, settings: Docker) -> dict[
 
 def workdir(small: SmallTask) -> str:
     """Return the working directory that a task asks for; empty for the image's."""
-    named = small.workdir if isinstance(small, Task) else ""
+    named = small.workdir if isinstance(small, TaskDefinition) else ""
     if not named:
         return WORKDIR if small.files else ""
     if not named.startswith("/") or "\0" in named:
@@ -94,7 +94,7 @@ def _script_after(before: list[str]) -> str:
     return f"exec {SCRIPT} 2>&1" if program in _SHELLS and takes_command else SCRIPT
 
 
-def config(
+def container_config(
     small: SmallTask, common: Common, env: Mapping[str, str], network: Network, settings: Docker
 ) -> dict[str, Any]:
     """Return the body of the request that creates a container, without the mounts of its own."""
@@ -136,7 +136,7 @@ def _host_config(
     }
     if common.cgroup_parent:
         host["CgroupParent"] = common.cgroup_parent
-    if isinstance(small, Task) and small.gpus:
+    if isinstance(small, TaskDefinition) and small.gpus:
         host["DeviceRequests"] = device_requests(small.gpus)
     return host
 

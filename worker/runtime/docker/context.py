@@ -10,13 +10,13 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.images import Images, UsedImages
 from worker.runtime.docker.network_sandboxes import Sandboxes
-from worker.runtime.docker.task_files import ArchiveExchange, Exchange, FolderExchange
+from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
 from worker.runtime.run_folders import Folders
 
 
 @dataclass
-class Services:
+class DockerContext:
     """The engine, the settings, and what was found out about them at the start."""
 
     node_id: str
@@ -33,8 +33,8 @@ class Services:
     shares_files: bool = False
     """Whether the engine sees the worker's files under the same paths."""
 
-    def exchange(self, folder: Path) -> Exchange:
+    def exchange(self, folder: Path) -> TaskFiles:
         """Return the way files go into and out of one container; `folder` is not yet made."""
         if self.shares_files:
-            return FolderExchange(self.engine, folder)
-        return ArchiveExchange(self.engine)
+            return SharedFolderFiles(self.engine, folder)
+        return ArchivedFiles(self.engine)

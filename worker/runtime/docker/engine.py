@@ -17,18 +17,18 @@ from docker.errors import APIError, DockerException
 from docker.utils import version_lt
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.docker.engine_address import Address, find
+from worker.runtime.docker.engine_address import Address, find_address
 from worker.runtime.errors import RunLostError
 
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 LEAST_API = "1.41"
 REQUEST_TIMEOUT = 120
 """Seconds for one request that does not wait for a task."""
 THREADS = 512
 """At most; a thread is made when all others are busy: one or two for each running task."""
-PATIENCE = 45.0
+_PATIENCE = 45.0
 """Seconds that an engine may be away (a restart of it) before its runs are given up."""
 
 WAYS_ON = (
@@ -65,7 +65,7 @@ class Engine:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
 
     def _connect(self) -> None:
-        self.address = find(self._configured, os.environ)
+        self.address = find_address(self._configured, os.environ)
         try:
             self._api = APIClient(
                 base_url=self.address.host,
@@ -92,7 +92,7 @@ class Engine:
         where = f"{self.address.host} ({self.address.origin})"
         return f"no Docker engine answers at {where}: {reason}. {WAYS_ON}"
 
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
         """Do something short with the engine. Cancelled, it is done first: nothing is half made.
 
         Raises EngineGoneError where the engine does not answer, and what `function` raises.
@@ -106,7 +106,7 @@ class Engine:
             work.exception()  # nobody else will ask for it
             raise
 
-    async def watch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def watch(self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
         """Do something that lasts; cancelled, the thread goes on until it ends by itself."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
@@ -133,7 +133,7 @@ class Engine:
     async def back(self) -> bool:
         """Wait until it answers again; False if it does not for long."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE
+        until = loop.time() + _PATIENCE
         while loop.time() < until:
             try:
                 await self.ping()
@@ -150,7 +150,7 @@ class Engine:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _translated(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def _translated(function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
     try:
         return function(*args, **kwargs)
     except APIError:

@@ -31,7 +31,7 @@ class Address:
         return Path(self.host.removeprefix("unix://")) if self.host.startswith("unix://") else None
 
 
-def find(configured: str, environ: Mapping[str, str]) -> Address:
+def find_address(configured: str, environ: Mapping[str, str]) -> Address:
     """Return the engine's address. Raises RuntimeUnavailable for settings that can't be read."""
     try:
         if configured:

@@ -80,7 +80,7 @@ class Images:
                     await self._tell(image, f"pulling {image}: {text}")
             work.result()
         except (APIError, DockerException) as error:
-            raise pull_fault(image, error, given=registry is not None) from None
+            raise pull_error(image, error, given=registry is not None) from None
         finally:
             done.set()
             work.cancel()
@@ -129,7 +129,7 @@ def _steps(stream: Any) -> Iterator[dict[str, Any]]:
         yield from stream
 
 
-def pull_fault(image: str, error: Exception, *, given: bool) -> TaskError:
+def pull_error(image: str, error: Exception, *, given: bool) -> TaskError:
     """Return the fault of a failed pull: not found, no access, or what else the engine says."""
     words = explain(error) if isinstance(error, APIError) else str(error)
     lower = words.lower()
@@ -147,7 +147,7 @@ def pull_fault(image: str, error: Exception, *, given: bool) -> TaskError:
     return TaskError(f"image {image!r} cannot be pulled: {words}")
 
 
-MIB = 2**20
+_MIB = 2**20
 
 
 class Layers:
@@ -168,7 +168,7 @@ class Layers:
         if not sizes:
             return ""
         done, total = (sum(column) for column in zip(*sizes, strict=True))
-        return f"{done / MIB:.1f} of {total / MIB:.1f} MiB"
+        return f"{done / _MIB:.1f} of {total / _MIB:.1f} MiB"
 
 
 class UsedImages:

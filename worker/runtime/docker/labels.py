@@ -13,7 +13,7 @@ TASK = "haulier.task"
 ATTEMPT = "haulier.attempt"
 ROLE = "haulier.role"
 
-PREFIX = "haulier-"
+NAME_PREFIX = "haulier-"
 """How all names begin: an image may carry our labels, so those alone say nothing."""
 
 
@@ -30,7 +30,11 @@ def of(assignment: Assignment, node_id: str) -> dict[str, str]:
 def fresh_name(task_id: str = "") -> str:
     """Return a name that nothing has had, for all that is made for a run."""
     task = re.sub(r"[^A-Za-z0-9]", "", task_id)[:12]
-    return f"{PREFIX}{task}-{uuid.uuid4().hex[:12]}" if task else PREFIX + uuid.uuid4().hex[:12]
+    return (
+        f"{NAME_PREFIX}{task}-{uuid.uuid4().hex[:12]}"
+        if task
+        else NAME_PREFIX + uuid.uuid4().hex[:12]
+    )
 
 
 def slug(name: str) -> str:

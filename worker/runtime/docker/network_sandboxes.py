@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 MOST = 32
 """Sandboxes kept at once, however many slots there are."""
-FAULTS = 3
+FAILURES = 3
 """Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
 _BECOMING = 5.0
 """Seconds that a started container's process has to become its program, on a busy machine."""
@@ -63,7 +63,7 @@ class Sandboxes:
         self._uses = uses
         self._free: list[Sandbox] = []
         self._all = 0
-        self._faults = 0
+        self._failures = 0
         self._background: set[asyncio.Task[None]] = set()
         self._open = False
 
@@ -109,7 +109,7 @@ class Sandboxes:
     # --- inside ---
 
     def _fill(self) -> None:
-        while self._open and self._all < self._size and self._faults < FAULTS:
+        while self._open and self._all < self._size and self._failures < FAILURES:
             self._all += 1
             self._do(self._make())
 
@@ -124,11 +124,11 @@ class Sandboxes:
             sandbox = await self._engine.call(self._start, name)
         except (APIError, EngineGoneError, OSError, LookupError) as error:
             self._all -= 1
-            self._faults += 1
+            self._failures += 1
             _log.warning("no network sandbox could be made", error=str(error))
             await self._remove(name)
             return
-        self._faults = 0
+        self._failures = 0
         if self._open:
             self._free.append(sandbox)
         else:
@@ -178,7 +178,7 @@ def _body(node_id: str) -> dict[str, Any]:
         "Image": pause_image.IMAGE,
         "Labels": {labels.NODE: node_id, labels.ROLE: "sandbox"},
         "HostConfig": {
-            "NetworkMode": networks.DEFAULT,
+            "NetworkMode": networks.DEFAULT_NETWORK,
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],

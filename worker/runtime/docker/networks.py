@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from docker.errors import APIError, NotFound
 
-from shared.model.language import Task
+from shared.model.language import TaskDefinition
 from worker.runtime.docker import labels
 from worker.runtime.docker.container_spec import Network
 from worker.runtime.docker.engine import Engine, explain
 from worker.runtime.errors import TaskError
 
-DEFAULT = "default"
+DEFAULT_NETWORK = "default"
 """The engine's own choice: a bridge, or none where it has no bridge."""
 _ALONE = ("host", "none")
 
 
-def check(task: Task, *, host_allowed: bool) -> None:
+def check_networks(task: TaskDefinition, *, host_allowed: bool) -> None:
     """Refuse networks that a task may not join. Pure; raises TaskError."""
     for index, name in enumerate(task.networks):
         where = f"networks[{index}]"
@@ -30,7 +30,7 @@ def check(task: Task, *, host_allowed: bool) -> None:
             raise TaskError(f"{where}: {name!r} goes with no other network, nor with sidecars")
 
 
-async def look_up(task: Task, engine: Engine) -> None:
+async def look_up(task: TaskDefinition, engine: Engine) -> None:
     """Refuse networks that are not there, or are another task's. Raises TaskError."""
     for name in task.networks:
         try:
@@ -43,11 +43,11 @@ async def look_up(task: Task, engine: Engine) -> None:
             raise TaskError(f"network {name!r} belongs to another task")
 
 
-def joined(networks: list[str], name: str, private: str = "") -> Network:
+def joined_networks(networks: list[str], name: str, private: str = "") -> Network:
     """Return how a container named `name` joins `networks`, and the run's `private` one first."""
     names = list(dict.fromkeys([*([private] if private else []), *networks]))
     if not names:
-        return Network(DEFAULT)
+        return Network(DEFAULT_NETWORK)
     alias = labels.slug(name)
     aliases = (alias,) if alias else ()
     first, *more = names
@@ -57,7 +57,7 @@ def joined(networks: list[str], name: str, private: str = "") -> Network:
 
 def has_aliases(network: str) -> bool:
     """Whether containers can answer to names of their own on a network."""
-    return network not in (DEFAULT, "bridge", *_ALONE)
+    return network not in (DEFAULT_NETWORK, "bridge", *_ALONE)
 
 
 async def join_more(engine: Engine, container_id: str, network: Network) -> None:

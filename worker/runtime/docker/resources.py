@@ -16,10 +16,10 @@ from worker.runtime import errors
 from worker.runtime import task_folder as host
 from worker.runtime.docker import container_spec, labels, mounts, networks
 from worker.runtime.docker.container import Container
-from worker.runtime.docker.context import Services
+from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import EngineGoneError, explain
 from worker.runtime.docker.network_sandboxes import Sandbox
-from worker.runtime.docker.task_files import Exchange
+from worker.runtime.docker.task_files import TaskFiles
 from worker.runtime.environment import host_names, own_names
 from worker.runtime.errors import TaskError
 from worker.runtime.port import Assignment, Sink
@@ -33,13 +33,13 @@ class Made:
     """A created container, and the way files go into and out of it."""
 
     container: Container
-    exchange: Exchange
+    exchange: TaskFiles
 
 
 class Maker:
     """Makes the containers, volumes and networks of one run, and remembers what there is to remove."""
 
-    def __init__(self, assignment: Assignment, sink: Sink, services: Services) -> None:
+    def __init__(self, assignment: Assignment, sink: Sink, services: DockerContext) -> None:
         self.name = labels.fresh_name(assignment.task_id)
         self._assignment = assignment
         self._sink = sink
@@ -59,7 +59,9 @@ class Maker:
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
-            limits=container_spec.limits(task.limits, services.worker.limits, services.settings),
+            limits=container_spec.container_limits(
+                task.limits, services.worker.limits, services.settings
+            ),
             cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
         )
         for volume, options in mounted.volumes.items():
@@ -100,7 +102,9 @@ class Maker:
         if sandbox is not None:
             network = container_spec.Network(f"container:{sandbox.id}")
             env = {"HOSTNAME": self._assignment.task_id[:12], **env}
-        body = container_spec.config(small, self._common, env, network, self._services.settings)
+        body = container_spec.container_config(
+            small, self._common, env, network, self._services.settings
+        )
         if adjust is not None:
             adjust(body)
         if sandbox is not None:
@@ -152,7 +156,7 @@ class Maker:
             await self._engine.call(work, name, **options)
 
     def _remove_traces(self) -> None:
-        host.remove(self._folder)
+        host.remove_folder(self._folder)
         if self._services.cgroups:
             self._services.cgroups.remove(self.name)
 
@@ -175,7 +179,7 @@ def _own_copies(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
+def engine_refusals() -> Iterator[None]:
     """Turn the engine's refusals into faults of the task's."""
     try:
         yield

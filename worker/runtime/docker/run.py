@@ -9,14 +9,14 @@ from functools import partial
 
 from docker.errors import APIError
 
-from shared.model.documents import Usage
+from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
 from worker.runtime.docker import networks, sidecars
 from worker.runtime.docker.container import StartError
-from worker.runtime.docker.context import Services
+from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import EngineGoneError
 from worker.runtime.docker.network_sandboxes import Sandbox
-from worker.runtime.docker.resources import Made, Maker, refusals
+from worker.runtime.docker.resources import Made, Maker, engine_refusals
 from worker.runtime.docker.sidecars import Beside
 from worker.runtime.docker.usage import Sampler
 from worker.runtime.port import Assignment, Sink
@@ -30,7 +30,7 @@ _SANDBOX_FILES = frozenset({"/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "
 class DockerRun(StagedRun):
     """The port's Run in containers."""
 
-    def __init__(self, assignment: Assignment, sink: Sink, services: Services) -> None:
+    def __init__(self, assignment: Assignment, sink: Sink, services: DockerContext) -> None:
         super().__init__(
             assignment,
             sink,
@@ -56,8 +56,8 @@ class DockerRun(StagedRun):
 
     async def _make(self) -> None:
         task, services = self.assignment.task, self._services
-        with refusals():
-            networks.check(task, host_allowed=services.settings.host_network)
+        with engine_refusals():
+            networks.check_networks(task, host_allowed=services.settings.host_network)
             await networks.look_up(task, services.engine)
             common = await self._maker.common()
             if task.sidecars:
@@ -67,7 +67,7 @@ class DockerRun(StagedRun):
             self._made = await self._create(MAIN, task)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
-        with refusals():
+        with engine_refusals():
             return await self._run_part(str(index), small, await self._create(str(index), small))
 
     async def _main(self) -> Exit:
@@ -75,7 +75,7 @@ class DockerRun(StagedRun):
         task = self.assignment.task
         first = sidecars.first_to_end(task.sidecars)
         now = asyncio.get_running_loop().time
-        with refusals():
+        with engine_refusals():
             beside = await self._sidecars()
             began = now()
             async with sidecars.beside(beside):
@@ -87,10 +87,10 @@ class DockerRun(StagedRun):
 
     async def _result(self) -> str:
         assert self._made is not None
-        with refusals():
+        with engine_refusals():
             return await self._made.exchange.output(self._services.worker.limits.output)
 
-    async def _settle(self) -> Usage | None:
+    async def _settle(self) -> RunUsage | None:
         if self._sandbox is not None and self._services.sandboxes is not None:
             sandbox, self._sandbox = self._sandbox, None
             await self._services.sandboxes.give_back(sandbox)
@@ -104,7 +104,7 @@ class DockerRun(StagedRun):
     # --- inside ---
 
     async def _create(self, part: str, small: SmallTask) -> Made:
-        joined = networks.joined(self.assignment.task.networks, small.name, self._private)
+        joined = networks.joined_networks(self.assignment.task.networks, small.name, self._private)
         if self._sandbox is not None:
             try:
                 return await self._maker.container(part, small, joined, self._sandbox)
@@ -153,7 +153,7 @@ class DockerRun(StagedRun):
         published = not services.shares_files
         made = []
         for index, sidecar in enumerate(task.sidecars):
-            joined = networks.joined(task.networks, sidecar.name, self._private)
+            joined = networks.joined_networks(task.networks, sidecar.name, self._private)
             adjust = partial(sidecars.adjust, sidecar, published=published)
             one = await self._maker.container(f"sidecar-{index}", sidecar, joined, adjust=adjust)
             made.append(Beside(services.engine, sidecar, one.container, self._private, published))
@@ -173,12 +173,12 @@ class DockerRun(StagedRun):
             self._services.sandboxes.discard(self._sandbox)
         self._sandbox = None
 
-    async def _usage(self) -> Usage:
+    async def _usage(self) -> RunUsage:
         wall = sum(made.container.seconds(made.exchange.script_read()) for made in self._ran)
         cgroups = self._services.cgroups
         used = await asyncio.to_thread(cgroups.read, self._maker.name) if cgroups else None
         seen = used or self._sampler.used()
-        return Usage(
+        return RunUsage(
             wall_seconds=wall,
             cpu_seconds=seen.cpu_seconds,
             peak_memory_bytes=seen.peak_memory_bytes,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from shared.config import Config
 from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules
-from worker.runtime.docker.context import Services
+from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.images import Images, UsedImages
 from worker.runtime.docker.network_sandboxes import Sandboxes
@@ -30,7 +30,7 @@ class DockerRuntime:
         folders = Folders(config.worker.data, node_id)
         used = UsedImages(folders.top.parent / "images")
         bind = config.mounts.bind
-        self._services = Services(
+        self._services = DockerContext(
             node_id=node_id,
             engine=engine,
             settings=settings,

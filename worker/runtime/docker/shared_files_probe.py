@@ -11,7 +11,7 @@ from docker.errors import APIError
 
 from worker.runtime import task_folder
 from worker.runtime.docker import archive, labels, pause_image
-from worker.runtime.docker.archive import Entry
+from worker.runtime.docker.archive import ArchiveEntry
 from worker.runtime.docker.engine import Engine
 from worker.runtime.run_folders import Folders
 
@@ -39,7 +39,7 @@ def _try(engine: Engine, folders: Folders) -> bool:
     except APIError:
         return False
     finally:
-        task_folder.remove(folder)
+        task_folder.remove_folder(folder)
 
 
 def _goes_both_ways(engine: Engine, node_id: str, folder: Path, word: bytes) -> bool:
@@ -62,9 +62,9 @@ def _goes_both_ways(engine: Engine, node_id: str, folder: Path, word: bytes) -> 
         if archive.get_plain(api, container, f"{_INSIDE}/word", len(word)) != word:
             return False
         # Only who may remove what the engine's root has made can use folders.
-        archive.put(api, container, [Entry("made/by/engine", word[::-1], 0o600)], _INSIDE)
+        archive.put(api, container, [ArchiveEntry("made/by/engine", word[::-1], 0o600)], _INSIDE)
         made = folder / "made/by/engine"
-        return made.exists() and task_folder.remove(folder)
+        return made.exists() and task_folder.remove_folder(folder)
     finally:
         with contextlib.suppress(APIError):
             api.remove_container(container, force=True, v=True)

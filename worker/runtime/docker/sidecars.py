@@ -14,7 +14,7 @@ from docker.errors import APIError
 
 from shared.durations import duration_seconds
 from shared.model import language
-from shared.model.language import Probe, Sidecar
+from shared.model.language import Sidecar, SidecarProbe
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.errors import LINES, RunLostError, Tail, TaskError, failure
@@ -53,9 +53,9 @@ class Beside:
             async with asyncio.timeout(duration_seconds(timeout)):
                 await self._ready(self.sidecar.probe)
         except TimeoutError:
-            raise await self._fault(f"not ready after {timeout}") from None
+            raise await self._problem(f"not ready after {timeout}") from None
 
-    async def _ready(self, probe: Probe) -> None:
+    async def _ready(self, probe: SidecarProbe) -> None:
         timeout = aiohttp.ClientTimeout(total=_ONE_TRY)
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while True:
@@ -64,7 +64,7 @@ class Beside:
                     return
                 await asyncio.sleep(_INTERVAL)
 
-    async def _address(self, probe: Probe) -> str:
+    async def _address(self, probe: SidecarProbe) -> str:
         """Return `host:port`; empty where it has none yet. Raises TaskError when it has ended."""
         try:
             found = await self.engine.call(self.engine.api.inspect_container, self.container.id)
@@ -72,7 +72,9 @@ class Beside:
             raise RunLostError("a sidecar vanished") from None
         state = found["State"]
         if not state["Running"]:
-            raise await self._fault(f"ended with exit code {state['ExitCode']} before it was ready")
+            raise await self._problem(
+                f"ended with exit code {state['ExitCode']} before it was ready"
+            )
         port = _port(probe)
         if self.published:
             return self._published(found, port)
@@ -84,7 +86,7 @@ class Beside:
         host = urlsplit(self.engine.address.host).hostname or "127.0.0.1"
         return f"{host}:{bindings[0]['HostPort']}" if bindings else ""
 
-    async def _fault(self, what: str) -> TaskError:
+    async def _problem(self, what: str) -> TaskError:
         tail = Tail()
         with contextlib.suppress(APIError, EngineGoneError):
             logs = self.engine.api.logs
@@ -144,5 +146,5 @@ async def _answers(client: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _port(probe: Probe) -> int:
+def _port(probe: SidecarProbe) -> int:
     return probe.port or language.DEFAULT_PROBE_PORT

@@ -9,14 +9,14 @@ from typing import Any
 from docker.errors import APIError
 
 from worker.runtime.docker import labels
-from worker.runtime.docker.context import Services
+from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import Engine
 
 _FILTER = {"label": [labels.NODE]}
 
 
 async def sweep(
-    services: Services,
+    services: DockerContext,
     dead: Callable[[Collection[str]], Awaitable[Collection[str]]],
     mine: str,
 ) -> int:
@@ -38,20 +38,20 @@ async def sweep(
     return removed
 
 
-Thing = tuple[str, str, Callable[[], Any]]
+_Thing = tuple[str, str, Callable[[], Any]]
 """Its name, whose it is, how it is removed."""
 
 
-async def _things(engine: Engine) -> list[Thing]:
+async def _things(engine: Engine) -> list[_Thing]:
     return await engine.call(_list, engine)
 
 
-def _list(engine: Engine) -> list[Thing]:
+def _list(engine: Engine) -> list[_Thing]:
     api = engine.api
-    found: list[Thing] = []
+    found: list[_Thing] = []
 
     def add(name: str, marks: dict[str, str] | None, remove: Callable[[], Any]) -> None:
-        if name.startswith(labels.PREFIX) and marks and labels.NODE in marks:
+        if name.startswith(labels.NAME_PREFIX) and marks and labels.NODE in marks:
             found.append((name, marks[labels.NODE], remove))
 
     for container in api.containers(all=True, filters=_FILTER):

@@ -9,16 +9,16 @@ from typing import Any, Protocol
 from shared.model.language import SmallTask
 from worker.runtime import errors, task_folder
 from worker.runtime.docker import archive
-from worker.runtime.docker.archive import Entry
+from worker.runtime.docker.archive import ArchiveEntry
 from worker.runtime.docker.container_spec import workdir
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.mounts import TORK
 
-OUTPUT = f"{TORK}/{task_folder.OUTPUT}"
-PROGRESS = f"{TORK}/{task_folder.PROGRESS}"
+OUTPUT = f"{TORK}/{task_folder.OUTPUT_FILE}"
+PROGRESS = f"{TORK}/{task_folder.PROGRESS_FILE}"
 
 
-class Exchange(Protocol):
+class TaskFiles(Protocol):
     """Files in, output and progress out, of one container."""
 
     async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class Exchange(Protocol):
         """
 
 
-class FolderExchange:
+class SharedFolderFiles:
     """A folder of the host's, bound to `/tork`: nothing is copied."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
@@ -69,7 +69,7 @@ class FolderExchange:
         """As promised above."""
         try:
             return await asyncio.to_thread(
-                task_folder.read_output, self._folder / task_folder.OUTPUT, limit
+                task_folder.read_output, self._folder / task_folder.OUTPUT_FILE, limit
             )
         except PermissionError:  # the file of another user, where the worker is not root
             get = archive.get_plain
@@ -81,13 +81,13 @@ class FolderExchange:
     async def progress(self) -> float | None:
         """As promised above."""
         return await asyncio.to_thread(
-            task_folder.read_progress, self._folder / task_folder.PROGRESS
+            task_folder.read_progress, self._folder / task_folder.PROGRESS_FILE
         )
 
     def script_read(self) -> float | None:
         """As promised above: the kernel's word, where the file system keeps it (not with `noatime`)."""
         try:
-            return (self._folder / task_folder.SCRIPT).lstat().st_atime
+            return (self._folder / task_folder.SCRIPT_FILE).lstat().st_atime
         except OSError:
             return None
 
@@ -102,7 +102,7 @@ class FolderExchange:
             raise errors.of_files(error, f"cannot make {error.filename or self._folder}") from None
 
 
-class ArchiveExchange:
+class ArchivedFiles:
     """Archives copied in and out, through the engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -116,16 +116,18 @@ class ArchiveExchange:
         """As promised above."""
         self._container_id = container_id
         entries = [
-            Entry(TORK, None, 0o777),
-            Entry(OUTPUT, b"", 0o666),
-            Entry(PROGRESS, b"", 0o666),
+            ArchiveEntry(TORK, None, 0o777),
+            ArchiveEntry(OUTPUT, b"", 0o666),
+            ArchiveEntry(PROGRESS, b"", 0o666),
         ]
         if small.run:
             entries.append(
-                Entry(f"{TORK}/{task_folder.SCRIPT}", task_folder.encoded(small.run), 0o555)
+                ArchiveEntry(
+                    f"{TORK}/{task_folder.SCRIPT_FILE}", task_folder.encoded(small.run), 0o555
+                )
             )
         if _in_tork(workdir) and workdir != TORK:
-            entries.append(Entry(workdir, None, 0o777))
+            entries.append(ArchiveEntry(workdir, None, 0o777))
         await self._engine.call(archive.put, self._engine.api, container_id, entries)
         if small.files:
             put = archive.put_in
@@ -156,8 +158,8 @@ def _in_tork(workdir: str) -> bool:
     return workdir == TORK or workdir.startswith(f"{TORK}/")
 
 
-def _files(small: SmallTask) -> list[Entry]:
+def _files(small: SmallTask) -> list[ArchiveEntry]:
     return [
-        Entry(task_folder.safe_name(name), task_folder.encoded(contents), 0o444)
+        ArchiveEntry(task_folder.safe_name(name), task_folder.encoded(contents), 0o444)
         for name, contents in small.files.items()
     ]

@@ -12,37 +12,37 @@ from pathlib import Path
 
 from worker.runtime import task_folder
 
-MAIN = "main"
+MAIN_FOLDER = "main"
 """The folder, in that of a run, which the task's own process exchanges files through."""
 KEPT = 64
 """Folders at most: a worker that once ran very many at a time need not keep them all."""
 
 
-class Spares:
+class FolderPool:
     """The folders of runs of one worker. Its calls block, and may come from any thread."""
 
     def __init__(self) -> None:
         self._free: list[Path] = []
 
     def make(self, folder: Path, script: str) -> None:
-        """Have a run's folder, with its `MAIN` ready for the script. Raises OSError."""
+        """Have a run's folder, with its `MAIN_FOLDER` ready for the script. Raises OSError."""
         if self._renamed(folder):
-            task_folder.renew(folder / MAIN, script)
+            task_folder.renew(folder / MAIN_FOLDER, script)
         else:
-            task_folder.make(folder / MAIN, script)
+            task_folder.make(folder / MAIN_FOLDER, script)
 
     def give_back(self, folder: Path) -> None:
         """Keep a run's folder for another one where nothing but files' contents tell it from a new one, else
         remove it. No process of the run may be left."""
-        if len(self._free) < KEPT and _alone(folder) and task_folder.emptied(folder / MAIN):
+        if len(self._free) < KEPT and _alone(folder) and task_folder.emptied(folder / MAIN_FOLDER):
             self._free.append(folder)
         else:
-            task_folder.remove(folder)
+            task_folder.remove_folder(folder)
 
     def close(self) -> None:
         """Remove what is kept."""
         for folder in self._taken():
-            task_folder.remove(folder)
+            task_folder.remove_folder(folder)
 
     def _renamed(self, folder: Path) -> bool:
         """Take a kept folder under a name that no run before has known. False where none is kept."""
@@ -50,7 +50,7 @@ class Spares:
             try:
                 spare.rename(folder)
             except OSError:
-                task_folder.remove(spare)
+                task_folder.remove_folder(spare)
             else:
                 return True
         return False
@@ -65,9 +65,9 @@ class Spares:
 
 
 def _alone(folder: Path) -> bool:
-    """Whether a run had no folders besides `MAIN`."""
+    """Whether a run had no folders besides `MAIN_FOLDER`."""
     try:
-        return [entry.name for entry in folder.iterdir()] == [MAIN]
+        return [entry.name for entry in folder.iterdir()] == [MAIN_FOLDER]
     except OSError:
         return False
 

@@ -32,7 +32,7 @@ import time
 from typing import Any, NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
-LONGEST_FAULT = 4000
+LONGEST_PROBLEM = 4000
 """Characters."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -123,13 +123,13 @@ class _Keeper:
 
     def keep(self, order: dict[str, Any], output: int) -> None:
         started = time.monotonic()
-        self._main, fault = _spawn(order, output)
+        self._main, problem = _spawn(order, output)
         os.close(output)
-        if not fault:
+        if not problem:
             self._watch()
         seconds = time.monotonic() - started
         self._end_tree()
-        self._report(seconds, fault)
+        self._report(seconds, problem)
 
     def _watch(self) -> None:
         poll = _polling(self._waker, self._own.fileno())
@@ -186,11 +186,11 @@ class _Keeper:
                     _signal(process, number)
             time.sleep(0.001)
 
-    def _report(self, seconds: float, fault: str) -> None:
+    def _report(self, seconds: float, problem: str) -> None:
         code = -signal.SIGKILL if self._status is None else os.waitstatus_to_exitcode(self._status)
         answer = {
             "code": code,
-            "fault": fault[:LONGEST_FAULT],
+            "problem": problem[:LONGEST_PROBLEM],
             "wall": seconds,
             "cpu": self._cpu,
             "memory": self._memory,

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
-from shared.model.documents import Usage
-from shared.model.language import SmallTask, Task
+from shared.model.documents import RunUsage
+from shared.model.language import SmallTask, TaskDefinition
 from worker.runtime import errors, task_folder
 from worker.runtime.environment import check_texts, host_names, own_names
 from worker.runtime.errors import RunLostError, TaskError
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell.folder_pool import MAIN, HostWorkdir, Spares
-from worker.runtime.shell.supervisors import Ending, Keepers, LocalOrder, LocalProcess
+from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir
+from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
 from worker.runtime.stages import Exit, StagedRun, following
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,8 +37,8 @@ class ShellRun(StagedRun):
         assignment: Assignment,
         sink: Sink,
         config: Config,
-        keepers: Keepers,
-        spares: Spares,
+        keepers: Supervisors,
+        spares: FolderPool,
         folder: Path,
     ) -> None:
         super().__init__(
@@ -53,14 +53,14 @@ class ShellRun(StagedRun):
         self._keepers = keepers
         self._spares = spares
         self._folder = folder
-        self._tork = folder / MAIN
+        self._tork = folder / MAIN_FOLDER
         self._workdir = HostWorkdir(assignment.task.workdir)
         self._endings: list[Ending] = []
         self._untidy = False
 
     async def _prepare(self) -> None:
         task = self.assignment.task
-        check(task, ignore_image=self._shell.ignore_image)
+        refuse_unsupported(task, ignore_image=self._shell.ignore_image)
         await asyncio.to_thread(self._make, self._tork, task, self._workdir)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
@@ -74,7 +74,7 @@ class ShellRun(StagedRun):
             return await self._process(self.assignment.task, self._tork, self._workdir)
 
     async def _result(self) -> str:
-        path = self._tork / task_folder.OUTPUT
+        path = self._tork / task_folder.OUTPUT_FILE
         try:
             # A thread costs more than to read what was written a moment ago, unless that is much.
             if _size(path) <= SMALL_OUTPUT:
@@ -83,10 +83,10 @@ class ShellRun(StagedRun):
         except OSError as error:
             raise errors.of_files(error, "the output cannot be read") from None
 
-    async def _settle(self) -> Usage | None:
+    async def _settle(self) -> RunUsage | None:
         if not self._endings:
             return None
-        return Usage(
+        return RunUsage(
             wall_seconds=sum(ending.wall for ending in self._endings),
             cpu_seconds=sum(ending.cpu for ending in self._endings),
             peak_memory_bytes=max(ending.memory for ending in self._endings),
@@ -101,7 +101,7 @@ class ShellRun(StagedRun):
     def _remove(self) -> None:
         self._workdir.restore()
         if self._untidy:
-            task_folder.remove(self._folder)
+            task_folder.remove_folder(self._folder)
         else:
             self._spares.give_back(self._folder)
 
@@ -125,7 +125,9 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await asyncio.to_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS)
+        return await asyncio.to_thread(
+            task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE
+        )
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
@@ -136,13 +138,13 @@ class ShellRun(StagedRun):
         except OSError as error:
             raise errors.of_files(error, f"cannot make {error.filename or folder}") from None
         try:
-            workdir.make(folder / task_folder.WORKDIR, small.files)
+            workdir.make(folder / task_folder.WORKDIR_FOLDER, small.files)
         except OSError as error:
             doing = f"cannot make {error.filename or workdir.path}"
             raise errors.of_files(error, doing, chosen=True) from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
-        argv = _command(small, folder / task_folder.SCRIPT, self._shell.cmd)
+        argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
             "HOME": _home(self._shell.uid),
@@ -188,7 +190,7 @@ def _home(uid: int | None) -> str:
 _ISOLATION = ("limits", "mounts", "networks", "gpus", "sidecars")
 
 
-def check(task: Task, *, ignore_image: bool) -> None:
+def refuse_unsupported(task: TaskDefinition, *, ignore_image: bool) -> None:
     """Raise TaskError with the name of each field that the shell runtime can't honour."""
     refused = [name for name in _ISOLATION if _given(getattr(task, name))]
     for path, small in _containers(task):
@@ -203,7 +205,7 @@ def check(task: Task, *, ignore_image: bool) -> None:
             raise TaskError(f"{path}run: the shell runtime needs a script or a command")
 
 
-def _containers(task: Task) -> list[tuple[str, SmallTask]]:
+def _containers(task: TaskDefinition) -> list[tuple[str, SmallTask]]:
     found: list[tuple[str, SmallTask]] = [("", task)]
     for when, smalls in (("pre", task.pre), ("post", task.post)):
         found += [(f"{when}[{index}].", small) for index, small in enumerate(smalls)]

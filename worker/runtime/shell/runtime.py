@@ -11,9 +11,9 @@ from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from worker.runtime import run_folders
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell.folder_pool import Spares
+from worker.runtime.shell.folder_pool import FolderPool
 from worker.runtime.shell.run import ShellRun
-from worker.runtime.shell.supervisors import Keepers
+from worker.runtime.shell.supervisors import Supervisors
 
 
 class ShellRuntime:
@@ -22,8 +22,8 @@ class ShellRuntime:
     def __init__(self, config: Config, node_id: str) -> None:
         self._config = config
         self._folders = run_folders.Folders(config.worker.data, node_id)
-        self._keepers = Keepers()
-        self._spares = Spares()
+        self._keepers = Supervisors()
+        self._spares = FolderPool()
 
     async def start(self) -> None:
         """As the port says."""

@@ -28,13 +28,13 @@ class Ending(msgspec.Struct, frozen=True):
     """What a keeper says in the end. Times in seconds, memory in bytes."""
 
     code: int
-    fault: str
+    problem: str
     wall: float
     cpu: float
     memory: int
 
 
-class Keepers:
+class Supervisors:
     """The keeper program, started again should it have died, and its keepers that have no run now.
 
     All but `start` and `close` belong to the event loop's thread."""
@@ -161,8 +161,8 @@ class LocalProcess:
             self.ending = await self._hear()
         finally:
             self._over.set()
-        if self.ending.fault:
-            tail.add(self.ending.fault.encode())
+        if self.ending.problem:
+            tail.add(self.ending.problem.encode())
             return Exit(127, tail)
         code = self.ending.code
         return Exit(code if code >= 0 else 128 - code, tail)
