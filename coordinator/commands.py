@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from coordinator.effects import FlowDriver
-from coordinator.engine import job_lifecycle, new_documents, schedule_firings, states
+from coordinator.engine import job_lifecycle, new_documents, schedule_firings
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
@@ -26,6 +26,7 @@ from shared.model.documents import (
 )
 from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
+from shared.model.states import JOB_ENDED, NodeKind, ScheduleState
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,7 @@ class JobCommands:
         job = new_documents.new_job(
             definition, id, self._store.now(), created_by=actor, body_hash=body_hash
         )
-        return job_lifecycle.submitted(job)
+        return job_lifecycle.with_hooks(job)
 
     async def _first_of(self, job: JobDocument) -> JobDocument:
         first = await self._store.get(JobDocument, job.id)
@@ -130,7 +131,7 @@ class JobCommands:
         present = await self._store.get(JobDocument, job.id)
         if present is None:
             raise NotFound(f"there is no job {job.id}")
-        if present.state not in states.JOB_ENDED:
+        if present.state not in JOB_ENDED:
             raise NotAllowed("job is still running; cancel it first")
         await self._store.delete_job(present)
 
@@ -148,7 +149,7 @@ class JobCommands:
         try:
             while True:
                 job = await self._store.get(JobDocument, job_id)
-                if job is None or job.state in states.JOB_ENDED:
+                if job is None or job.state in JOB_ENDED:
                     return job
                 await self._next_look(woken)
         finally:
@@ -165,7 +166,7 @@ class JobCommands:
 
     async def _wake(self, job_id: str, woken: asyncio.Event) -> None:
         async for event in self.events():
-            if event.job_id == job_id and event.state in states.JOB_ENDED:
+            if event.job_id == job_id and event.state in JOB_ENDED:
                 woken.set()
 
     # --- nodes ----------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ class JobCommands:
         node = await self._store.get(NodeDocument, node_id)
         if node is None:
             raise NotFound(f"there is no node {node_id}")
-        if node.kind != "worker":
+        if node.kind != NodeKind.WORKER:
             raise NotAllowed("a coordinator can not be drained")
         await self._store.change(Change(kind=NodeDocument, id=node_id, set={"draining": on}))
         await self._driver.outbox.send(node_id, Drain(on=on))
@@ -213,21 +214,21 @@ class JobCommands:
 
     async def pause_schedule(self, schedule: ScheduleDocument) -> None:
         """Pause a schedule."""
-        fields = {"state": "PAUSED", "next_at": None}
-        if await self._move_schedule(schedule, "ACTIVE", fields) is None:
+        fields = {"state": ScheduleState.PAUSED, "next_at": None}
+        if await self._move_schedule(schedule, ScheduleState.ACTIVE, fields) is None:
             raise NotAllowed("scheduled job is not active")
 
     async def resume_schedule(self, schedule: ScheduleDocument) -> None:
         """Resume a schedule; firings missed meanwhile are not made up."""
         fields = {
-            "state": "ACTIVE",
+            "state": ScheduleState.ACTIVE,
             "next_at": schedule_firings.next_firing(schedule, self._store.now()),
         }
-        if await self._move_schedule(schedule, "PAUSED", fields) is None:
+        if await self._move_schedule(schedule, ScheduleState.PAUSED, fields) is None:
             raise NotAllowed("scheduled job is not paused")
 
     async def _move_schedule(
-        self, schedule: ScheduleDocument, source: str, fields: Mapping[str, object]
+        self, schedule: ScheduleDocument, source: ScheduleState, fields: Mapping[str, object]
     ) -> ScheduleDocument | None:
         return await self._store.change(
             Change(kind=ScheduleDocument, id=schedule.id, where={"state": source}, set=fields)

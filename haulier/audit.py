@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from coordinator.engine import new_documents, states
 from coordinator.store.port import Above, Below, In, Store
 from shared.broker.port import QueueInfo
 from shared.model.documents import (
@@ -24,6 +23,15 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queues import DEAD_QUEUE, DEFAULT_QUEUE, NODE_QUEUE_PREFIX, RESERVED_QUEUES
+from shared.model.states import (
+    GOOD,
+    JOB_ACTIVE,
+    TASK_ACTIVE,
+    DeliveryState,
+    JobState,
+    TaskKind,
+    TaskState,
+)
 
 _PATIENCE = 90.0
 """Seconds within which everything is put right by itself."""
@@ -34,7 +42,7 @@ _LIMIT = 10_000
 LIGHT = ("definition", "evaluated", "scope", "result")
 """Fields of a task that no question here needs."""
 
-COMPOSITES = In((new_documents.PARALLEL, new_documents.EACH, new_documents.SUBJOB))
+COMPOSITES = In((TaskKind.PARALLEL, TaskKind.EACH, TaskKind.SUBJOB))
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -75,7 +83,7 @@ async def _intents(store: Store, before: Micros) -> list[Finding]:
 
 async def _stuck_jobs(store: Store, before: Micros) -> list[Finding]:
     """Jobs that go on, though nothing is open in them that anything could follow from."""
-    where = {"state": states.any_state(states.JOB_ACTIVE), "created_at": Below(before)}
+    where = {"state": In(tuple(JOB_ACTIVE)), "created_at": Below(before)}
     found = []
     for job in await store.find(JobDocument, where, limit=_LIMIT, without=("definition", "result")):
         if job.then or await _has_open(store, {"job_id": job.id}):
@@ -98,14 +106,14 @@ async def _ended_since(store: Store, job_id: str, before: Micros) -> list[TaskDo
 
 async def _waiting(store: Store, before: Micros) -> list[Finding]:
     """Tasks that should have been sent to their queue long ago."""
-    where = {"state": states.PENDING, "published_at": Below(before)}
+    where = {"state": TaskState.PENDING, "published_at": Below(before)}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     return [Finding("task not sent", task.id, f"of job {task.job_id}") for task in tasks]
 
 
 async def _running(store: Store, before: Micros) -> list[Finding]:
     """Runs on nodes that are gone."""
-    where = {"state": states.RUNNING, "kind": new_documents.CONTAINER}
+    where = {"state": TaskState.RUNNING, "kind": TaskKind.CONTAINER}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     nodes = {node.id: node for node in await _nodes_of(store, tasks)}
     found = []
@@ -125,7 +133,7 @@ async def _nodes_of(store: Store, tasks: Iterable[TaskDocument]) -> list[NodeDoc
 async def _composites(store: Store, before: Micros) -> list[Finding]:
     """Composites that are fully expanded, with nothing open below them."""
     where = {
-        "state": states.RUNNING,
+        "state": TaskState.RUNNING,
         "kind": COMPOSITES,
         "expanded": True,
         "started_at": Below(before),
@@ -135,21 +143,21 @@ async def _composites(store: Store, before: Micros) -> list[Finding]:
         if task.then or await _below_is_open(store, task):
             continue
         again = await store.get(TaskDocument, task.id)
-        if again is not None and again.state == states.RUNNING and not again.then:
+        if again is not None and again.state == TaskState.RUNNING and not again.then:
             found.append(Finding("composite stuck", task.id, f"of job {task.job_id}"))
     return found
 
 
 async def _below_is_open(store: Store, task: TaskDocument) -> bool:
-    if task.kind != new_documents.SUBJOB:
+    if task.kind != TaskKind.SUBJOB:
         return await _has_open(store, {"parent_id": task.id})
     job = await store.get(JobDocument, task.subjob_id) if task.subjob_id else None
-    return job is None or job.state in states.JOB_ACTIVE or bool(job.then)
+    return job is None or job.state in JOB_ACTIVE or bool(job.then)
 
 
 async def _closed(store: Store, before: Micros) -> list[Finding]:
     """Tasks that are active below a job that has ended."""
-    where = {"state": states.any_state(states.TASK_ACTIVE)}
+    where = {"state": In(tuple(TASK_ACTIVE))}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     jobs = await store.get_many(JobDocument, sorted({task.job_id for task in tasks}))
     ended = {job.id for job in jobs if job.ended_at is not None and job.ended_at < before}
@@ -163,7 +171,7 @@ async def _closed(store: Store, before: Micros) -> list[Finding]:
 
 async def _twice(store: Store, before: Micros) -> list[Finding]:
     """What an end that was applied twice would leave: steps, attempts or positions too many."""
-    where = {"ended_at": Above(0), "state": states.COMPLETED}
+    where = {"ended_at": Above(0), "state": JobState.COMPLETED}
     jobs = await store.find(
         JobDocument, where, ("-ended_at",), limit=1_000, without=("definition", "result")
     )
@@ -178,7 +186,7 @@ async def _twice(store: Store, before: Micros) -> list[Finding]:
 
 def _counted(job: JobDocument, tasks: Sequence[TaskDocument]) -> list[Finding]:
     attempts = Counter((task.path, task.restarts, task.attempt) for task in tasks)
-    good = Counter((task.path, task.restarts) for task in tasks if task.state in states.GOOD)
+    good = Counter((task.path, task.restarts) for task in tasks if task.state in GOOD)
     found = [
         Finding("applied twice", job.id, f"task {path} has attempt {attempt} {count} times")
         for (path, _, attempt), count in attempts.items()
@@ -196,7 +204,7 @@ def _counted(job: JobDocument, tasks: Sequence[TaskDocument]) -> list[Finding]:
 
 
 async def _webhooks(store: Store, before: Micros) -> list[Finding]:
-    where = {"state": "PENDING", "due_at": Below(before)}
+    where = {"state": DeliveryState.PENDING, "due_at": Below(before)}
     due = await store.find(DeliveryDocument, where, ("due_at",), limit=_LIMIT)
     return [
         Finding("webhook overdue", delivery.id, f"of job {delivery.job_id}") for delivery in due
@@ -238,7 +246,7 @@ def _is_for_tasks(queue: QueueInfo) -> bool:
 async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) -> list[Finding]:
     """Tasks that were sent, and are neither in their queue nor with a node."""
     busy = {queue.name for queue in queues if queue.size or queue.unacked}
-    where = {"state": states.SCHEDULED, "published_at": Below(before)}
+    where = {"state": TaskState.SCHEDULED, "published_at": Below(before)}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     return [
         Finding("task sent and lost", task.id, f"queue {task.queue or DEFAULT_QUEUE}")

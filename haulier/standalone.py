@@ -11,7 +11,6 @@ import structlog
 
 from coordinator.app import Coordinator
 from coordinator.engine import repairs
-from coordinator.engine.beats import WORKER
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
 from shared.broker import from_config
@@ -19,6 +18,7 @@ from shared.config import Config
 from shared.encryption import vault_of
 from shared.model.documents import NodeDocument
 from shared.model.messages import MessageCodec
+from shared.model.states import NodeKind
 from shared.signals import StopSignal
 from shared.version import version
 from worker.app import Worker
@@ -70,7 +70,7 @@ async def remember(config: Config, worker: Worker, store: Store) -> None:
     await store.insert(
         NodeDocument(
             id=worker.node_id,
-            kind=WORKER,
+            kind=NodeKind.WORKER,
             name=config.worker.name,
             hostname=socket.gethostname(),
             version=version(),

@@ -33,9 +33,10 @@ from shared.model.messages import (
     WhoIsDead,
 )
 from shared.model.queues import node_queue
+from shared.model.states import NodeKind, NodeStatus, RunRole
 from worker.context import WorkerContext
 from worker.granted_run import DRAINED
-from worker.run_registry import HAS_ASKED, HAS_ENDED, IS_RUNNING, RunRegistry
+from worker.run_registry import RunRegistry
 from worker.runtime.port import Runtime
 from worker.sender import Sender
 from worker.slot import SlotWorker
@@ -148,7 +149,7 @@ class Daemon:
         for worker in self._workers:
             worker.finish()
         giving_up = asyncio.get_running_loop().call_later(
-            _ANSWERED_WITHIN, self._stop_all, HAS_ASKED
+            _ANSWERED_WITHIN, self._stop_all, RunRole.ASKED
         )
         self._beat_asked.set()
         log.info(
@@ -161,7 +162,7 @@ class Daemon:
             _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
         giving_up.cancel()
         if pending:
-            self._stop_all(HAS_ASKED, IS_RUNNING)
+            self._stop_all(RunRole.ASKED, RunRole.RUNNING)
         try:
             async with asyncio.timeout(STORED_WITHIN):
                 if pending:
@@ -170,7 +171,7 @@ class Daemon:
         except TimeoutError:
             log.warning("not all ends were told stored", left=len(self._registry.listed()))
 
-    def _stop_all(self, *roles: str) -> None:
+    def _stop_all(self, *roles: RunRole) -> None:
         """Have claims given up, and what runs handed back."""
         for entry in self._registry:
             if entry.role in roles:
@@ -223,7 +224,7 @@ class Daemon:
         self._beats += 1
         beat = Beat(
             node_id=self._settings.node_id,
-            node_kind="worker",
+            node_kind=NodeKind.WORKER,
             number=self._beats,
             name=self._settings.name,
             hostname=socket.gethostname(),
@@ -232,7 +233,7 @@ class Daemon:
             cpu_percent=psutil.cpu_percent(),
             queues=dict(self._settings.queues),
             port=self.port,
-            status="DOWN" if self._engine_problem else "UP",
+            status=NodeStatus.DOWN if self._engine_problem else NodeStatus.UP,
             draining=self._draining,
             held=self._registry.listed(),
             held_deliveries=[worker.task_id for worker in self._workers if worker.task_id],
@@ -302,7 +303,7 @@ class Daemon:
             entry = self._registry.find(nonce)
             if entry is None:
                 continue
-            if entry.role == HAS_ENDED:
+            if entry.role == RunRole.ENDED:
                 self._registry.forget(nonce)
             else:
                 entry.stop(reason)
@@ -310,7 +311,7 @@ class Daemon:
     def _forget(self, nonces: Collection[str]) -> None:
         for nonce in nonces:
             entry = self._registry.find(nonce)
-            if entry is not None and entry.role == HAS_ENDED:
+            if entry is not None and entry.role == RunRole.ENDED:
                 self._registry.forget(nonce)
 
     def _send_again(self, nonces: Collection[str]) -> None:

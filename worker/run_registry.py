@@ -9,10 +9,7 @@ import asyncio
 from collections.abc import Iterator
 
 from shared.model.messages import Granted, HandedBack, Held, Refused, RunEnded
-
-HAS_ASKED = "asked"
-IS_RUNNING = "running"
-HAS_ENDED = "ended"
+from shared.model.states import RunRole
 
 Answer = Granted | Refused | None
 """What a claim came to; None: beat first, and ask again."""
@@ -26,7 +23,7 @@ class RunEntry:
         self.job_id = job_id
         self.nonce = nonce
         self.beat = beat
-        self.role = HAS_ASKED
+        self.role = RunRole.ASKED
         self.run = 0
         self.end: RunEnded | HandedBack | None = None
         self.stopped: str | None = None
@@ -43,12 +40,12 @@ class RunEntry:
 
     def granted(self, run: int) -> None:
         """The claim was granted: it is a run now."""
-        self.role = IS_RUNNING
+        self.role = RunRole.RUNNING
         self.run = run
 
     def ended(self, end: RunEnded | HandedBack) -> None:
         """The run is over; this is what there is to tell of it until it is stored."""
-        self.role = HAS_ENDED
+        self.role = RunRole.ENDED
         self.end = end
 
     def stop(self, reason: str) -> None:

@@ -10,11 +10,12 @@ from shared.broker.port import Delivery, Slot
 from shared.errors import Unreadable
 from shared.ids import new_id
 from shared.model.messages import TaskMessage
+from shared.model.states import RunRole
 from worker.claim import Claimant
 from worker.context import RunSink, WorkerContext
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.run_registry import HAS_ENDED, RunEntry
+from worker.run_registry import RunEntry
 from worker.runtime.port import Assignment, Run
 
 log = structlog.get_logger(__name__)
@@ -121,7 +122,7 @@ class SlotWorker:
         try:
             await self._claim_and_run(delivery, message, entry)
         finally:
-            if entry.role != HAS_ENDED:
+            if entry.role != RunRole.ENDED:
                 self._context.registry.forget(entry.nonce)
 
     async def _claim_and_run(

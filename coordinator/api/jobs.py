@@ -22,12 +22,11 @@ from coordinator.api.view_data import (
 from coordinator.api.visibility import job_in_path
 from shared.model import language
 from shared.model.documents import TaskDocument
+from shared.model.states import JobState
 from shared.model.views import JobSummaryView, JobView, TaskView
 
 MAX_TOTAL: Final = 10_000
 """Where totals stop when there is a filter."""
-
-_STATES: Final = ("PENDING", "SCHEDULED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
@@ -62,8 +61,8 @@ def _question(request: web.Request) -> Question:
 
 def _state(request: web.Request) -> str | None:
     state = request.query.get("state", "").strip().upper()
-    if state and state not in _STATES:
-        raise HttpError(400, f"state: one of {', '.join(_STATES)}")
+    if state and state not in list(JobState):
+        raise HttpError(400, f"state: one of {', '.join(JobState)}")
     return state or None
 
 

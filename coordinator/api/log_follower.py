@@ -22,6 +22,7 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.messages import StateChanged
+from shared.model.states import JOB_ENDED, TASK_ENDED
 
 _WINDOW: Final = 128
 """Tasks that are followed at a time; the next one joins when one is done."""
@@ -30,9 +31,6 @@ _SETTLED: Final[Micros] = 300_000
 """Age of a task from which no older one, by another coordinator's clock, can still appear."""
 _FIRST_DELAY: Final = 0.05
 _LAST_DELAY: Final = 1.0
-
-ENDED_JOB: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-ENDED_TASK: Final = ENDED_JOB | {"SKIPPED"}
 
 
 class FollowedLine(msgspec.Struct, frozen=True):
@@ -180,7 +178,7 @@ class Follower:
             return False
         if self._only is not None or not self.state:
             return True
-        return self.state in ENDED_JOB and not self._more
+        return self.state in JOB_ENDED and not self._more
 
     async def _drain(
         self, tail: _Tail, task: TaskDocument
@@ -200,7 +198,7 @@ class Follower:
                     yield line, part
 
     async def _done(self, tail: _Tail, task: TaskDocument) -> bool:
-        if task.state not in ENDED_TASK:
+        if task.state not in TASK_ENDED:
             return False
         ended_at = task.ended_at or 0
         if not task.run:

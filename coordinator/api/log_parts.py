@@ -22,6 +22,7 @@ from shared.model.documents import (
 )
 from shared.model.queries import Above, Where
 from shared.model.queues import LOGS_QUEUE
+from shared.model.states import TaskKind
 
 _PATIENCE: Final = 30.0
 """Seconds that missing parts are waited for, once all logs sent before the end were handled."""
@@ -83,7 +84,7 @@ async def tasks_in_turn(
 ) -> list[TaskDocument]:
     """Return the next container tasks of a job by (creation, id)."""
     created_at, id = after
-    base: dict[str, object] = {"job_id": job.id, "kind": "container"}
+    base: dict[str, object] = {"job_id": job.id, "kind": TaskKind.CONTAINER}
     same = await api.store.find(
         TaskDocument,
         {**base, "created_at": created_at, "id": Above(id)},

@@ -19,6 +19,7 @@ from coordinator.api.responses import answer
 from coordinator.api.routes import Media, Route, RouteHandler, route_of
 from shared.errors import BrokerUnavailable
 from shared.model.documents import JobDocument, TaskDocument
+from shared.model.states import JobState, TaskState
 from shared.model.views import MetricsView
 from shared.model.views.nodes_users import JobFigures, NodeFigures, TaskFigures
 
@@ -117,8 +118,10 @@ async def _figures(api: Api) -> MetricsView:
     online = [node for node in await present_nodes(api) if node.status in _ONLINE]
     load = sum(node.cpu_percent for node in online) / len(online) if online else 0.0
     return MetricsView(
-        jobs=JobFigures(running=await api.store.count(JobDocument, {"state": "RUNNING"})),
-        tasks=TaskFigures(running=await api.store.count(TaskDocument, {"state": "RUNNING"})),
+        jobs=JobFigures(running=await api.store.count(JobDocument, {"state": JobState.RUNNING})),
+        tasks=TaskFigures(
+            running=await api.store.count(TaskDocument, {"state": TaskState.RUNNING})
+        ),
         nodes=NodeFigures(online=len(online), cpu_percent=round(load, 2)),
     )
 

@@ -11,6 +11,7 @@ import msgspec
 from coordinator.api.context import Api
 from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from shared.model.queries import In
+from shared.model.states import GOOD, TaskKind
 from shared.model.views import (
     JobSummaryView,
     JobView,
@@ -28,7 +29,7 @@ MAX_EXECUTION_BYTES: Final = 16 * 1024 * 1024
 _CHUNK: Final = 200
 _MAX_ANCESTORS: Final = 20
 
-_DONE: Final = In(("COMPLETED", "SKIPPED"))
+_DONE: Final = In(tuple(GOOD))
 """States of children that count as completions."""
 
 
@@ -109,7 +110,7 @@ async def task_views(api: Api, tasks: Sequence[TaskDocument], redactor: Redactor
 
 
 async def _completions(api: Api, tasks: Sequence[TaskDocument]) -> dict[str, int]:
-    parents = tuple(task.id for task in tasks if task.kind in ("parallel", "each"))
+    parents = tuple(task.id for task in tasks if task.kind in (TaskKind.PARALLEL, TaskKind.EACH))
     if not parents:
         return {}
     where = {"parent_id": In(parents), "state": _DONE}

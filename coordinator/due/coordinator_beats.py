@@ -11,6 +11,7 @@ from coordinator.effects import FlowDriver
 from coordinator.engine import beats
 from shared.model.documents import Micros
 from shared.model.messages import Beat
+from shared.model.states import NodeKind
 
 
 class CoordinatorBeats:
@@ -48,7 +49,7 @@ class CoordinatorBeats:
         self._number += 1
         beat = Beat(
             node_id=self._node_id,
-            node_kind="coordinator",
+            node_kind=NodeKind.COORDINATOR,
             number=self._number,
             name=self._name,
             hostname=socket.gethostname(),

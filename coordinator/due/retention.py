@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Store
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, JobDocument, NodeDocument
+from shared.model.states import DeliveryState
 
 _EVERY = 1.0
 """Seconds between looks."""
@@ -47,7 +48,8 @@ class RetentionTimer:
             await self._store.purge_logs(now - int(self._logs * MICROS_PER_SECOND), LOG_LIMIT)
         past = now - int(NODES * MICROS_PER_SECOND)
         await self._store.delete(NodeDocument, {"closed": True, "last_heartbeat_at": Below(past)})
-        await self._store.delete(DeliveryDocument, {"state": "DELIVERED", "due_at": Below(past)})
+        delivered = {"state": DeliveryState.DELIVERED, "due_at": Below(past)}
+        await self._store.delete(DeliveryDocument, delivered)
 
     async def _delete_jobs(self, where: dict[str, object]) -> None:
         for job in await self._store.find(JobDocument, where, limit=LIMIT):

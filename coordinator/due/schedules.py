@@ -10,6 +10,7 @@ from coordinator.engine import job_lifecycle, schedule_firings
 from coordinator.store.port import Below, Change
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros, ScheduleDocument
+from shared.model.states import ScheduleState
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class ScheduleTimer:
     async def fire_due(self) -> None:
         """Make the jobs that are due by now, and move their schedules on."""
         now = self._store.now()
-        where = {"state": "ACTIVE", "next_at": Below(now + 1)}
+        where = {"state": ScheduleState.ACTIVE, "next_at": Below(now + 1)}
         for schedule in await self._store.find(ScheduleDocument, where, ("next_at",), limit=_LIMIT):
             try:
                 await self._fire(schedule, now)
@@ -57,7 +58,7 @@ class ScheduleTimer:
             at = schedule_firings.latest_firing(schedule, due - 1, now) if missed else None
             due = now if at is None else at
         if at is not None:
-            job = job_lifecycle.submitted(schedule_firings.fired_job(schedule, at, now))
+            job = job_lifecycle.with_hooks(schedule_firings.fired_job(schedule, at, now))
             if await self._store.insert(job):
                 await self._driver.tell(job)
                 self._driver.follow_soon([job])
@@ -65,7 +66,7 @@ class ScheduleTimer:
             Change(
                 kind=ScheduleDocument,
                 id=schedule.id,
-                where={"state": "ACTIVE", "next_at": schedule.next_at},
+                where={"state": ScheduleState.ACTIVE, "next_at": schedule.next_at},
                 set={
                     "next_at": schedule_firings.next_firing(schedule, due),
                     "fired_at": at or schedule.fired_at,

@@ -19,6 +19,7 @@ from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Change, Store
 from shared.errors import HaulierError
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
+from shared.model.states import DeliveryState
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ class WebhookSender:
 
     async def _begin_due(self) -> bool:
         """Begin what is due and has room, and tell whether there was more. A slow receiver costs only itself."""
-        where = {"state": "PENDING", "due_at": Below(self._store.now() + 1)}
+        where = {"state": DeliveryState.PENDING, "due_at": Below(self._store.now() + 1)}
         more = False
         due = await self._store.find(
             DeliveryDocument,
@@ -129,7 +130,7 @@ class WebhookSender:
                 kind=DeliveryDocument,
                 id=delivery.id,
                 where={
-                    "state": "PENDING",
+                    "state": DeliveryState.PENDING,
                     "due_at": delivery.due_at,
                     "attempts": delivery.attempts,
                 },
@@ -170,9 +171,9 @@ class WebhookSender:
     async def _settle(self, delivery: DeliveryDocument, over: bool, error: str | None) -> None:
         fields: dict[str, object] = {"error": error}
         if error is None:
-            fields["state"] = "DELIVERED"
+            fields["state"] = DeliveryState.DELIVERED
         elif over or delivery.attempts >= self._attempts:
-            fields["state"] = "FAILED"
+            fields["state"] = DeliveryState.FAILED
             log.warning(
                 "a webhook was not delivered",
                 job=delivery.job_id,
@@ -183,7 +184,7 @@ class WebhookSender:
             fields["due_at"] = self._store.now() + int(
                 self._delay(delivery.attempts) * MICROS_PER_SECOND
             )
-        where = {"state": "PENDING", "attempts": delivery.attempts}
+        where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
         await self._store.change(
             Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
         )

@@ -12,7 +12,7 @@ import structlog
 from coordinator.effects.events import Events
 from coordinator.effects.outbox import Outbox
 from coordinator.effects.recent import Recent
-from coordinator.engine import flow, intents, job_lifecycle, states, task_runs
+from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
@@ -26,6 +26,7 @@ from shared.model.documents import (
 )
 from shared.model.messages import MessageCodec
 from shared.model.queries import Below
+from shared.model.states import JobState
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,8 @@ class FlowDriver:
             flow.Insert: self._insert,
             flow.InsertMany: self._insert_many,
             Change: self._change,
+            flow.JobChange: self._change,
+            flow.TaskChange: self._change,
             flow.ChangeFirst: self._change_first,
             flow.Later: self._later,
             flow.Publish: self._publish,
@@ -239,9 +242,9 @@ class FlowDriver:
         moved, self._moved = self._moved, set()
         return moved
 
-    async def _change_first(self, effect: flow.ChangeFirst[Document]) -> Document | None:
+    async def _change_first(self, effect: flow.ChangeFirst) -> TaskDocument | None:
         return await self.store.change_first(
-            effect.kind, effect.where, effect.order, effect.set, effect.add_then
+            TaskDocument, effect.where, effect.order, effect.set, effect.add_then
         )
 
     async def _later(self, effect: flow.Later) -> None:
@@ -263,7 +266,7 @@ class FlowDriver:
         if effect.job_id in self._begun:
             return
         image = await self.carry_out(job_lifecycle.began(effect.job_id, effect.at))
-        if image is None or image.state != states.PENDING:
+        if image is None or image.state != JobState.PENDING:
             self._begun.keep(effect.job_id, True)
         if image is not None and image.then:
             self.follow_soon([image])

@@ -15,7 +15,9 @@ from coordinator.effects.events import Events
 from coordinator.effects.recent import Recent
 from coordinator.engine import states
 from coordinator.engine.evaluation import log_secrets
+from coordinator.engine.flow import task_change
 from coordinator.engine.new_documents import ENDED_INTENT, intent
+from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.task_ends import task_hooks
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
@@ -24,8 +26,12 @@ from shared.model.documents import Document, JobDocument, Micros, TaskDocument
 from shared.model.messages import EndStored, Message, MessageCodec, TaskMessage
 from shared.model.queries import D
 from shared.model.queues import DEFAULT_QUEUE, node_queue
+from shared.model.states import TaskState
 
 log = structlog.get_logger(__name__)
+
+PUBLISHED = TaskMove((TaskState.PENDING,), TaskState.SCHEDULED)
+UNPUBLISHABLE = TaskMove((TaskState.PENDING,), TaskState.FAILED)
 
 MARK_DELAY = 0.25
 """Seconds that marks are gathered for: a task that a slot takes meanwhile needs none."""
@@ -135,7 +141,7 @@ class Outbox:
             self.on_hooked([image])
 
     async def _mark_scheduled(self, job: JobDocument, mark: Change[TaskDocument]) -> None:
-        hooks = task_hooks(job, states.SCHEDULED, mark.set["scheduled_at"])
+        hooks = task_hooks(job, TaskState.SCHEDULED, mark.set["scheduled_at"])
         if not (hooks or self._events.wanted):
             self._later.add(mark)
             return
@@ -188,13 +194,9 @@ class Outbox:
 
 def unpublishable(task: TaskDocument, error: str, at: Micros) -> Change[TaskDocument]:
     """Return the change that fails a task which cannot be published."""
-    return Change(
-        kind=TaskDocument,
-        id=task.id,
-        where={"state": states.PENDING, "run": task.run},
-        set=states.task_end(states.FAILED, at, error=error),
-        add_then=(intent(ENDED_INTENT, at),),
-    )
+    fields = states.task_end(TaskState.FAILED, at, error=error)
+    add = (intent(ENDED_INTENT, at),)
+    return task_change(task.id, {"run": task.run}, fields, move=UNPUBLISHABLE, add=add)
 
 
 def task_message(job: JobDocument, task: TaskDocument) -> TaskMessage:
@@ -221,12 +223,8 @@ class Marks:
     def begin(self, task: TaskDocument, at: Micros) -> Change[TaskDocument]:
         """Return the mark of a task that is about to be published. A claim says that the broker has it, confirmed or
         not."""
-        mark = Change(
-            kind=TaskDocument,
-            id=task.id,
-            where={"state": states.PENDING, "run": task.run},
-            set={"state": states.SCHEDULED, "scheduled_at": at, "published_at": at},
-        )
+        fields: TaskFields = {"scheduled_at": at, "published_at": at}
+        mark = task_change(task.id, {"run": task.run}, fields, move=PUBLISHED)
         self._marks[task.id] = mark
         return mark
 
@@ -237,12 +235,12 @@ class Marks:
 
     def wanted(self, change: Change[Any]) -> bool:
         """Whether a write is anything but a mark that its task's grant took with it."""
-        return change.set.get("state") != states.SCHEDULED or change.id in self._marks
+        return change.set.get("state") != TaskState.SCHEDULED or change.id in self._marks
 
     def with_mark(self, change: Change[D]) -> Change[D]:
         """Return a grant of a task whose mark is on its way as one that does the mark's work too; else the change."""
         mark = self._marks.get(change.id)
-        if mark is None or change.set.get("state") != states.RUNNING:
+        if mark is None or change.set.get("state") != TaskState.RUNNING:
             return change
         if change.where.get("run") != mark.where["run"]:
             return change

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import states, task_runs
+from coordinator.engine import task_runs
 from coordinator.engine.flow import (
     Flow,
     Started,
@@ -22,16 +22,16 @@ from coordinator.engine.flow import (
     later,
     now,
     send,
+    task_change,
 )
 from shared.model.documents import Document, Micros, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
+from shared.model.states import NodeKind, RunRole, TaskState
 
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
-
-WORKER = "worker"
 
 _HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields of a task that a comparison need not read."""
@@ -40,7 +40,7 @@ _HEAVY = ("definition", "evaluated", "scope", "result")
 def on_beat(beat: Beat) -> Flow[list[Document]]:
     """Handle a beat. One that a later beat has overtaken is dropped whole."""
     node = yield from _renewed(beat)
-    if node is None or beat.node_kind != WORKER:
+    if node is None or beat.node_kind != NodeKind.WORKER:
         return []
     return (yield from reconciled(node, beat))
 
@@ -69,7 +69,7 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
 
 def _told_so(node: NodeDocument) -> Flow[NodeDocument]:
     """Tell a worker whose epoch was opened: now that its node is stored, it may make what outlives it."""
-    if node.kind == WORKER:
+    if node.kind == NodeKind.WORKER:
         yield from send(node.id, NodeStored())
     return node
 
@@ -84,8 +84,8 @@ def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
         "started_at": beat.started_at or at,
         "last_heartbeat_at": at,
         "cpu_percent": beat.cpu_percent,
-        "task_count": sum(held.role == "running" for held in beat.held),
-        "queue": node_queue(beat.node_id) if beat.node_kind == WORKER else None,
+        "task_count": sum(held.role == RunRole.RUNNING for held in beat.held),
+        "queue": node_queue(beat.node_id) if beat.node_kind == NodeKind.WORKER else None,
         "queues": beat.queues,
         "port": beat.port,
         "status": beat.status,
@@ -107,7 +107,7 @@ def _camel(fields: dict[str, Any]) -> dict[str, Any]:
 
 def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
     """Compare what a worker lists with what the store grants it; put right what differs."""
-    where = {"node_id": node.id, "state": states.RUNNING}
+    where = {"node_id": node.id, "state": TaskState.RUNNING}
     granted = {task.nonce: task for task in (yield from find(TaskDocument, where, without=_HEAVY))}
     listed = {held.nonce for held in beat.held}
     follow: list[Document] = []
@@ -118,7 +118,9 @@ def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
         task_granted = granted.get(held.nonce)
         if task_granted is not None:
             yield from _as_granted(node, held, task_granted)
-    others = [held for held in beat.held if held.nonce not in granted and held.role != "asked"]
+    others = [
+        held for held in beat.held if held.nonce not in granted and held.role != RunRole.ASKED
+    ]
     yield from _not_granted(node, others)
     return follow
 
@@ -135,11 +137,11 @@ def _as_granted(node: NodeDocument, held: Held, task: TaskDocument) -> Flow[None
     see to it that the job runs, should whoever granted it have died before that."""
     yield Started(task.job_id, task.started_at or 0)
     if task.epoch != node.epoch:
-        where = {"nonce": task.nonce, "run": task.run, "state": states.RUNNING}
-        yield from later(TaskDocument, task.id, where, {"epoch": node.epoch})
-    if held.role == "asked":
+        where = {"nonce": task.nonce, "run": task.run, "state": TaskState.RUNNING}
+        yield from later(task_change(task.id, where, {"epoch": node.epoch}))
+    if held.role == RunRole.ASKED:
         yield from send(node.id, Granted(task_id=task.id, nonce=held.nonce, run=task.run))
-    elif held.role == "ended":
+    elif held.role == RunRole.ENDED:
         yield from send(node.id, SendEnd(nonces=[held.nonce]))
 
 
@@ -164,7 +166,7 @@ def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:
 
 def _answer(node: NodeDocument, held: Held, *, counts: bool) -> Flow[None]:
     """Tell a worker what becomes of a run that the store did not grant when its beat was compared."""
-    if held.role == "ended":
+    if held.role == RunRole.ENDED:
         kind = SendEnd if counts else EndStored
         yield from send(node.id, kind(nonces=[held.nonce]))
     elif not counts:
@@ -184,7 +186,7 @@ def close_epoch(node: NodeDocument) -> Flow[list[Document]]:
 def lose_runs(node: NodeDocument) -> Flow[list[Document]]:
     """Make the runs of a closed epoch (or an earlier one) PENDING again."""
     follow: list[Document] = []
-    where = {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)}
+    where = {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)}
     for task in (yield from find(TaskDocument, where)):
         follow += yield from task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
     return follow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
@@ -12,7 +12,7 @@ from coordinator.engine.flow import (
     Flow,
     Started,
     bounds,
-    change,
+    change_task,
     find,
     get,
     insert,
@@ -21,6 +21,7 @@ from coordinator.engine.flow import (
     recall,
 )
 from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
+from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
@@ -35,7 +36,11 @@ from shared.model.documents import (
 )
 from shared.model.queries import Above, Below, In
 from shared.model.rendering import render_subjob
+from shared.model.states import TASK_ACTIVE, Hold, TaskKind, TaskState
 from shared.model.views.redacting import secrets_of
+
+CANCELLED = TaskMove(tuple(TASK_ACTIVE), TaskState.CANCELLED)
+COMPLETED = TaskMove((TaskState.RUNNING,), TaskState.COMPLETED)
 
 CHILD_BATCH = 200
 """Children inserted by one bulk write."""
@@ -49,15 +54,15 @@ def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a composite that has begun: insert what is below it."""
     assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
-    if job is None or task.state != states.RUNNING:
-        yield from change(TaskDocument, task.id, {}, {}, drop=(what.id,))
+    if job is None or task.state != TaskState.RUNNING:
+        yield from change_task(task.id, {}, {}, drop=(what.id,))
         return []
     window = (yield from bounds()).job_window
     yield Started(job.id, task.started_at or 0)
     match task.kind:
-        case new_documents.PARALLEL:
+        case TaskKind.PARALLEL:
             return (yield from _expand_parallel(job, task, window))
-        case new_documents.EACH:
+        case TaskKind.EACH:
             return (yield from _expand_each(job, task, window))
         case _:
             return (yield from _expand_subjob(job, task))
@@ -136,26 +141,24 @@ class _Numbers:
                 else (yield from slots.free_numbers("window_of", "window", key, self.window))
             )
             windows[key] = free[::-1]
-        placed = [self._placed(child, windows) for child in children]
+        placed = [self._with_numbers(child, windows) for child in children]
         self._full |= {key for key, free in windows.items() if not free}
         return placed
 
-    def _placed(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
+    def _with_numbers(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
         fields: dict[str, Any] = {}
         if self.concurrency:
             fields["slot_of"] = child.parent_id
             if child.index >= self.concurrency:
-                return task_start.held(
-                    msgspec.structs.replace(child, **fields), new_documents.HOLD_CONCURRENCY
+                return task_start.with_hold(
+                    msgspec.structs.replace(child, **fields), Hold.CONCURRENCY
                 )
             fields["slot"] = child.index
         free = windows.get(child.window_of or "")
         if free is None:
             return msgspec.structs.replace(child, **fields)
         if not free:
-            return task_start.held(
-                msgspec.structs.replace(child, **fields), new_documents.HOLD_WINDOW
-            )
+            return task_start.with_hold(msgspec.structs.replace(child, **fields), Hold.WINDOW)
         return msgspec.structs.replace(child, **fields, window=free.pop())
 
 
@@ -173,17 +176,17 @@ def _grow(
     at = yield from now()
     placed = yield from task_start.place_many(job, (yield from numbers.give(children)), at)
     reached = parent.expanded_to + len(children)
-    fields: dict[str, Any] = {"expanded_to": reached, "size": size}
+    fields: TaskFields = {"expanded_to": reached, "size": size}
     if last:
         fields["expanded"] = True
     where = {
-        "state": states.RUNNING,
+        "state": TaskState.RUNNING,
         "restarts": parent.restarts,
         "expanded": False,
         "expanded_to": parent.expanded_to,
     }
     add = () if last else (intent(EXPAND, (yield from now())),)
-    image = yield from change(TaskDocument, parent.id, where, fields, add=add, drop=(EXPAND,))
+    image = yield from change_task(parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
         return None, (yield from _not_grown(job, parent, children))
     follow = yield from task_start.go_on(placed)
@@ -198,7 +201,7 @@ def _not_grown(
 ) -> Flow[list[Document]]:
     """Withdraw children whose parent has ended; where somebody else expands it too, they are that one's."""
     present = yield from get(TaskDocument, parent.id)
-    if present is not None and present.state == states.RUNNING:
+    if present is not None and present.state == TaskState.RUNNING:
         return []
     return (yield from withdraw(job, children))
 
@@ -211,7 +214,7 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
     for window in sorted({child.window_of for child in children if child.window_of}):
         waiting = yield from find(
             TaskDocument,
-            {"window_of": window, "hold": new_documents.HOLD_WINDOW},
+            {"window_of": window, "hold": Hold.WINDOW},
             limit=1,
             without=slots.HEAVY,
         )
@@ -234,12 +237,11 @@ def cancel_task(job: JobDocument | None, task: TaskDocument) -> Flow[TaskDocumen
 
     That the sub-job attached to it is to be cancelled too is an intent of it."""
     at = yield from now()
-    add = state_hook(job, TASK_STATE, states.CANCELLED, at)
-    if task.kind == new_documents.SUBJOB:
+    add = state_hook(job, TASK_STATE, TaskState.CANCELLED, at)
+    if task.kind == TaskKind.SUBJOB:
         add = (*add, intent(ABANDON, at))
-    where = {"state": states.TASK_FROM[states.CANCELLED]}
-    fields = states.task_end(states.CANCELLED, at, open=False)
-    return (yield from change(TaskDocument, task.id, where, fields, add=add))
+    fields = states.task_end(TaskState.CANCELLED, at, open=False)
+    return (yield from change_task(task.id, {}, fields, move=CANCELLED, add=add))
 
 
 # --- the list of an each ------------------------------------------------------------------------------------------
@@ -256,14 +258,13 @@ def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | lis
             task, evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
         )
     except ExpressionError as error:
-        return (yield from end_composite(task, states.FAILED, f"task {task.name!r}: {error}"))
+        return (yield from end_composite(task, TaskState.FAILED, f"task {task.name!r}: {error}"))
     digest = derived_id(msgspec.json.encode(entries).decode())
     for chunk in _chunks(task, digest, entries):
         yield from insert(chunk)
-    fields = {"list_digest": digest, "size": len(entries)}
-    image = yield from change(
-        TaskDocument, task.id, {"state": states.RUNNING, "list_digest": None}, fields
-    )
+    where = {"state": TaskState.RUNNING, "list_digest": None}
+    fields: TaskFields = {"list_digest": digest, "size": len(entries)}
+    image = yield from change_task(task.id, where, fields)
     return image or (yield from get(TaskDocument, task.id)) or []
 
 
@@ -318,7 +319,7 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
     if task.depth + 1 > language.MAX_COMPOSITE_DEPTH:
         return (
             yield from end_composite(
-                task, states.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
+                task, TaskState.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
             )
         )
     wanted = evaluation.vars_of(task.definition)
@@ -328,18 +329,18 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
     try:
         definition = render_subjob(task.definition.subjob, evaluator.render)
     except ExpressionError as error:
-        return (yield from end_composite(task, states.FAILED, f"task {task.name!r}: {error}"))
+        return (yield from end_composite(task, TaskState.FAILED, f"task {task.name!r}: {error}"))
     child = _subjob(job, task, definition, detached=task.definition.subjob.detached, at=at)
     yield from insert(child)
-    fields: dict[str, Any] = {"subjob_id": child.id, "expanded": True}
+    fields: TaskFields = {"subjob_id": child.id, "expanded": True}
     if task.definition.subjob.detached:
-        ended = yield from end_composite(task, states.COMPLETED, None, **fields)
+        ended = yield from end_composite(task, TaskState.COMPLETED, None, **fields)
         return [*ended, child]
-    where = {"state": states.RUNNING, "restarts": task.restarts}
-    image = yield from change(TaskDocument, task.id, where, fields, drop=(EXPAND,))
+    where = {"state": TaskState.RUNNING, "restarts": task.restarts}
+    image = yield from change_task(task.id, where, fields, drop=(EXPAND,))
     if image is None:
         add = (intent(ABANDON, at),)
-        image = yield from change(TaskDocument, task.id, {}, {}, add=add, drop=(EXPAND,))
+        image = yield from change_task(task.id, {}, {}, add=add, drop=(EXPAND,))
         return [image] if image else []
     return [(yield from get(JobDocument, child.id)) or child]
 
@@ -381,29 +382,25 @@ def complete_if_done(parent_id: str, job: JobDocument) -> Flow[list[Document]]:
     if below:
         return []
     at = yield from now()
-    where = {
-        "state": states.RUNNING,
-        "expanded": True,
-        "kind": In((new_documents.PARALLEL, new_documents.EACH)),
-    }
-    fields = states.task_end(states.COMPLETED, at, progress=100.0)
-    add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, states.COMPLETED, at))
-    image = yield from change(TaskDocument, parent_id, where, fields, add=add)
+    where = {"expanded": True, "kind": In((TaskKind.PARALLEL, TaskKind.EACH))}
+    fields = states.task_end(TaskState.COMPLETED, at, progress=100.0)
+    add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, TaskState.COMPLETED, at))
+    image = yield from change_task(parent_id, where, fields, move=COMPLETED, add=add)
     return [image] if image else []
 
 
 def end_composite(
-    task: TaskDocument, state: str, error: str | None, **more: Any
+    task: TaskDocument, state: TaskState, error: str | None, /, **more: Unpack[TaskFields]
 ) -> Flow[list[Document]]:
     """End a composite that is still running; return it if this did."""
     job = yield from recall(task.job_id)
     at = yield from now()
     if error and job is not None:
         error = evaluation.without_secrets(job, error)
-    fields = states.task_end(state, at, error=error, **more)
-    if state == states.COMPLETED:
+    fields: TaskFields = {**states.task_end(state, at, **more), "error": error}
+    if state == TaskState.COMPLETED:
         fields["progress"] = 100.0
     add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, state, at))
-    where = {"state": states.RUNNING, "restarts": task.restarts}
-    image = yield from change(TaskDocument, task.id, where, fields, add=add, drop=(EXPAND,))
+    move, where = TaskMove((TaskState.RUNNING,), state), {"restarts": task.restarts}
+    image = yield from change_task(task.id, where, fields, move=move, add=add, drop=(EXPAND,))
     return [image] if image else []

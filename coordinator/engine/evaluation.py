@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import new_documents, states
+from coordinator.engine import states
 from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, intent
 from shared import expressions
 from shared.expressions import ExpressionError, Texts
@@ -18,6 +18,7 @@ from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskD
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rendering import render_subjob, render_task
 from shared.model.rules import validate_evaluated
+from shared.model.states import TaskKind, TaskState
 from shared.model.views.redacting import redactor_of_job, secrets_of
 
 MAX_EVALUATED = 2 * 1024 * 1024
@@ -88,19 +89,20 @@ def wanted_vars(templates: Iterable[str], fields: Iterable[str] = ()) -> tuple[s
     return tuple(sorted(wanted))
 
 
-def evaluated(task: TaskDocument, evaluator: Evaluator, at: Micros) -> TaskDocument:
+def with_evaluation(task: TaskDocument, evaluator: Evaluator, at: Micros) -> TaskDocument:
     """Return `task`, whose turn has come, as what it becomes: PENDING with its templates evaluated, SKIPPED, FAILED,
     or RUNNING for a composite, which is to be expanded."""
     try:
         if task.definition.if_ and not evaluator.condition(task.definition.if_):
-            return ended_at_once(task, states.SKIPPED, at)
+            return with_end(task, TaskState.SKIPPED, at)
         definition = render_task(task.definition, evaluator.render)
     except ExpressionError as error:
-        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {error}")
+        return with_end(task, TaskState.FAILED, at, f"task {task.name!r}: {error}")
     if problem := evaluated_problem(definition):
-        return ended_at_once(task, states.FAILED, at, f"task {task.name!r}: {problem}")
-    become = composite_begun if task.kind != new_documents.CONTAINER else container_pending
-    return become(task, definition, at)
+        return with_end(task, TaskState.FAILED, at, f"task {task.name!r}: {problem}")
+    if task.kind == TaskKind.CONTAINER:
+        return with_definition(task, definition, at)
+    return with_beginning(task, definition, at)
 
 
 def evaluated_problem(definition: language.TaskDefinition) -> str | None:
@@ -113,13 +115,13 @@ def evaluated_problem(definition: language.TaskDefinition) -> str | None:
     return None
 
 
-def container_pending(
+def with_definition(
     task: TaskDocument, definition: language.TaskDefinition, at: Micros
 ) -> TaskDocument:
     """Return a container task ready to be published."""
-    return msgspec.structs.replace(
+    return states.with_state(
         task,
-        state=states.PENDING,
+        TaskState.PENDING,
         hold=None,
         evaluated=definition,
         evaluated_at=at,
@@ -130,13 +132,13 @@ def container_pending(
     )
 
 
-def composite_begun(
+def with_beginning(
     task: TaskDocument, definition: language.TaskDefinition, at: Micros
 ) -> TaskDocument:
     """Return a composite that is to be expanded."""
-    return msgspec.structs.replace(
+    begun = states.with_state(
         task,
-        state=states.RUNNING,
+        TaskState.RUNNING,
         hold=None,
         evaluated_at=at,
         name=definition.name or task.name,
@@ -144,23 +146,26 @@ def composite_begun(
         scheduled_at=at,
         started_at=at,
         expanded=False,
-        then=[*task.then, intent(EXPAND, at)],
     )
+    begun.then = [*task.then, intent(EXPAND, at)]
+    return begun
 
 
-def ended_at_once(
-    task: TaskDocument, state: str, at: Micros, error: str | None = None
+def with_end(
+    task: TaskDocument, state: TaskState, at: Micros, error: str | None = None
 ) -> TaskDocument:
     """Return a task that ends without having run."""
-    changes = states.task_end(state, at, error=error, evaluated_at=at)
-    return msgspec.structs.replace(task, **changes, then=[*task.then, intent(ENDED_INTENT, at)])
+    fields = states.task_end(state, at, error=error, evaluated_at=at)
+    ended = states.with_state(task, state, **fields)
+    ended.then = [*task.then, intent(ENDED_INTENT, at)]
+    return ended
 
 
 TURN_FIELDS = (
-    "state", "active", "hold", "evaluated", "evaluated_at", "name", "var", "queue", "priority", "scheduled_at",
-    "started_at", "completed_at", "failed_at", "ended_at", "expanded", "error",
+    "active", "hold", "evaluated", "evaluated_at", "name", "var", "queue", "priority", "scheduled_at",
+    "started_at", "completed_at", "failed_at", "ended_at", "expanded", "error", "published_at",
 )  # fmt: skip
-"""What the coming of a task's turn may change: what a held task's compare-and-set writes."""
+"""What the coming of a task's turn may change besides its state: what a held task's compare-and-set writes."""
 
 
 def each_items(task: TaskDocument, evaluator: Evaluator) -> list[Any]:

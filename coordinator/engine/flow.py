@@ -6,17 +6,20 @@ here give each effect its type.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from coordinator.engine.states import JobFields, JobMove, TaskFields, TaskMove
 from shared.model.documents import (
     Document,
     Intent,
     JobDocument,
     LogPartDocument,
     Micros,
+    NodeDocument,
+    Pulse,
     TaskDocument,
 )
 from shared.model.messages import Message
@@ -24,7 +27,16 @@ from shared.model.queries import Change, D, Where
 from shared.redaction import KEY_PATTERNS
 
 _T = TypeVar("_T")
-Flow = Generator[Any, Any, _T]
+_Free = TypeVar("_Free", NodeDocument, Pulse)
+"""Documents that have no state, and so no table of what it may become."""
+
+
+class JobChange(Change[JobDocument], frozen=True, kw_only=True):
+    """A change of a job, as `job_change` makes it: its state is written by a move, which keeps to the table."""
+
+
+class TaskChange(Change[TaskDocument], frozen=True, kw_only=True):
+    """A change of a task, as `task_change` makes it: its state is written by a move, which keeps to the table."""
 
 
 class Get(msgspec.Struct, Generic[D], frozen=True):
@@ -69,20 +81,19 @@ class InsertMany(msgspec.Struct, frozen=True):
     documents: Sequence[Document]
 
 
-class ChangeFirst(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
-    """Compare-and-set on the first that matches."""
+class ChangeFirst(msgspec.Struct, frozen=True, kw_only=True):
+    """Compare-and-set on the first task that matches."""
 
-    kind: type[D]
     where: Where
     order: tuple[str, ...]
-    set: dict[str, Any]
+    set: TaskFields
     add_then: tuple[Intent, ...] = ()
 
 
 class Later(msgspec.Struct, frozen=True):
     """A compare-and-set to be made soon, in bulk, by nobody awaited. A crash may lose it: it must be a courtesy."""
 
-    change: Change[Any]
+    change: JobChange | TaskChange
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -161,6 +172,14 @@ class Noted(msgspec.Struct, frozen=True):
     subject: str
 
 
+Effect = (
+    Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
+    | Change[NodeDocument] | Change[Pulse] | ChangeFirst | Later | Publish | Send | Lease
+    | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
+)  # fmt: skip
+Flow = Generator[Effect, Any, _T]
+
+
 def get(kind: type[D], id: str) -> Flow[D | None]:
     """Read a document."""
     found: D | None = yield Get(kind, id)
@@ -204,40 +223,89 @@ def insert_many(documents: Sequence[Document]) -> Flow[int]:
     return count
 
 
-def change(
-    kind: type[D],
+def job_change(
     id: str,
     where: Where,
-    set: dict[str, Any],
+    set: JobFields,
     *,
+    move: JobMove | None = None,
     add: tuple[Intent, ...] = (),
     drop: tuple[str, ...] = (),
-) -> Flow[D | None]:
-    """Compare and set; the document as it is then, or None where it has moved on."""
-    image: D | None = yield Change(
-        kind=kind, id=id, where=where, set=set, add_then=add, drop_then=drop
-    )
-    return image
+) -> JobChange:
+    """Return the change of a job that matches `where` and is in a state that `move` is from."""
+    where, fields = _with_move(where, set, move)
+    return JobChange(kind=JobDocument, id=id, where=where, set=fields, add_then=add, drop_then=drop)
 
 
-def change_first(
-    kind: type[D],
+def task_change(
+    id: str,
     where: Where,
-    order: tuple[str, ...],
-    set: dict[str, Any],
+    set: TaskFields,
     *,
+    move: TaskMove | None = None,
     add: tuple[Intent, ...] = (),
-) -> Flow[D | None]:
-    """Compare and set the first that matches."""
-    image: D | None = yield ChangeFirst(kind=kind, where=where, order=order, set=set, add_then=add)
+    drop: tuple[str, ...] = (),
+) -> TaskChange:
+    """Return the change of a task that matches `where` and is in a state that `move` is from."""
+    where, fields = _with_move(where, set, move)
+    return TaskChange(
+        kind=TaskDocument, id=id, where=where, set=fields, add_then=add, drop_then=drop
+    )
+
+
+def _with_move(
+    where: Where, fields: Mapping[str, object], move: JobMove | TaskMove | None
+) -> tuple[Where, Mapping[str, object]]:
+    if move is None:
+        return where, fields
+    return {**where, "state": move.where()}, {**fields, "state": move.to}
+
+
+def change_job(
+    id: str,
+    where: Where,
+    set: JobFields,
+    *,
+    move: JobMove | None = None,
+    add: tuple[Intent, ...] = (),
+    drop: tuple[str, ...] = (),
+) -> Flow[JobDocument | None]:
+    """Compare and set; the job as it is then, or None where it has moved on."""
+    image: JobDocument | None = yield job_change(id, where, set, move=move, add=add, drop=drop)
     return image
 
 
-def later(
-    kind: type[D], id: str, where: Where, set: dict[str, Any], *, drop: tuple[str, ...] = ()
-) -> Flow[None]:
+def change_task(
+    id: str,
+    where: Where,
+    set: TaskFields,
+    *,
+    move: TaskMove | None = None,
+    add: tuple[Intent, ...] = (),
+    drop: tuple[str, ...] = (),
+) -> Flow[TaskDocument | None]:
+    """Compare and set; the task as it is then, or None where it has moved on."""
+    image: TaskDocument | None = yield task_change(id, where, set, move=move, add=add, drop=drop)
+    return image
+
+
+def change(kind: type[_Free], id: str, where: Where, set: dict[str, Any]) -> Flow[_Free | None]:
+    """Compare and set; the document as it is then, or None where it has moved on."""
+    image: _Free | None = yield Change(kind=kind, id=id, where=where, set=set)
+    return image
+
+
+def change_first_task(
+    where: Where, order: tuple[str, ...], set: TaskFields, *, add: tuple[Intent, ...] = ()
+) -> Flow[TaskDocument | None]:
+    """Compare and set the first task that matches."""
+    image: TaskDocument | None = yield ChangeFirst(where=where, order=order, set=set, add_then=add)
+    return image
+
+
+def later(change: JobChange | TaskChange) -> Flow[None]:
     """Compare and set, in bulk, soon."""
-    yield Later(Change(kind=kind, id=id, where=where, set=set, drop_then=drop))
+    yield Later(change)
 
 
 def publish(tasks: Sequence[TaskDocument]) -> Flow[None]:

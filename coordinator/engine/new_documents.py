@@ -11,15 +11,7 @@ from shared.ids import derived_id, seed_of
 from shared.model import language
 from shared.model.defaulting import apply_defaults
 from shared.model.documents import MICROS_PER_SECOND, Intent, JobDocument, Micros, TaskDocument
-
-CONTAINER = "container"
-EACH = "each"
-PARALLEL = "parallel"
-SUBJOB = "subjob"
-
-HOLD_DELAY = "delay"
-HOLD_CONCURRENCY = "concurrency"
-HOLD_WINDOW = "window"
+from shared.model.states import Hold, TaskKind
 
 BEGIN = "begin"
 FINISH = "finish"
@@ -82,11 +74,11 @@ def _task(
 def top_level_task(job: JobDocument, position: int, restarts: int, at: Micros) -> TaskDocument:
     """Return the first attempt at the task at `position` (from 1) of a job."""
     definition = apply_defaults(job.definition.tasks[position - 1], job.definition.defaults)
-    definition = named(definition, position)
+    definition = with_name(definition, position)
     task = _task(
         job, definition, str(position), at, position=position, restarts=restarts, depth=job.depth
     )
-    return in_window(task) if needs_window(job, task) else task
+    return with_window(task) if needs_window(job, task) else task
 
 
 def child_task(
@@ -100,7 +92,7 @@ def child_task(
     """Return the first attempt at child `index` (from 0) of a composite."""
     task = _task(
         job,
-        named(definition, index + 1),
+        with_name(definition, index + 1),
         f"{parent.path}/{index}",
         at,
         position=parent.position,
@@ -110,10 +102,10 @@ def child_task(
         restarts=parent.restarts,
         scope=scope,
     )
-    return in_window(task)
+    return with_window(task)
 
 
-def named(definition: language.TaskDefinition, number: int) -> language.TaskDefinition:
+def with_name(definition: language.TaskDefinition, number: int) -> language.TaskDefinition:
     """Return the definition with a name: `task 3` where the user left it out."""
     return (
         definition
@@ -127,10 +119,10 @@ def needs_window(job: JobDocument, task: TaskDocument) -> bool:
     return job.root_id != job.id or task.parent_id is not None
 
 
-def in_window(task: TaskDocument) -> TaskDocument:
+def with_window(task: TaskDocument) -> TaskDocument:
     """Return the task with the window that it counts against: containers of a root share one; composites have one a
     depth, so that those that wait for their children cannot keep these out."""
-    key = task.root_id if task.kind == CONTAINER else f"{task.root_id}/{task.depth}"
+    key = task.root_id if task.kind == TaskKind.CONTAINER else f"{task.root_id}/{task.depth}"
     return msgspec.structs.replace(task, window_of=key)
 
 
@@ -138,7 +130,7 @@ def next_attempt(task: TaskDocument, at: Micros) -> TaskDocument | None:
     """Return the attempt after `task`, which failed, or None where its retries are used up."""
     retry = task.definition.retry
     if (
-        task.kind != CONTAINER
+        task.kind != TaskKind.CONTAINER
         or retry is None
         or task.attempt > (retry.limit or DEFAULT_RETRY_LIMIT)
     ):
@@ -157,7 +149,7 @@ def next_attempt(task: TaskDocument, at: Micros) -> TaskDocument | None:
         kind=task.kind,
         name=task.definition.name or task.name,
         definition=task.definition,
-        hold=HOLD_DELAY,
+        hold=Hold.DELAY,
         due_at=(task.ended_at or at) + retry_delay(retry, task.attempt, seed_of(id)),
         restarts=task.restarts,
         attempt=attempt,

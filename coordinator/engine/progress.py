@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import new_documents, states
-from coordinator.engine.flow import Flow, change, count, find, get, now, recall
+from coordinator.engine import new_documents
+from coordinator.engine.flow import Flow, change_job, change_task, count, find, get, now, recall
 from coordinator.engine.slots import HEAVY
 from coordinator.engine.webhooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
 from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Progressed
 from shared.model.queries import Above, In
+from shared.model.states import GOOD, JobState, TaskKind, TaskState
 
-_DONE = In(tuple(sorted(states.GOOD)))
+_DONE = In(tuple(sorted(GOOD)))
 
 RUNNING_SEEN = 1_000
 """So many running children's own progress is looked at, at most."""
@@ -22,7 +23,7 @@ def on_progress(message: Progressed) -> Flow[list[Document]]:
     """Keep a run's progress, and its job's share of it."""
     percent = min(100.0, max(0.0, round(message.progress, 2)))
     job = yield from recall(message.job_id)
-    where: dict[str, Any] = {"state": states.RUNNING, "run": message.run}
+    where: dict[str, Any] = {"state": TaskState.RUNNING, "run": message.run}
     if message.nonce:
         where["nonce"] = message.nonce
     return (yield from _keep(job, message.task_id, percent, where))
@@ -31,15 +32,13 @@ def on_progress(message: Progressed) -> Flow[list[Document]]:
 def grown(task_id: str) -> Flow[list[Document]]:
     """Look again at a composite below which something moved; keep how far it is. Repeated, it writes nothing."""
     task = yield from get(TaskDocument, task_id)
-    if task is None or task.state != states.RUNNING or task.kind == new_documents.CONTAINER:
+    if task is None or task.state != TaskState.RUNNING or task.kind == TaskKind.CONTAINER:
         return []
-    percent = yield from (
-        _of_subjob(task) if task.kind == new_documents.SUBJOB else _of_children(task)
-    )
+    percent = yield from (_of_subjob(task) if task.kind == TaskKind.SUBJOB else _of_children(task))
     if percent == task.progress:
         return []
     job = yield from recall(task.job_id)
-    return (yield from _keep(job, task.id, percent, {"state": states.RUNNING}))
+    return (yield from _keep(job, task.id, percent, {"state": TaskState.RUNNING}))
 
 
 def _of_subjob(task: TaskDocument) -> Flow[float]:
@@ -54,7 +53,7 @@ def _of_children(task: TaskDocument) -> Flow[float]:
     done = yield from count(TaskDocument, {"parent_id": task.id, "state": _DONE})
     running = yield from find(
         TaskDocument,
-        {"parent_id": task.id, "state": states.RUNNING, "progress": Above(0)},
+        {"parent_id": task.id, "state": TaskState.RUNNING, "progress": Above(0)},
         limit=RUNNING_SEEN,
         without=HEAVY,
     )
@@ -67,14 +66,14 @@ def _keep(
 ) -> Flow[list[Document]]:
     at = yield from now()
     add = progress_hook(job, TASK_PROGRESS, at)
-    task = yield from change(TaskDocument, task_id, where, {"progress": percent}, add=add)
+    task = yield from change_task(task_id, where, {"progress": percent}, add=add)
     if task is None or job is None:
         return []
     follow: list[Document] = [task] if task.then else []
     if task.parent_id is None:
         share = new_documents.progress_of(task.position - 1, job.task_count, percent)
-        of_job = {"state": states.RUNNING, "position": task.position, "restarts": task.restarts}
+        of_job = {"state": JobState.RUNNING, "position": task.position, "restarts": task.restarts}
         add = progress_hook(job, JOB_PROGRESS, at)
-        image = yield from change(JobDocument, job.id, of_job, {"progress": share}, add=add)
+        image = yield from change_job(job.id, of_job, {"progress": share}, add=add)
         follow += [image] if image and image.then else []
     return follow

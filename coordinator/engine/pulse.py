@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.engine import beats, states
+from coordinator.engine import beats
 from coordinator.engine.flow import Flow, bounds, change, find, get, insert, note_event, now
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -21,6 +21,7 @@ from shared.model.documents import (
 )
 from shared.model.queries import Below
 from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE, LOGS_QUEUE
+from shared.model.states import TaskState
 
 PULSE_ID = "pulse"
 QUEUES = (COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE)
@@ -120,7 +121,7 @@ def runs_of_closed_epochs() -> Flow[list[Document]]:
     for node in (yield from find(NodeDocument, {"closed": True})):
         left = yield from find(
             TaskDocument,
-            {"node_id": node.id, "state": states.RUNNING, "epoch": Below(node.epoch + 1)},
+            {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)},
             limit=1,
             without=("definition", "evaluated", "scope", "result"),
         )

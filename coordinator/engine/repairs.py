@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from coordinator.engine import beats, composites, new_documents, slots, states, task_start
+from coordinator.engine import beats, composites, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
-    change,
+    change_task,
     find,
     get,
     note_event,
@@ -20,6 +20,7 @@ from coordinator.engine.flow import (
 )
 from coordinator.engine.job_lifecycle import cancel_open
 from coordinator.engine.new_documents import EVALUATE, intent
+from coordinator.engine.states import TaskMove
 from coordinator.engine.task_ends import tell_parent
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -31,6 +32,9 @@ from shared.model.documents import (
 )
 from shared.model.queries import Above, Below, In
 from shared.model.queues import DEFAULT_QUEUE
+from shared.model.states import JOB_ENDED, Hold, TaskKind, TaskState
+
+SENT_AGAIN = TaskMove((TaskState.SCHEDULED,), TaskState.PENDING)
 
 REPAIRS_AT_ONCE = 500
 """Things looked at in one sweep of a kind."""
@@ -59,16 +63,16 @@ class Rounds(msgspec.Struct):
 def release_delayed() -> Flow[list[Document]]:
     """Take retries whose delay is over from their hold; one whose slot was given away waits for another."""
     at = yield from now()
-    where = {"hold": new_documents.HOLD_DELAY, "due_at": Below(at + 1)}
+    where = {"hold": Hold.DELAY, "due_at": Below(at + 1)}
     due = yield from find(
         TaskDocument, where, order=("due_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
     )
     follow: list[Document] = []
     for task in due:
-        held = {"hold": new_documents.HOLD_DELAY, "state": states.CREATED}
+        held = {"hold": Hold.DELAY, "state": TaskState.CREATED}
         wanted = task_start.number_wanted(task)
         add = () if wanted else (intent(EVALUATE, at),)
-        image = yield from change(TaskDocument, task.id, held, {"hold": wanted}, add=add)
+        image = yield from change_task(task.id, held, {"hold": wanted}, add=add)
         if image is not None:
             follow += (yield from _offer_to(image)) if wanted else [image]
     return follow
@@ -77,7 +81,7 @@ def release_delayed() -> Flow[list[Document]]:
 def _offer_to(task: TaskDocument) -> Flow[list[Document]]:
     """Offer the free numbers that a task has begun to wait for."""
     follow: list[Document] = []
-    if task.hold == new_documents.HOLD_CONCURRENCY and task.slot_of:
+    if task.hold == Hold.CONCURRENCY and task.slot_of:
         follow += yield from _offer_slots(task.slot_of)
     if task.window_of:
         window = (yield from bounds()).job_window
@@ -88,17 +92,12 @@ def _offer_to(task: TaskDocument) -> Flow[list[Document]]:
 def unconfirmed() -> Flow[list[Document]]:
     """Send again what is PENDING and was not confirmed."""
     at = yield from now()
-    where = {"state": states.PENDING, "published_at": Below(at - UNCONFIRMED)}
+    where = {"state": TaskState.PENDING, "published_at": Below(at - UNCONFIRMED)}
     for task in (
         yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
     ):
-        fields = {"published_at": at}
-        image = yield from change(
-            TaskDocument,
-            task.id,
-            {"state": states.PENDING, "published_at": task.published_at},
-            fields,
-        )
+        seen = {"state": TaskState.PENDING, "published_at": task.published_at}
+        image = yield from change_task(task.id, seen, {"published_at": at})
         if image is not None:
             yield from note_event("swept_unconfirmed", task.id)
             yield from publish([image])
@@ -124,7 +123,7 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
 
 
 def _scheduled(where: dict[str, object]) -> Flow[list[TaskDocument]]:
-    where = {"state": states.SCHEDULED, **where}
+    where = {"state": TaskState.SCHEDULED, **where}
     return (
         yield from find(
             TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
@@ -133,9 +132,8 @@ def _scheduled(where: dict[str, object]) -> Flow[list[TaskDocument]]:
 
 
 def _send_again(task: TaskDocument, at: Micros) -> Flow[None]:
-    seen = {"state": states.SCHEDULED, "published_at": task.published_at}
-    fields = {"state": states.PENDING, "published_at": at}
-    image = yield from change(TaskDocument, task.id, seen, fields)
+    seen = {"published_at": task.published_at}
+    image = yield from change_task(task.id, seen, {"published_at": at}, move=SENT_AGAIN)
     if image is not None:
         yield from note_event("swept_unheard", task.id)
         yield from publish([image])
@@ -158,8 +156,8 @@ def latest_grants() -> Flow[dict[str, Grant]]:
     """Return the latest published of the tasks that run now, by queue."""
     at = yield from now()
     where = {
-        "state": states.RUNNING,
-        "kind": new_documents.CONTAINER,
+        "state": TaskState.RUNNING,
+        "kind": TaskKind.CONTAINER,
         "published_at": Above(at - RECENT),
     }
     running = yield from find(
@@ -205,9 +203,9 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
     """Complete composites below which nothing is open; end those whose sub-job has ended."""
     at = yield from now()
     where = {
-        "state": states.RUNNING,
+        "state": TaskState.RUNNING,
         "expanded": True,
-        "kind": In((new_documents.PARALLEL, new_documents.EACH, new_documents.SUBJOB)),
+        "kind": In((TaskKind.PARALLEL, TaskKind.EACH, TaskKind.SUBJOB)),
         "started_at": Below(at - UNCONFIRMED),
         **({"id": Above(rounds.composites)} if rounds.composites else {}),
     }
@@ -219,7 +217,7 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
     for task in found:
         if task.then:
             continue
-        if task.kind == new_documents.SUBJOB:
+        if task.kind == TaskKind.SUBJOB:
             over = yield from _sub_job_over(task)
         else:
             job = yield from recall(task.job_id)
@@ -232,7 +230,7 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
 
 def _sub_job_over(task: TaskDocument) -> Flow[list[Document]]:
     job = (yield from get(JobDocument, task.subjob_id)) if task.subjob_id else None
-    if job is None or job.state not in states.JOB_ENDED or job.then:
+    if job is None or job.state not in JOB_ENDED or job.then:
         return []
     return (yield from tell_parent(job))
 
@@ -241,14 +239,10 @@ def free_slots(rounds: Rounds) -> Flow[list[Document]]:
     """Offer the free numbers of windows and `each`es that have tasks held."""
     window = (yield from bounds()).job_window
     follow: list[Document] = []
-    owners, rounds.slots = yield from _owners(
-        "slot_of", new_documents.HOLD_CONCURRENCY, rounds.slots
-    )
+    owners, rounds.slots = yield from _owners("slot_of", Hold.CONCURRENCY, rounds.slots)
     for owner in owners:
         follow += yield from _offer_slots(owner)
-    owners, rounds.windows = yield from _owners(
-        "window_of", new_documents.HOLD_WINDOW, rounds.windows
-    )
+    owners, rounds.windows = yield from _owners("window_of", Hold.WINDOW, rounds.windows)
     for owner in owners:
         follow += yield from slots.offer_window(owner, window)
     for document in follow:
@@ -264,7 +258,7 @@ def _offer_slots(owner: str) -> Flow[list[Document]]:
     return (yield from slots.offer_slots(owner, each.concurrency or 0)) if each else []
 
 
-def _owners(field: str, hold: str, after: str) -> Flow[tuple[list[str], str]]:
+def _owners(field: str, hold: Hold, after: str) -> Flow[tuple[list[str], str]]:
     """Return the owners after `after` that have tasks held, and where the next look is to go on.
 
     Asked for one by one, each by a look into an index: one with very many held costs no more than another."""
@@ -296,11 +290,12 @@ def send_all_again() -> Flow[list[Document]]:
     """Send again whatever waits in a queue: the queues went with the process that held them."""
     at = yield from now()
     while True:
-        waiting = yield from find(TaskDocument, {"state": states.SCHEDULED}, limit=REPAIRS_AT_ONCE)
+        waiting = yield from find(
+            TaskDocument, {"state": TaskState.SCHEDULED}, limit=REPAIRS_AT_ONCE
+        )
         for task in waiting:
-            fields = {"state": states.PENDING, "published_at": at}
-            yield from change(TaskDocument, task.id, {"state": states.SCHEDULED}, fields)
+            yield from change_task(task.id, {}, {"published_at": at}, move=SENT_AGAIN)
         if len(waiting) < REPAIRS_AT_ONCE:
             break
-    yield from publish((yield from find(TaskDocument, {"state": states.PENDING})))
+    yield from publish((yield from find(TaskDocument, {"state": TaskState.PENDING})))
     return []

@@ -7,13 +7,16 @@ counts, so a repeat gives nothing away twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from coordinator.engine import states
-from coordinator.engine.flow import Flow, change_first, count, find, now
-from coordinator.engine.new_documents import EVALUATE, HOLD_CONCURRENCY, HOLD_WINDOW, intent
+from coordinator.engine.flow import Flow, change_first_task, count, find, now
+from coordinator.engine.new_documents import EVALUATE, intent
+from coordinator.engine.states import TaskFields
 from shared.model.documents import Document, TaskDocument
 from shared.model.queries import Not
+from shared.model.states import Hold, TaskState
 
 HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields that a question about structure need not read."""
@@ -42,23 +45,24 @@ def free_numbers(owner_field: str, number_field: str, owner: str, size: int) -> 
 def offer_window(window: str, size: int) -> Flow[list[Document]]:
     """Give the free numbers of a window to the tasks held for it."""
     numbers = yield from free_numbers("window_of", "window", window, size)
-    return (yield from _offer(numbers, {"window_of": window, "hold": HOLD_WINDOW}, "window", None))
+    where = {"window_of": window, "hold": Hold.WINDOW}
+    return (yield from _offer(numbers, where, lambda number: {"window": number, "hold": None}))
 
 
 def offer_slots(owner: str, size: int) -> Flow[list[Document]]:
     """Give the free slots of an `each` to the children held for them; they then wait for the window."""
     numbers = yield from free_numbers("slot_of", "slot", owner, size)
-    where = {"slot_of": owner, "hold": HOLD_CONCURRENCY}
-    return (yield from _offer(numbers, where, "slot", HOLD_WINDOW))
+    where = {"slot_of": owner, "hold": Hold.CONCURRENCY}
+    return (yield from _offer(numbers, where, lambda number: {"slot": number, "hold": Hold.WINDOW}))
 
 
 def _offer(
-    numbers: list[int], where: dict[str, str], field: str, hold: str | None
+    numbers: list[int], where: dict[str, str], fields: Callable[[int], TaskFields]
 ) -> Flow[list[Document]]:
     released: list[Document] = []
     misses = 0
     for number in numbers:
-        image = yield from _give(where, {field: number, "hold": hold})
+        image = yield from _give(where, fields(number))
         misses = 0 if image else misses + 1
         if image:
             released.append(image)
@@ -67,25 +71,22 @@ def _offer(
     return [task for task in released if task.then]
 
 
-def _give(where: dict[str, str], fields: dict[str, object]) -> Flow[TaskDocument | None]:
+def _give(where: dict[str, str], fields: TaskFields) -> Flow[TaskDocument | None]:
     at = yield from now()
     then = () if fields["hold"] else (intent(EVALUATE, at),)
     order = ("index",) if "slot_of" in where else ("created_at", "index")
-    return (
-        yield from change_first(
-            TaskDocument, {**where, "state": states.CREATED}, order, fields, add=then
-        )
-    )
+    held = {**where, "state": TaskState.CREATED}
+    return (yield from change_first_task(held, order, fields, add=then))
 
 
 def hand_over(task: TaskDocument) -> Flow[list[Document]]:
     """Give the numbers of `task`, which is closed, to the next that wait for them."""
     window = task.window
     if task.slot_of and task.slot is not None:
-        where = {"slot_of": task.slot_of, "hold": HOLD_CONCURRENCY}
-        fields: dict[str, object] = {
+        where = {"slot_of": task.slot_of, "hold": Hold.CONCURRENCY}
+        fields: TaskFields = {
             "slot": task.slot,
-            "hold": HOLD_WINDOW if window is None else None,
+            "hold": Hold.WINDOW if window is None else None,
         }
         if window is not None:
             fields["window"] = window
@@ -95,6 +96,6 @@ def hand_over(task: TaskDocument) -> Flow[list[Document]]:
     if not task.window_of or window is None:
         return []
     heir = yield from _give(
-        {"window_of": task.window_of, "hold": HOLD_WINDOW}, {"window": window, "hold": None}
+        {"window_of": task.window_of, "hold": Hold.WINDOW}, {"window": window, "hold": None}
     )
     return [heir] if heir else []

@@ -1,71 +1,155 @@
-"""The states of jobs and tasks, and what each may become: one table, that every change goes through."""
+"""What each state of a job or task may become: one table. Every change of state is a move, which keeps to it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
-from shared.model.documents import Micros
+import msgspec
+
+from shared.model.documents import Micros, RunUsage, TaskDocument
+from shared.model.language import TaskDefinition
 from shared.model.queries import In
+from shared.model.states import GOOD, Hold, JobState, TaskState
 
-# Jobs
-PENDING = "PENDING"
-SCHEDULED = "SCHEDULED"
-RUNNING = "RUNNING"
-COMPLETED = "COMPLETED"
-FAILED = "FAILED"
-CANCELLED = "CANCELLED"
-# Tasks, besides
-CREATED = "CREATED"
-SKIPPED = "SKIPPED"
-
-JOB_MAY: dict[str, frozenset[str]] = {
-    PENDING: frozenset({SCHEDULED, FAILED, CANCELLED}),
-    SCHEDULED: frozenset({RUNNING, COMPLETED, FAILED, CANCELLED}),
-    RUNNING: frozenset({COMPLETED, FAILED, CANCELLED}),
-    FAILED: frozenset({RUNNING}),
-    CANCELLED: frozenset({RUNNING}),
-    COMPLETED: frozenset(),
+JOB_MAY: dict[JobState, frozenset[JobState]] = {
+    JobState.PENDING: frozenset({JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SCHEDULED: frozenset(
+        {JobState.RUNNING, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.RUNNING}),
+    JobState.CANCELLED: frozenset({JobState.RUNNING}),
+    JobState.COMPLETED: frozenset(),
 }
 
-TASK_MAY: dict[str, frozenset[str]] = {
-    CREATED: frozenset({PENDING, RUNNING, SKIPPED, FAILED, CANCELLED}),
-    PENDING: frozenset({SCHEDULED, RUNNING, CANCELLED, COMPLETED, FAILED}),
-    SCHEDULED: frozenset({PENDING, RUNNING, CANCELLED, COMPLETED, FAILED}),
-    RUNNING: frozenset({COMPLETED, FAILED, CANCELLED, PENDING}),
-    COMPLETED: frozenset(),
-    FAILED: frozenset(),
-    CANCELLED: frozenset(),
-    SKIPPED: frozenset(),
+_ENDS_OF_A_RUN = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
+_TURNED = {TaskState.PENDING, TaskState.RUNNING, TaskState.SKIPPED}
+
+TASK_MAY: dict[TaskState, frozenset[TaskState]] = {
+    TaskState.CREATED: frozenset(_TURNED | {TaskState.FAILED, TaskState.CANCELLED}),
+    TaskState.PENDING: _ENDS_OF_A_RUN | {TaskState.SCHEDULED, TaskState.RUNNING},
+    TaskState.SCHEDULED: _ENDS_OF_A_RUN | {TaskState.PENDING, TaskState.RUNNING},
+    TaskState.RUNNING: _ENDS_OF_A_RUN | {TaskState.PENDING},
+    TaskState.COMPLETED: frozenset(),
+    TaskState.FAILED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+    TaskState.SKIPPED: frozenset(),
 }
 
-JOB_ENDED = frozenset({COMPLETED, FAILED, CANCELLED})
-JOB_ACTIVE = frozenset(JOB_MAY) - JOB_ENDED
-TASK_ENDED = frozenset({COMPLETED, FAILED, CANCELLED, SKIPPED})
-TASK_ACTIVE = frozenset(TASK_MAY) - TASK_ENDED
-GOOD = frozenset({COMPLETED, SKIPPED})
+_S = TypeVar("_S", JobState, TaskState)
 
 
-def _sources(table: dict[str, frozenset[str]], state: str) -> frozenset[str]:
-    """Return the states from which `state` may be reached."""
-    return frozenset(source for source, targets in table.items() if state in targets)
+class Move(msgspec.Struct, Generic[_S], frozen=True):
+    """A change of state, from any of `sources` to `to`; with `stays`, what is `to` already is meant too.
+
+    Raises `ValueError` where the table does not let one of `sources` become `to`.
+    """
+
+    table: ClassVar[Mapping[Any, frozenset[Any]]] = {}
+
+    sources: tuple[_S, ...]
+    to: _S
+    stays: bool = False
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            if self.to not in self.table.get(source, ()):
+                raise ValueError(f"{source} may not become {self.to}")
+
+    def where(self) -> In:
+        """Return the matcher of the states that it is a move from."""
+        return In((*self.sources, self.to) if self.stays else self.sources)
 
 
-def any_state(states: frozenset[str]) -> In:
+class JobMove(Move[JobState], frozen=True):
+    """A change of a job's state."""
+
+    table = JOB_MAY
+
+
+class TaskMove(Move[TaskState], frozen=True):
+    """A change of a task's state."""
+
+    table = TASK_MAY
+
+
+class JobFields(TypedDict, total=False):
+    """What a change of a job may set. Its state is not among it: that takes a `JobMove`."""
+
+    position: int
+    restarts: int
+    progress: float
+    started_at: Micros | None
+    completed_at: Micros | None
+    failed_at: Micros | None
+    ended_at: Micros | None
+    delete_at: Micros | None
+    result: str | None
+    error: str | None
+
+
+class TaskFields(TypedDict, total=False):
+    """What a change of a task may set. Its state is not among it: that takes a `TaskMove`."""
+
+    name: str
+    open: bool
+    active: bool
+    hold: Hold | None
+    lost: int
+    lost_by: str | None
+    node_id: str | None
+    epoch: int | None
+    nonce: str | None
+    claim_beat: int
+    run: int
+    evaluated: TaskDefinition | None
+    evaluated_at: Micros | None
+    queue: str | None
+    priority: int
+    var: str | None
+    slot: int | None
+    window: int | None
+    size: int | None
+    list_digest: str | None
+    expanded: bool
+    expanded_to: int
+    subjob_id: str | None
+    published_at: Micros | None
+    scheduled_at: Micros | None
+    started_at: Micros | None
+    completed_at: Micros | None
+    failed_at: Micros | None
+    ended_at: Micros | None
+    progress: float
+    result: str | None
+    error: str | None
+    exit_code: int | None
+    usage: RunUsage | None
+    log_parts: int | None
+
+
+def any_state(states: frozenset[_S]) -> In:
     """Return the matcher of these states."""
     return In(tuple(sorted(states)))
 
 
-JOB_FROM = {state: any_state(_sources(JOB_MAY, state)) for state in JOB_MAY}
-TASK_FROM = {state: any_state(_sources(TASK_MAY, state)) for state in TASK_MAY}
+def with_state(task: TaskDocument, to: TaskState, **fields: Unpack[TaskFields]) -> TaskDocument:
+    """Return a task moved to `to`, with these fields; `ValueError` where the table does not let it."""
+    move = TaskMove((task.state,), to)
+    return msgspec.structs.replace(task, state=move.to, **fields)
 
 
-def task_end(state: str, at: Micros, **more: Any) -> dict[str, Any]:
-    """Return the fields of a task that ends as `state`."""
-    stamp = "completed_at" if state in GOOD else "failed_at"
-    return {"state": state, "active": False, "hold": None, "ended_at": at, stamp: at, **more}
+def task_end(state: TaskState, at: Micros, **more: Unpack[TaskFields]) -> TaskFields:
+    """Return the fields, besides its state, of a task that ends as `state`."""
+    ended: TaskFields = {"active": False, "hold": None, "ended_at": at, **more}
+    if state in GOOD:
+        return {**ended, "completed_at": at}
+    return {**ended, "failed_at": at}
 
 
-def job_end(state: str, at: Micros, **more: Any) -> dict[str, Any]:
-    """Return the fields of a job that ends as `state`."""
-    stamp = "completed_at" if state == COMPLETED else "failed_at"
-    return {"state": state, "ended_at": at, stamp: at, **more}
+def job_end(state: JobState, at: Micros, **more: Unpack[JobFields]) -> JobFields:
+    """Return the fields, besides its state, of a job that ends as `state`."""
+    if state == JobState.COMPLETED:
+        return {"ended_at": at, "completed_at": at, **more}
+    return {"ended_at": at, "failed_at": at, **more}

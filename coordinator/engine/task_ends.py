@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from coordinator.engine import composites, evaluation, new_documents, slots, states, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
-    change,
+    change_job,
+    change_task,
     find,
     get,
     insert,
@@ -16,8 +17,10 @@ from coordinator.engine.flow import (
     now,
     read_vars,
     recall,
+    task_change,
 )
 from coordinator.engine.new_documents import BEGIN, ENDED_INTENT, FINISH, HOOK, intent
+from coordinator.engine.states import JobFields, JobMove
 from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
 from shared.durations import duration_seconds
 from shared.expressions import ExpressionError
@@ -29,9 +32,12 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Below, In
+from shared.model.queries import Below, In, Where
+from shared.model.states import GOOD, JOB_ENDED, Hold, JobState, TaskState
 
-ACTIVE_JOB = In((states.SCHEDULED, states.RUNNING))
+BEGUN = JobMove((JobState.PENDING,), JobState.SCHEDULED)
+RUNS = JobMove((JobState.SCHEDULED,), JobState.RUNNING)
+ACTIVE_JOB = (JobState.SCHEDULED, JobState.RUNNING)
 
 
 def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
@@ -40,16 +46,16 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
     job = yield from recall(task.job_id)
     if job is None:
         return []
-    if task.state == states.FAILED and (yield from _tried_again(task)):
+    if task.state == TaskState.FAILED and (yield from _tried_again(task)):
         return []
     if task.parent_id is not None:
         return (yield from _child_ended(job, task))
-    if job.state == states.PENDING:
+    if job.state == JobState.PENDING:
         yield from _begun(job, task)
     follow = yield from _step_ended(job, task)
     if task.window_of:
         follow += yield from slots.hand_over(task)
-    yield from later(TaskDocument, task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
+    yield from later(task_change(task.id, {}, {"open": False}, drop=(ENDED_INTENT,)))
     return follow
 
 
@@ -64,7 +70,7 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
         return False
     if (yield from insert(attempt)) is None:
         yield from insert(task_start.without_numbers(attempt))
-    yield from change(TaskDocument, task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
+    yield from change_task(task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
     if not (yield from _still_wanted(task)):
         yield from composites.withdraw(None, [attempt])
     return True
@@ -73,7 +79,7 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
 def _still_wanted(task: TaskDocument) -> Flow[bool]:
     """Whether the job (and parent) of a task go on, with the same number of restarts."""
     job = yield from get(JobDocument, task.job_id)
-    if job is None or job.state in states.JOB_ENDED or job.restarts != task.restarts:
+    if job is None or job.state in JOB_ENDED or job.restarts != task.restarts:
         return False
     if task.parent_id is None:
         return True
@@ -88,14 +94,14 @@ def _child_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Fail the parent where the child failed for good; close the child, hand its numbers on, ask the parent."""
     assert task.parent_id is not None
     follow: list[Document] = []
-    if task.state in (states.FAILED, states.CANCELLED):
+    if task.state in (TaskState.FAILED, TaskState.CANCELLED):
         parent = yield from get(TaskDocument, task.parent_id)
         if parent is not None:
             follow += yield from composites.end_composite(parent, task.state, task.error)
-    yield from change(TaskDocument, task.id, {}, {"open": False})
+    yield from change_task(task.id, {}, {"open": False})
     follow += yield from slots.hand_over(task)
     follow += yield from composites.complete_if_done(task.parent_id, job)
-    yield from later(TaskDocument, task.id, {}, {}, drop=(ENDED_INTENT,))
+    yield from later(task_change(task.id, {}, {}, drop=(ENDED_INTENT,)))
     return follow
 
 
@@ -104,18 +110,17 @@ def _child_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
 
 def _begun(job: JobDocument, task: TaskDocument) -> Flow[None]:
     """Move a job to its first task, which has ended at once: whoever began the job may be stuck before it said so."""
-    where = {"state": states.PENDING, "restarts": task.restarts}
-    fields = {"state": states.SCHEDULED, "position": task.position}
-    yield from change(JobDocument, job.id, where, fields, drop=(BEGIN,))
+    where, fields = {"restarts": task.restarts}, JobFields(position=task.position)
+    yield from change_job(job.id, where, fields, move=BEGUN, drop=(BEGIN,))
 
 
 def _step_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     """Go on to the next top-level task, or end the job."""
-    if task.state in states.GOOD:
+    if task.state in GOOD:
         if task.position < len(job.definition.tasks):
             return (yield from _advance(job, task))
         return (yield from _complete(job, task))
-    return (yield from _end_at(job, task, task.state, task.error))
+    return (yield from _end_at(job, task, JobState(task.state), task.error))
 
 
 def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
@@ -142,25 +147,26 @@ def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
 
 def released(task: TaskDocument) -> Flow[list[Document]]:
     """Go on with a top-level task that was placed: send it, follow it, or offer it a number of its window."""
-    if task.hold == new_documents.HOLD_WINDOW and task.window_of:
+    if task.hold == Hold.WINDOW and task.window_of:
         return (yield from slots.offer_window(task.window_of, (yield from bounds()).job_window))
     return (yield from task_start.go_on([task]))
 
 
 def _goes_on(job: JobDocument | None, restarts: int) -> bool:
-    return job is not None and job.state not in states.JOB_ENDED and job.restarts == restarts
+    return job is not None and job.state not in JOB_ENDED and job.restarts == restarts
 
 
 def move_position(
     job: JobDocument, restarts: int, done: int, position: int, at: Micros
 ) -> Flow[JobDocument | None]:
     """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
-    where = {"state": ACTIVE_JOB, "restarts": restarts, "position": done}
-    fields = {"position": position, "progress": new_documents.progress_of(done, job.task_count)}
+    where = {"state": In(ACTIVE_JOB), "restarts": restarts, "position": done}
+    progress = new_documents.progress_of(done, job.task_count)
+    fields: JobFields = {"position": position, "progress": progress}
     add: tuple[Intent, ...] = ()
     if wants(job, JOB_PROGRESS):
-        add = (intent(HOOK, at, event=JOB_PROGRESS, state=states.RUNNING, stamp=str(at)),)
-    return (yield from change(JobDocument, job.id, where, fields, add=add))
+        add = (intent(HOOK, at, event=JOB_PROGRESS, state=JobState.RUNNING, stamp=str(at)),)
+    return (yield from change_job(job.id, where, fields, add=add))
 
 
 def _catch_up(job: JobDocument, task: TaskDocument) -> Flow[list[Document] | None]:
@@ -185,8 +191,8 @@ def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     try:
         result = yield from _output(job, task, at)
     except ExpressionError as error:
-        return (yield from _end_at(job, task, states.FAILED, f"output: {error}"))
-    fields: dict[str, Any] = {
+        return (yield from _end_at(job, task, JobState.FAILED, f"output: {error}"))
+    fields: JobFields = {
         "position": task.position + 1,
         "progress": 100.0,
         "result": result,
@@ -195,13 +201,12 @@ def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
         fields["delete_at"] = at + int(
             duration_seconds(job.definition.auto_delete.after) * MICROS_PER_SECOND
         )
-    fields["where"] = {"position": task.position}
-    if task.started_at is not None:
-        fields["where"]["state"] = states.RUNNING
-    ended = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
+    sources = ACTIVE_JOB if task.started_at is None else (JobState.RUNNING,)
+    move, where = JobMove(sources, JobState.COMPLETED), {"position": task.position}
+    ended = yield from _end_job(job, task.restarts, move, None, where, **fields)
     if not ended and (follow := (yield from _catch_up(job, task))) is not None:
         follow += yield from _ran(job, task, at)
-        again = yield from end_job(job, task.restarts, states.COMPLETED, None, **fields)
+        again = yield from _end_job(job, task.restarts, move, None, where, **fields)
         return [*follow, *again]
     return ended
 
@@ -210,10 +215,9 @@ def _ran(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[list[Document
     """Say that a job runs whose last task has run, where whoever granted that died before it could."""
     if task.started_at is None:
         return []
-    where = {"state": states.SCHEDULED, "restarts": task.restarts}
-    fields = {"state": states.RUNNING, "started_at": task.started_at}
-    add = state_hook(job, JOB_STATE, states.RUNNING, at)
-    image = yield from change(JobDocument, job.id, where, fields, add=add)
+    where, fields = {"restarts": task.restarts}, JobFields(started_at=task.started_at)
+    add = state_hook(job, JOB_STATE, JobState.RUNNING, at)
+    image = yield from change_job(job.id, where, fields, move=RUNS, add=add)
     return [image] if image is not None and image.then else []
 
 
@@ -228,7 +232,7 @@ def _output(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[str | None
 
 
 def _end_at(
-    job: JobDocument, task: TaskDocument, state: str, error: str | None
+    job: JobDocument, task: TaskDocument, state: JobState, error: str | None
 ) -> Flow[list[Document]]:
     """End a job where this task is: a restart goes on from there."""
     follow = yield from _catch_up(job, task)
@@ -236,30 +240,29 @@ def _end_at(
 
 
 def end_job(
+    job: JobDocument, restarts: int, state: JobState, error: str | None
+) -> Flow[list[Document]]:
+    """End a job, short of its last task, that still goes on with this number of restarts; return it if this did."""
+    move = JobMove((JobState.PENDING, *ACTIVE_JOB), state)
+    return (yield from _end_job(job, restarts, move, error, {}))
+
+
+def _end_job(
     job: JobDocument,
     restarts: int,
-    state: str,
+    move: JobMove,
     error: str | None,
-    *,
-    where: dict[str, Any] | None = None,
-    **more: Any,
+    where: Where,
+    /,
+    **more: Unpack[JobFields],
 ) -> Flow[list[Document]]:
-    """End a job that still goes on with this number of restarts; return it if this did."""
     at = yield from now()
-    fields = states.job_end(state, at, error=error, **more)
-    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, state, at))
-    if state == states.COMPLETED and wants(job, JOB_PROGRESS):
-        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=state, stamp=str(at)))
-    active = In((states.PENDING, states.SCHEDULED, states.RUNNING))
-    if state == states.COMPLETED:
-        active = ACTIVE_JOB
-    image = yield from change(
-        JobDocument,
-        job.id,
-        {"state": active, "restarts": restarts, **(where or {})},
-        fields,
-        add=add,
-    )
+    fields: JobFields = {**states.job_end(move.to, at, **more), "error": error}
+    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, move.to, at))
+    if move.to == JobState.COMPLETED and wants(job, JOB_PROGRESS):
+        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=move.to, stamp=str(at)))
+    here = {"restarts": restarts, **where}
+    image = yield from change_job(job.id, here, fields, move=move, add=add)
     return [image] if image else []
 
 
@@ -271,15 +274,19 @@ def tell_parent(job: JobDocument) -> Flow[list[Document]]:
     if job.parent_id is None:
         return []
     parent = yield from get(TaskDocument, job.parent_id)
-    if parent is None or parent.state != states.RUNNING or parent.subjob_id not in (None, job.id):
+    if (
+        parent is None
+        or parent.state != TaskState.RUNNING
+        or parent.subjob_id not in (None, job.id)
+    ):
         return []
     error = job.error
-    if job.state == states.FAILED:
+    if job.state == JobState.FAILED:
         error = job.error or f"sub-job {job.id} failed"
-    result = job.result if job.state == states.COMPLETED else None
+    result = job.result if job.state == JobState.COMPLETED else None
     return (
         yield from composites.end_composite(
-            parent, job.state, error, result=result, subjob_id=job.id
+            parent, TaskState(job.state), error, result=result, subjob_id=job.id
         )
     )
 
@@ -294,6 +301,6 @@ def open_tasks(job_id: str, restarts: int, limit: int) -> Flow[list[TaskDocument
     )
 
 
-def task_hooks(job: JobDocument | None, state: str, at: Micros) -> tuple[Intent, ...]:
+def task_hooks(job: JobDocument | None, state: TaskState, at: Micros) -> tuple[Intent, ...]:
     """Return the intents of webhooks that a task's change to `state` must hold."""
     return state_hook(job, TASK_STATE, state, at)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from coordinator.engine import new_documents, states
+from coordinator.engine import states
 from coordinator.engine.evaluation import without_secrets
 from coordinator.engine.flow import (
     AppendLog,
@@ -13,7 +11,7 @@ from coordinator.engine.flow import (
     Lease,
     Started,
     bounds,
-    change,
+    change_task,
     get,
     later,
     note_event,
@@ -21,8 +19,10 @@ from coordinator.engine.flow import (
     publish,
     recall,
     send,
+    task_change,
 )
 from coordinator.engine.new_documents import ENDED_INTENT, intent
+from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.task_ends import task_hooks
 from shared.errors import Unreadable
 from shared.model.documents import (
@@ -42,12 +42,15 @@ from shared.model.messages import (
     Refused,
     RunEnded,
 )
-from shared.model.queries import In
+from shared.model.queries import In, Where
+from shared.model.states import TaskKind, TaskState
 
-WAITING = In((states.PENDING, states.SCHEDULED))
+WAITING = (TaskState.PENDING, TaskState.SCHEDULED)
 """States from which a task may be granted."""
 
-MAY_END = In((states.RUNNING, states.PENDING, states.SCHEDULED))
+GRANTED = TaskMove(WAITING, TaskState.RUNNING)
+
+MAY_END = (TaskState.RUNNING, *WAITING)
 """States in which the end of a task's last run counts: RUNNING, or lost by lease and not yet granted again."""
 
 LOOKS = 3
@@ -59,6 +62,10 @@ LEASE_LEFT: Micros = 15 * MICROS_PER_SECOND
 LOST_BY_LEASE = "lease"
 GIVEN_BACK = "given back"
 """`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
+
+LOST = TaskMove((TaskState.RUNNING,), TaskState.PENDING)
+HANDED_BACK = TaskMove((TaskState.RUNNING, TaskState.SCHEDULED), TaskState.PENDING, stays=True)
+"""A run that is handed back may have been lost by lease before, so that its task waits already."""
 
 COUNTS = In((None, LOST_BY_LEASE))
 """`lost_by` of a run whose end counts."""
@@ -91,8 +98,7 @@ def lease_of(node_id: str) -> Flow[NodeDocument | None]:
 
 
 def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskDocument | None]:
-    fields = {
-        "state": states.RUNNING,
+    fields: TaskFields = {
         "node_id": claim.node_id,
         "epoch": node.epoch,
         "nonce": claim.nonce,
@@ -103,11 +109,11 @@ def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskD
         "progress": 0.0,
     }
     job = (yield from recall(claim.job_id)) if claim.job_id else None
-    hooks = task_hooks(job, states.RUNNING, at)
-    where = {"state": WAITING, "run": run, "kind": new_documents.CONTAINER}
-    image = yield from change(TaskDocument, claim.task_id, where, fields, add=hooks)
+    hooks = task_hooks(job, TaskState.RUNNING, at)
+    where = {"run": run, "kind": TaskKind.CONTAINER}
+    image = yield from change_task(claim.task_id, where, fields, move=GRANTED, add=hooks)
     if image is not None and image.scheduled_at is None:
-        yield from later(TaskDocument, image.id, {"scheduled_at": None}, {"scheduled_at": at})
+        yield from later(task_change(image.id, {"scheduled_at": None}, {"scheduled_at": at}))
     if image is not None and run:
         yield DropLogs(image.id, image.run)
     return image
@@ -122,7 +128,7 @@ def _second_look(claim: Claim, node: NodeDocument, at: Micros) -> Flow[TaskDocum
             task = yield from counting(task.id, claim.nonce, node)
             if task is not None:
                 return task
-        elif task.state in WAITING.values and task.run != claim.run:
+        elif task.state in WAITING and task.run != claim.run:
             image = yield from _grant(claim, node, task.run, at)
             if image is not None:
                 return image
@@ -134,7 +140,7 @@ def _second_look(claim: Claim, node: NodeDocument, at: Micros) -> Flow[TaskDocum
 def _why_refused(task: TaskDocument | None) -> str:
     if task is None:
         return "this run is over"
-    return f"the task is {task.state}" if task.state != states.RUNNING else "it runs elsewhere"
+    return f"the task is {task.state}" if task.state != TaskState.RUNNING else "it runs elsewhere"
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -144,7 +150,7 @@ def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
     """Apply the end of a run if it is the run that counts; then say that it is stored, or may be forgotten."""
     at = yield from now()
     job = yield from recall(end.job_id)
-    state = states.COMPLETED if end.ok else states.FAILED
+    state = TaskState.COMPLETED if end.ok else TaskState.FAILED
     error = None if end.ok else end.error or "the task failed"
     fields = states.task_end(
         state,
@@ -159,9 +165,10 @@ def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
     )
     if end.ok:
         fields["progress"] = 100.0
-    where = {"state": MAY_END, "run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
+    where = {"run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
     add = (intent(ENDED_INTENT, at), *task_hooks(job, state, at))
-    image = yield from change(TaskDocument, end.task_id, where, fields, add=add)
+    move = TaskMove(MAY_END, state)
+    image = yield from change_task(end.task_id, where, fields, move=move, add=add)
     if image is None:
         image = yield from _applied_before(end)
     if image is not None:
@@ -179,7 +186,7 @@ def _applied_before(end: RunEnded) -> Flow[TaskDocument | None]:
     same = (
         task.run == end.run
         and task.nonce == end.nonce
-        and task.state in (states.COMPLETED, states.FAILED)
+        and task.state in (TaskState.COMPLETED, TaskState.FAILED)
     )
     if not same:
         yield from note_event("end_refused", end.task_id)
@@ -218,7 +225,7 @@ def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     if task is None:
         raise Unreadable(f"there is no task {message.task_id}")
     counts = task.nonce == message.nonce and task.run == message.run
-    if not counts or task.state not in MAY_END.values:
+    if not counts or task.state not in MAY_END:
         return []
     return (yield from back_to_pending(task, "", costs=message.vanished))
 
@@ -233,23 +240,22 @@ def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[li
     at = yield from now()
     lost = task.lost + (1 if costs and task.lost_by is None else 0)
     where = {
-        "state": states.RUNNING if lost_by else MAY_END,
         "run": task.run,
         "nonce": task.nonce,
         "epoch": task.epoch,
         "lost_by": task.lost_by,
     }
     if lost > (yield from bounds()).redeliveries:
-        return (yield from _given_up(task, where, lost, at))
-    fields: dict[str, Any] = {
-        "state": states.PENDING,
+        return (yield from _given_up(task, where, lost_by, lost, at))
+    fields: TaskFields = {
         "lost": lost,
         "published_at": at,
         "lost_by": lost_by or GIVEN_BACK,
     }
     if not lost_by:
         fields |= {"node_id": None, "epoch": None}
-    image = yield from change(TaskDocument, task.id, where, fields)
+    move = LOST if lost_by else HANDED_BACK
+    image = yield from change_task(task.id, where, fields, move=move)
     if image is not None:
         yield from note_event("run_lost" if costs else "run_handed_back", task.id)
         yield from publish([image])
@@ -257,18 +263,21 @@ def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[li
 
 
 def _given_up(
-    task: TaskDocument, where: dict[str, Any], lost: int, at: Micros
+    task: TaskDocument, where: Where, lost_by: str, lost: int, at: Micros
 ) -> Flow[list[Document]]:
     job = yield from recall(task.job_id)
-    fields = states.task_end(states.FAILED, at, error="task redelivered too many times", lost=lost)
-    add = (intent(ENDED_INTENT, at), *task_hooks(job, states.FAILED, at))
-    image = yield from change(TaskDocument, task.id, where, fields, add=add)
+    fields = states.task_end(
+        TaskState.FAILED, at, error="task redelivered too many times", lost=lost
+    )
+    add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
+    move = TaskMove((TaskState.RUNNING,) if lost_by else MAY_END, TaskState.FAILED)
+    image = yield from change_task(task.id, where, fields, move=move, add=add)
     return [image] if image else []
 
 
 def may_count(task: TaskDocument, nonce: str) -> bool:
     """Whether `nonce` may be the run of this task that counts."""
-    active = task.state == states.RUNNING or task.state in WAITING.values
+    active = task.state == TaskState.RUNNING or task.state in WAITING
     return active and task.nonce == nonce and task.lost_by in COUNTS.values
 
 
@@ -281,7 +290,7 @@ def counting(task_id: str, nonce: str, node: NodeDocument) -> Flow[TaskDocument 
         task = yield from get(TaskDocument, task_id)
         if task is None or not may_count(task, nonce):
             return None
-        if task.state == states.RUNNING:
+        if task.state == TaskState.RUNNING:
             return task
         if (yield from _taken_back(task, node)):
             return task
@@ -290,13 +299,12 @@ def counting(task_id: str, nonce: str, node: NodeDocument) -> Flow[TaskDocument 
 
 def _taken_back(task: TaskDocument, node: NodeDocument) -> Flow[bool]:
     """Take back a run that was lost by lease and is not granted again."""
-    fields = {
-        "state": states.RUNNING,
+    fields: TaskFields = {
         "epoch": node.epoch,
         "lost_by": None,
         "lost": max(0, task.lost - 1),
         "node_id": node.id,
     }
-    where = {"state": WAITING, "run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
-    image = yield from change(TaskDocument, task.id, where, fields)
+    where = {"run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
+    image = yield from change_task(task.id, where, fields, move=GRANTED)
     return image is not None

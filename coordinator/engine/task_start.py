@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
-from coordinator.engine import evaluation, new_documents, states
+from coordinator.engine import evaluation
 from coordinator.engine.flow import (
     Flow,
-    change,
+    change_task,
     get,
     insert,
     insert_many,
@@ -18,16 +19,18 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
+from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import TASK_STATE, state_hook
 from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
+from shared.model.states import Hold, TaskState
 
 
-def turned(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
+def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
     wanted = evaluation.vars_of(task.definition)
     variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
-    task = evaluation.evaluated(task, evaluation.Evaluator(scope, at, task.seed), at)
+    task = evaluation.with_evaluation(task, evaluation.Evaluator(scope, at, task.seed), at)
     if "{{" in task.definition.name:
         task.name = evaluation.without_secrets(job, task.name)
     if task.error:
@@ -41,37 +44,37 @@ def place(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument
 
     A task that counts against a window and has no number in it is inserted held; so is one whose number is taken."""
     if task.window_of and task.window is None:
-        task = held(task, new_documents.HOLD_WINDOW)
+        placed = with_hold(task, Hold.WINDOW)
     else:
-        task = yield from turned(job, task, at)
-    new = yield from insert(task)
+        placed = yield from with_turn(job, task, at)
+    new = yield from insert(placed)
     if new is None:
-        task = held(msgspec.structs.replace(task, then=[], window=None), new_documents.HOLD_WINDOW)
-        new = yield from insert(task)
+        placed = with_hold(msgspec.structs.replace(task, window=None), Hold.WINDOW)
+        new = yield from insert(placed)
     if new:
-        return task
-    return (yield from get(TaskDocument, task.id)) or task
+        return placed
+    return (yield from get(TaskDocument, task.id)) or placed
 
 
-def held(task: TaskDocument, reason: str) -> TaskDocument:
-    """Return a task as it waits for `reason` to be lifted."""
-    return msgspec.structs.replace(task, state=states.CREATED, hold=reason)
+def with_hold(task: TaskDocument, reason: Hold) -> TaskDocument:
+    """Return a CREATED task as it waits for `reason` to be lifted."""
+    return msgspec.structs.replace(task, hold=reason)
 
 
 def without_numbers(task: TaskDocument) -> TaskDocument:
     """Return a task that waits for numbers anew, a delayed one after its delay: those it was to have are somebody
     else's."""
-    bare = msgspec.structs.replace(task, slot=None, window=None, then=[])
-    if task.hold == new_documents.HOLD_DELAY:
+    bare = msgspec.structs.replace(task, slot=None, window=None)
+    if task.hold == Hold.DELAY:
         return bare
-    return held(bare, new_documents.HOLD_CONCURRENCY if task.slot_of else new_documents.HOLD_WINDOW)
+    return with_hold(bare, Hold.CONCURRENCY if task.slot_of else Hold.WINDOW)
 
 
-def number_wanted(task: TaskDocument) -> str | None:
+def number_wanted(task: TaskDocument) -> Hold | None:
     """Return which hold a task is to wait in for a number that it needs and has not; None for one that has all."""
     if task.slot_of and task.slot is None:
-        return new_documents.HOLD_CONCURRENCY
-    return new_documents.HOLD_WINDOW if task.window_of and task.window is None else None
+        return Hold.CONCURRENCY
+    return Hold.WINDOW if task.window_of and task.window is None else None
 
 
 def place_many(
@@ -83,9 +86,9 @@ def place_many(
     ready = list(tasks)
     for index, task in enumerate(tasks):
         if not task.hold:
-            ready[index] = yield from turned(job, task, at)
+            ready[index] = yield from with_turn(job, task, at)
     if (yield from insert_many(ready)) < len(ready):
-        ready = yield from _as_stored(ready)
+        ready = yield from _as_stored(tasks)
     return [task for task in ready if (task.hold is None and task.active) or task.then]
 
 
@@ -103,7 +106,7 @@ def _as_stored(tasks: Sequence[TaskDocument]) -> Flow[list[TaskDocument]]:
 
 def go_on(tasks: Sequence[TaskDocument]) -> Flow[list[Document]]:
     """Send those of `tasks` that are to be sent; return those that something else follows from."""
-    yield from publish([task for task in tasks if task.state == states.PENDING])
+    yield from publish([task for task in tasks if task.state == TaskState.PENDING])
     return [task for task in tasks if task.then]
 
 
@@ -113,14 +116,21 @@ def evaluate_task(task: Document, what: Intent) -> Flow[list[Document]]:
     job = yield from recall(task.job_id)
     if job is None:
         return []
-    at = yield from now()
-    after = yield from turned(job, msgspec.structs.replace(task, then=[]), at)
-    fields = {name: getattr(after, name) for name in (*evaluation.TURN_FIELDS, "published_at")}
-    where = {"state": states.CREATED, "hold": None}
-    image = yield from change(
-        TaskDocument, task.id, where, fields, add=tuple(after.then), drop=(what.id,)
-    )
+    image = None
+    if task.state == TaskState.CREATED:
+        image = yield from _taken_turn(job, task, what)
     if image is None:
-        yield from change(TaskDocument, task.id, {}, {}, drop=(what.id,))
+        yield from change_task(task.id, {}, {}, drop=(what.id,))
         return []
     return (yield from go_on([image]))
+
+
+def _taken_turn(job: JobDocument, task: TaskDocument, what: Intent) -> Flow[TaskDocument | None]:
+    at = yield from now()
+    after = yield from with_turn(job, msgspec.structs.replace(task, then=[]), at)
+    fields = cast("TaskFields", {name: getattr(after, name) for name in evaluation.TURN_FIELDS})
+    move = TaskMove((TaskState.CREATED,), after.state)
+    add = tuple(after.then)
+    return (
+        yield from change_task(task.id, {"hold": None}, fields, move=move, add=add, drop=(what.id,))
+    )

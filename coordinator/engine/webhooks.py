@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import states
 from coordinator.engine.evaluation import Evaluator, scope_for, wanted_vars
 from coordinator.engine.flow import (
     Flow,
     bounds,
-    change,
+    change_job,
+    change_task,
     get,
     insert_many,
     note_event,
@@ -36,6 +36,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
+from shared.model.states import JOB_ENDED, TASK_ENDED, JobState, TaskState
 from shared.model.views import as_plain, job_summary, task_summary
 from shared.model.views.redacting import redactor_of_job
 
@@ -44,8 +45,8 @@ JOB_PROGRESS = "job.Progress"
 TASK_STATE = "task.StateChange"
 TASK_PROGRESS = "task.Progress"
 
-TOLD_JOB_STATES = frozenset({states.PENDING, states.RUNNING}) | states.JOB_ENDED
-TOLD_TASK_STATES = frozenset({states.SCHEDULED, states.RUNNING}) | states.TASK_ENDED
+TOLD_JOB_STATES = frozenset({JobState.PENDING, JobState.RUNNING}) | JOB_ENDED
+TOLD_TASK_STATES = frozenset({TaskState.SCHEDULED, TaskState.RUNNING}) | TASK_ENDED
 
 
 def wants(job: JobDocument | None, event: str) -> bool:
@@ -69,7 +70,7 @@ def progress_hook(job: JobDocument | None, event: str, at: Micros) -> tuple[Inte
     """Return the intent for a webhook that hears of progress."""
     if not wants(job, event):
         return ()
-    return (intent(HOOK, at, event=event, state=states.RUNNING, stamp=str(at)),)
+    return (intent(HOOK, at, event=event, state=TaskState.RUNNING, stamp=str(at)),)
 
 
 def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
@@ -78,7 +79,8 @@ def deliver(document: Document, what: Intent) -> Flow[list[Document]]:
     job = document if isinstance(document, JobDocument) else (yield from recall(document.job_id))
     if job is not None:
         yield from _store_deliveries(job, document, what)
-    yield from change(type(document), document.id, {}, {}, drop=(what.id,))
+    change = change_job if isinstance(document, JobDocument) else change_task
+    yield from change(document.id, {}, {}, drop=(what.id,))
     return []
 
 

@@ -29,6 +29,7 @@ from coordinator.store.port import Unstorable
 from shared.encryption import Vault, WrongKey
 from shared.errors import Unreadable
 from shared.model.documents import Document, Intent
+from shared.model.states import Word
 
 _D = TypeVar("_D", bound=Document)
 
@@ -57,6 +58,7 @@ class FieldShape(enum.Enum):
 
 _SCALARS: Mapping[type[inspect.Type], FieldShape] = {
     inspect.StrType: FieldShape.TEXT,
+    inspect.EnumType: FieldShape.TEXT,
     inspect.IntType: FieldShape.INTEGER,
     inspect.FloatType: FieldShape.NUMBER,
     inspect.BoolType: FieldShape.FLAG,
@@ -77,6 +79,8 @@ class StoredField(msgspec.Struct, frozen=True):
     sealed: bool = False
     keys: Mapping[str, str] = {}
     """Of a struct: the Python names of its fields → their names in a store."""
+    words: type[Word] | None = None
+    """Whose words the field holds, where it holds one."""
     plain: bool = False
     """Whether what rests is the value itself."""
 
@@ -97,7 +101,9 @@ def _field(kind: type[Document], field: inspect.Field, hint: Any) -> StoredField
     if field.name == "then":
         shape = FieldShape.THEN
     keys = _struct_keys(inner) if shape is FieldShape.STRUCT else {}
-    return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, shape in _PLAIN)
+    words = inner.cls if isinstance(inner, inspect.EnumType) else None
+    plain = shape in _PLAIN and words is None
+    return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, words, plain)
 
 
 def _struct_keys(described: inspect.Type) -> dict[str, str]:
@@ -207,6 +213,8 @@ class Codec:
 
     def decode_value(self, field: StoredField, value: Any) -> Any:
         """Return the value that rests as `value`. Raises `WrongKey`."""
+        if field.words is not None:
+            return field.words(value)
         match field.shape:
             case FieldShape.CLOSED:
                 return _decoder(field.type).decode(self._opened(field, value))

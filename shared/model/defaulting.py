@@ -13,6 +13,7 @@ from shared.model.language import (
     TaskDefinition,
     kind_of_task,
 )
+from shared.model.states import TaskKind
 
 _Mergeable = TypeVar("_Mergeable", Retry, Limits)
 
@@ -26,9 +27,9 @@ def apply_defaults(task: TaskDefinition, defaults: Defaults | None) -> TaskDefin
     if defaults is None:
         return task
     kind = kind_of_task(task)
-    if kind == "container":
+    if kind == TaskKind.CONTAINER:
         return _container(task, defaults)
-    if kind == "subjob":
+    if kind == TaskKind.SUBJOB:
         return task
     return msgspec.structs.replace(
         task,

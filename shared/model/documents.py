@@ -12,6 +12,16 @@ from typing import Any, ClassVar
 import msgspec
 
 from shared.model import language
+from shared.model.states import (
+    DeliveryState,
+    Hold,
+    JobState,
+    NodeKind,
+    NodeStatus,
+    ScheduleState,
+    TaskKind,
+    TaskState,
+)
 
 Micros = int
 """Microseconds since 1970-01-01T00:00:00Z."""
@@ -89,7 +99,7 @@ class JobDocument(Document, kw_only=True, rename="camel"):
     name: str
     description: str = ""
     tags: list[str] = []
-    state: str = "PENDING"
+    state: JobState = JobState.PENDING
     root_id: str = ""
     parent_id: str | None = None
     detached_from: str | None = None
@@ -129,15 +139,15 @@ class TaskDocument(Document, kw_only=True, rename="camel"):
     """Its place among its parent's children, from 0."""
     depth: int = 0
     """How many composites and sub-jobs stand above it, up to the root job."""
-    kind: str
+    kind: TaskKind
     name: str
     definition: language.TaskDefinition = language.TaskDefinition()
-    state: str = "CREATED"
+    state: TaskState = TaskState.CREATED
     open: bool = True
     """Active, or its structural successor (next attempt, children, sub-job) is not yet inserted."""
     active: bool = True
     """Not ended. Among active tasks the numbers of slots are unique (engine spec, Slots have numbers)."""
-    hold: str | None = None
+    hold: Hold | None = None
     due_at: Micros | None = None
     restarts: int = 0
     attempt: int = 1
@@ -216,7 +226,7 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
 
     collection = "nodes"
 
-    kind: str
+    kind: NodeKind
     name: str
     hostname: str
     version: str
@@ -228,7 +238,7 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
     queue: str | None = None
     queues: dict[str, int] = {}
     port: int | None = None
-    status: str = "UP"
+    status: NodeStatus = NodeStatus.UP
     draining: bool = False
     epoch: int = 1
     lease_until: Micros = 0
@@ -261,7 +271,7 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
     headers: dict[str, str] = {}
     secret: str = ""
     body: str = ""
-    state: str = "PENDING"
+    state: DeliveryState = DeliveryState.PENDING
     attempts: int = 0
     due_at: Micros = 0
     created_at: Micros = 0
@@ -281,7 +291,7 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
     cron: str
     timezone: str = "UTC"
     catchup: str = ""
-    state: str = "ACTIVE"
+    state: ScheduleState = ScheduleState.ACTIVE
     created_at: Micros = 0
     created_by: Actor = GUEST
     permissions: list[language.Permission] = []

@@ -10,13 +10,14 @@ document goes through `decode_job`, which is strict.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
 from shared.durations import NANOS_PER_MINUTE
 from shared.model import checks
 from shared.model.fields import TextRole, about
+from shared.model.states import TaskKind
 
 DEFAULT_RETRY_DELAY: Final = "1s"
 DEFAULT_RETRY_SCALING: Final = 2
@@ -316,13 +317,10 @@ class SubJob(JobBody, frozen=True):
     detached: Annotated[bool, about("The parent task completes at once.")] = False
 
 
-_Kind = Literal["container", "parallel", "each", "subjob"]
-
-
-def kind_of_task(task: TaskDefinition) -> _Kind:
+def kind_of_task(task: TaskDefinition) -> TaskKind:
     """Which of the four kinds a task is."""
     if task.parallel is not None:
-        return "parallel"
+        return TaskKind.PARALLEL
     if task.each is not None:
-        return "each"
-    return "container" if task.subjob is None else "subjob"
+        return TaskKind.EACH
+    return TaskKind.CONTAINER if task.subjob is None else TaskKind.SUBJOB

@@ -14,6 +14,7 @@ import msgspec
 from shared.errors import HaulierError, Unreadable
 from shared.model import language
 from shared.model.documents import Micros, RunUsage
+from shared.model.states import NodeKind, NodeStatus, RunRole
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, tag_field="kind"):
@@ -148,11 +149,11 @@ class Progressed(Message, kw_only=True, tag="progress"):
 
 
 class Held(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """A run as its worker sees it: `role` is `asked` (claimed, unanswered), `running`, or `ended` (not told stored)."""
+    """A run as its worker sees it."""
 
     task_id: str
     nonce: str
-    role: str
+    role: RunRole
     run: int = 0
     beat: int = 0
     """The node's last beat when this nonce was first asked for."""
@@ -162,7 +163,7 @@ class Beat(Message, kw_only=True, tag="beat"):
     """Every node, every 5 s and at once on every new connection. Workers list every nonce they know of."""
 
     node_id: str
-    node_kind: str
+    node_kind: NodeKind
     number: int
     name: str = ""
     hostname: str = ""
@@ -171,7 +172,7 @@ class Beat(Message, kw_only=True, tag="beat"):
     cpu_percent: float = 0.0
     queues: dict[str, int] = {}
     port: int | None = None
-    status: str = "UP"
+    status: NodeStatus = NodeStatus.UP
     draining: bool = False
     held: list[Held] = []
     held_deliveries: list[str] = []

@@ -22,6 +22,7 @@ from shared.model.language import (
 )
 from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, plan_of
 from shared.model.problems import Path, Problem, path_text
+from shared.model.states import TaskKind
 
 _COMPOSITES: Final = ("parallel", "each", "subjob")
 _CONTAINER_ONLY: Final = (
@@ -98,7 +99,7 @@ def _permission(permission: Permission, path: Path) -> Iterator[RuleProblem]:
 
 
 def _task(task: TaskDefinition, path: Path, scope: _Scope) -> Iterator[RuleProblem]:
-    if kind_of_task(task) == "container":
+    if kind_of_task(task) == TaskKind.CONTAINER:
         yield from container_rules(task, path)
         yield from _retry(task, path, scope.defaults)
         yield from _mounts(task.mounts, (*path, "mounts"))
@@ -199,7 +200,7 @@ def validate_evaluated(task: TaskDefinition) -> list[Problem]:
     A text that came out empty counts as absent. Tasks inside a composite are not looked at.
     """
     found = list(_struct(task, plan_of(TaskDefinition), ()))
-    if kind_of_task(task) == "container":
+    if kind_of_task(task) == TaskKind.CONTAINER:
         found += [(rule.path, rule.message) for rule in container_rules(task)]
     return [Problem(path_text(path), message) for path, message in found]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import states
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker.port import QueueInfo
@@ -18,6 +17,7 @@ from shared.model.documents import (
     NodeDocument,
     TaskDocument,
 )
+from shared.model.states import TaskState
 
 LONG = 1000 * MICROS_PER_SECOND
 
@@ -60,7 +60,7 @@ async def found_by(store: Store) -> set[str]:
 
 async def test_what_is_under_way_is_no_finding(store: Store) -> None:
     await store.insert(a_job(store))
-    await store.insert(a_task(store, state=states.RUNNING, node_id="node"))
+    await store.insert(a_task(store, state=TaskState.RUNNING, node_id="node"))
     await store.insert(a_node(store))
     await store.insert(a_job(store, "new", created_at=store.now()))
     assert await audit_store(store) == []
@@ -88,7 +88,7 @@ async def test_a_job_in_which_nothing_is_open(store: Store) -> None:
 @pytest.mark.parametrize("node", [None, {"closed": True}, {"lease_until": 1}])
 async def test_a_run_of_a_dead_node(store: Store, node: dict[str, Any] | None) -> None:
     await store.insert(a_job(store))
-    await store.insert(a_task(store, state=states.RUNNING, node_id="node"))
+    await store.insert(a_task(store, state=TaskState.RUNNING, node_id="node"))
     if node is not None:
         await store.insert(a_node(store, **node))
     assert await found_by(store) == {"run of a dead node"}
@@ -96,7 +96,7 @@ async def test_a_run_of_a_dead_node(store: Store, node: dict[str, Any] | None) -
 
 async def test_a_task_that_was_never_sent(store: Store) -> None:
     await store.insert(a_job(store))
-    await store.insert(a_task(store, state=states.PENDING))
+    await store.insert(a_task(store, state=TaskState.PENDING))
     assert await found_by(store) == {"task not sent"}
 
 
@@ -104,14 +104,14 @@ async def test_a_composite_with_nothing_open_below(store: Store) -> None:
     await store.insert(a_job(store))
     began = store.now() - LONG
     await store.insert(
-        a_task(store, kind="parallel", state=states.RUNNING, started_at=began, published_at=None)
+        a_task(store, kind="parallel", state=TaskState.RUNNING, started_at=began, published_at=None)
     )
     assert await found_by(store) == {"composite stuck"}
 
 
 async def test_a_task_that_goes_on_below_an_ended_job(store: Store) -> None:
     await store.insert(a_job(store, state="CANCELLED", ended_at=store.now() - LONG))
-    await store.insert(a_task(store, state=states.RUNNING, node_id="node"))
+    await store.insert(a_task(store, state=TaskState.RUNNING, node_id="node"))
     await store.insert(a_node(store))
     assert await found_by(store) == {"open under what has ended"}
 
@@ -167,7 +167,7 @@ async def test_queues_of_nobody_and_messages_in_dead(store: Store) -> None:
 
 
 async def test_a_task_that_was_sent_and_is_nowhere(store: Store) -> None:
-    await store.insert(a_task(store, state=states.SCHEDULED))
+    await store.insert(a_task(store, state=TaskState.SCHEDULED))
     quiet = [QueueInfo("default", 0, 4, 0)]
     assert [found.what for found in await audit_queues(store, quiet)] == ["task sent and lost"]
     assert await audit_queues(store, [QueueInfo("default", 1, 4, 0)]) == []

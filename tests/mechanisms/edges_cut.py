@@ -7,6 +7,7 @@ import itertools
 import sys
 import time
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,13 +25,14 @@ from shared.errors import BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, LogPartDocument
 from shared.model.messages import Claim, Granted, Message
 from shared.model.queries import Change
+from shared.model.states import RunRole
 from tests.mechanisms.cutting import idle, unlooked
 from worker import slot
 from worker.claim import Claimant
 from worker.daemon import Daemon
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.run_registry import IS_RUNNING, RunRegistry
+from worker.run_registry import RunRegistry
 from worker.runtime.port import Outcome, Run
 from worker.sender import Sender
 
@@ -68,7 +70,7 @@ def unwanted_grants(patch: pytest.MonkeyPatch) -> None:
 
 def kept_ends(patch: pytest.MonkeyPatch) -> None:
     """A worker forgets an end as soon as it was sent."""
-    patch.setattr(slot, "HAS_ENDED", "kept by nobody")
+    patch.setattr(slot, "RunRole", SimpleNamespace(ENDED="kept by nobody"))
 
 
 def confirmed_ends(patch: pytest.MonkeyPatch) -> None:
@@ -129,8 +131,8 @@ def drain_hands_back(patch: pytest.MonkeyPatch) -> None:
     """A draining worker waits for what runs, past the grace time too."""
     stop_all = Daemon._stop_all
 
-    def stop_claims(self: Daemon, *roles: str) -> None:
-        stop_all(self, *(role for role in roles if role != IS_RUNNING))
+    def stop_claims(self: Daemon, *roles: RunRole) -> None:
+        stop_all(self, *(role for role in roles if role != RunRole.RUNNING))
 
     patch.setattr(Daemon, "_stop_all", stop_claims)
 

@@ -12,6 +12,7 @@ from coordinator.store.field_paths import Condition, Target, conditions_of, orde
 from coordinator.store.search import Search, job_readers, job_words
 from shared.model.documents import Document, Intent, JobDocument
 from shared.model.queries import Above, Below, Has, In, Not, Where
+from shared.model.states import JobState
 
 _D = TypeVar("_D", bound=Document)
 Query = dict[str, Any]
@@ -28,7 +29,7 @@ PLANNED = 8
 """Words, and sets of tags, of a question that are offered to the server's planner."""
 PIECE = 1000
 """Characters of a regular expression at most: MongoDB has a limit."""
-_STATES = frozenset({"pending", "scheduled", "running", "completed", "failed", "cancelled"})
+_STATES = frozenset(state.lower() for state in JobState)
 """Words that may be a job's state, which is not among its words because it changes."""
 
 

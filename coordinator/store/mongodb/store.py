@@ -40,6 +40,7 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Below, Change, Where
+from shared.model.states import TaskState
 
 _D = TypeVar("_D", bound=Document)
 
@@ -342,7 +343,7 @@ class MongoStore:
         match = {
             "jobId": job_id,
             "var": var,
-            "state": "COMPLETED",
+            "state": TaskState.COMPLETED,
             "restarts": {"$lte": restarts},
         }
         latest = {"var": 1, "completedAt": -1, "attempt": -1, ID_FIELD: -1}

@@ -13,6 +13,7 @@ from shared.model.documents import (
     RoleDocument,
     UserDocument,
 )
+from shared.model.states import NodeStatus
 from shared.model.views.base import TimeText, View, rfc3339
 
 MISSED_BEATS = 3
@@ -145,7 +146,7 @@ def node_status(node: NodeDocument, now: Micros, beat: float) -> str:
     """Return how a node is at `now`; `beat`: seconds between two of its beats."""
     if node.last_heartbeat_at < now - round(MISSED_BEATS * beat * MICROS_PER_SECOND):
         return "OFFLINE"
-    if node.status == "DOWN":
+    if node.status == NodeStatus.DOWN:
         return "DOWN"
     return "DRAINING" if node.draining else "UP"
 

@@ -8,6 +8,7 @@ import msgspec
 
 from shared.model import language
 from shared.model.documents import RunUsage, TaskDocument
+from shared.model.states import TaskKind
 from shared.model.views.base import TimeText, View, rfc3339
 from shared.model.views.redacting import redacted
 from shared.redaction import Redactor
@@ -180,7 +181,7 @@ def _summary_fields(task: TaskDocument, redactor: Redactor) -> dict[str, Any]:
 
 
 def _queue(task: TaskDocument, shown: language.TaskDefinition) -> str:
-    return (task.queue or shown.queue) if task.kind == "container" else ""
+    return (task.queue or shown.queue) if task.kind == TaskKind.CONTAINER else ""
 
 
 def _usage(usage: RunUsage | None) -> UsageView | None:

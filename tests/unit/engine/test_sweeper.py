@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import composites, intents, job_lifecycle, new_documents, states, task_runs
-from coordinator.engine.flow import Flow
+from coordinator.engine import composites, intents, job_lifecycle, states, task_runs
+from coordinator.engine.flow import Flow, job_change, task_change
 from coordinator.engine.new_documents import intent
 from coordinator.store.port import Change
 from shared.model.documents import MICROS_PER_SECOND, Document, Intent, JobDocument, TaskDocument
 from shared.model.queues import JOBS_QUEUE
+from shared.model.states import JobState, TaskState
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -133,9 +134,9 @@ async def test_retries_are_released_by_whoever_is_there(world: World) -> None:
 async def test_what_is_open_under_something_ended_is_cancelled(world: World) -> None:
     job_id = await world.submit(step("a"))
     await world.settle()
-    await world.store.change(
-        Change(kind=JobDocument, id=job_id, set=states.job_end("CANCELLED", world.clock.now))
-    )
+    cancelled = states.JobMove((JobState.SCHEDULED,), JobState.CANCELLED)
+    fields = states.job_end(cancelled.to, world.clock.now)
+    assert await world.store.change(job_change(job_id, {}, fields, move=cancelled))
     await world.sweep()
     assert (await world.task(job_id, "a")).state == "CANCELLED"
     assert world.counts()["swept_open_under_ended"] == 1
@@ -168,11 +169,9 @@ async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
     job_id = await world.submit({"name": "s", "subjob": {"name": "c", "tasks": [step("a")]}})
     await world.settle()
     (child,) = await world.subjobs(await world.task(job_id, "s"))
-    await world.store.change(
-        Change(
-            kind=JobDocument, id=child.id, set=states.job_end("FAILED", world.clock.now, error="no")
-        )
-    )
+    failed = states.JobMove((JobState.SCHEDULED,), JobState.FAILED)
+    fields = states.job_end(failed.to, world.clock.now, error="no")
+    assert await world.store.change(job_change(child.id, {}, fields, move=failed))
     world.clock.advance(11)
     await world.sweep()
     await world.settle()
@@ -181,16 +180,20 @@ async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
     await world.check_at_rest()
 
 
+async def _complete_behind_everyone(world: World, task: TaskDocument) -> None:
+    """End a task of which nobody hands the slot over."""
+    move = states.TaskMove((task.state,), TaskState.COMPLETED)
+    fields = states.task_end(move.to, world.clock.now, open=False)
+    assert await world.store.change(task_change(task.id, {}, fields, move=move))
+
+
 async def test_free_slots_are_given_to_those_who_wait(world: World) -> None:
     await world.worker()
     each = {"list": "1..3", "concurrency": 1, "task": step("c")}
     job_id = await world.submit({"name": "e", "each": each})
     await world.settle()
     (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
-    fields = states.task_end("COMPLETED", world.clock.now, open=False)
-    await world.store.change(
-        Change(kind=TaskDocument, id=first.id, set=fields)
-    )  # nobody handed it over
+    await _complete_behind_everyone(world, first)
     await world.sweep()
     await world.settle()
     assert world.counts()["swept_free_slot"] == 1
@@ -205,8 +208,7 @@ async def test_a_free_slot_and_window_are_given_in_one_sweep(world: World) -> No
     job_id = await world.submit({"name": "e", "each": each})
     await world.settle()
     (first,) = [task for task in await world.tasks(job_id) if task.slot == 0]
-    fields = states.task_end("COMPLETED", world.clock.now, open=False)
-    await world.store.change(Change(kind=TaskDocument, id=first.id, set=fields))
+    await _complete_behind_everyone(world, first)
     await world.sweep()
     assert sum(task.state == "PENDING" for task in await world.tasks(job_id)) == 1
 
@@ -253,7 +255,6 @@ async def test_a_quiet_system_is_left_alone(world: World) -> None:
         await world.tick()
     assert not any(what.startswith("swept") for what in world.counts())
     assert world.audit.entries() == before
-    assert new_documents.PARALLEL == "parallel"
     assert composites.CHILD_BATCH > 0
 
 

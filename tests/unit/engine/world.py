@@ -208,7 +208,7 @@ class World:
             {"name": "job", "tasks": list(tasks), **fields}, language.JobDefinition
         )
         made = new_documents.new_job(definition, f"job{next(self._numbers):029}", self.clock.now)
-        made = job_lifecycle.submitted(made)
+        made = job_lifecycle.with_hooks(made)
         assert await self.store.insert(made)
         if told:
             await self.broker.publish(JOBS_QUEUE, self.codec.encode(JobChanged(job_id=made.id)))
