@@ -27,6 +27,7 @@ from shared.model.documents import (
 from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
 from shared.model.states import JOB_ENDED, NodeKind, ScheduleState
+from shared.supervision import Loop, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -145,16 +146,12 @@ class JobCommands:
 
     async def _ended(self, job_id: str) -> JobDocument | None:
         woken = asyncio.Event()
-        listener = asyncio.create_task(self._wake(job_id, woken), name=f"waiting-for-{job_id}")
-        try:
+        async with Loop("wait for a job", lambda: self._wake(job_id, woken), about=job_id):
             while True:
                 job = await self._store.get(JobDocument, job_id)
                 if job is None or job.state in JOB_ENDED:
                     return job
                 await self._next_look(woken)
-        finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
 
     async def _next_look(self, woken: asyncio.Event) -> None:
         try:
@@ -165,9 +162,10 @@ class JobCommands:
         woken.clear()
 
     async def _wake(self, job_id: str, woken: asyncio.Event) -> None:
-        async for event in self.events():
-            if event.job_id == job_id and event.state in JOB_ENDED:
-                woken.set()
+        with waiting():
+            async for event in self.events():
+                if event.job_id == job_id and event.state in JOB_ENDED:
+                    woken.set()
 
     # --- nodes ----------------------------------------------------------------------------------------------------
 

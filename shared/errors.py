@@ -7,6 +7,10 @@ class HaulierError(Exception):
     """Anything that Haulier itself refuses or cannot do."""
 
 
+class CannotGoOn(HaulierError):
+    """The process must end, for what it rests on is broken; the message says what to do."""
+
+
 class StoreUnavailable(HaulierError):
     """The datastore does not answer now; trying again later may help."""
 

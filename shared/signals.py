@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from shared.supervision import beside, done_first, present
+
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 130
@@ -40,22 +42,19 @@ class StopSignal:
 
     async def lets(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`, unless the process is asked to stop first: then cut it short, and return False."""
-        working = asyncio.create_task(work, name="starting")
-        waiting = asyncio.create_task(self._asked.wait(), name="stop-signal")
-        try:
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        async with beside(work, "start") as working, beside(self.wait(), "stop") as stopping:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 await working
                 return True
+            await stopping
             return False
-        finally:
-            for task in (working, waiting):
-                task.cancel()
-            await asyncio.gather(working, waiting, return_exceptions=True)
 
     async def wait(self) -> None:
-        """Return when the process was asked to stop."""
-        await self._asked.wait()
+        """Return when the process was asked to stop. Raises `CannotGoOn` where it must."""
+        async with beside(present.get().wait_failed(), "failure") as failed:
+            if await done_first(failed, self._asked.wait()):
+                await failed
 
 
 def show_tasks() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
+import resource
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -46,6 +48,7 @@ def start(
         for warning in loaded.warnings:
             log.warning(warning)
         log.debug("configuration read", file=str(loaded.file) if loaded.file else None)
+        raise_descriptor_limit()
         run = find()
         with tracing(loaded.config.telemetry, role):
             return _run(run, loaded.config)
@@ -63,6 +66,16 @@ _OF_THE_USER: Final = frozenset(
     {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EROFS, errno.ENOSPC}
 )
 """Faults of a machine that its user can put right: no traceback helps there."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as the machine's administrator allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # macOS names a hard limit that it does not give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run(run: ProcessMain, config: Config) -> int:

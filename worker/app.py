@@ -53,12 +53,14 @@ class Worker:
         """Start the parts, each after what it needs, on a runtime that is open."""
         stack = self._stack
         health = HealthServer(self._config.worker.address, version(), self.daemon.health)
-        self.daemon.port = await health.start()
+        self.daemon.beats.port = await health.start()
         stack.push_async_callback(health.close)
         stack.push_async_callback(self.daemon.close)
         await self.daemon.start()
         log.info(
-            "worker started", queues=dict(self._config.worker.queues), health_port=self.daemon.port
+            "worker started",
+            queues=dict(self._config.worker.queues),
+            health_port=self.daemon.beats.port,
         )
 
     async def drain(self) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from shared.broker.port import Delivery
 from shared.model.messages import Claim, Granted, Refused
+from shared.supervision import beside, waiting
 from worker.context import WorkerContext
 from worker.granted_run import handed_back
 from worker.run_registry import RunEntry
@@ -47,15 +48,14 @@ class Claimant:
             run=run,
         )
         delay = FIRST_ASK
-        ending = (
-            asyncio.create_task(self._delivery.wait_lost(), name=f"lost-{self._entry.task_id}"),
-            asyncio.create_task(self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"),
-        )
-        try:
+        async with (
+            beside(self._delivery.wait_lost(), "delivery lost") as lost,
+            beside(self._entry.stop_asked.wait(), "stop asked") as stopped,
+        ):
             while True:
                 asked_at = time.monotonic()
                 await self._context.sender.claim(claim)
-                answer, asked_again = await self._answer(ending, delay)
+                answer, asked_again = await self._answer((lost, stopped), delay)
                 if isinstance(answer, Granted):
                     if time.monotonic() - asked_at <= GRANT_WITHIN:
                         return answer
@@ -71,9 +71,6 @@ class Claimant:
                     await self._delivery.requeue()
                     return None
                 delay = FIRST_ASK if asked_again else min(delay * 1.5, LONGEST_ASK)
-        finally:
-            for task in ending:
-                task.cancel()
 
     def _is_over(self) -> bool:
         """Whether nobody waits for an answer any more. A grant that is on its way is handed back when it comes."""
@@ -89,14 +86,14 @@ class Claimant:
         self, ending: Iterable[asyncio.Task[Any]], delay: float
     ) -> tuple[Granted | Refused | None, bool]:
         """Wait for an answer, for what ends the asking, or for the time to ask again."""
-        answering = asyncio.create_task(
-            self._entry.next_answer(), name=f"answer-{self._entry.task_id}"
-        )
-        await asyncio.wait({answering, *ending}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            answering.cancel()
-            return None, False
-        answer = answering.result()
+        async with beside(self._entry.next_answer(), "answer to a claim") as answering:
+            with waiting():
+                await asyncio.wait(
+                    {answering, *ending}, timeout=delay, return_when=asyncio.FIRST_COMPLETED
+                )
+            if not answering.done():
+                return None, False
+            answer = answering.result()
         if answer is None:
             self._context.beat_now()
             await asyncio.sleep(BEAT_FIRST_DELAY)

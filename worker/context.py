@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from shared.model.messages import MessageCodec, Progressed
+from shared.supervision import Tasks
 from worker.log_shipper import LogShipper
 from worker.run_registry import RunEntry, RunRegistry
 from worker.runtime.port import Runtime
@@ -26,6 +27,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
     spool_limit: int
     beat_number: Callable[[], int]
     beat_now: Callable[[], None]
+    background: Tasks
 
 
 class RunSink:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import psutil
 import structlog
 
 from shared.broker.port import Broker, Delivery, Slot, Subscription
-from shared.errors import HaulierError, RuntimeUnavailable, Unreadable
-from shared.model.documents import MICROS_PER_SECOND
+from shared.errors import HaulierError, Unreadable
 from shared.model.messages import (
-    Beat,
     BeatFirst,
     DeadNodes,
     Drain,
@@ -33,7 +27,9 @@ from shared.model.messages import (
     WhoIsDead,
 )
 from shared.model.queues import node_queue
-from shared.model.states import NodeKind, NodeStatus, RunRole
+from shared.model.states import RunRole
+from shared.supervision import Loop, Tasks, waiting
+from worker.beats import BeatContent, WorkerBeats
 from worker.context import WorkerContext
 from worker.granted_run import DRAINED
 from worker.run_registry import RunRegistry
@@ -83,33 +79,36 @@ class Daemon:
         self._settings = settings
         self._registry = RunRegistry()
         self._sender = Sender(broker, codec)
-        self._beats = 0
-        self._started_at = int(time.time() * MICROS_PER_SECOND)
-        self._beat_asked = asyncio.Event()
+        self.beats = WorkerBeats(
+            self._sender,
+            runtime,
+            self._beat_content,
+            node_id=settings.node_id,
+            name=settings.name,
+            version=settings.version,
+            queues=settings.queues,
+            interval=settings.beat,
+        )
         self._workers: list[SlotWorker] = []
         self._slots: list[Slot] = []
-        self._working: list[asyncio.Task[None]] = []
-        self._beating: asyncio.Task[None] | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._loops: list[Loop] = []
+        """One for each slot."""
+        self._sweeps = Loop("sweep", self._sweep, every=SWEEP_EVERY)
         self._own: Subscription | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Tasks()
         self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
         self._draining = False
-        self._engine_problem: str | None = None
         self._known = False
-        self.port: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up the queues and begin to work."""
-        psutil.cpu_percent()
         self._own = await self._broker.subscribe(
             node_queue(self._settings.node_id), self._heard, prefetch=_PREFETCH
         )
-        await self._beat()
-        self._broker.on_connected(lambda _: self._beat_asked.set())
-        self._beating = asyncio.create_task(self._keep_beating(), name="beats")
+        await self.beats.start()
+        self._broker.on_connected(lambda _: self.beats.ask())
         context = WorkerContext(
             self._settings.node_id,
             self._runtime,
@@ -118,30 +117,19 @@ class Daemon:
             self._codec,
             self._settings.folder,
             self._settings.spool_limit,
-            lambda: self._beats,
-            self._beat_asked.set,
+            lambda: self.beats.number,
+            self.beats.ask,
+            self._background,
         )
         for queue, count in self._settings.queues.items():
             for _ in range(count):
                 slot = await self._broker.slot(queue)
                 self._slots.append(slot)
-                self._workers.append(SlotWorker(context, slot, len(self._workers)))
-        self._working = [
-            asyncio.create_task(self._keep_working(worker), name=f"slot-{number}")
-            for number, worker in enumerate(self._workers)
-        ]
-        self._sweeping = asyncio.create_task(self._keep_sweeping(), name="sweep")
-
-    async def _keep_working(self, worker: SlotWorker) -> None:
-        """Work a slot; one that fails for a reason of its own takes up again."""
-        while True:
-            try:
-                await worker.work()
-            except Exception:
-                log.exception("a slot failed and takes up again")
-                await asyncio.sleep(1.0)
-            else:
-                return
+                number = len(self._workers)
+                self._workers.append(SlotWorker(context, slot, number))
+                self._loops.append(Loop("slot", self._workers[-1].work, about=str(number)))
+        for loop in (*self._loops, self._sweeps):
+            loop.start()
 
     async def drain(self) -> None:
         """Take nothing new; let what runs end, or past the grace time hand it back; wait until all is stored."""
@@ -151,25 +139,28 @@ class Daemon:
         giving_up = asyncio.get_running_loop().call_later(
             _ANSWERED_WITHIN, self._stop_all, RunRole.ASKED
         )
-        self._beat_asked.set()
+        self.beats.ask()
         log.info(
             "draining",
             running=len(self._registry.listed()),
             grace_seconds=self._settings.drain_timeout,
         )
-        pending: set[asyncio.Task[None]] = set()
-        if self._working:
-            _, pending = await asyncio.wait(self._working, timeout=self._settings.drain_timeout)
-        giving_up.cancel()
-        if pending:
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._slots_over()
+        except TimeoutError:
             self._stop_all(RunRole.ASKED, RunRole.RUNNING)
+        giving_up.cancel()
         try:
             async with asyncio.timeout(STORED_WITHIN):
-                if pending:
-                    await asyncio.wait(pending)
+                await self._slots_over()
                 await self._registry.wait_empty()
         except TimeoutError:
             log.warning("not all ends were told stored", left=len(self._registry.listed()))
+
+    async def _slots_over(self) -> None:
+        for loop in self._loops:
+            await loop.wait()
 
     def _stop_all(self, *roles: RunRole) -> None:
         """Have claims given up, and what runs handed back."""
@@ -179,12 +170,10 @@ class Daemon:
 
     async def close(self) -> None:
         """End now: what still runs is stopped by its runtime, and runs again elsewhere once the lease is out."""
-        tasks = [
-            task for task in (self._beating, self._sweeping, *self._working) if task is not None
-        ]
-        for task in (*tasks, *self._background):
-            task.cancel()
-        await asyncio.gather(*tasks, *self._background, return_exceptions=True)
+        await self.beats.close()
+        for loop in (*self._loops, self._sweeps):
+            await loop.close()
+        await self._background.cancel()
         for slot in self._slots:
             await slot.close()
         if self._own is not None:
@@ -193,52 +182,17 @@ class Daemon:
     async def health(self) -> str | None:
         """Return what keeps this worker from working, or None."""
         try:
-            await self._runtime.ping()
             await self._broker.ping()
         except HaulierError as error:
             return str(error)
-        return None
+        return self.beats.engine_problem
 
-    # --- beats ----------------------------------------------------------------------------------------------------
-
-    async def _keep_beating(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.beat):
-                    await self._beat_asked.wait()
-            except TimeoutError:
-                pass
-            self._beat_asked.clear()
-            await self._check_engine()
-            await self._beat()
-
-    async def _check_engine(self) -> None:
-        try:
-            async with asyncio.timeout(2.0):
-                await self._runtime.ping()
-            self._engine_problem = None
-        except (RuntimeUnavailable, TimeoutError) as error:
-            self._engine_problem = str(error) or "the engine does not answer"
-
-    async def _beat(self) -> None:
-        self._beats += 1
-        beat = Beat(
-            node_id=self._settings.node_id,
-            node_kind=NodeKind.WORKER,
-            number=self._beats,
-            name=self._settings.name,
-            hostname=socket.gethostname(),
-            version=self._settings.version,
-            started_at=self._started_at,
-            cpu_percent=psutil.cpu_percent(),
-            queues=dict(self._settings.queues),
-            port=self.port,
-            status=NodeStatus.DOWN if self._engine_problem else NodeStatus.UP,
+    def _beat_content(self) -> BeatContent:
+        return BeatContent(
             draining=self._draining,
             held=self._registry.listed(),
             held_deliveries=[worker.task_id for worker in self._workers if worker.task_id],
         )
-        await self._sender.beat(beat)
 
     # --- the node's own queue -------------------------------------------------------------------------------------
 
@@ -296,7 +250,7 @@ class Daemon:
             node_id=self._settings.node_id,
             reason="nobody waits for this grant any more",
         )
-        self._in_background(self._sender.end(message), "hand-back")
+        self._background.start(self._sender.end(message), "hand back a grant")
 
     def _stop(self, nonces: Collection[str], reason: str) -> None:
         for nonce in nonces:
@@ -318,7 +272,7 @@ class Daemon:
         for nonce in nonces:
             entry = self._registry.find(nonce)
             if entry is not None and entry.end is not None:
-                self._in_background(self._sender.end(entry.end), "end-again")
+                self._background.start(self._sender.end(entry.end), "send an end again")
 
     def _pause(self, on: bool) -> None:
         if self._draining == on:
@@ -326,25 +280,15 @@ class Daemon:
         self._draining = on
         for worker in self._workers:
             worker.pause() if on else worker.resume()
-        self._beat_asked.set()
-
-    def _in_background(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self.beats.ask()
 
     # --- what dead workers left -----------------------------------------------------------------------------------
 
-    async def _keep_sweeping(self) -> None:
-        while True:
-            try:
-                removed = await self._runtime.sweep(self._dead_of, self._settings.node_id)
-            except Exception:
-                log.exception("what dead workers left could not be looked for")
-            else:
-                if removed:
-                    log.info("removed what dead workers left", things=removed)
-            await asyncio.sleep(SWEEP_EVERY)
+    async def _sweep(self) -> None:
+        with waiting():
+            removed = await self._runtime.sweep(self._dead_of, self._settings.node_id)
+        if removed:
+            log.info("removed what dead workers left", things=removed)
 
     async def _dead_of(self, nodes: Collection[str]) -> Collection[str]:
         """Ask which of these nodes are dead; nobody is, where no answer comes."""

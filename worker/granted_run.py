@@ -10,6 +10,7 @@ import structlog
 from shared.broker.port import Delivery
 from shared.model.documents import RunUsage
 from shared.model.messages import HandedBack, RunEnded
+from shared.supervision import beside, done_first, end_tasks, waiting
 from shared.tracing import span
 from worker.context import WorkerContext
 from worker.log_shipper import LogShipper
@@ -54,40 +55,26 @@ class GrantedRun:
     def _removal_of(self, run: Run | None) -> asyncio.Task[None] | None:
         if run is None:
             return None
-        return asyncio.create_task(remove(run), name=f"remove-{self._entry.task_id}")
+        return self._context.background.start(remove(run), f"remove {self._entry.task_id}")
 
     async def _prepared(self, preparing: asyncio.Task[Run]) -> Run | None:
         """Wait until the run is prepared; None where it was stopped meanwhile."""
-        stopping = asyncio.create_task(
-            self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"
-        )
-        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if preparing.done():
+        if await done_first(preparing, self._entry.stop_asked.wait()):
             return preparing.result()
-        preparing.cancel()
-        await asyncio.gather(preparing, return_exceptions=True)
-        if not preparing.cancelled() and preparing.exception() is None:
-            await preparing.result().remove()
+        await give_up(preparing)
         return None
 
     async def _outcome(self, run: Run) -> Outcome | None:
         """Run to the end; None where it was stopped before that."""
         if self._entry.stopped is not None:
             return None
-        running = asyncio.create_task(_traced(self._entry, run), name=f"run-{self._entry.task_id}")
-        stopping = asyncio.create_task(
-            self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"
-        )
-        try:
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
+        async with beside(_traced(self._entry, run), f"run {self._entry.task_id}") as running:
+            if await done_first(running, self._entry.stop_asked.wait()):
                 return running.result()
-            await run.stop(self._entry.stopped or "")
-            await running
+            with waiting():
+                await run.stop(self._entry.stopped or "")
+                await running
             return None
-        finally:
-            stopping.cancel()
 
     async def _report(self, outcome: Outcome | None, seconds: float) -> None:
         """Tell the end of a run; what was stopped because it no longer counts has only its log told."""
@@ -114,7 +101,7 @@ class GrantedRun:
             async with asyncio.timeout(LOG_TIMEOUT):
                 await self._shipper.end_by_itself()
         except (TimeoutError, OSError):
-            self._shipper.drop()
+            await self._shipper.drop()
 
 
 async def _traced(entry: RunEntry, run: Run) -> Outcome:
@@ -124,6 +111,14 @@ async def _traced(entry: RunEntry, run: Run) -> Outcome:
         if outcome.error is not None:
             here.fail("the run was lost" if outcome.lost else "the task failed")
         return outcome
+
+
+async def give_up(preparing: asyncio.Task[Run]) -> None:
+    """End the preparation of a run that will not be, and remove what it made."""
+    with waiting():
+        await end_tasks(preparing)
+        if not preparing.cancelled() and preparing.exception() is None:
+            await preparing.result().remove()
 
 
 async def remove(run: Run) -> None:

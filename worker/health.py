@@ -1,4 +1,4 @@
-"""`GET /health` of a worker."""
+"""`GET /health` and `GET /health/live` of a worker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from shared.config import parse_address
+from shared.supervision import stuck_loops
 
 PORTS_TRIED = 100
 """Ports tried after the configured one, when several workers share a host."""
@@ -17,7 +18,8 @@ _Health = Callable[[], Awaitable[str | None]]
 
 
 class HealthServer:
-    """Serves `GET /health`: 200 UP, or 503 DOWN with the reason."""
+    """Serves `GET /health`, and `GET /health/live`, which speaks of this process's own loops alone: 200 UP, or 503 DOWN
+    with the reason."""
 
     def __init__(self, address: str, version: str, health: _Health) -> None:
         self._host, self._port = parse_address(address)
@@ -25,6 +27,7 @@ class HealthServer:
         self._health = health
         app = web.Application()
         app.router.add_get("/health", self._answer)
+        app.router.add_get("/health/live", self._live)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> int:
@@ -46,8 +49,13 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _answer(self, _: web.Request) -> web.Response:
-        problem = await self._health()
-        if problem is None:
+        return self._status(await self._health())
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return self._status("; ".join(stuck_loops()))
+
+    def _status(self, problem: str | None) -> web.Response:
+        if not problem:
             return web.json_response({"status": "UP", "version": self._version})
         body = {"status": "DOWN", "version": self._version, "message": problem}
         return web.json_response(body, status=503)

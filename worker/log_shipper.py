@@ -9,10 +9,15 @@ import asyncio
 import codecs
 from pathlib import Path
 
+import structlog
+
 from shared.model.messages import LogWritten
 from shared.redaction import StreamRedactor
+from shared.supervision import Loop, waiting
 from worker.sender import Sender
 from worker.spool import Spool
+
+log = structlog.get_logger(__name__)
 
 FLUSH_AFTER = 0.4
 """Seconds after which whole lines are sent, however few."""
@@ -48,18 +53,23 @@ class LogShipper:
         self._room.set()
         self._ending = False
         self._flush_due: asyncio.TimerHandle | None = None
-        self._shipping: asyncio.Task[None] | None = None
+        self._held: list[str] = []
+        """Parts that are not in the spool yet: its disk may be full."""
+        self._in_hand: list[str] = []
+        """Parts that are taken from the spool and not confirmed."""
+        self._loop: Loop | None = None
 
     def begin(self, run: int) -> None:
         """The claim was granted: ship from now on, as run number `run`."""
         self._run = run
-        self._shipping = asyncio.create_task(self._ship(), name=f"log-{self._task_id}")
+        self._loop = Loop("ship a log", self._ship, about=self._task_id)
+        self._loop.start()
 
     async def write(self, data: bytes) -> None:
         """Take bytes of the log; waits while the spool is full."""
         async with self._order:
-            for part in self._lines.feed(data):
-                await self._put(part)
+            self._held += self._lines.feed(data)
+            await self._put_held()
         if self._flush_due is None:
             loop = asyncio.get_running_loop()
             self._flush_due = loop.call_later(FLUSH_AFTER, self._flush)
@@ -79,16 +89,16 @@ class LogShipper:
     async def end_by_itself(self) -> None:
         """Send all of it, the last part too, where no end of the run will be reported."""
         self._cancel_flush()
-        last = self._lines.end()
-        if last:
-            await self._put(last)
+        if last := self._lines.end():
+            self._held.append(last)
+            await self._put_held()
         await self._finish()
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Forget all that is not sent."""
         self._cancel_flush()
-        if self._shipping is not None:
-            self._shipping.cancel()
+        if self._loop is not None:
+            await self._loop.close()
         self._spool.close()
         self._room.set()
 
@@ -101,44 +111,56 @@ class LogShipper:
             self._flush_due.cancel()
             self._flush_due = None
 
-    async def _put(self, part: str) -> None:
-        await self._spool.put(part)
-        if self._spool.full:
-            self._room.clear()
-        self._more.set()
+    async def _put_held(self) -> None:
+        while self._held:
+            await self._spool.put(self._held[0])
+            del self._held[0]
+            if self._spool.full:
+                self._room.clear()
+            self._more.set()
 
     async def _finish(self) -> None:
         self._ending = True
         self._more.set()
-        if self._shipping is not None:
-            await self._shipping
+        if self._loop is not None:
+            with waiting():
+                await self._loop.wait()
         self._spool.close()
 
     async def _ship(self) -> None:
         while True:
-            await self._more.wait()
-            self._more.clear()
             if not self._ending:
                 await self._take_complete()
             while parts := await self._next_parts():
                 await self._send(parts)
             if self._ending and not len(self._spool):
                 return
+            with waiting():
+                await self._more.wait()
+            self._more.clear()
 
     async def _take_complete(self) -> None:
         """Move the whole lines that have waited long enough into the spool, behind what is on its way there."""
         async with self._order:
-            complete = self._lines.complete() if self._flush_due is None else ""
-            if complete:
-                await self._spool.put(complete)
+            if self._flush_due is None and (complete := self._lines.complete()):
+                self._held.append(complete)
+            await self._put_held()
 
     async def _next_parts(self) -> list[str]:
-        parts: list[str] = []
-        size = 0
-        while size < MESSAGE_BYTES and (part := await self._spool.take()) is not None:
-            parts.append(part)
+        size = sum(map(len, self._in_hand))
+        while size < MESSAGE_BYTES and (part := await self._take()) is not None:
+            self._in_hand.append(part)
             size += len(part)
-        return parts
+        return self._in_hand
+
+    async def _take(self) -> str | None:
+        """Return the next part from the spool; what its disk does not give back is given up, for the end must come."""
+        try:
+            return await self._spool.take()
+        except OSError as error:
+            log.exception("a part of a log is lost", task=self._task_id)
+            self._spool.close()
+            return f"[a part of this log is lost: its worker's disk: {error.strerror}]\n"
 
     async def _send(self, parts: list[str]) -> None:
         message = LogWritten(
@@ -151,6 +173,7 @@ class LogShipper:
         )
         await self._sender.log(message)
         self._sent += len(parts)
+        self._in_hand = []
         if not self._spool.full:
             self._room.set()
 

@@ -28,6 +28,7 @@ from shared.model.queues import (
     LOGS_QUEUE,
     PROGRESS_QUEUE,
 )
+from shared.supervision import waiting
 
 log = structlog.get_logger(__name__)
 
@@ -75,10 +76,12 @@ class Sender:
         delay = _FIRST_DELAY
         while True:
             try:
-                await self._broker.publish(queue, body)
+                with waiting():
+                    await self._broker.publish(queue, body)
             except BrokerUnavailable as error:
                 log.warning("a message waits for the broker", queue=queue, reason=str(error))
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+                with waiting():
+                    await asyncio.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, _LONGEST_DELAY)
             else:
                 return

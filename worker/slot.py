@@ -11,9 +11,10 @@ from shared.errors import Unreadable
 from shared.ids import new_id
 from shared.model.messages import TaskMessage
 from shared.model.states import RunRole
+from shared.supervision import beside, done_first, start_task, waiting
 from worker.claim import Claimant
 from worker.context import RunSink, WorkerContext
-from worker.granted_run import GrantedRun
+from worker.granted_run import GrantedRun, give_up
 from worker.log_shipper import LogShipper
 from worker.run_registry import RunEntry
 from worker.runtime.port import Assignment, Run
@@ -50,7 +51,11 @@ class SlotWorker:
         self._resumed.set()
 
     async def work(self) -> None:
-        """Work until `finish` and the end of what runs then."""
+        """Work until `finish` and the end of what runs then. Begun again after a failure, it first gives back what it
+        held."""
+        if self.delivery is not None:
+            await self.delivery.requeue()
+            self.delivery = self.task_id = None
         while not self._stopping:
             delivery = await self._next()
             if delivery is not None:
@@ -69,20 +74,13 @@ class SlotWorker:
         when its last task was acknowledged goes back."""
         if self._paused.is_set() and not self._stopping:
             await self._slot.pause()
-        await self._resumed.wait()
+        with waiting():
+            await self._resumed.wait()
         if self._stopping:
             return None
-        taking = asyncio.create_task(self._slot.take(), name=f"slot-{self._number}-take")
-        pausing = asyncio.create_task(self._paused.wait(), name=f"slot-{self._number}-pause")
-        try:
-            await asyncio.wait({taking, pausing}, return_when=asyncio.FIRST_COMPLETED)
-            if taking.done():
+        async with beside(self._slot.take(), f"slot {self._number}: take") as taking:
+            if await done_first(taking, self._paused.wait()) and not self._paused.is_set():
                 return taking.result()
-        finally:
-            pausing.cancel()
-            if not taking.done():
-                taking.cancel()
-                await asyncio.gather(taking, return_exceptions=True)
         await self._put_down(taking)
         return None
 
@@ -107,8 +105,7 @@ class SlotWorker:
             log.exception("a task could not be handled", task=message.task_id)
             await asyncio.sleep(FAILED_DELAY)
             await delivery.requeue()
-        finally:
-            self.delivery = self.task_id = None
+        self.delivery = self.task_id = None
 
     def _read(self, body: bytes) -> TaskMessage:
         message = self._context.codec.decode(body)
@@ -137,9 +134,7 @@ class SlotWorker:
             self._context.folder,
             self._context.spool_limit,
         )
-        preparing = asyncio.create_task(
-            self._prepare(message, entry, shipper), name=f"prepare-{entry.task_id}"
-        )
+        preparing = start_task(self._prepare(message, entry, shipper), f"prepare {entry.task_id}")
         try:
             granted = await Claimant(self._context, delivery, entry).ask(message.run)
         except BaseException:
@@ -171,12 +166,10 @@ class SlotWorker:
     async def _last_removed(self) -> None:
         """Wait until what was made for the last run is removed. Cancelling the wait does not cancel that."""
         if self._removal is not None:
-            await asyncio.wait({self._removal})
+            with waiting():
+                await asyncio.wait({self._removal})
 
     async def _give_up(self, preparing: asyncio.Task[Run], shipper: LogShipper) -> None:
         """Forget a claim that came to nothing, and what was prepared for it."""
-        shipper.drop()
-        preparing.cancel()
-        await asyncio.gather(preparing, return_exceptions=True)
-        if not preparing.cancelled() and preparing.exception() is None:
-            await preparing.result().remove()
+        await shipper.drop()
+        await give_up(preparing)

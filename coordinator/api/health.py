@@ -13,6 +13,8 @@ from coordinator.api.responses import answer
 from coordinator.api.routes import Route
 from shared.errors import HaulierError
 from shared.model.views import View
+from shared.supervision import stuck_loops
+from shared.version import version
 
 _PATIENCE: Final = 2.0
 """Seconds that a part may take to answer."""
@@ -47,6 +49,16 @@ async def health(request: web.Request) -> web.StreamResponse:
     )
 
 
+async def live(_request: web.Request) -> web.StreamResponse:
+    """Answer UP, or 503 DOWN where a loop of this process does not get on for a reason of its own.
+
+    An outage of the datastore or the broker is none: whoever starts this process again would not help."""
+    found = stuck_loops()
+    if not found:
+        return answer(HealthView(status="UP", version=version()))
+    return answer(HealthView(status="DOWN", version=version(), message="; ".join(found)), 503)
+
+
 async def _problem(part: str, ping: Awaitable[None]) -> tuple[str, str] | None:
     try:
         await asyncio.wait_for(ping, _PATIENCE)
@@ -66,6 +78,16 @@ HEALTH_ROUTES: Final = (
         summary="Health of this coordinator, its datastore and its broker",
         answer=HealthView,
         errors={503: "A part does not answer; `failing` names it."},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/health/live",
+        handler=live,
+        group="",
+        summary="Whether this coordinator itself gets on: for what starts it again where it does not",
+        answer=HealthView,
+        errors={503: "A loop of this process is stuck; `message` names it."},
         public=True,
     ),
 )

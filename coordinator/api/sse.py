@@ -13,6 +13,7 @@ from aiohttp import web
 
 from coordinator.api.context import Api
 from shared.model.messages import StateChanged
+from shared.supervision import beside
 
 KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent, so that nobody on the way hangs up."""
@@ -117,13 +118,9 @@ async def listening(
         async for event in events:
             heard(event)
 
-    listener = asyncio.create_task(listen(), name="state changes for a stream")
-    await asyncio.sleep(0)  # so that an iterator that subscribes when first asked does so now
-    try:
+    async with beside(listen(), "state changes for a stream") as listener:
+        await asyncio.sleep(0)  # so that an iterator that subscribes when first asked does so now
         yield listener
-    finally:
-        listener.cancel()
-        await asyncio.wait([listener])
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

@@ -17,6 +17,7 @@ from shared.errors import HaulierError, StoreUnavailable, Unreadable
 from shared.ids import derived_id
 from shared.model import queues
 from shared.model.messages import LogWritten, MessageCodec
+from shared.supervision import Loop, came_round, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -63,18 +64,17 @@ class QueueConsumers:
         self._subscriptions: list[Subscription] = []
         self._failures: Counter[str] = Counter()
         self._in_trouble = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Loop("queue consumers", self._keep)
 
     async def start(self) -> None:
         """Begin to hear."""
         self._logs.start()
         await self._open()
-        self._keeper = asyncio.create_task(self._keep(), name="intake-keeper")
+        self._keeper.start()
 
     async def close(self) -> None:
         """Hear no more; finish what is being handled."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        await self._keeper.close()
         await self._shut()
         await self._logs.close()
 
@@ -99,7 +99,8 @@ class QueueConsumers:
     async def _keep(self) -> None:
         """Close the consumers when there is trouble, and open them again when the store answers."""
         while True:
-            await self._in_trouble.wait()
+            with waiting():
+                await self._in_trouble.wait()
             log.warning("this coordinator hears nothing until the datastore answers")
             await self._abandon()
             await self._until_store_answers()
@@ -118,6 +119,7 @@ class QueueConsumers:
             try:
                 await self._driver.store.ping()
             except StoreUnavailable:
+                came_round()
                 await asyncio.sleep(STORE_CHECK)
             else:
                 return

@@ -6,12 +6,12 @@ import socket
 
 import psutil
 
-from coordinator.due.ticking import Ticker
 from coordinator.effects import FlowDriver
 from coordinator.engine import beats
 from shared.model.documents import Micros
 from shared.model.messages import Beat
 from shared.model.states import NodeKind
+from shared.supervision import Loop
 
 
 class CoordinatorBeats:
@@ -33,16 +33,16 @@ class CoordinatorBeats:
         self.port = port
         self._number = 0
         self._started_at: Micros = driver.store.now()
-        self._ticker = Ticker("beats", interval, self.beat)
+        self._loop = Loop("beats", self.beat, every=interval)
 
     def start(self) -> None:
         """Begin to beat."""
         psutil.cpu_percent()
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End."""
-        await self._ticker.close()
+        await self._loop.close()
 
     async def beat(self) -> None:
         """Beat once."""

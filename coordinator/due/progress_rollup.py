@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.due.ticking import Ticker
 from coordinator.effects import FlowDriver
 from coordinator.engine import progress
+from shared.supervision import Loop
 
 _EVERY = 0.7
 """Seconds between looks: what is above a task follows within 2 s of the task's own word."""
@@ -19,15 +19,15 @@ class ProgressRollup:
 
     def __init__(self, driver: FlowDriver) -> None:
         self._driver = driver
-        self._ticker = Ticker("growth", _EVERY, self._look)
+        self._loop = Loop("growth", self._look, every=_EVERY)
 
     def start(self) -> None:
         """Begin to look."""
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End."""
-        await self._ticker.close()
+        await self._loop.close()
 
     async def _look(self) -> None:
         for _ in range(ROUNDS):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from coordinator.due.ticking import Ticker
 from coordinator.effects import FlowDriver
 from coordinator.engine import pulse
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Micros
 from shared.model.messages import MessageCodec, PulseProbe
+from shared.supervision import Loop, Tasks
 
 INTERVAL = 3.0
 """Seconds between probes of a queue."""
@@ -25,18 +25,17 @@ class PulseProbes:
         self._codec = codec
         self._name = name
         self._outstanding: dict[str, Micros] = {}
-        self._ticker = Ticker("probes", INTERVAL, self.send)
-        self._moving: set[asyncio.Task[None]] = set()
+        self._loop = Loop("probes", self.send, every=INTERVAL)
+        self._moving = Tasks()
 
     def start(self) -> None:
         """Begin to send."""
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End."""
-        await self._ticker.close()
-        for task in list(self._moving):
-            task.cancel()
+        await self._loop.close()
+        await self._moving.cancel()
 
     async def send(self) -> None:
         """Send a probe through each queue in which none of ours is outstanding."""
@@ -60,9 +59,7 @@ class PulseProbes:
         if ours is not None and ours <= probe.sent_at:
             # A queue gives first what was put in first: whoever had ours, it was taken before this one.
             del self._outstanding[probe.queue]
-        task = asyncio.create_task(self._move(probe, self._driver.store.now()), name="probe")
-        self._moving.add(task)
-        task.add_done_callback(self._moving.discard)
+        self._moving.start(self._move(probe, self._driver.store.now()), "move a stamp")
 
     async def _move(self, probe: PulseProbe, taken_at: Micros) -> None:
         await asyncio.sleep(self._driver.bounds.handler_deadline / 1_000_000)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Store
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, JobDocument, NodeDocument
 from shared.model.states import DeliveryState
+from shared.supervision import Loop
 
 _EVERY = 1.0
 """Seconds between looks."""
@@ -24,15 +24,15 @@ class RetentionTimer:
         self._jobs = jobs
         self._logs = logs
         self._turn = 0
-        self._ticker = Ticker("retention", _EVERY, self._look)
+        self._loop = Loop("retention", self._look, every=_EVERY)
 
     def start(self) -> None:
         """Begin to look."""
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End."""
-        await self._ticker.close()
+        await self._loop.close()
 
     async def _look(self) -> None:
         now = self._store.now()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import structlog
 
-from coordinator.due.ticking import Ticker
 from coordinator.effects import FlowDriver
 from coordinator.engine import job_lifecycle, schedule_firings
 from coordinator.store.port import Below, Change
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros, ScheduleDocument
 from shared.model.states import ScheduleState
+from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -27,15 +27,15 @@ class ScheduleTimer:
     def __init__(self, driver: FlowDriver) -> None:
         self._driver = driver
         self._store = driver.store
-        self._ticker = Ticker("schedules", _EVERY, self.fire_due)
+        self._loop = Loop("schedules", self.fire_due, every=_EVERY)
 
     def start(self) -> None:
         """Begin to look."""
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End."""
-        await self._ticker.close()
+        await self._loop.close()
 
     async def fire_due(self) -> None:
         """Make the jobs that are due by now, and move their schedules on."""

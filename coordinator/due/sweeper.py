@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from coordinator.due.ticking import Ticker
 from coordinator.effects import FlowDriver
 from coordinator.engine import pulse, repairs
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
 from shared.model.documents import Document, JobDocument, TaskDocument
+from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +35,8 @@ class Sweeper:
         self._broker = broker
         self._quiet: Counter[str] = Counter()
         self._rounds = repairs.Rounds()
-        self._round = Ticker("sweeper", interval, self.sweep)
-        self._due = Ticker("due", DUE_EVERY, self._release)
+        self._round = Loop("sweeper", self.sweep, every=interval)
+        self._due = Loop("due", self._release, every=DUE_EVERY)
 
     def start(self) -> None:
         """Begin."""

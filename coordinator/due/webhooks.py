@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
-from coordinator.due.ticking import Ticker
 from coordinator.store.port import Below, Change, Store
 from shared.errors import HaulierError
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
 from shared.model.states import DeliveryState
+from shared.supervision import Loop, Tasks
 
 log = structlog.get_logger(__name__)
 
@@ -61,20 +61,18 @@ class WebhookSender:
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[str, _UnderWay] = {}
-        self._ticker = Ticker("webhooks", _EVERY, self._deliver_due)
+        self._trying = Tasks()
+        self._loop = Loop("webhooks", self._deliver_due, every=_EVERY)
 
     def start(self) -> None:
         """Begin to deliver."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
-        self._ticker.start()
+        self._loop.start()
 
     async def close(self) -> None:
         """End; what is under way is tried again by whoever is there."""
-        await self._ticker.close()
-        tasks = [under_way.task for under_way in self._under_way.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.close()
+        await self._trying.cancel()
         if self._session is not None:
             await self._session.close()
 
@@ -104,8 +102,7 @@ class WebhookSender:
             if not self._has_room(host):
                 more = True
                 continue
-            work = self._claim_and_try(delivery)
-            task = asyncio.create_task(work, name=f"webhook {delivery.id}")
+            task = self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
             self._under_way[delivery.id] = _UnderWay(host, task)
         return more and bool(self._under_way)
 

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from shared.supervision import Loop, waiting
+
 _T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
@@ -26,15 +28,15 @@ class Batcher(Generic[_T]):
         self._delay = delay
         self._size = size
         self._name = name
+        self._loop = Loop(name, self._work)
         self._items: list[_T] = []
         self._some = asyncio.Event()
         self._full = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._closing = False
 
     def start(self) -> None:
         """Begin to hand on."""
-        self._task = asyncio.create_task(self._work(), name=self._name)
+        self._loop.start()
 
     def add(self, item: _T) -> None:
         """Add an item to the next batch."""
@@ -48,12 +50,12 @@ class Batcher(Generic[_T]):
         self._closing = True
         self._some.set()
         self._full.set()
-        if self._task is not None:
-            await self._task
+        await self._loop.wait()
 
     async def _work(self) -> None:
         while True:
-            await self._some.wait()
+            with waiting():
+                await self._some.wait()
             if not self._closing and self._delay:
                 await self._moment()
             batch, self._items = self._items[: self._size], self._items[self._size :]

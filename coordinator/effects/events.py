@@ -13,6 +13,7 @@ from shared.model.documents import MICROS_PER_SECOND, Document, JobDocument, Mic
 from shared.model.messages import Listening, StateChanged, decode, encode
 from shared.model.views import as_plain, job_summary, task_summary
 from shared.model.views.redacting import redactor_of_job
+from shared.supervision import Loop, Tasks, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +39,8 @@ class Events:
         self._until: Micros = 0
         self._readers: set[asyncio.Queue[StateChanged]] = set()
         self._subscription: Subscription | None = None
-        self._announcer: asyncio.Task[None] | None = None
-        self._sending: set[asyncio.Task[None]] = set()
+        self._announcer: Loop | None = None
+        self._sending = Tasks()
 
     async def start(self) -> None:
         """Begin to hear events and announcements of other coordinators."""
@@ -48,11 +49,10 @@ class Events:
     async def close(self) -> None:
         """End; readers see no more."""
         if self._announcer is not None:
-            self._announcer.cancel()
+            await self._announcer.close()
         if self._subscription is not None:
             await self._subscription.close()
-        for task in list(self._sending):
-            task.cancel()
+        await self._sending.cancel()
 
     # --- telling --------------------------------------------------------------------------------------------------
 
@@ -66,9 +66,7 @@ class Events:
         event = state_changed(document, job, self._now(), self._redaction_keys)
         if event is None:
             return
-        task = asyncio.create_task(self._broker.publish_event(encode(event)), name="event")
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sending.start(self._broker.publish_event(encode(event)), "send an event")
 
     # --- hearing --------------------------------------------------------------------------------------------------
 
@@ -84,13 +82,15 @@ class Events:
             self._readers.discard(queue)
 
     def _announce(self) -> None:
-        if self._announcer is None or self._announcer.done():
-            self._announcer = asyncio.create_task(self._announcing(), name="event-announcer")
+        if self._announcer is None or self._announcer.over:
+            self._announcer = Loop("announce listeners", self._announcing)
+            self._announcer.start()
 
     async def _announcing(self) -> None:
         while self._readers:
             await self._broker.publish_event(encode(Listening(until=self._now() + LISTENING_FOR)))
-            await asyncio.sleep(ANNOUNCE_EVERY)
+            with waiting():
+                await asyncio.sleep(ANNOUNCE_EVERY)
 
     async def _heard(self, delivery: Delivery) -> None:
         try:

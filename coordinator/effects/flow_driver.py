@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -16,7 +16,6 @@ from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
-from shared.errors import HaulierError
 from shared.model.documents import (
     Document,
     JobDocument,
@@ -27,6 +26,7 @@ from shared.model.documents import (
 from shared.model.messages import MessageCodec
 from shared.model.queries import Below
 from shared.model.states import JobState
+from shared.supervision import Tasks, came_round, start_task
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class FlowDriver:
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
         self.outbox.on_hooked = self.follow_soon
         self._moved: set[str] = set()
-        self._following: set[asyncio.Task[None]] = set()
+        self._following = Tasks()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
             flow.Get: self._get,
             flow.Recall: self._recall,
@@ -88,8 +88,7 @@ class FlowDriver:
 
     async def close(self) -> None:
         """Finish what is under way, and end."""
-        while self._following:
-            await asyncio.gather(*self._following, return_exceptions=True)
+        await self._following.finish()
         await self.outbox.close()
         await self.events.close()
 
@@ -104,6 +103,7 @@ class FlowDriver:
             while True:
                 effect = steps.send(answer)
                 answer = await self._steps[type(effect)](effect)
+                came_round()
         except StopIteration as end:
             value: _T = end.value
             return value
@@ -120,12 +120,12 @@ class FlowDriver:
             await self._follow_for_a_while(left)
 
     async def _follow_for_a_while(self, documents: Sequence[Document]) -> None:
-        following = asyncio.create_task(self.follow(documents), name="follow")
+        following = start_task(self.follow(documents), "follow")
         try:
             await asyncio.wait({following}, timeout=A_WHILE)
         finally:
             if not following.done():
-                self.soon(following)
+                self._following.adopt(following)
         if following.done():
             following.result()
 
@@ -138,19 +138,9 @@ class FlowDriver:
         """Follow in the background. Should that fail, the sweeper does it."""
         self.soon(self.follow(documents))
 
-    def soon(self, work: Awaitable[None]) -> None:
+    def soon(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something in the background that the sweeper does too, should it fail."""
-        task = asyncio.create_task(self._quietly(work), name="follow-up")
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except HaulierError as error:
-            log.info("a follow-up is left to the sweeper", reason=str(error))
-        except Exception:
-            log.exception("a follow-up failed and is left to the sweeper")
+        self._following.start(work, "follow")
 
     # --- reading --------------------------------------------------------------------------------------------------
 

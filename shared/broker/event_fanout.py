@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import DeliveryHandler
 from shared.model.queues import EVENTS
+from shared.supervision import Loop, waiting
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class EventFanout:
         self._handler = handler
         self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
         self._arrived = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="handle events")
+        self._loop = Loop("handle events", self._run)
+        self._loop.start()
 
     def offer(self, body: bytes) -> None:
         """Add an event; never blocks."""
@@ -52,15 +53,12 @@ class EventFanout:
 
     async def close(self) -> None:
         """Stop; what was not yet handled is dropped."""
-        if self._task is asyncio.current_task():
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._loop.close()
 
     async def _run(self) -> None:
         while True:
-            await self._arrived.wait()
+            with waiting():
+                await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
                 await self._hand_over(self._waiting.popleft())

@@ -8,6 +8,7 @@ import logging
 
 from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import DeliveryHandler
+from shared.supervision import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -22,36 +23,23 @@ class HandlerPool:
     def __init__(self, name: str, handler: DeliveryHandler) -> None:
         self._name = name
         self._handler = handler
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closing = asyncio.Event()
 
     def start(self, loan: DeliveryBase) -> None:
         """Handle `loan` in a task of its own."""
-        task = asyncio.create_task(self._handle(loan), name=f"handle {self._name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._handle(loan), f"handle {self._name}")
 
     async def finish(self) -> None:
         """Wait until the handlers that run have ended; what they leave unsettled goes back at
         once."""
         self._closing.set()
-        await self._wait(set(self._tasks))
+        await self._tasks.finish()
 
     async def cancel(self) -> None:
         """Cancel the handlers that run, and wait for them to end."""
         self._closing.set()
-        for task in self._others():
-            task.cancel()
-        await self._wait(self._others())
-
-    def _others(self) -> set[asyncio.Task[None]]:
-        # A handler may itself close its subscription: it must not wait for its own end.
-        return self._tasks - {asyncio.current_task()}
-
-    async def _wait(self, tasks: set[asyncio.Task[None]]) -> None:
-        waited = tasks & self._others()
-        if waited:
-            await asyncio.wait(waited)
+        await self._tasks.cancel()
 
     async def _handle(self, loan: DeliveryBase) -> None:
         try:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
+from shared.supervision import Loop, beside, start_task
 from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError, failure
 from worker.runtime.port import Assignment, Outcome, Sink
 
@@ -120,7 +121,7 @@ class StagedRun(ABC):
     async def _run(self) -> Outcome:
         if self._reason is not None or self._error is not None:
             return await self._outcome(self._error or RunStoppedError())
-        self._work = asyncio.create_task(self._stages(), name=f"run {self.assignment.task_id}")
+        self._work = start_task(self._stages(), f"stages of {self.assignment.task_id}")
         try:
             await asyncio.wait({self._work}, timeout=self._left())
             if not self._work.done():
@@ -183,8 +184,7 @@ class StagedRun(ABC):
 
     async def _within(self, seconds: float, running: Coroutine[Any, Any, Exit], late: str) -> Exit:
         """Return how something ended; past `seconds` (0: no limit) end it and raise TaskError."""
-        work = asyncio.create_task(running, name=f"part of {self.assignment.task_id}")
-        try:
+        async with beside(running, f"part of {self.assignment.task_id}") as work:
             await asyncio.wait({work}, timeout=seconds or None)
             if work.done():
                 return work.result()
@@ -192,9 +192,6 @@ class StagedRun(ABC):
             await asyncio.wait({work}, timeout=ENDING)
             heard = work.done() and not work.cancelled() and work.exception() is None
             raise TaskError(late, work.result().code if heard else None)
-        finally:
-            work.cancel()
-            await asyncio.wait({work})
 
     @contextlib.contextmanager
     def _running(self, live: Live) -> Iterator[None]:
@@ -226,21 +223,17 @@ async def following(
 ) -> AsyncIterator[None]:
     """Pass on new values of progress while the body runs."""
 
-    async def follow() -> None:
-        last: float | None = None
-        while True:
-            await asyncio.sleep(interval)
-            value = await read()
-            if value is not None and value != last:
-                last = value
-                await sink.progress(value)
+    last: float | None = None
 
-    task = asyncio.create_task(follow(), name="progress")
-    try:
+    async def look() -> None:
+        nonlocal last
+        value = await read()
+        if value is not None and value != last:
+            last = value
+            await sink.progress(value)
+
+    async with Loop("progress of a task", look, every=interval):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def seconds_of(duration: str) -> float:

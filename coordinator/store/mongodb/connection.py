@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from coordinator.store.clock import FollowingClock
 from coordinator.store.mongodb.errors import mongodb_errors, mongodb_start_errors
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
+from shared.supervision import Loop, start_task
 
 _T = TypeVar("_T")
 
@@ -95,7 +96,7 @@ class MongoConnection:
         self._client: Any = None
         self._database: Any = None
         self._collections: dict[str, Any] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: Loop | None = None
         self._asked: set[asyncio.Future[Any]] = set()
         self.clock = ServerClock()
 
@@ -119,7 +120,11 @@ class MongoConnection:
 
     async def ask(self, call: Awaitable[_T]) -> _T:
         """Return what a call of the driver gives, with our errors for its own."""
-        asked = asyncio.ensure_future(call)
+        asked = (
+            start_task(call, "ask MongoDB")
+            if isinstance(call, Coroutine)
+            else asyncio.ensure_future(call)
+        )
         self._asked.add(asked)
         asked.add_done_callback(self._asked.discard)
         with mongodb_errors():
@@ -135,21 +140,15 @@ class MongoConnection:
 
     def watch_clock(self) -> None:
         """Go on asking for it."""
-        self._watch = asyncio.create_task(self._watch_clock(), name="look at MongoDB's clock")
-
-    async def _watch_clock(self) -> None:
-        while True:
-            await asyncio.sleep(CLOCK_INTERVAL)
-            try:
-                await self.ask(self.look_at_clock())
-            except StoreUnavailable as error:
-                log.debug("MongoDB's clock can not be seen", reason=str(error))
+        self._watch = Loop(
+            "MongoDB's clock", lambda: self.ask(self.look_at_clock()), every=CLOCK_INTERVAL
+        )
+        self._watch.start()
 
     async def close(self) -> None:
         """Finish what was asked for and close the client; a second time does nothing."""
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+            await self._watch.close()
             self._watch = None
         if self._asked:
             await asyncio.wait(self._asked, timeout=_PATIENCE)

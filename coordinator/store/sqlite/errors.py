@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from coordinator.store.port import Unstorable
-from shared.errors import HaulierError, StoreMisconfigured, StoreUnavailable
+from shared.errors import CannotGoOn, HaulierError, StoreMisconfigured, StoreUnavailable
 
 REASONS: dict[int, str] = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -60,6 +60,11 @@ def blames_statement(error: Exception) -> bool:
 
 def sqlite_errors(error: sqlite3.Error, path: Path) -> HaulierError:
     """Return the error to raise while running."""
+    if code_of(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return CannotGoOn(
+            f"{_message(error, path)}: put a copy of it in its place (haulier needs no other file), "
+            "or move it away to begin anew"
+        )
     if code_of(error) == sqlite3.SQLITE_TOOBIG:
         return Unstorable(f"a value is too large for SQLite: {error}")
     return StoreUnavailable(_message(error, path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from shared.broker.rabbitmq.errors import Interrupted, connection_refused
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.supervision import Loop, waiting
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class RabbitConnection:
         self._jitter = jitter
         self._session: Session | None = None
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop: Loop | None = None
         self._refused: BrokerMisconfigured | None = None
         self._closed = False
         self._connections = 0
@@ -87,16 +89,16 @@ class RabbitConnection:
         """Close the connection and try no more; who waits is told `BrokerUnavailable`."""
         self._closed = True
         self._changed.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._loop is not None:
+            await self._loop.close()
         if self._session is not None:
             await self._session.close()
 
     def _begin(self, *, fussy: bool) -> None:
-        if self._task is None and not self._closed:
-            name = f"RabbitMQ {self._purpose}"
-            self._task = asyncio.create_task(self._keep(fussy=fussy), name=name)
+        if self._loop is None and not self._closed:
+            keep = functools.partial(self._keep, fussy=fussy)
+            self._loop = Loop(f"RabbitMQ {self._purpose}", keep)
+            self._loop.start()
 
     async def _keep(self, *, fussy: bool) -> None:
         waits = delays(self._cap, self._jitter)
@@ -106,7 +108,8 @@ class RabbitConnection:
                 return
             if session is not None:
                 waits = await self._live(session, waits)
-            await asyncio.sleep(next(waits))
+            with waiting():
+                await asyncio.sleep(next(waits))
 
     async def _try(self, *, fussy: bool) -> Session | None:
         try:
@@ -128,7 +131,8 @@ class RabbitConnection:
         log.info("connected to RabbitMQ at %s (%s)", self._address, self._purpose)
         self._tell(first=self._connections == 1)
         self._changed.set()
-        await session.lost.wait()
+        with waiting():
+            await session.lost.wait()
         self._session = None
         await session.close()
         log.warning("the connection to RabbitMQ (%s) was lost", self._purpose)

@@ -20,6 +20,7 @@ from pamqp.constants import DOMAIN_REGEX
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declaration_refused
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
+from shared.supervision import Loop, waiting
 
 log = logging.getLogger(__name__)
 
@@ -128,17 +129,17 @@ class Retaking:
 
     def __init__(self, name: str, attempt: Attempt, delays: Callable[[], Iterator[float]]) -> None:
         self._name = name
+        self._loop = Loop(name, self._run)
         self._attempt = attempt
         self._delays = delays
         self._waits = delays()
         self._first: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin; return once it is had for the first time. Raises `BrokerMisconfigured`, and
         `BrokerUnavailable` when the connection is closed for good."""
         self._first = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(), name=self._name)
+        self._loop.start()
         try:
             await asyncio.shield(self._first)
         except BaseException:
@@ -148,14 +149,13 @@ class Retaking:
 
     async def stop(self) -> None:
         """Attempt no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.close()
 
     async def _run(self) -> None:
         while True:
             try:
-                await self._attempt(self._had)
+                with waiting():  # whatever RabbitMQ is asked has a limit of its own
+                    await self._attempt(self._had)
             except (Interrupted, TimeoutError) as error:
                 log.info("%s is taken up again: %s", self._name, str(error) or "no answer")
             except BrokerMisconfigured as error:

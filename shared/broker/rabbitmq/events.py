@@ -19,6 +19,7 @@ from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.broker.rabbitmq.session import ANSWERED_WITHIN, close_channel
 from shared.errors import BrokerUnavailable
 from shared.model.queues import EVENTS
+from shared.supervision import Loop, waiting
 
 _KEY = "event"
 _EVERY_KEY = "#"
@@ -34,7 +35,8 @@ class EventSender:
         self._lane = PublishChannel(link, confirms=False)
         self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
         self._arrived = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="send events")
+        self._loop = Loop("send events", self._run)
+        self._loop.start()
 
     def offer(self, body: bytes) -> None:
         """Have `body` sent soon."""
@@ -44,12 +46,12 @@ class EventSender:
 
     async def close(self) -> None:
         """Send no more."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.close()
 
     async def _run(self) -> None:
         while True:
-            await self._arrived.wait()
+            with waiting():
+                await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
                 await self._send(self._waiting.popleft())

@@ -5,7 +5,6 @@ Nothing happens by itself: messages are handled when a test lets things `settle`
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -114,19 +113,14 @@ class Coordinator:
 
     async def flush(self) -> bool:
         """Do what is gathered or goes on in the background; return whether there was anything."""
-        moved = False
-        following = self.driver._following
-        while following:
-            moved = True
-            await asyncio.wait(set(following))
+        moved = bool(self.driver._following)
+        await self.driver._following.finish()
         outbox = self.driver.outbox
         return await _flushed(outbox._later) | await _flushed(outbox._stored) | moved
 
     async def abandon(self) -> None:
         """Die: whatever was gathered is gone."""
-        for task in list(self.driver._following):
-            task.cancel()
-        await asyncio.gather(*self.driver._following, return_exceptions=True)
+        await self.driver._following.cancel()
         for slot in self._slots.values():
             await slot.close()
 

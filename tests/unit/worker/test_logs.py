@@ -191,7 +191,7 @@ async def test_a_dropped_log_sends_nothing_more(tmp_path: Path, begun: bool) -> 
     if begun:
         ship.begin(1)
     await ship.write(b"x" * PART_BYTES * 3)
-    ship.drop()
+    await ship.drop()
     post.open.set()
     await asyncio.sleep(0)
     assert post.messages == []

@@ -17,6 +17,7 @@ from docker.errors import APIError, DockerException
 from docker.utils import version_lt
 
 from shared.errors import RuntimeUnavailable
+from shared.supervision import waiting
 from worker.runtime.docker.engine_address import Address, find_address
 from worker.runtime.errors import RunLostError
 
@@ -100,7 +101,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._threads, partial(_translated, function, *args, **kwargs))
         try:
-            return await asyncio.shield(work)
+            with waiting():
+                return await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait({work})
             work.exception()  # nobody else will ask for it

@@ -16,6 +16,7 @@ from typing import Any
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from shared.model.language import Registry
+from shared.supervision import start_task
 from worker.runtime.docker.engine import Engine, explain
 from worker.runtime.errors import TaskError
 
@@ -70,9 +71,8 @@ class Images:
     async def _pull(self, image: str, registry: Registry | None) -> None:
         await self._tell(image, f"pulling {image}")
         layers, done = Layers(), threading.Event()
-        work = asyncio.create_task(
-            self._engine.watch(self._blocking_pull, image, registry, layers, done),
-            name=f"pull {image}",
+        work = start_task(
+            self._engine.watch(self._blocking_pull, image, registry, layers, done), f"pull {image}"
         )
         try:
             while not (await asyncio.wait({work}, timeout=SAY_EVERY))[0]:

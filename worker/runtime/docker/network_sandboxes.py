@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from docker.errors import APIError
 
+from shared.supervision import Tasks
 from worker.runtime.docker import labels, networks, pause_image
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.docker.network_namespace import Namespace, is_own
@@ -64,7 +65,7 @@ class Sandboxes:
         self._free: list[Sandbox] = []
         self._all = 0
         self._failures = 0
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
         self._open = False
 
     def open(self) -> None:
@@ -99,8 +100,7 @@ class Sandboxes:
     async def close(self) -> None:
         """Remove them all."""
         self._open = False
-        while self._background:
-            await asyncio.wait(self._background)
+        await self._background.finish()
         await asyncio.gather(*(self._remove(sandbox.id) for sandbox in self._free))
         for sandbox in self._free:
             sandbox.namespace.close()
@@ -114,9 +114,7 @@ class Sandboxes:
             self._do(self._make())
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="sandbox")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(work, "network sandbox")
 
     async def _make(self) -> None:
         name = labels.fresh_name()

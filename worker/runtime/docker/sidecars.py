@@ -15,6 +15,7 @@ from docker.errors import APIError
 from shared.durations import duration_seconds
 from shared.model import language
 from shared.model.language import Sidecar, SidecarProbe
+from shared.supervision import end_tasks, start_task
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.errors import LINES, RunLostError, Tail, TaskError, failure
@@ -123,13 +124,11 @@ async def beside(sidecars: list[Beside]) -> AsyncIterator[None]:
 
 
 async def _begin_all(sidecars: list[Beside]) -> None:
-    tasks = [asyncio.create_task(one.begin(), name="sidecar") for one in sidecars]
+    tasks = [start_task(one.begin(), "sidecar") for one in sidecars]
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
 
 async def _remove(one: Beside) -> None:

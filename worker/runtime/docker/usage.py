@@ -19,6 +19,7 @@ from typing import Any
 
 from docker.errors import APIError
 
+from shared.supervision import Loop, waiting
 from worker.runtime.docker.engine import Engine, EngineGoneError
 
 ROOT = Path("/sys/fs/cgroup")
@@ -174,18 +175,17 @@ class Sampler:
     @contextlib.asynccontextmanager
     async def sampling(self, container_id: str) -> AsyncIterator[None]:
         """Sample a container while the body runs."""
-        task = asyncio.create_task(self._sample(container_id), name="usage")
         try:
-            yield
+            async with Loop("usage of a task", lambda: self._sample(container_id)):
+                yield
         finally:
-            task.cancel()
-            await asyncio.wait({task})
             self._ended, self._cpu = self._ended + self._cpu, 0.0
 
     async def _sample(self, container_id: str) -> None:
         interval = _FIRST
         while True:
-            await asyncio.sleep(interval)
+            with waiting():
+                await asyncio.sleep(interval)
             interval = min(interval * 2, _LONGEST)
             with contextlib.suppress(APIError, EngineGoneError):
                 stats = self._engine.api.stats
