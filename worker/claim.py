@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from shared.backoff import Backoff
 from shared.broker.port import Delivery
 from shared.model.messages import Claim, Granted, Refused
 from worker.context import WorkerContext
@@ -17,10 +18,9 @@ from worker.run_registry import RunEntry
 
 log = structlog.get_logger(__name__)
 
-FIRST_ASK = 1.0
+_FIRST_ASK, _LONGEST_ASK = 1.0, 5.0
 """Seconds after which an unanswered claim is asked again; the delay grows by half each time."""
 
-LONGEST_ASK = 5.0
 GRANT_WITHIN = 10.0
 """Seconds after the last ask within which a grant counts."""
 
@@ -46,7 +46,7 @@ class Claimant:
             beat=self._entry.beat,
             run=run,
         )
-        delay = FIRST_ASK
+        backoff = Backoff(_FIRST_ASK, _LONGEST_ASK, factor=1.5)
         ending = (
             asyncio.create_task(self._delivery.wait_lost(), name=f"lost-{self._entry.task_id}"),
             asyncio.create_task(self._entry.stop_asked.wait(), name=f"stop-{self._entry.task_id}"),
@@ -55,7 +55,7 @@ class Claimant:
             while True:
                 asked_at = time.monotonic()
                 await self._context.sender.claim(claim)
-                answer, asked_again = await self._answer(ending, delay)
+                answer, asked_again = await self._answer(ending, backoff.next())
                 if isinstance(answer, Granted):
                     if time.monotonic() - asked_at <= GRANT_WITHIN:
                         return answer
@@ -70,7 +70,8 @@ class Claimant:
                 if self._is_over():
                     await self._delivery.requeue()
                     return None
-                delay = FIRST_ASK if asked_again else min(delay * 1.5, LONGEST_ASK)
+                if asked_again:
+                    backoff.reset()
         finally:
             for task in ending:
                 task.cancel()

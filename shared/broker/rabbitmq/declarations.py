@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from aiormq.exceptions import (
 )
 from pamqp.constants import DOMAIN_REGEX
 
+from shared.backoff import Backoff
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declaration_refused
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
@@ -123,14 +124,12 @@ Attempt = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class Retaking:
-    """Repeats `attempt`, with `delays` between those that follow one another, until it is
-    stopped."""
+    """Repeats `attempt`, with the delays of `backoff` between them, until it is stopped."""
 
-    def __init__(self, name: str, attempt: Attempt, delays: Callable[[], Iterator[float]]) -> None:
+    def __init__(self, name: str, attempt: Attempt, backoff: Backoff) -> None:
         self._name = name
         self._attempt = attempt
-        self._delays = delays
-        self._waits = delays()
+        self._backoff = backoff
         self._first: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -168,10 +167,10 @@ class Retaking:
             except Exception:
                 # Whatever it is, a queue that nobody takes from is worse.
                 log.exception("%s failed and is taken up again", self._name)
-            await asyncio.sleep(next(self._waits))
+            await asyncio.sleep(self._backoff.next())
 
     def _had(self) -> None:
-        self._waits = self._delays()
+        self._backoff.reset()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from docker.errors import APIError
 
+from shared.backoff import Backoff
 from worker.runtime.docker.engine import Engine, EngineGoneError
 
 ROOT = Path("/sys/fs/cgroup")
@@ -156,6 +157,7 @@ def cgroups(version: str, driver: str, parent: str) -> Cgroups | None:
 
 
 _FIRST, _LONGEST = 0.5, 5.0
+"""Seconds between samples."""
 
 
 class Sampler:
@@ -183,10 +185,9 @@ class Sampler:
             self._ended, self._cpu = self._ended + self._cpu, 0.0
 
     async def _sample(self, container_id: str) -> None:
-        interval = _FIRST
+        backoff = Backoff(_FIRST, _LONGEST)
         while True:
-            await asyncio.sleep(interval)
-            interval = min(interval * 2, _LONGEST)
+            await asyncio.sleep(backoff.next())
             with contextlib.suppress(APIError, EngineGoneError):
                 stats = self._engine.api.stats
                 self._add(await self._engine.call(stats, container_id, stream=False, one_shot=True))
