@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
+
+import structlog
 
 from shared.backoff import Backoff
 from shared.broker.rabbitmq.errors import Interrupted, connection_refused
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 STEADY = 5.0
 """Seconds after which a connection counts as had: delays begin anew when it is lost."""
@@ -109,13 +110,13 @@ class RabbitConnection:
         began = time.monotonic()
         self._session = session
         self._connections += 1
-        log.info("connected to RabbitMQ at %s (%s)", self._address, self._purpose)
+        log.info("connected to RabbitMQ", address=self._address, purpose=self._purpose)
         self._tell(first=self._connections == 1)
         self._changed.set()
         await session.lost.wait()
         self._session = None
         await session.close()
-        log.warning("the connection to RabbitMQ (%s) was lost", self._purpose)
+        log.warning("the connection to RabbitMQ was lost", purpose=self._purpose)
         if time.monotonic() - began > STEADY:
             self._backoff.reset()
 
@@ -126,5 +127,9 @@ class RabbitConnection:
             log.exception("who wanted to hear of a new connection failed")
 
     def _say_absent(self, error: BaseException) -> None:
-        text = str(error) or type(error).__name__
-        log.warning("waiting for RabbitMQ at %s (%s): %s", self._address, self._purpose, text)
+        log.warning(
+            "waiting for RabbitMQ",
+            address=self._address,
+            purpose=self._purpose,
+            reason=str(error) or type(error).__name__,
+        )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     ChannelLockedResource,
@@ -22,7 +22,7 @@ from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declar
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 LONGEST_NAME = 255
 """Bytes of UTF-8 that AMQP leaves for a queue's name."""
@@ -96,9 +96,9 @@ def only_limit_differs(error: QueueMismatch) -> bool:
 def warn_of_limit(queue: str) -> None:
     """Say what becomes of a queue that was made before an upgrade to RabbitMQ 4.x."""
     log.warning(
-        "queue %s was made before RabbitMQ 4.0 and drops a message at its 20th return: "
+        "a queue was made before RabbitMQ 4.0 and drops a message at its 20th return: "
         "to have none dropped, delete it when it is empty, it is made again at once",
-        queue,
+        queue=queue,
     )
 
 
@@ -156,17 +156,17 @@ class Retaking:
             try:
                 await self._attempt(self._had)
             except (Interrupted, TimeoutError) as error:
-                log.info("%s is taken up again: %s", self._name, str(error) or "no answer")
+                log.info("taken up again", what=self._name, reason=str(error) or "no answer")
             except BrokerMisconfigured as error:
                 if self._failed(error):
                     return
-                log.warning("%s can't be taken up: %s", self._name, error)
+                log.warning("can't be taken up", what=self._name, reason=str(error))
             except BrokerUnavailable as closed:
                 self._failed(closed)
                 return
             except Exception:
                 # Whatever it is, a queue that nobody takes from is worse.
-                log.exception("%s failed and is taken up again", self._name)
+                log.exception("failed and is taken up again", what=self._name)
             await asyncio.sleep(self._backoff.next())
 
     def _had(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
+
+import structlog
 
 from shared.backoff import Backoff
 from shared.broker.port import Delivery
@@ -13,7 +14,7 @@ from shared.broker.rabbitmq.consumer import RabbitConsumer, RabbitDelivery, Sour
 from shared.broker.rabbitmq.errors import Interrupted
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class RabbitSlot:
@@ -89,6 +90,9 @@ class RabbitSlot:
         return None
 
     def _say(self, error: BaseException) -> None:
-        level = logging.ERROR if isinstance(error, BrokerMisconfigured) else logging.INFO
-        text = str(error) or "no answer"
-        log.log(level, "a slot on queue %s consumes again: %s", self._source.queue, text)
+        say = log.error if isinstance(error, BrokerMisconfigured) else log.info
+        say(
+            "a slot tries to consume again",
+            queue=self._source.queue,
+            reason=str(error) or "no answer",
+        )
