@@ -11,12 +11,12 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from docker.errors import APIError
 
 from shared.backoff import Backoff
@@ -29,8 +29,7 @@ _CHARGED_AT_ONCE = 1024 * 1024
 """Bytes that the kernel may take account of at once, on all CPUs: so near to a limit a peak can be."""
 
 
-@dataclass(frozen=True)
-class Used:
+class Used(msgspec.Struct, frozen=True):
     """CPU time in seconds, memory at its highest in bytes."""
 
     cpu_seconds: float
@@ -200,8 +199,7 @@ class Sampler:
         self._peak = max(self._peak, peak)
 
 
-@dataclass
-class Seen:
+class Seen(msgspec.Struct):
     """What the worker saw of a container's life, by its own clocks, in seconds."""
 
     called: float = 0.0
