@@ -40,6 +40,7 @@ from haulier.results import (
     User,
 )
 from haulier.transport import Params, Transport
+from shared.backoff import Backoff
 from shared.errors import HaulierError
 
 DEFAULT_SERVER: Final = "http://localhost:8000"
@@ -51,8 +52,8 @@ JobText = str | bytes | Path | Mapping[str, Any]
 
 _T = TypeVar("_T")
 
-_POLL_FIRST: Final = 0.1
-_POLL_LONGEST: Final = 2.0
+_FIRST_POLL: Final = 0.1
+_LONGEST_POLL: Final = 2.0
 UNAVAILABLE: Final = frozenset({503})
 
 
@@ -144,11 +145,12 @@ class Client(Transport):
 
     async def wait(self, job_id: str) -> Job:
         """Return the job once it has ended, good or bad."""
-        pause = _POLL_FIRST
-        while not (job := await self.job(job_id)).ended:
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _POLL_LONGEST)
-        return job
+        backoff = Backoff(_FIRST_POLL, _LONGEST_POLL, factor=1.5)
+        while True:
+            job = await self.job(job_id)
+            if job.ended:
+                return job
+            await asyncio.sleep(backoff.next())
 
     async def task(self, task_id: str) -> Task:
         """Return one attempt at a task."""

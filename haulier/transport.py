@@ -17,6 +17,7 @@ from yarl import URL
 
 from haulier.errors import ApiError, UnreachableError
 from haulier.sse import EventReader, ServerEvent
+from shared.backoff import Backoff
 from shared.errors import HaulierError
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -159,11 +160,12 @@ class _Pauses:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self.reset()
 
     def reset(self) -> None:
         """Begin anew: something was heard."""
-        self._next = FIRST_PAUSE
+        self._backoff.reset()
         self._deadline = asyncio.get_running_loop().time() + self._patience
 
     async def wait(self, error: HaulierError | None, asked: float | None) -> None:
@@ -171,8 +173,7 @@ class _Pauses:
         now = asyncio.get_running_loop().time()
         if error is not None and now >= self._deadline:
             raise error
-        await asyncio.sleep(min(max(self._next, asked or 0.0), LONGEST_PAUSE))
-        self._next = min(self._next * 2, LONGEST_PAUSE)
+        await asyncio.sleep(min(max(self._backoff.next(), asked or 0.0), LONGEST_PAUSE))
 
 
 def _server_of(text: str) -> tuple[str, str]:

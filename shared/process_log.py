@@ -1,6 +1,6 @@
 """The process's own log: one way of writing it, for our code and for libraries alike.
 
-Our code takes a logger from `structlog.get_logger("haulier.…")` and names the event in a few words,
+Our code takes a logger from `structlog.get_logger(__name__)` and names the event in a few words,
 with the data as keywords: `log.info("job stored", job=job.id)`.
 """
 
@@ -21,9 +21,8 @@ LEVELS: Final = {
 }
 
 _CHATTY: Final = {
-    "aiormq": logging.WARNING,
-    # It calls every failed try to connect an error; our adapter says what is waited for.
-    "aiormq.connection": logging.CRITICAL,
+    # It logs each lost connection and failed try as an error with a traceback; our adapter says what is waited for.
+    "aiormq": logging.CRITICAL,
     "aio_pika": logging.WARNING,
     "aiohttp.access": logging.WARNING,
     "asyncio": logging.WARNING,

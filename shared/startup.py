@@ -44,7 +44,7 @@ def start(
     try:
         loaded = load(flags.overrides, file=flags.file, role=role)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format)
-        log = structlog.get_logger("haulier.start")
+        log = structlog.get_logger(__name__)
         for warning in loaded.warnings:
             log.warning(warning)
         log.debug("configuration read", file=str(loaded.file) if loaded.file else None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from shared.backoff import Backoff
 from shared.broker.port import Delivery
 from shared.model.messages import Claim, Granted, Refused
 from shared.supervision import beside, waiting
@@ -18,10 +19,9 @@ from worker.run_registry import RunEntry
 
 log = structlog.get_logger(__name__)
 
-FIRST_ASK = 1.0
+_FIRST_ASK, _LONGEST_ASK = 1.0, 5.0
 """Seconds after which an unanswered claim is asked again; the delay grows by half each time."""
 
-LONGEST_ASK = 5.0
 GRANT_WITHIN = 10.0
 """Seconds after the last ask within which a grant counts."""
 
@@ -47,7 +47,7 @@ class Claimant:
             beat=self._entry.beat,
             run=run,
         )
-        delay = FIRST_ASK
+        backoff = Backoff(_FIRST_ASK, _LONGEST_ASK, factor=1.5)
         async with (
             beside(self._delivery.wait_lost(), "delivery lost") as lost,
             beside(self._entry.stop_asked.wait(), "stop asked") as stopped,
@@ -55,7 +55,7 @@ class Claimant:
             while True:
                 asked_at = time.monotonic()
                 await self._context.sender.claim(claim)
-                answer, asked_again = await self._answer((lost, stopped), delay)
+                answer, asked_again = await self._answer((lost, stopped), backoff.next())
                 if isinstance(answer, Granted):
                     if time.monotonic() - asked_at <= GRANT_WITHIN:
                         return answer
@@ -70,7 +70,8 @@ class Claimant:
                 if self._is_over():
                     await self._delivery.requeue()
                     return None
-                delay = FIRST_ASK if asked_again else min(delay * 1.5, LONGEST_ASK)
+                if asked_again:
+                    backoff.reset()
 
     def _is_over(self) -> bool:
         """Whether nobody waits for an answer any more. A grant that is on its way is handed back when it comes."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import structlog
 
+from shared.backoff import Backoff
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
 from shared.model.messages import (
@@ -32,8 +32,7 @@ from shared.supervision import waiting
 
 log = structlog.get_logger(__name__)
 
-_FIRST_DELAY = 0.5
-_LONGEST_DELAY = 10.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0
 """Seconds between tries to send what must arrive."""
 
 
@@ -73,7 +72,7 @@ class Sender:
 
     async def _until_confirmed(self, queue: str, message: Message) -> None:
         body = self._codec.encode(message)
-        delay = _FIRST_DELAY
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         while True:
             try:
                 with waiting():
@@ -81,7 +80,6 @@ class Sender:
             except BrokerUnavailable as error:
                 log.warning("a message waits for the broker", queue=queue, reason=str(error))
                 with waiting():
-                    await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(delay * 2, _LONGEST_DELAY)
+                    await asyncio.sleep(backoff.next())
             else:
                 return

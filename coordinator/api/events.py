@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from cachetools import LRUCache
 
 from coordinator.api.context import Api, api_of, caller
 from coordinator.api.routes import Media, Param, Route
@@ -45,19 +46,16 @@ class Eyes:
     def __init__(self, api: Api, viewer: Viewer | None) -> None:
         self._api = api
         self._viewer = viewer
-        self._seen: OrderedDict[str, Sight] = OrderedDict()
+        self._seen: LRUCache[str, Sight] = LRUCache(_REMEMBERED)
 
     async def see(self, event: StateChanged) -> StateChanged | None:
         """Return an event as it may be seen, or None; None too where that can't be found out."""
-        job_id = event.job_id
-        if job_id not in self._seen:
+        sight = self._seen.get(event.job_id)
+        if sight is None:
             try:
-                self._seen[job_id] = await self._look(job_id)
+                sight = self._seen[event.job_id] = await self._look(event.job_id)
             except StoreUnavailable:
                 return None
-            if len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
-        sight = self._seen[job_id]
         if not sight.visible:
             return None
         return event if sight.redactor is None else _redacted(event, sight.redactor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from coordinator.api.context import Api
 from coordinator.api.log_cursor import START, LogCursor, LogPlace, TaskKey, write_cursor
 from coordinator.api.log_parts import READ_BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
 from coordinator.api.sse import listening
+from shared.backoff import Backoff
 from shared.errors import StoreUnavailable
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -30,7 +31,8 @@ _WINDOW: Final = 128
 _SETTLED: Final[Micros] = 300_000
 """Age of a task from which no older one, by another coordinator's clock, can still appear."""
 _FIRST_DELAY: Final = 0.05
-_LAST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 1.0
+"""Seconds between looks while nothing comes."""
 
 
 class FollowedLine(msgspec.Struct, frozen=True):
@@ -77,22 +79,21 @@ class Follower:
     async def lines(self) -> AsyncIterator[FollowedLine | None]:
         """Yield lines as they come; None whenever there is nothing now."""
         await self._resume()
-        delay = _FIRST_DELAY
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, factor=1.5)
         async with _woken(self._api, self._job.id) as woken:
             while True:
                 woken.clear()
                 self._moved = False
-                try:
+                with suppress(StoreUnavailable):
                     async for line in self._round():
                         self._moved = True
                         yield line
                     if self._over():
                         return
-                except StoreUnavailable:
-                    delay = _LAST_DELAY
                 yield None
-                delay = 0 if self._moved else min(max(delay, _FIRST_DELAY) * 1.5, _LAST_DELAY)
-                if await self._paused(woken, delay):
+                if self._moved:
+                    backoff.reset()
+                if await self._paused(woken, 0 if self._moved else backoff.next()):
                     return
 
     async def _paused(self, woken: asyncio.Event, delay: float) -> bool:

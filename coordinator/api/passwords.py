@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections import OrderedDict
 from functools import cache
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+from cachetools import LRUCache
 
 _AT_ONCE: Final = 2
 """Hashes computed at a time, each with 64 MiB."""
@@ -41,7 +41,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._salt = os.urandom(32)
-        self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._right: LRUCache[bytes, bool] = LRUCache(_REMEMBERED)
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
@@ -49,26 +49,18 @@ class Passwords:
         secret = password.encode("utf-8", "surrogatepass")
         if len(secret) > LONGEST:
             return False
-        if password_hash is not None and self._knows(seal := self._seal(password_hash, secret)):
+        if password_hash is not None and self._right.get(seal := self._seal(password_hash, secret)):
             return True
         async with self._turn:
             good = await asyncio.to_thread(_verify, password_hash or _nobody(), secret)
         if not good or password_hash is None:
             return False
-        self._right[seal] = None
-        if len(self._right) > _REMEMBERED:
-            self._right.popitem(last=False)
+        self._right[seal] = True
         return True
 
     def _seal(self, password_hash: str, secret: bytes) -> bytes:
         text = password_hash.encode() + b"\0" + secret
         return hashlib.blake2b(text, key=self._salt, digest_size=32).digest()
-
-    def _knows(self, seal: bytes) -> bool:
-        if seal not in self._right:
-            return False
-        self._right.move_to_end(seal)
-        return True
 
 
 def _verify(password_hash: str, secret: bytes) -> bool:

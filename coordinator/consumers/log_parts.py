@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from cachetools import LRUCache
+
 from coordinator.effects import FlowDriver
 from coordinator.effects.batching import Batcher
-from coordinator.effects.recent import Recent
 from coordinator.engine.task_runs import log_part
 from shared.errors import StoreUnavailable
 from shared.model.documents import LogPartDocument, TaskDocument
@@ -24,7 +25,7 @@ class LogPartWriter:
 
     def __init__(self, driver: FlowDriver) -> None:
         self._driver = driver
-        self._runs: Recent[int] = Recent(REMEMBERED_RUNS)
+        self._runs: LRUCache[str, int] = LRUCache(REMEMBERED_RUNS)
         self._batcher: Batcher[tuple[LogWritten, asyncio.Future[None]]] = Batcher(
             self._store, delay=DELAY, size=_BATCH, name="log-parts"
         )
@@ -77,7 +78,7 @@ class LogPartWriter:
         """Read the present run of tasks whose last known one may be old."""
         unknown = [task_id for task_id in task_ids if task_id not in self._runs]
         for task in await self._driver.store.get_many(TaskDocument, unknown) if unknown else []:
-            self._runs.keep(task.id, task.run)
+            self._runs[task.id] = task.run
 
     def _counts(self, message: LogWritten) -> bool:
         """Whether a message is of the run that counts, or a later one than is known here."""
@@ -85,7 +86,7 @@ class LogPartWriter:
         if known is None:
             return False
         if message.run > known:
-            self._runs.keep(message.task_id, message.run)
+            self._runs[message.task_id] = message.run
         return message.run >= known
 
     def _parts(self, message: LogWritten) -> list[LogPartDocument]:

@@ -9,10 +9,10 @@ import hmac
 import os
 import random
 import socket
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 import structlog
 
 from coordinator.store.port import Below, Change, Store
@@ -46,7 +46,7 @@ AGAIN = frozenset({408, 429})
 """Answers, besides 5xx, after which it is tried again."""
 
 
-class _UnderWay(NamedTuple):
+class _UnderWay(msgspec.Struct, frozen=True):
     host: str
     task: asyncio.Task[None]
 

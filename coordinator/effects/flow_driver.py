@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import structlog
+from cachetools import LRUCache
 
 from coordinator.effects.events import Events
 from coordinator.effects.outbox import Outbox
-from coordinator.effects.recent import Recent
 from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
@@ -49,9 +49,9 @@ class FlowDriver:
         self.store = store
         self.bounds = bounds
         self.counts: Counter[str] = Counter()
-        self._jobs: Recent[JobDocument] = Recent(REMEMBERED_JOBS)
-        self._leases: Recent[NodeDocument] = Recent(REMEMBERED_NODES)
-        self._begun: Recent[bool] = Recent(REMEMBERED_JOBS)
+        self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_JOBS)
+        self._leases: LRUCache[str, NodeDocument] = LRUCache(REMEMBERED_NODES)
+        self._begun: LRUCache[str, bool] = LRUCache(REMEMBERED_JOBS)
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
         self.outbox.on_hooked = self.follow_soon
@@ -147,7 +147,7 @@ class FlowDriver:
     async def _get(self, effect: flow.Get[Document]) -> Document | None:
         document = await self.store.get(effect.kind, effect.id)
         if isinstance(document, JobDocument):
-            self._jobs.keep(document.id, document)
+            self._jobs[document.id] = document
         return document
 
     async def job(self, job_id: str) -> JobDocument | None:
@@ -181,7 +181,7 @@ class FlowDriver:
             return node
         node = await self.store.get(NodeDocument, effect.node_id)
         if node is not None:
-            self._leases.keep(node.id, node)
+            self._leases[node.id] = node
         return node
 
     async def _bounds(self, _: flow.AskBounds) -> Bounds:
@@ -214,9 +214,9 @@ class FlowDriver:
         if isinstance(image, TaskDocument):
             self.outbox.marks.granted(image)
         elif isinstance(image, JobDocument):
-            self._jobs.keep(image.id, image)
+            self._jobs[image.id] = image
         elif isinstance(image, NodeDocument):
-            self._leases.keep(image.id, image)
+            self._leases[image.id] = image
         self._mark_moved(image, effect)
         if "state" in effect.set:
             await self.tell(image)
@@ -257,7 +257,7 @@ class FlowDriver:
             return
         image = await self.carry_out(job_lifecycle.began(effect.job_id, effect.at))
         if image is None or image.state != JobState.PENDING:
-            self._begun.keep(effect.job_id, True)
+            self._begun[effect.job_id] = True
         if image is not None and image.then:
             self.follow_soon([image])
 

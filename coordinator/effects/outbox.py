@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import structlog
+from cachetools import LRUCache
 
 from coordinator.effects.batching import Batcher
 from coordinator.effects.events import Events
-from coordinator.effects.recent import Recent
 from coordinator.engine import states
 from coordinator.engine.evaluation import log_secrets
 from coordinator.engine.flow import task_change
@@ -55,7 +55,7 @@ class Outbox:
         store: Store,
         broker: Broker,
         codec: MessageCodec,
-        jobs: Recent[JobDocument],
+        jobs: LRUCache[str, JobDocument],
         events: Events,
     ) -> None:
         self._store = store
@@ -109,7 +109,7 @@ class Outbox:
         job = self._jobs.get(task.job_id) or await self._store.get(JobDocument, task.job_id)
         if job is None or task.evaluated is None:
             return
-        self._jobs.keep(job.id, job)
+        self._jobs[job.id] = job
         mark = self.marks.begin(task, self._store.now())
         try:
             if await self._sent(job, task):

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from shared.backoff import Backoff
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
 
@@ -53,10 +54,8 @@ def wall_clock() -> Micros:
 
 _T = TypeVar("_T")
 
-_FIRST_DELAY = 0.5
-"""Seconds."""
-_LONGEST_DELAY = 10.0
-"""Seconds."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0
+"""Seconds between tries to reach the datastore."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,11 +64,13 @@ async def until_available(attempt: Callable[[], Awaitable[_T]]) -> _T:
     """Return what `attempt` gives, trying for ever while it raises `StoreUnavailable`, and saying
     so in the log.
     """
-    delay = _FIRST_DELAY
+    backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
     while True:
         try:
             return await attempt()
         except StoreUnavailable as error:
-            log.warning("waiting for the datastore", reason=str(error), retry_in_seconds=delay)
+            delay = backoff.next()
+            log.warning(
+                "waiting for the datastore", reason=str(error), retry_in_seconds=round(delay, 1)
+            )
         await asyncio.sleep(delay)
-        delay = min(2 * delay, _LONGEST_DELAY)

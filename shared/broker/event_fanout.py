@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Mapping
+
+import structlog
 
 from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import DeliveryHandler
 from shared.model.queues import EVENTS
 from shared.supervision import Loop, waiting
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 EVENT_BACKLOG = 10_000
 """Events kept for a subscriber that is slower than they come; past that the oldest is dropped."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+
+import structlog
 
 from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import DeliveryHandler
 from shared.supervision import Tasks
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 REQUEUE_DELAY = 1.0
 """Seconds before a delivery that its handler left unsettled goes back, so that a poor one does not
@@ -45,9 +46,7 @@ class HandlerPool:
         try:
             await self._handler(loan)
         except Exception:
-            log.exception(
-                "a handler of queue %s failed; its message is delivered again", self._name
-            )
+            log.exception("a handler failed; its message is delivered again", queue=self._name)
         if loan.open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REQUEUE_DELAY):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
+
+import msgspec
 
 from shared.expressions.compilation.code import CompiledCode, Frame
 from shared.expressions.compilation.compiler import FUNCTION_NAMES, compile_tree
@@ -29,7 +30,7 @@ _CACHED = 512
 Known = tuple[tuple[str, StaticType], ...]
 
 
-class Parsed(NamedTuple):
+class Parsed(msgspec.Struct, frozen=True):
     """A parsed expression and the names it speaks of."""
 
     tree: SyntaxNode

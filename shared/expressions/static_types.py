@@ -7,8 +7,9 @@ behave (an `==` of what must be whole numbers refuses nil, for one).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.kinds import Function, Ints, Month, Strings, Table, Texts, Weekday
@@ -22,8 +23,7 @@ _Kind = Literal[
 """`any` is what came out of a list or map of anything; `unknown` is not even that much known."""
 
 
-@dataclass(frozen=True, slots=True)
-class StaticType:
+class StaticType(msgspec.Struct, frozen=True):
     """A kind, and for lists and maps what they hold.
 
     `form` tells kinds of lists (`any`, `string`, `int`) and of maps (`any`, `texts`, `table`,

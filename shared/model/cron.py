@@ -7,8 +7,9 @@ that a bad one is refused when it is submitted.
 import re
 import zoneinfo
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from cronsim import CronSim, CronSimError
 
 from shared.durations import NANOS_PER_SECOND, parse_duration
@@ -30,7 +31,7 @@ _LONGEST: Final = 1_000
 _ANY_TIME: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-class Cron(NamedTuple):
+class Cron(msgspec.Struct, frozen=True):
     """A schedule's text, understood: either `fields` or `every_seconds` is set."""
 
     timezone: str | None

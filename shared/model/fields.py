@@ -6,7 +6,7 @@ Schema and the reference page read the one definition in `language.py`.
 
 import enum
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -26,14 +26,14 @@ Check = Callable[[Any], str | None]
 """Gives what is wrong with a value, in words for the user, or None."""
 
 
-class Rule(NamedTuple):
+class Rule(msgspec.Struct, frozen=True):
     """One rule for a value: the check, and as much of it as JSON Schema can say."""
 
     check: Check
     schema: dict[str, Any]
 
 
-class Traits(NamedTuple):
+class Traits(msgspec.Struct, frozen=True):
     """What `about` put on a type."""
 
     role: TextRole

@@ -6,7 +6,7 @@ without knowing their fields: the document reader, the renderer, the check of ev
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
@@ -14,7 +14,7 @@ from msgspec import inspect
 from shared.model.fields import Rule, TextRole, bare, traits
 
 
-class TextPlan(NamedTuple):
+class TextPlan(msgspec.Struct, frozen=True):
     """A text. `loose`: JSON's numbers and booleans are taken too, as they are written."""
 
     role: TextRole
@@ -22,24 +22,24 @@ class TextPlan(NamedTuple):
     loose: bool = False
 
 
-class NumberPlan(NamedTuple):
+class NumberPlan(msgspec.Struct, frozen=True):
     """A number, `whole` or not."""
 
     whole: bool
     rules: tuple[Rule, ...]
 
 
-class BooleanPlan(NamedTuple):
+class BooleanPlan(msgspec.Struct, frozen=True):
     """True or false."""
 
 
-class ListPlan(NamedTuple):
+class ListPlan(msgspec.Struct, frozen=True):
     """A list of like items."""
 
     item: "Plan"
 
 
-class MapPlan(NamedTuple):
+class MapPlan(msgspec.Struct, frozen=True):
     """A map from texts to texts."""
 
     key: TextPlan
@@ -59,7 +59,7 @@ class StructPlan:
 Plan = TextPlan | NumberPlan | BooleanPlan | ListPlan | MapPlan | StructPlan
 
 
-class FieldPlan(NamedTuple):
+class FieldPlan(msgspec.Struct, frozen=True):
     """A field: its name in Python, what it must be, and whether it must be there."""
 
     attribute: str

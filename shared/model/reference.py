@@ -1,6 +1,8 @@
 """Every field of the language, for the reference page and for tests that must miss none."""
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from shared.model.fields import TextRole
 from shared.model.language import JobDefinition
@@ -17,7 +19,7 @@ from shared.model.plans import (
 )
 
 
-class FieldReference(NamedTuple):
+class FieldReference(msgspec.Struct, frozen=True):
     """One field of one part of the language."""
 
     owner: str

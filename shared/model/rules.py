@@ -2,7 +2,9 @@
 
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from shared.model.checks import problems_of, text_problem
 from shared.model.fields import TextRole
@@ -42,7 +44,7 @@ _CONTAINER_ONLY: Final = (
 _STARTERS: Final = ("run", "cmd", "entrypoint", "image")
 
 
-class RuleProblem(NamedTuple):
+class RuleProblem(msgspec.Struct, frozen=True):
     """A broken rule. Moot where no value could be had at one of `unless` (if none: at `path`)."""
 
     path: Path
@@ -54,12 +56,12 @@ class RuleProblem(NamedTuple):
         return any(map(lost, self.unless or (self.path,)))
 
 
-class _Scope(NamedTuple):
+class _Scope(msgspec.Struct, frozen=True):
     defaults: Defaults | None
     depth: int = 0
 
     def deeper(self) -> "_Scope":
-        return self._replace(depth=self.depth + 1)
+        return msgspec.structs.replace(self, depth=self.depth + 1)
 
 
 def job_rules(job: JobDefinition, *, scheduled: bool) -> Iterator[RuleProblem]:

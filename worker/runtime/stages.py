@@ -7,8 +7,9 @@ import contextlib
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.documents import RunUsage
@@ -24,12 +25,11 @@ PROGRESS_INTERVAL = 0.5
 """Seconds between two looks at a task's progress file."""
 
 
-@dataclass
-class Exit:
+class Exit(msgspec.Struct):
     """How a process or container ended."""
 
     code: int
-    tail: Tail = field(default_factory=Tail)
+    tail: Tail = msgspec.field(default_factory=Tail)
     out_of_memory: bool = False
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
+from cachetools import LRUCache
 
 from coordinator.api.context import api_of
 from coordinator.api.request_body import too_large
@@ -58,17 +58,15 @@ class Buckets:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._left: LRUCache[str, tuple[float, float]] = LRUCache(MAX_ADDRESSES)
 
     def take(self, address: str) -> float:
         """Take one request; return 0, or for how many seconds there is none to be had."""
         now = self._clock()
-        left, since = self._left.pop(address, (float(self._burst), now))
+        left, since = self._left.get(address, (float(self._burst), now))
         left = min(self._burst, left + (now - since) * self._rate)
         allowed = left >= 1
         self._left[address] = (left - 1 if allowed else left, now)
-        if len(self._left) > MAX_ADDRESSES:
-            self._left.popitem(last=False)
         return 0.0 if allowed else (1 - left) / self._rate
 
 

@@ -24,11 +24,6 @@ What becomes of its differing rules:
   No other channel notices.
 """
 
-import logging
-
 from shared.broker.rabbitmq.broker import RabbitMQBroker
-
-# The driver logs each lost connection as an error with a traceback; we say it in one line.
-logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 __all__ = ["RabbitMQBroker"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from yarl import URL
 
+from shared.backoff import Backoff
 from shared.broker.port import DeliveryHandler, QueueInfo
-from shared.broker.rabbitmq.connection import RabbitConnection, delays
+from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.consumer import Source
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
@@ -26,6 +27,9 @@ from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind
 PING_PATIENCE = 2.0
 """Seconds."""
 
+_FIRST_DELAY = 0.2
+_JITTER = 0.5
+
 QUEUE_TYPES = ("classic", "quorum")
 
 
@@ -36,7 +40,7 @@ class RabbitMQBroker:
     user and password, where there is one. `queue_type`: `classic` or `quorum`, for durable queues.
     `node_expiry`: seconds that a node's own queue outlives its node. `reconnect_cap`: the longest
     delay between two tries to connect, in seconds. `name` is what RabbitMQ's management page calls
-    our connections. `jitter` gives numbers from 0 to 1.
+    our connections. `chance` gives numbers from 0 to 1, that spread these delays.
 
     Four connections, each made when it is first needed: one for publishing (RabbitMQ stops reading
     from one that publishes while memory is short, and acknowledgements must go on), one for
@@ -51,7 +55,7 @@ class RabbitMQBroker:
         node_expiry: float = 60.0,
         reconnect_cap: float = 10.0,
         name: str = "haulier",
-        jitter: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         if queue_type not in QUEUE_TYPES:
             raise BrokerMisconfigured(f"queue type {queue_type!r}: one of {', '.join(QUEUE_TYPES)}")
@@ -59,7 +63,7 @@ class RabbitMQBroker:
         self._name = name
         self._node_expiry = node_expiry
         self._cap = reconnect_cap
-        self._jitter = jitter
+        self._chance = chance
         self._declarations = Declarations(queue_type, node_expiry)
         self._publishing = self._link("publishing")
         self._consuming = self._link("consuming")
@@ -135,7 +139,7 @@ class RabbitMQBroker:
 
     async def subscribe_events(self, handler: DeliveryHandler) -> RabbitEvents:
         """Hear every event from now on, in order; what is sent during a reconnect is missed."""
-        events = RabbitEvents(self._consuming, handler, self._delays, self._consumers.discard)
+        events = RabbitEvents(self._consuming, handler, self._backoff(), self._consumers.discard)
         await events.start()
         self._consumers.add(events)
         return events
@@ -147,7 +151,7 @@ class RabbitMQBroker:
         if prefetch < 1:
             raise ValueError("a prefetch is at least 1")
         subscription = RabbitSubscription(
-            self._source(queue), handler, prefetch, self._delays, self._consumers.discard
+            self._source(queue), handler, prefetch, self._backoff(), self._consumers.discard
         )
         await subscription.start()
         self._consumers.add(subscription)
@@ -156,7 +160,7 @@ class RabbitMQBroker:
     async def slot(self, queue: str) -> RabbitSlot:
         """Open a slot on `queue`; it consumes from its first `take` on. Raises `QueueMismatch`."""
         await self._declare(queue)
-        slot = RabbitSlot(self._source(queue), self._delays, self._consumers.discard)
+        slot = RabbitSlot(self._source(queue), self._backoff(), self._consumers.discard)
         self._consumers.add(slot)
         return slot
 
@@ -183,12 +187,11 @@ class RabbitMQBroker:
             purpose,
             _address(self._url),
             lambda: Session.open(url, self._declarations),
-            cap=self._cap,
-            jitter=self._jitter,
+            self._backoff(),
         )
 
-    def _delays(self) -> Iterator[float]:
-        return delays(self._cap, self._jitter)
+    def _backoff(self) -> Backoff:
+        return Backoff(_FIRST_DELAY, self._cap, jitter=_JITTER, chance=self._chance)
 
     def _tell(self, first: bool) -> None:
         for callback in self._callbacks:
@@ -204,13 +207,13 @@ class RabbitMQBroker:
 
     async def _declare(self, queue: str) -> None:
         """Declare `queue`, waiting for ever for RabbitMQ. Raises `QueueMismatch`."""
-        waits = self._delays()
+        backoff = self._backoff()
         while True:
             session = await self._consuming.session()
             try:
                 await session.declare(queue)
             except (Interrupted, TimeoutError):
-                await asyncio.sleep(next(waits))
+                await asyncio.sleep(backoff.next())
             else:
                 return
 

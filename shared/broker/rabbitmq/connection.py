@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
+import structlog
+
+from shared.backoff import Backoff
 from shared.broker.rabbitmq.errors import Interrupted, connection_refused
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.supervision import Loop, waiting
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
-_FIRST_DELAY = 0.2
 STEADY = 5.0
 """Seconds after which a connection counts as had: delays begin anew when it is lost."""
-
-
-def delays(cap: float, jitter: Callable[[], float] = random.random) -> Iterator[float]:
-    """Yield seconds to wait between tries: doubling up to `cap`, each cut by up to a half at
-    random.
-
-    `jitter` gives numbers from 0 to 1."""
-    delay = min(_FIRST_DELAY, cap)
-    while True:
-        yield delay * (1 - jitter() / 2)
-        delay = min(delay * 2, cap)
 
 
 class RabbitConnection:
@@ -43,15 +32,12 @@ class RabbitConnection:
         purpose: str,
         address: str,
         dial: Callable[[], Awaitable[Session]],
-        *,
-        cap: float,
-        jitter: Callable[[], float] = random.random,
+        backoff: Backoff,
     ) -> None:
         self._purpose = purpose
         self._address = address
         self._dial = dial
-        self._cap = cap
-        self._jitter = jitter
+        self._backoff = backoff
         self._session: Session | None = None
         self._changed = asyncio.Event()
         self._loop: Loop | None = None
@@ -101,15 +87,14 @@ class RabbitConnection:
             self._loop.start()
 
     async def _keep(self, *, fussy: bool) -> None:
-        waits = delays(self._cap, self._jitter)
         while True:
             session = await self._try(fussy=fussy and not self._connections)
             if self._refused is not None:
                 return
             if session is not None:
-                waits = await self._live(session, waits)
+                await self._live(session)
             with waiting():
-                await asyncio.sleep(next(waits))
+                await asyncio.sleep(self._backoff.next())
 
     async def _try(self, *, fussy: bool) -> Session | None:
         try:
@@ -123,20 +108,21 @@ class RabbitConnection:
             self._say_absent(refusal or cause)
         return None
 
-    async def _live(self, session: Session, waits: Iterator[float]) -> Iterator[float]:
-        """Hold `session` until it is lost; return the delays to go on with."""
+    async def _live(self, session: Session) -> None:
+        """Hold `session` until it is lost."""
         began = time.monotonic()
         self._session = session
         self._connections += 1
-        log.info("connected to RabbitMQ at %s (%s)", self._address, self._purpose)
+        log.info("connected to RabbitMQ", address=self._address, purpose=self._purpose)
         self._tell(first=self._connections == 1)
         self._changed.set()
         with waiting():
             await session.lost.wait()
         self._session = None
         await session.close()
-        log.warning("the connection to RabbitMQ (%s) was lost", self._purpose)
-        return delays(self._cap, self._jitter) if time.monotonic() - began > STEADY else waits
+        log.warning("the connection to RabbitMQ was lost", purpose=self._purpose)
+        if time.monotonic() - began > STEADY:
+            self._backoff.reset()
 
     def _tell(self, *, first: bool) -> None:
         try:
@@ -145,5 +131,9 @@ class RabbitConnection:
             log.exception("who wanted to hear of a new connection failed")
 
     def _say_absent(self, error: BaseException) -> None:
-        text = str(error) or type(error).__name__
-        log.warning("waiting for RabbitMQ at %s (%s): %s", self._address, self._purpose, text)
+        log.warning(
+            "waiting for RabbitMQ",
+            address=self._address,
+            purpose=self._purpose,
+            reason=str(error) or type(error).__name__,
+        )

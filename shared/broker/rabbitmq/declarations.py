@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     ChannelLockedResource,
@@ -17,12 +17,13 @@ from aiormq.exceptions import (
 )
 from pamqp.constants import DOMAIN_REGEX
 
+from shared.backoff import Backoff
 from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declaration_refused
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
 from shared.supervision import Loop, waiting
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 LONGEST_NAME = 255
 """Bytes of UTF-8 that AMQP leaves for a queue's name."""
@@ -96,9 +97,9 @@ def only_limit_differs(error: QueueMismatch) -> bool:
 def warn_of_limit(queue: str) -> None:
     """Say what becomes of a queue that was made before an upgrade to RabbitMQ 4.x."""
     log.warning(
-        "queue %s was made before RabbitMQ 4.0 and drops a message at its 20th return: "
+        "a queue was made before RabbitMQ 4.0 and drops a message at its 20th return: "
         "to have none dropped, delete it when it is empty, it is made again at once",
-        queue,
+        queue=queue,
     )
 
 
@@ -124,15 +125,13 @@ Attempt = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class Retaking:
-    """Repeats `attempt`, with `delays` between those that follow one another, until it is
-    stopped."""
+    """Repeats `attempt`, with the delays of `backoff` between them, until it is stopped."""
 
-    def __init__(self, name: str, attempt: Attempt, delays: Callable[[], Iterator[float]]) -> None:
+    def __init__(self, name: str, attempt: Attempt, backoff: Backoff) -> None:
         self._name = name
         self._loop = Loop(name, self._run)
         self._attempt = attempt
-        self._delays = delays
-        self._waits = delays()
+        self._backoff = backoff
         self._first: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -157,21 +156,21 @@ class Retaking:
                 with waiting():  # whatever RabbitMQ is asked has a limit of its own
                     await self._attempt(self._had)
             except (Interrupted, TimeoutError) as error:
-                log.info("%s is taken up again: %s", self._name, str(error) or "no answer")
+                log.info("taken up again", what=self._name, reason=str(error) or "no answer")
             except BrokerMisconfigured as error:
                 if self._failed(error):
                     return
-                log.warning("%s can't be taken up: %s", self._name, error)
+                log.warning("can't be taken up", what=self._name, reason=str(error))
             except BrokerUnavailable as closed:
                 self._failed(closed)
                 return
             except Exception:
                 # Whatever it is, a queue that nobody takes from is worse.
-                log.exception("%s failed and is taken up again", self._name)
-            await asyncio.sleep(next(self._waits))
+                log.exception("failed and is taken up again", what=self._name)
+            await asyncio.sleep(self._backoff.next())
 
     def _had(self) -> None:
-        self._waits = self._delays()
+        self._backoff.reset()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
 

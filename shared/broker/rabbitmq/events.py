@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import uuid4
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
+from shared.backoff import Backoff
 from shared.broker.event_fanout import EVENT_BACKLOG, EventFanout
 from shared.broker.port import DeliveryHandler
 from shared.broker.rabbitmq.connection import RabbitConnection
@@ -80,14 +81,14 @@ class RabbitEvents:
         self,
         link: RabbitConnection,
         handler: DeliveryHandler,
-        delays: Callable[[], Iterator[float]],
+        backoff: Backoff,
         forget: Callable[[RabbitEvents], None],
     ) -> None:
         self._link = link
         self._feed = EventFanout(handler)
         self._forget = forget
         self._queue = f"{EVENTS}-{uuid4().hex}"
-        self._upkeep = Retaking("consume events", self._consume, delays)
+        self._upkeep = Retaking("consume events", self._consume, backoff)
 
     async def start(self) -> None:
         """Hear events from now on."""

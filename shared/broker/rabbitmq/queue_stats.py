@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
+import structlog
 from aiormq.channel import Channel
 from yarl import URL
 
@@ -23,7 +23,7 @@ from shared.model.queues import ALWAYS_THERE, queue_kind
 
 _T = TypeVar("_T")
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _PATIENCE = 5.0
 """Seconds for an answer: figures are looked at by people and by sweeps."""
@@ -142,7 +142,7 @@ class Figures:
         try:
             entries = await self._management.queues()
         except Interrupted as silent:
-            log.warning("figures are asked for queue by queue: %s", silent)
+            log.warning("figures are asked for queue by queue", reason=str(silent))
             return None
         # One so new that there are no figures of it yet is asked for itself.
         return [_of_entry(entry) or await self.queue(str(entry["name"])) for entry in entries]
@@ -153,7 +153,7 @@ class Figures:
         try:
             return _of_entry(await self._management.queue(name))
         except Interrupted as silent:
-            log.warning("figures of queue %s lack what others hold: %s", name, silent)
+            log.warning("figures of a queue lack what others hold", queue=name, reason=str(silent))
             return None
 
     async def _look(self, name: str) -> tuple[int, int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import structlog
+
+from shared.backoff import Backoff
 from shared.broker.port import Delivery
 from shared.broker.rabbitmq.consumer import RabbitConsumer, RabbitDelivery, Source
 from shared.broker.rabbitmq.errors import Interrupted
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class RabbitSlot:
@@ -21,11 +23,11 @@ class RabbitSlot:
     def __init__(
         self,
         source: Source,
-        delays: Callable[[], Iterator[float]],
+        backoff: Backoff,
         forget: Callable[[RabbitSlot], None],
     ) -> None:
         self._source = source
-        self._delays = delays
+        self._backoff = backoff
         self._forget = forget
         self._tap: RabbitConsumer | None = None
         self._inbox: list[RabbitDelivery] = []
@@ -34,7 +36,7 @@ class RabbitSlot:
 
     async def take(self) -> Delivery:
         """Wait for the next delivery, for ever. Raises `BrokerUnavailable` once it is closed."""
-        waits = self._delays()
+        self._backoff.reset()
         while True:
             self._changed.clear()
             if (loan := self._next()) is not None:
@@ -45,9 +47,9 @@ class RabbitSlot:
                 await self._consume()
             except (Interrupted, TimeoutError, BrokerMisconfigured) as error:
                 self._say(error)
-                await asyncio.sleep(next(waits))
+                await asyncio.sleep(self._backoff.next())
             else:
-                waits = self._delays()
+                self._backoff.reset()
                 await self._changed.wait()
 
     async def pause(self) -> None:
@@ -88,6 +90,9 @@ class RabbitSlot:
         return None
 
     def _say(self, error: BaseException) -> None:
-        level = logging.ERROR if isinstance(error, BrokerMisconfigured) else logging.INFO
-        text = str(error) or "no answer"
-        log.log(level, "a slot on queue %s consumes again: %s", self._source.queue, text)
+        say = log.error if isinstance(error, BrokerMisconfigured) else log.info
+        say(
+            "a slot tries to consume again",
+            queue=self._source.queue,
+            reason=str(error) or "no answer",
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from shared.backoff import Backoff
 from shared.broker.handler_pool import HandlerPool
 from shared.broker.port import DeliveryHandler
 from shared.broker.rabbitmq.consumer import RabbitConsumer, Source
@@ -21,7 +22,7 @@ class RabbitSubscription:
         source: Source,
         handler: DeliveryHandler,
         prefetch: int,
-        delays: Callable[[], Iterator[float]],
+        backoff: Backoff,
         forget: Callable[[RabbitSubscription], None],
     ) -> None:
         self.crew = HandlerPool(source.queue, handler)
@@ -30,7 +31,7 @@ class RabbitSubscription:
         self._forget = forget
         self._tap: RabbitConsumer | None = None
         self._stopped = asyncio.Event()
-        self._upkeep = Retaking(f"consume {source.queue}", self._consume, delays)
+        self._upkeep = Retaking(f"consume {source.queue}", self._consume, backoff)
 
     async def start(self) -> None:
         """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""

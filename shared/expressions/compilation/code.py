@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import Budget
@@ -35,8 +36,7 @@ MISSING = object()
 """Stands where there is no literal."""
 
 
-@dataclass(slots=True)
-class Code:
+class Code(msgspec.Struct):
     """A compiled part: what is known of its value, and how to get it.
 
     `literal` is its value where that is written out (or follows from what is), else MISSING.
@@ -49,8 +49,7 @@ class Code:
     sieve: Sieve | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Sieve:
+class Sieve(msgspec.Struct, frozen=True):
     """A filter in parts: what it goes through, what must hold, what it makes of what passes."""
 
     collection: CompiledCode
@@ -60,8 +59,7 @@ class Sieve:
     made: CompiledCode | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Loop:
+class Loop(msgspec.Struct, frozen=True):
     """A loop's call: its name and place, what it goes through, what it evaluates, and what it takes
     besides. `cost` counts the steps of one turn."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from shared.expressions.errors import syntax_error
 from shared.expressions.grammar.quoting import read_quoted, read_raw
@@ -12,8 +13,7 @@ from shared.expressions.grammar.quoting import read_quoted, read_raw
 TokenKind = Literal["operator", "bracket", "number", "text", "name", "end"]
 
 
-@dataclass(slots=True, frozen=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """One word of an expression: `value` is its text, or for a quoted text what it stands for."""
 
     kind: TokenKind

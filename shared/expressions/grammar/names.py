@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from shared.expressions.grammar.nodes import Let, Literal, Member, Name, SyntaxNode
 
@@ -11,8 +12,7 @@ ENVIRONMENT = "$env"
 """The name of the scope itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """The names of the scope that a text speaks of, and what of them where that is written out.
 
     `top` holds the names (`{"tasks", "inputs"}`); `whole` says that it may need any name (`$env`).
@@ -22,7 +22,7 @@ class Names:
 
     top: frozenset[str] = frozenset()
     whole: bool = False
-    keys: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    keys: dict[str, frozenset[str] | None] = {}
 
     def joined(self, other: Names) -> Names:
         """What both speak of."""

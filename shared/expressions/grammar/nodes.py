@@ -1,4 +1,8 @@
-"""The tree of an expression. Each node knows its place in the text, its height and its size."""
+"""The tree of an expression. Each node knows its place in the text, its height and its size.
+
+Nodes are dataclasses, unlike all other records: `depth` and `size` have values but are no parameters, and stand before
+those that are; msgspec has no such fields.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from shared.expressions.errors import ExpressionError
 from shared.expressions.values.kinds import Month, Weekday
@@ -16,8 +17,7 @@ _FRACTION = re.compile(r"[.,]([0-9]+)")
 _HALF_YEAR = 182 * 86_400
 
 
-@dataclass(slots=True)
-class _Read:
+class _Read(msgspec.Struct):
     """What has been read so far; a part not read yet is None or -1."""
 
     rest: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from shared.expressions.errors import ExpressionError
 from shared.expressions.values.durations import DURATION_SECOND, Duration
@@ -18,7 +19,7 @@ from shared.expressions.values.zones import GREENWICH, LOCAL, Fixed, Region
 _Implementation = Callable[..., object]
 
 
-class Method(NamedTuple):
+class Method(msgspec.Struct, frozen=True):
     """A method: the types it takes, the type it gives, and what it does."""
 
     takes: tuple[str, ...]

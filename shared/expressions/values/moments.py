@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+
+import msgspec
 
 from shared.expressions.errors import ExpressionError
 from shared.expressions.values.durations import DURATION_SECOND, Duration, clamped
@@ -17,7 +18,7 @@ _FAR = 10**18
 """Seconds from 1970 past which an instant is refused (Go's would start again)."""
 
 
-class Civil(NamedTuple):
+class Civil(msgspec.Struct, frozen=True):
     """A date on the calendar; `day_of_year` counts from one, `weekday` from Sunday, zero."""
 
     year: int

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from shared.expressions.errors import ExpressionError
 
@@ -18,7 +20,7 @@ _FIRST, _LAST = -62_135_510_400, 253_370_764_800
 _NAME = re.compile(r"[A-Za-z0-9_+\-]+(?:/[A-Za-z0-9_+\-]+)*")
 
 
-class Offset(NamedTuple):
+class Offset(msgspec.Struct, frozen=True):
     """What holds in a zone at an instant: the name of its time, seconds east, summer time or not."""
 
     name: str

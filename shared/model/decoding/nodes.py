@@ -7,7 +7,9 @@ column are computed for the few that have a problem.
 import bisect
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 MAX_VALUES: Final = 100_000
 """Values in one document, counted once each alias is written out."""
@@ -72,7 +74,7 @@ class BrokenText(Exception):
         self.offset = offset
 
 
-class SourcePlace(NamedTuple):
+class SourcePlace(msgspec.Struct, frozen=True):
     """A line and a column, both from 1."""
 
     line: int
@@ -94,14 +96,14 @@ class SourceLines:
 MERGE = "<<"
 
 
-class MapEntry(NamedTuple):
+class MapEntry(msgspec.Struct, frozen=True):
     """A key and its value."""
 
     key: TextNode
     value: DocumentNode
 
 
-class Flawed(NamedTuple):
+class Flawed(msgspec.Struct, frozen=True):
     """Something in a map that cannot be an entry: `name` where there is one."""
 
     name: str | None

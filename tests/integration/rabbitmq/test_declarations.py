@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from shared.broker.rabbitmq.connection import delays
 from shared.broker.rabbitmq.declarations import Declarations, only_limit_differs
 from shared.broker.rabbitmq.errors import declaration_refused
 from shared.errors import QueueMismatch
@@ -67,8 +64,3 @@ async def test_quorum_queues_by_configuration(
     assert (await within(slot.take())).body == b"x"
     assert (await server.queue("work"))["type"] == "quorum"
     assert (await server.queue(CLAIMS_QUEUE))["type"] == "classic"
-
-
-def test_delays_double_up_to_the_cap_and_are_cut_at_random() -> None:
-    assert list(islice(delays(1.0, lambda: 0.0), 5)) == [0.2, 0.4, 0.8, 1.0, 1.0]
-    assert list(islice(delays(1.0, lambda: 1.0), 3)) == [0.1, 0.2, 0.4]

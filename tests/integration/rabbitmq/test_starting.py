@@ -26,7 +26,7 @@ from tests.services.fixtures import Vhost
 async def test_it_waits_for_a_server_that_is_away(brokers: Brokers, rabbitmq_vhost: Vhost) -> None:
     forwarder = Forwarder(rabbitmq_vhost.url)
     away = Vhost(rabbitmq_vhost.name, forwarder.url, rabbitmq_vhost.management_url)
-    broker = brokers.make(away, jitter=lambda: 1.0)
+    broker = brokers.make(away, chance=lambda: 0.0)
     starting = asyncio.create_task(broker.start())
     with pytest.raises(BrokerUnavailable):
         await broker.ping()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
+import msgspec
 from docker import APIClient
 from docker.errors import NotFound
 
@@ -17,8 +17,7 @@ _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
 
 
-@dataclass(frozen=True)
-class ArchiveEntry:
+class ArchiveEntry(msgspec.Struct, frozen=True):
     """A file (or a folder, where `contents` is None) and its path in the container."""
 
     path: str
@@ -54,7 +53,11 @@ def put_in(api: APIClient, container_id: str, entries: list[ArchiveEntry], folde
     try:
         put(api, container_id, entries, folder)
     except NotFound:
-        put(api, container_id, [replace(one, path=f"{folder}/{one.path}") for one in entries])
+        put(
+            api,
+            container_id,
+            [msgspec.structs.replace(one, path=f"{folder}/{one.path}") for one in entries],
+        )
 
 
 def get_plain(api: APIClient, container_id: str, path: str, limit: int) -> bytes | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from worker.runtime.errors import TaskError
 
@@ -18,8 +19,7 @@ _SOCKETS = (
 )
 
 
-@dataclass(frozen=True)
-class BindRules:
+class BindRules(msgspec.Struct, frozen=True):
     """What the worker's configuration allows. `private`: folders of ours that no task may see."""
 
     allowed: bool

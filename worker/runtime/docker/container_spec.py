@@ -6,8 +6,9 @@ import csv
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from shared.config.tree import Docker, WorkerLimits
 from shared.model.language import Limits, SmallTask, TaskDefinition
@@ -23,19 +24,17 @@ _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _COMMAND_FLAG = re.compile(r"-[a-z]*c")
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(msgspec.Struct, frozen=True):
     """What a container is joined to. `aliases`: the names it answers to there."""
 
     mode: str
-    endpoints: Mapping[str, Any] = field(default_factory=dict)
+    endpoints: Mapping[str, Any] = {}
     more: tuple[str, ...] = ()
     """Networks it is joined to between its creation and its start."""
     aliases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Common:
+class Common(msgspec.Struct, frozen=True):
     """What all containers of a run have in common."""
 
     labels: Mapping[str, str]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from shared.config.tree import Docker, WorkerSettings
 from worker.runtime.docker.binds import BindRules
@@ -15,8 +16,7 @@ from worker.runtime.docker.usage import Cgroups
 from worker.runtime.run_folders import Folders
 
 
-@dataclass
-class DockerContext:
+class DockerContext(msgspec.Struct):
     """The engine, the settings, and what was found out about them at the start."""
 
     node_id: str

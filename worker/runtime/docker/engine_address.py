@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from docker.context import ContextAPI
 from docker.errors import DockerException
 from docker.tls import TLSConfig
@@ -17,8 +17,7 @@ from shared.errors import RuntimeUnavailable
 USUAL = "unix:///var/run/docker.sock"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """An engine's address, with what TLS needs, and where it came from, for messages."""
 
     host: str

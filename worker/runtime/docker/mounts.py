@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from shared.model.language import Mount
 from worker.runtime.docker.binds import BindRules
@@ -17,13 +18,12 @@ _NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs3", "nfs4", "cifs"})
 _TRUE = frozenset({"", "1", "true", "yes", "on"})
 
 
-@dataclass
-class Mounted:
+class Mounted(msgspec.Struct):
     """All mounts of a task; `volumes` are to be made first: name and the driver's options."""
 
-    mounts: list[dict[str, Any]] = field(default_factory=list)
-    tmpfs: dict[str, str] = field(default_factory=dict)
-    volumes: dict[str, dict[str, str]] = field(default_factory=dict)
+    mounts: list[dict[str, Any]] = []
+    tmpfs: dict[str, str] = {}
+    volumes: dict[str, dict[str, str]] = {}
 
     @property
     def targets(self) -> set[str]:

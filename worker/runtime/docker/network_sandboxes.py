@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 from docker.errors import APIError
 
@@ -34,8 +34,7 @@ _BECOMING = 5.0
 _LOCAL_NAMES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
-@dataclass
-class Sandbox:
+class Sandbox(msgspec.Struct):
     """A container that owns a network namespace, and what a task that joins it gets to see of it."""
 
     id: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from shared.model.language import SmallTask
@@ -28,8 +28,7 @@ _TRIES = 3
 Adjust = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A created container, and the way files go into and out of it."""
 
     container: Container

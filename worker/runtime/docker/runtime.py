@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
+
+import msgspec
 
 from shared.config import Config
 from worker.runtime.docker import shared_files_probe
@@ -50,7 +51,7 @@ class DockerRuntime:
         services.shares_files = await shared_files_probe.shares_files(
             services.engine, services.folders
         )
-        services.bind_rules = replace(
+        services.bind_rules = msgspec.structs.replace(
             services.bind_rules,
             engine_socket=services.engine.address.socket,
             same_machine=services.shares_files and services.engine.address.socket is not None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 from docker.errors import APIError
 
 from shared.durations import duration_seconds
@@ -34,8 +34,7 @@ def adjust(sidecar: Sidecar, body: dict[str, Any], *, published: bool) -> None:
         body["HostConfig"]["PortBindings"] = {port: [{"HostPort": ""}]}
 
 
-@dataclass(frozen=True)
-class Beside:
+class Beside(msgspec.Struct, frozen=True):
     """A sidecar and its container. `network`: the one on which the worker may reach it."""
 
     engine: Engine
@@ -95,8 +94,7 @@ class Beside:
         return TaskError(failure(f"sidecar {self.sidecar.name!r}: {what}", tail))
 
 
-@dataclass(frozen=True)
-class TimeLimit:
+class TimeLimit(msgspec.Struct, frozen=True):
     """How long a sidecar may run, in seconds, and what to say when it has run longer."""
 
     seconds: float

@@ -11,14 +11,15 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from docker.errors import APIError
 
+from shared.backoff import Backoff
 from shared.supervision import Loop, waiting
 from worker.runtime.docker.engine import Engine, EngineGoneError
 
@@ -29,8 +30,7 @@ _CHARGED_AT_ONCE = 1024 * 1024
 """Bytes that the kernel may take account of at once, on all CPUs: so near to a limit a peak can be."""
 
 
-@dataclass(frozen=True)
-class Used:
+class Used(msgspec.Struct, frozen=True):
     """CPU time in seconds, memory at its highest in bytes."""
 
     cpu_seconds: float
@@ -157,6 +157,7 @@ def cgroups(version: str, driver: str, parent: str) -> Cgroups | None:
 
 
 _FIRST, _LONGEST = 0.5, 5.0
+"""Seconds between samples."""
 
 
 class Sampler:
@@ -182,11 +183,10 @@ class Sampler:
             self._ended, self._cpu = self._ended + self._cpu, 0.0
 
     async def _sample(self, container_id: str) -> None:
-        interval = _FIRST
+        backoff = Backoff(_FIRST, _LONGEST)
         while True:
             with waiting():
-                await asyncio.sleep(interval)
-            interval = min(interval * 2, _LONGEST)
+                await asyncio.sleep(backoff.next())
             with contextlib.suppress(APIError, EngineGoneError):
                 stats = self._engine.api.stats
                 self._add(await self._engine.call(stats, container_id, stream=False, one_shot=True))
@@ -199,8 +199,7 @@ class Sampler:
         self._peak = max(self._peak, peak)
 
 
-@dataclass
-class Seen:
+class Seen(msgspec.Struct):
     """What the worker saw of a container's life, by its own clocks, in seconds."""
 
     called: float = 0.0
