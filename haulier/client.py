@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from haulier.errors import ApiError
+from haulier.errors import ApiError, HaulierError
 from haulier.results import (
     Event,
     Health,
@@ -40,7 +40,6 @@ from haulier.results import (
     User,
 )
 from haulier.transport import Params, Transport
-from shared.errors import HaulierError
 
 DEFAULT_SERVER: Final = "http://localhost:8000"
 YAML_TYPE: Final = "text/yaml"

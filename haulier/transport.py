@@ -15,9 +15,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from haulier.errors import ApiError, UnreachableError
+from haulier.errors import ApiError, HaulierError, UnreachableError
 from haulier.sse import EventReader, ServerEvent
-from shared.errors import HaulierError
 
 CONNECT_TIMEOUT: Final = 10.0
 QUIET_TIMEOUT: Final = 60.0
