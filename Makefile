@@ -1,6 +1,6 @@
 # Every target is one line into a script or a tool; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-fast lint format bench docs chaos promises images services services-stop clean
+.PHONY: help setup demo run test test-fast lint lock format bench docs chaos promises images services services-stop clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -22,6 +22,9 @@ test-fast: setup ## Run the unit tests: no services, under a minute
 
 lint: setup ## Check style, types and which room imports which
 	@tools/lint
+
+lock: ## Write requirements.lock anew, from what pyproject.toml allows now
+	@tools/lock
 
 format: setup ## Put the code into shape
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .

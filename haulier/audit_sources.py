@@ -13,12 +13,11 @@ import msgspec
 from coordinator.app import make_store
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
-from haulier.errors import HaulierError
 from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
-from shared.errors import RuntimeUnavailable
-from worker.leftovers import labelled_things
+from shared.errors import HaulierError, RuntimeUnavailable
+from worker.runtime.docker.leftovers import labelled_things
 
 _ANSWER_WITHIN: Final = 30.0
 """Seconds that a datastore or a broker has to answer at first."""

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from haulier.errors import ApiError
+from haulier.errors import ApiError, HaulierError
 from haulier.results import (
     Event,
     Health,
@@ -39,9 +39,7 @@ from haulier.results import (
     Task,
     User,
 )
-from haulier.transport import Params, Transport
-from shared.backoff import Backoff
-from shared.errors import HaulierError
+from haulier.transport import Params, Transport, growing
 
 DEFAULT_SERVER: Final = "http://localhost:8000"
 YAML_TYPE: Final = "text/yaml"
@@ -145,12 +143,12 @@ class Client(Transport):
 
     async def wait(self, job_id: str) -> Job:
         """Return the job once it has ended, good or bad."""
-        backoff = Backoff(_FIRST_POLL, _LONGEST_POLL, factor=1.5)
+        pauses = growing(_FIRST_POLL, _LONGEST_POLL, 1.5)
         while True:
             job = await self.job(job_id)
             if job.ended:
                 return job
-            await asyncio.sleep(backoff.next())
+            await asyncio.sleep(next(pauses))
 
     async def task(self, task_id: str) -> Task:
         """Return one attempt at a task."""

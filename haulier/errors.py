@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.errors import HaulierError
 
-__all__ = ["ApiError", "HaulierError", "UnreachableError"]
+class HaulierError(Exception):
+    """Anything that the client or the command can't do; the message says what to do about it."""
 
 
 class UnreachableError(HaulierError):

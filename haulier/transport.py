@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,10 +15,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from haulier.errors import ApiError, UnreachableError
+from haulier.errors import ApiError, HaulierError, UnreachableError
 from haulier.sse import EventReader, ServerEvent
-from shared.backoff import Backoff
-from shared.errors import HaulierError
 
 CONNECT_TIMEOUT: Final = 10.0
 QUIET_TIMEOUT: Final = 60.0
@@ -160,12 +158,11 @@ class _Pauses:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self.reset()
 
     def reset(self) -> None:
         """Begin anew: something was heard."""
-        self._backoff.reset()
+        self._pauses = growing(FIRST_PAUSE, LONGEST_PAUSE)
         self._deadline = asyncio.get_running_loop().time() + self._patience
 
     async def wait(self, error: HaulierError | None, asked: float | None) -> None:
@@ -173,7 +170,15 @@ class _Pauses:
         now = asyncio.get_running_loop().time()
         if error is not None and now >= self._deadline:
             raise error
-        await asyncio.sleep(min(max(self._backoff.next(), asked or 0.0), LONGEST_PAUSE))
+        await asyncio.sleep(min(max(next(self._pauses), asked or 0.0), LONGEST_PAUSE))
+
+
+def growing(first: float, longest: float, factor: float = 2.0) -> Iterator[float]:
+    """Yield seconds to wait: `first`, then `factor` times as long each time, up to `longest`."""
+    pause = first
+    while True:
+        yield pause
+        pause = min(pause * factor, longest)
 
 
 def _server_of(text: str) -> tuple[str, str]:

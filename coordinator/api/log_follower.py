@@ -24,6 +24,7 @@ from shared.model.documents import (
 )
 from shared.model.messages import StateChanged
 from shared.model.states import JOB_ENDED, TASK_ENDED
+from shared.supervision import beside, done_first
 
 _WINDOW: Final = 128
 """Tasks that are followed at a time; the next one joins when one is done."""
@@ -98,15 +99,8 @@ class Follower:
 
     async def _paused(self, woken: asyncio.Event, delay: float) -> bool:
         """Wait for a change or for `delay` seconds; tell whether the server stops."""
-        waits = [
-            asyncio.ensure_future(woken.wait()),
-            asyncio.ensure_future(self._api.closing.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        async with beside(woken.wait(), "woken") as waking:
+            await done_first(waking, self._api.closing.wait(), timeout=delay)
         return self._api.closing.is_set()
 
     async def _resume(self) -> None:

@@ -9,35 +9,43 @@ from collections.abc import Sequence
 
 import click
 
-from haulier.cli.audit import AUDIT_COMMANDS
+from haulier import __version__
 from haulier.cli.calls import EXIT_INTERRUPTED, FAULT
 from haulier.cli.cluster import CLUSTER_COMMANDS
-from haulier.cli.documents import DOCUMENTS_COMMANDS
 from haulier.cli.jobs import JOBS_COMMANDS
 from haulier.cli.logs import LOGS_COMMANDS
 from haulier.cli.output import complain
-from haulier.cli.run import RUN_COMMANDS
-from haulier.cli.settings import SETTINGS_COMMANDS
+from haulier.cli.rooms import RoomCommands
 from haulier.errors import HaulierError
 
 BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_ROOM_COMMANDS = {
+    "audit": "haulier.cli.audit:audit_command",
+    "config": "haulier.cli.settings:config_command",
+    "run": "haulier.cli.run:run_command",
+    "validate": "haulier.cli.documents:validate",
+}
+
+
+@click.group(
+    cls=RoomCommands,
+    room_commands=_ROOM_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def cli() -> None:
     """Haulier: a workflow engine. Short YAML jobs, each step a container."""
 
 
-for _command in (
-    *RUN_COMMANDS,
-    *JOBS_COMMANDS,
-    *LOGS_COMMANDS,
-    *CLUSTER_COMMANDS,
-    *AUDIT_COMMANDS,
-    *DOCUMENTS_COMMANDS,
-    *SETTINGS_COMMANDS,
-):
+@cli.command("version")
+def version_command() -> None:
+    """Print the version."""
+    click.echo(f"haulier {__version__}")
+
+
+for _command in (*JOBS_COMMANDS, *LOGS_COMMANDS, *CLUSTER_COMMANDS):
     cli.add_command(_command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Final
 
 import click
 import msgspec
@@ -36,7 +35,7 @@ def audit_command(
     It reads the datastore, the broker's queues and the engine of this host by the settings of a
     coordinator or worker, and changes nothing. 1: there is something. 2: it could not look.
     """
-    from haulier.audit_sources import audit_sources as audited
+    from haulier.audit_sources import audit_sources as audited  # loads every room
 
     try:
         seconds = duration_seconds(patience)
@@ -53,6 +52,3 @@ def audit_command(
     for what in report.not_seen:
         say_on_stderr(f"not looked at: {what}")
     return FAULT if report.findings else 0
-
-
-AUDIT_COMMANDS: Final = (audit_command,)

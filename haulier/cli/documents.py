@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import click
 
 from haulier.cli.calls import FAULT
@@ -44,6 +42,3 @@ def _place(file: str, problem: Problem) -> str:
     name = "<stdin>" if file == "-" else file
     place = [number for number in (problem.line, problem.column) if number is not None]
     return ":".join([name, *map(str, place)])
-
-
-DOCUMENTS_COMMANDS: Final = (validate,)

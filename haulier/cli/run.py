@@ -50,5 +50,3 @@ _FIND = {"standalone": _standalone, "coordinator": _coordinator, "worker": _work
 _process("standalone", "Coordinator and worker in this one process.")
 _process("coordinator", "A coordinator: the REST API and the engine.")
 _process("worker", "A worker: it takes tasks from queues and runs them.")
-
-RUN_COMMANDS = (run_command,)

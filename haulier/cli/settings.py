@@ -1,13 +1,11 @@
-"""`haulier config` and `haulier version`: what this installation is set to, and which it is."""
+"""`haulier config`: what this installation is set to."""
 
 from __future__ import annotations
 
 import json
-from typing import Final
 
 import click
 
-from haulier import __version__
 from haulier.cli.calls import MISUSE
 from haulier.cli.output import complain, say_on_stderr
 from shared.config import ConfigurationError, Override, load
@@ -41,12 +39,3 @@ def override(text: str) -> Override:
     if not equals or not path.strip():
         raise click.BadParameter("must be KEY=VALUE, like engine.beat=2s", param_hint="--set")
     return Override("--set", path.strip(), value)
-
-
-@click.command("version")
-def version_command() -> None:
-    """Print the version."""
-    click.echo(f"haulier {__version__}")
-
-
-SETTINGS_COMMANDS: Final = (config_command, version_command)

@@ -33,7 +33,7 @@ def standalone(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     """One standalone process of the shell runtime that many tests share: a queue `serial` has one slot."""
     queues = {"HAULIER_WORKER_QUEUES_SERIAL": "1", "HAULIER_WORKER_QUEUES_VIDEO": "2"}
-    process = Standalone(tmp_path_factory.mktemp("shell"), slots=8, **SHELL, **queues)
+    process = Standalone(tmp_path_factory.mktemp("shell"), 8, **SHELL, **queues)
     process.start()
     yield process
     process.stop()

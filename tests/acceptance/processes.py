@@ -215,7 +215,7 @@ class Standalone(Server):
 
     ready = "haulier is ready"
 
-    def __init__(self, folder: Path, *, slots: int = 4, **settings: str) -> None:
+    def __init__(self, folder: Path, slots: int = 4, /, **settings: str) -> None:
         port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         environment = {

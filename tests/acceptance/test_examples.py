@@ -116,7 +116,7 @@ def fresh_services() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def standalone_server(folder: Path, settings: dict[str, str]) -> Iterator[Server]:
-    server = Standalone(folder, slots=4, **settings)
+    server = Standalone(folder, **settings)
     server.start()
     yield server
     server.stop()

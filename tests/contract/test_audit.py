@@ -17,7 +17,7 @@ from shared.model.documents import (
     NodeDocument,
     TaskDocument,
 )
-from shared.model.states import TaskState
+from shared.model.states import NodeKind, TaskState
 
 LONG = 1000 * MICROS_PER_SECOND
 
@@ -46,7 +46,7 @@ def a_node(store: Store, id: str = "node", **fields: object) -> NodeDocument:
     made = {"lease_until": now + LONG, "started_at": now, "last_heartbeat_at": now}
     return NodeDocument(
         id=id,
-        kind="worker",
+        kind=NodeKind.WORKER,
         name="w",
         hostname="h",
         version="1",

@@ -43,7 +43,7 @@ def _unkept_changes(patch: pytest.MonkeyPatch) -> None:
         image = await change(self, msgspec.structs.replace(effect, add_then=()))
         return _with(image, effect.add_then)
 
-    async def changed_first(self: FlowDriver, effect: flow.ChangeFirst[Any]) -> Document | None:
+    async def changed_first(self: FlowDriver, effect: flow.ChangeFirst) -> Document | None:
         image = await change_first(self, msgspec.structs.replace(effect, add_then=()))
         return _with(image, effect.add_then)
 

@@ -180,8 +180,9 @@ def test_every_command_that_is_shown_exists() -> None:
     ]
     assert len(shown) > 30
     unknown = []
+    context = click.Context(cli)
     for page, (name, sub) in shown:
-        command = cli.commands.get(name)
+        command = cli.get_command(context, name)
         if isinstance(command, click.Group):
             command = command.commands.get(sub)
         if command is None:

@@ -16,6 +16,7 @@ from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import DeadNodes, MessageCodec
+from shared.model.states import JobState, TaskKind, TaskState
 
 
 class Silent(MemoryBroker):
@@ -40,16 +41,16 @@ async def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def test_a_task_that_can_not_be_sent_stays_pending(driver: FlowDriver) -> None:
-    job = JobDocument(id="job", name="j", state="RUNNING", root_id="job")
+    job = JobDocument(id="job", name="j", state=JobState.RUNNING, root_id="job")
     task = TaskDocument(
         id="task",
         job_id="job",
         root_id="job",
         path="1",
         position=1,
-        kind="container",
+        kind=TaskKind.CONTAINER,
         name="t",
-        state="PENDING",
+        state=TaskState.PENDING,
         evaluated=language.TaskDefinition(name="t"),
     )
     await driver.store.insert(job)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -118,13 +118,9 @@ class MongoConnection:
             self._database = self._client[self._name]
             self._collections.clear()
 
-    async def ask(self, call: Awaitable[_T]) -> _T:
+    async def ask(self, call: asyncio.Future[_T] | Coroutine[Any, Any, _T]) -> _T:
         """Return what a call of the driver gives, with our errors for its own."""
-        asked = (
-            start_task(call, "ask MongoDB")
-            if isinstance(call, Coroutine)
-            else asyncio.ensure_future(call)
-        )
+        asked = call if isinstance(call, asyncio.Future) else start_task(call, "ask MongoDB")
         self._asked.add(asked)
         asked.add_done_callback(self._asked.discard)
         with mongodb_errors():

@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.api.app import ALL_ROUTES
 from shared.model.documents import NodeDocument
+from shared.model.states import NodeKind
 from tests.unit.api.served import VERSION, Served
 
 
@@ -77,7 +78,7 @@ async def test_answers_are_as_the_document_says(api: Served) -> None:
     await api.log(task, "a\n")
     now = api.store.now()
     await api.store.insert(
-        NodeDocument(id="n", kind="worker", name="Worker", hostname="h", version="1", started_at=now,
+        NodeDocument(id="n", kind=NodeKind.WORKER, name="Worker", hostname="h", version="1", started_at=now,
              last_heartbeat_at=now, queue="x-n", queues={"default": 1}, port=8001)
     )  # fmt: skip
     paths = {

@@ -31,6 +31,7 @@ from shared.model.queues import (
     PROGRESS_QUEUE,
     node_queue,
 )
+from shared.model.states import NodeKind, RunRole
 
 
 class Run:
@@ -41,7 +42,7 @@ class Run:
         self.nonce = nonce
         self.beat = beat
         self.delivery = delivery
-        self.role = "asked"
+        self.role = RunRole.ASKED
         self.run = 0
         self.end: RunEnded | HandedBack | None = None
 
@@ -99,7 +100,7 @@ class Worker:
         self.beats += 1
         return Beat(
             node_id=self.node_id,
-            node_kind="worker",
+            node_kind=NodeKind.WORKER,
             number=self.beats,
             name=self.node_id,
             queues=self.queues,
@@ -155,7 +156,7 @@ class Worker:
     def lose_channel(self, run: Run) -> None:
         """The slot's channel is lost: before its grant it forgets the nonce."""
         self._using.pop(run.nonce, None)
-        if run.role == "asked":
+        if run.role == RunRole.ASKED:
             del self.runs[run.nonce]
 
     # --- hearing --------------------------------------------------------------------------------------------------
@@ -181,14 +182,14 @@ class Worker:
             case Granted():
                 await self._granted(message)
             case Refused(nonce=nonce):
-                await self._forget([nonce], "asked")
+                await self._forget([nonce], RunRole.ASKED)
             case BeatFirst(nonce=nonce):
                 await self.beat()
                 await self.ask_again(nonce)
             case Stop(nonces=nonces):
-                await self._forget(nonces, "asked", "running", "ended")
+                await self._forget(nonces, RunRole.ASKED, RunRole.RUNNING, RunRole.ENDED)
             case EndStored(nonces=nonces):
-                await self._forget(nonces, "ended")
+                await self._forget(nonces, RunRole.ENDED)
             case SendEnd(nonces=nonces):
                 await self._send_ends(nonces)
 
@@ -208,11 +209,11 @@ class Worker:
                 node_id=self.node_id,
             )
             await self.send(ERROR_QUEUE, back)
-        elif run.role == "asked":
-            run.role, run.run = "running", message.run
+        elif run.role == RunRole.ASKED:
+            run.role, run.run = RunRole.RUNNING, message.run
             self.started.append((run.nonce, run.run))
 
-    async def _forget(self, nonces: Sequence[str], *roles: str) -> None:
+    async def _forget(self, nonces: Sequence[str], *roles: RunRole) -> None:
         for nonce in nonces:
             run = self.runs.get(nonce)
             if run is not None and run.role in roles:
@@ -227,11 +228,11 @@ class Worker:
 
     @property
     def asked(self) -> list[Run]:
-        return [run for run in self.runs.values() if run.role == "asked"]
+        return [run for run in self.runs.values() if run.role == RunRole.ASKED]
 
     @property
     def running(self) -> list[Run]:
-        return [run for run in self.runs.values() if run.role == "running"]
+        return [run for run in self.runs.values() if run.role == RunRole.RUNNING]
 
     def run_named(self, name: str) -> Run:
         (run,) = [run for run in self.running if run.name == name]
@@ -264,7 +265,7 @@ class Worker:
             error=error,
             exit_code=0 if error is None else 1,
         )
-        run.role, run.end = "ended", end
+        run.role, run.end = RunRole.ENDED, end
         if send:
             await self._send_end(run)
         await self._release(run)
@@ -276,7 +277,7 @@ class Worker:
         await self.send(COMPLETED_QUEUE if ok else ERROR_QUEUE, run.end)
 
     async def hand_back(self, run: Run, *, vanished: bool = False) -> None:
-        run.role = "ended"
+        run.role = RunRole.ENDED
         run.end = HandedBack(
             task_id=run.task_id,
             job_id=run.message.job_id,

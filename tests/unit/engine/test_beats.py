@@ -6,6 +6,7 @@ from coordinator.engine import beats, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
+from shared.model.states import NodeKind, RunRole
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -70,7 +71,7 @@ async def test_a_beat_that_a_later_one_overtook_is_dropped_whole(world: World) -
 
 async def test_a_lost_grant_is_told_again_by_the_next_beat(world: World) -> None:
     _job_id, worker, run = await running(world)
-    run.role = "asked"  # it never heard of it
+    run.role = RunRole.ASKED  # it never heard of it
     worker.started.clear()
     await worker.beat()
     await world.settle()
@@ -260,7 +261,7 @@ async def test_runs_left_by_whoever_died_closing_an_epoch_are_found(world: World
 
 
 async def test_coordinators_are_nodes_too(world: World) -> None:
-    beat = Beat(node_id="c", node_kind="coordinator", number=1, name="c")
+    beat = Beat(node_id="c", node_kind=NodeKind.COORDINATOR, number=1, name="c")
     await world.driver.handle(beats.on_beat(beat))
     assert (await node(world, "c")).queue is None
 

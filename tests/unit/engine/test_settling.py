@@ -26,6 +26,7 @@ from shared.model.queues import (
     LOGS_QUEUE,
     PROGRESS_QUEUE,
 )
+from shared.model.states import NodeKind
 from tests.unit.engine.world import World, step
 
 
@@ -90,7 +91,7 @@ async def test_what_nobody_can_read_is_buried(world: World, queue: str, body: by
 
 @pytest.mark.usefixtures("taking")
 async def test_a_message_in_a_queue_where_it_has_no_business_is_buried(world: World) -> None:
-    beat = Beat(node_id="n", node_kind="worker", number=1)
+    beat = Beat(node_id="n", node_kind=NodeKind.WORKER, number=1)
     await world.broker.publish(JOBS_QUEUE, world.codec.encode(beat))
     _, reason, where = await buried(world)
     assert where == JOBS_QUEUE

@@ -151,7 +151,7 @@ class Plant:
 
     def heard(self, kind: type[M]) -> asyncio.Queue[M]:
         """Return what was heard of a kind and not looked at yet."""
-        return self._heard.setdefault(kind, asyncio.Queue())  # type: ignore[return-value, arg-type]  # by its kind
+        return self._heard.setdefault(kind, asyncio.Queue())  # type: ignore[return-value]  # by its kind
 
     async def next(self, kind: type[M]) -> M:
         """Return the next message of a kind."""

@@ -1,4 +1,4 @@
-"""What this software has made in an engine, and for which node: read, not touched."""
+"""What this software has made in the engine, and for which node: read, not touched."""
 
 from __future__ import annotations
 
