@@ -165,9 +165,9 @@ async def _user(api: Api, username: str) -> UserDocument:
     return found[0]
 
 
-_FORBIDDEN: Final = {403: "The caller is no admin."}
+_FORBIDDEN: Final = {403: "The caller is not an admin."}
 _TAKEN: Final = {400: "A field is missing or wrong, or the name is taken.", **_FORBIDDEN}
-_UNKNOWN: Final = {404: "There is no such user or role.", **_FORBIDDEN}
+_UNKNOWN: Final = {404: "The user or role does not exist.", **_FORBIDDEN}
 
 USER_ROUTES: Final = (
     Route(
@@ -175,7 +175,7 @@ USER_ROUTES: Final = (
         path="/users",
         handler=create_user,
         group="users",
-        summary="Make a user",
+        summary="Create a user",
         body=Body(NewUser),
         answer=UserView,
         errors=_TAKEN,
@@ -194,7 +194,7 @@ USER_ROUTES: Final = (
         path="/roles",
         handler=create_role,
         group="users",
-        summary="Make a role",
+        summary="Create a role",
         body=Body(NewRole),
         answer=RoleView,
         errors=_TAKEN,
@@ -212,7 +212,7 @@ USER_ROUTES: Final = (
         path="/users/{name}/roles/{role}",
         handler=give_role,
         group="users",
-        summary="Give a user a role",
+        summary="Assign a role to a user",
         answer=StatusView,
         errors=_UNKNOWN,
     ),
@@ -221,7 +221,7 @@ USER_ROUTES: Final = (
         path="/users/{name}/roles/{role}",
         handler=take_role,
         group="users",
-        summary="Take a role from a user",
+        summary="Remove a role from a user",
         answer=StatusView,
         errors=_UNKNOWN,
     ),
