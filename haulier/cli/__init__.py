@@ -26,7 +26,7 @@ BROKEN_PIPE = 141
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Haulier: a workflow engine. Short YAML jobs, each step a container."""
+    """Haulier is a workflow engine that runs each step of a job in its own container."""
 
 
 for _command in (
