@@ -63,7 +63,7 @@ def _question(request: web.Request) -> Question:
 def _state(request: web.Request) -> str | None:
     state = request.query.get("state", "").strip().upper()
     if state and state not in _STATES:
-        raise HttpError(400, f"state: one of {', '.join(_STATES)}")
+        raise HttpError(400, f"state: must be one of {', '.join(_STATES)}")
     return state or None
 
 

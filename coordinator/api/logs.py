@@ -90,7 +90,7 @@ async def _stream(
     cursor = read_cursor(request.headers.get("Last-Event-ID", ""))
     written = _FORMS.get(request.query.get("format", "text"))
     if written is None:
-        raise HttpError(400, "format: text or json")
+        raise HttpError(400, "format: must be text or json")
     follower = Follower(api, job, task, cursor)
     stream = EventStream(request)
     async with stream:

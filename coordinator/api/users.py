@@ -50,7 +50,7 @@ async def create_user(request: web.Request) -> web.StreamResponse:
     new = await read_json_body(request, NewUser)
     _check_name("username", new.username)
     if not 1 <= len(new.password.encode("utf-8", "surrogatepass")) <= LONGEST:
-        raise NotAllowed(f"password: missing, or longer than {LONGEST} bytes")
+        raise NotAllowed(f"password: required, at most {LONGEST} bytes")
     user = await _insert_user(api_of(request), new, roles=[])
     if user is None:
         raise NotAllowed(f"username: {new.username} is taken")
@@ -89,9 +89,9 @@ async def make_first_user(api: Api) -> None:
 
 def _check_name(field: str, name: str) -> None:
     if not name:
-        raise NotAllowed(f"{field}: missing")
+        raise NotAllowed(f"{field}: required")
     if not _NAME.fullmatch(name) or not name.isprintable():
-        raise NotAllowed(f"{field}: 1 to 64 characters, none of them a space, ':' or '/'")
+        raise NotAllowed(f"{field}: 1 to 64 characters, without spaces, ':' or '/'")
     if field == "username" and name == GUEST.username:
         raise NotAllowed(f"{field}: {name} is taken")
 
