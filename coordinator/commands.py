@@ -83,7 +83,7 @@ class JobCommands:
     async def _first_of(self, job: JobDocument) -> JobDocument:
         first = await self._store.get(JobDocument, job.id)
         if first is None:
-            raise NotFound("the job that this Idempotency-Key made was deleted meanwhile")
+            raise NotFound("the job created with this Idempotency-Key has been deleted")
         if first.body_hash != job.body_hash:
             raise Conflict("this Idempotency-Key was used for another job")
         return first

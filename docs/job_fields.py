@@ -12,17 +12,17 @@ from shared.model.reference import FIELDS, FieldReference
 from tests.field_tests import TESTS
 
 _INTRODUCTION: Final = """\
-# Fields of a job
+# Job fields
 
-This page is made from the code (`make docs`).
+This page is generated from the code (`make docs`).
 
-A job is a YAML or JSON document: a `JobDefinition`, whose `tasks` are each a `TaskDefinition`, and so on down.
-`haulier validate FILE` says what is wrong with one, and `GET /schemas/job.json` gives editors its JSON Schema.
-[The examples](../../examples) show every field at work.
+A job is a YAML or JSON document. The document is a `JobDefinition`, each of its `tasks` is a `TaskDefinition`, and
+so on. To check a job, run `haulier validate FILE`. Editors can use the JSON Schema at `GET /schemas/job.json`.
+[The examples](../../examples) use every field.
 
-Types: a *template* is text in which `{{ … }}` is an expression; an *expression* may stand bare or in braces; a
-*string* is taken as it is written. A field in **bold** is required. The last column is the test that shows the field at
-work on a running server; a test fails for any field without one.
+Fields in **bold** are required. A *template* is text in which `{{ … }}` is an expression. An *expression* can be
+written with or without the braces. A *string* is used exactly as written. The last column names the test that uses the
+field on a running server; every field must have one.
 """
 
 

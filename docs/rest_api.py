@@ -13,12 +13,12 @@ from shared.version import version
 _INTRODUCTION: Final = """\
 # REST API
 
-This page is made from the code (`make docs`). A running coordinator answers the same as OpenAPI 3.1 at
-`GET /openapi.json`, and shows it at `GET /docs`.
+This page is generated from the code (`make docs`). A running coordinator serves the same information as OpenAPI 3.1 at
+`GET /openapi.json`, and as a web page at `GET /docs`.
 
-JSON in and out, UTF-8, times as RFC 3339 in UTC. An error is `{"message": "…"}`; one of a job's document also has
-`faults`, each with its `path`, `message`, `line` and `column`. Texts, maps and lists that are empty are left out of
-answers. Every endpoint may also answer:
+Requests and responses are JSON in UTF-8 unless noted otherwise; times are RFC 3339 in UTC. Errors have the form
+`{"message": "…"}`; errors in a job document also list `faults`, each with its `path`, `message`, `line` and `column`.
+Responses omit empty strings, maps and lists. Every endpoint can also return:
 """
 
 _REF: Final = "#/components/schemas/"
@@ -95,7 +95,7 @@ def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     if schema.get("properties"):
         yield "| field | type | |\n|---|---|---|"
     for field, inner in schema.get("properties", {}).items():
-        always = "always there" if field in required else ""
+        always = "always present" if field in required else ""
         said = inner.get("description", always).replace("|", "\\|")
         yield f"| `{field}` | {_type(inner)} | {said} |"
     yield ""

@@ -163,7 +163,7 @@ async def _closed(store: Store, before: Micros) -> list[Finding]:
     ended = {job.id for job in jobs if job.ended_at is not None and job.ended_at < before}
     known = {job.id for job in jobs}
     return [
-        Finding("open under what has ended", task.id, f"{task.state}, job {task.job_id}")
+        Finding("open task in an ended job", task.id, f"{task.state}, job {task.job_id}")
         for task in tasks
         if task.job_id in ended or task.job_id not in known
     ]
@@ -223,13 +223,13 @@ async def audit_queues(
     owners = await dead_of(store, [_owner(queue) for queue in queues if _owner(queue)], before)
     for queue in queues:
         if _owner(queue) in owners:
-            found.append(Finding("queue of nobody", queue.name, "its node is gone"))
+            found.append(Finding("queue of a dead node", queue.name, "its node is gone"))
         elif queue.name == DEAD_QUEUE and queue.size:
-            found.append(
-                Finding("message nobody could handle", DEAD_QUEUE, f"{queue.size} of them")
-            )
+            found.append(Finding("unprocessable message", DEAD_QUEUE, f"{queue.size} in the queue"))
         elif queue.size and not queue.subscribers and _is_for_tasks(queue):
-            found.append(Finding("queue without workers", queue.name, f"{queue.size} tasks wait"))
+            found.append(
+                Finding("queue without workers", queue.name, f"{queue.size} tasks waiting")
+            )
     return sorted(found)
 
 
@@ -249,7 +249,7 @@ async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) ->
     where = {"state": TaskState.SCHEDULED, "published_at": Below(before)}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     return [
-        Finding("task sent and lost", task.id, f"queue {task.queue or DEFAULT_QUEUE}")
+        Finding("task message lost", task.id, f"queue {task.queue or DEFAULT_QUEUE}")
         for task in tasks
         if (task.queue or DEFAULT_QUEUE) not in busy
     ]

@@ -39,7 +39,7 @@ async def audit_sources(config: Config, patience: float) -> AuditReport:
     async with _store(config) as store:
         findings = await audit_store(store, patience)
         if config.broker.type == "memory":
-            not_seen.append("queues: they live in the process that has them (broker.type=memory)")
+            not_seen.append("queues: with broker.type=memory only the process itself can see them")
         else:
             findings += await _queues(config, store, patience)
         if config.runtime.type == "docker":

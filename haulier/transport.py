@@ -122,7 +122,9 @@ class Transport:
             if response.status != 200:
                 _check_status(response, await response.content.read(LARGEST_MESSAGE))
             if response.content_type != "text/event-stream":
-                raise HaulierError(f"{self.server}{path} is no stream of events: is it Haulier?")
+                raise HaulierError(
+                    f"{self.server}{path} did not return an event stream: is this a Haulier server?"
+                )
             async for chunk in response.content.iter_any():
                 for event in reader.feed(chunk):
                     yield event
@@ -145,7 +147,7 @@ class Transport:
             ) as response:
                 yield response
         except TimeoutError as error:
-            raise UnreachableError(self.server, "no answer in time") from error
+            raise UnreachableError(self.server, "the server did not answer in time") from error
         except aiohttp.ClientConnectorError as error:
             raise UnreachableError(self.server, _reason(error)) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -190,7 +192,7 @@ def _server_of(text: str) -> tuple[str, str]:
         url, parts = URL(), urlsplit("")
     complete = url.scheme in ("http", "https") and url.host and not re.search(r"\s", address)
     if not complete or parts.query or parts.fragment:
-        raise HaulierError(f"not a server's address: {text!r}: write it like http://localhost:8000")
+        raise HaulierError(f"not a server URL: {text!r}: use the form http://localhost:8000")
     pair = f"{url.user}:{url.password or ''}".encode()
     auth = f"Basic {base64.b64encode(pair).decode()}" if url.user else ""
     host = parts.netloc.rpartition("@")[2]
@@ -211,7 +213,7 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return f"no secure connection: {error.os_error}"
     if isinstance(error.os_error, ConnectionRefusedError):
-        return "connection refused (is it running there?)"
+        return "connection refused (is the server running?)"
     return error.os_error.strerror or str(error.os_error)
 
 
@@ -221,7 +223,7 @@ def _check_status(response: aiohttp.ClientResponse, body: bytes) -> None:
         return
     if status < 400:
         where = response.headers.get("Location", "elsewhere")
-        raise ApiError(status, f"the server sends us to {where}: use that address")
+        raise ApiError(status, f"the server redirects to {where}: use that address")
     raise ApiError(status, _message_in(body) or f"the server answered {status} {response.reason}")
 
 

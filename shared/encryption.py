@@ -46,7 +46,7 @@ class Vault:
             return self._fernet.decrypt(token.encode())
         except (InvalidToken, UnicodeEncodeError):
             raise WrongKey(
-                "this is sealed with a key that is neither encryption.key nor among encryption.old_keys"
+                "the data is encrypted with a key that is neither encryption.key nor in encryption.old_keys"
             ) from None
 
     def reseal(self, token: str) -> str:

@@ -33,7 +33,7 @@ class QueueMismatch(BrokerMisconfigured):
     def __init__(self, queue: str, detail: str) -> None:
         super().__init__(
             f"queue {queue!r} exists with other properties ({detail}): "
-            "delete it, or give Haulier a virtual host of its own"
+            "delete it, or give Haulier its own virtual host"
         )
         self.queue = queue
 

@@ -222,7 +222,7 @@ class Daemon:
             case Drain(on=on):
                 self._pause(on)
             case _:
-                raise Unreadable(f"a worker has no use for a {type(message).__name__}")
+                raise Unreadable(f"a worker does not handle a {type(message).__name__}")
 
     def _is_known(self) -> None:
         """The coordinators have this node in their store: what it leaves will be found when it is dead."""

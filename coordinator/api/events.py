@@ -148,8 +148,10 @@ EVENT_ROUTES: Final = (
         group="events",
         summary="Stream state changes of jobs and tasks",
         params=(
-            Param("job", "Only those of this job."),
-            Param("type", "Only these: job, task, job.StateChange, task.StateChange, …"),
+            Param("job", "Only events of this job."),
+            Param(
+                "type", "Only events of this type: job, task, job.StateChange, task.StateChange, …"
+            ),
         ),
         answer=Media("text/event-stream", "An event for each change, with the summary as JSON."),
         endless=True,

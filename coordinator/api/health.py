@@ -75,9 +75,9 @@ HEALTH_ROUTES: Final = (
         path="/health",
         handler=health,
         group="",
-        summary="Health of this coordinator, its datastore and its broker",
+        summary="Check the health of this coordinator, its datastore and its broker",
         answer=HealthView,
-        errors={503: "A part does not answer; `failing` names it."},
+        errors={503: "A part is unavailable; `failing` names it."},
         public=True,
     ),
     Route(

@@ -62,7 +62,7 @@ def _question(request: web.Request) -> Question:
 def _state(request: web.Request) -> str | None:
     state = request.query.get("state", "").strip().upper()
     if state and state not in list(JobState):
-        raise HttpError(400, f"state: one of {', '.join(JobState)}")
+        raise HttpError(400, f"state: must be one of {', '.join(JobState)}")
     return state or None
 
 
@@ -107,7 +107,7 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
-_NOT_FOUND: Final = {404: "There is no such job."}
+_NOT_FOUND: Final = {404: "The job does not exist."}
 
 JOB_ROUTES: Final = (
     Route(
@@ -118,20 +118,25 @@ JOB_ROUTES: Final = (
         summary="Submit a job",
         body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
         params=(
-            Param("dryRun", "Validate and answer what would be stored.", bool, False),
+            Param(
+                "dryRun",
+                "Validate the job and return what would be stored, without storing it.",
+                bool,
+                False,
+            ),
             Param(
                 "Idempotency-Key",
-                "The same key and body again answers the first job.",
+                "A repeated request with the same key and body returns the first job.",
                 place="header",
             ),
         ),
         answer=(JobSummaryView, JobView),
         errors={
-            400: "The document is not a job; every problem is named.",
-            408: "The job did not end within its `wait`.",
-            409: "The key was used with another body.",
+            400: "The document is not a valid job; all problems are listed.",
+            408: "The job did not end within its `wait` timeout.",
+            409: "The idempotency key was used before with another body.",
             413: "The body is too large.",
-            415: "The content type is not understood.",
+            415: "The content type is not supported.",
         },
         endless=True,
     ),
@@ -143,7 +148,7 @@ JOB_ROUTES: Final = (
         summary="List jobs, newest first",
         params=(
             *PAGE_PARAMS,
-            Param("q", "Words of name, description, tags and state; `tag:x`; `tags:a,b`."),
+            Param("q", "Words from the name, description, tags and state; or `tag:x`, `tags:a,b`."),
             Param("state", "Only jobs in this state."),
             Param("tag", "Only jobs with this tag."),
         ),
@@ -185,7 +190,7 @@ JOB_ROUTES: Final = (
         group="jobs",
         summary="Restart a failed or cancelled job",
         answer=StatusView,
-        errors={400: "The job can not be restarted.", **_NOT_FOUND},
+        errors={400: "The job can't be restarted.", **_NOT_FOUND},
     ),
     Route(
         method="DELETE",
@@ -194,6 +199,6 @@ JOB_ROUTES: Final = (
         group="jobs",
         summary="Delete an ended job",
         answer=StatusView,
-        errors={400: "The job still runs.", **_NOT_FOUND},
+        errors={400: "The job is still running.", **_NOT_FOUND},
     ),
 )

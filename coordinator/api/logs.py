@@ -90,7 +90,7 @@ async def _stream(
     cursor = read_cursor(request.headers.get("Last-Event-ID", ""))
     written = _FORMS.get(request.query.get("format", "text"))
     if written is None:
-        raise HttpError(400, "format: text or json")
+        raise HttpError(400, "format: must be text or json")
     follower = Follower(api, job, task, cursor)
     stream = EventStream(request)
     async with stream:
@@ -150,20 +150,24 @@ def _file_name(text: str) -> str:
 
 
 _PARAMS: Final = (
-    Param("page", "Number of the page; out of range is clamped.", int, 1),
-    Param("size", "Parts on a page, 1 to 100; out of range is clamped.", int, SIZE),
-    Param("q", "Words that a part must contain."),
+    Param("page", "Page number; values out of range are clamped.", int, 1),
+    Param("size", "Parts per page, 1 to 100; values out of range are clamped.", int, SIZE),
+    Param("q", "Words that each part must contain."),
 )
 _LAST: Final = (
-    Param("format", "text: each event is a line; json: a log part of one line.", default="text"),
-    Param("Last-Event-ID", "Go on after this event.", place="header"),
+    Param(
+        "format",
+        "text: each event is a line; json: each event is a log part with one line.",
+        default="text",
+    ),
+    Param("Last-Event-ID", "Resume after this event.", place="header"),
 )
 _EVENTS: Final = Media(
     "text/event-stream",
-    "An event for each line, with an id to resume from; `end` when the log has ended.",
+    "An event for each line, with an id to resume from; then `end` when the log is complete.",
 )
-_NO_JOB: Final = {404: "There is no such job."}
-_NO_TASK: Final = {404: "There is no such task."}
+_NO_JOB: Final = {404: "The job does not exist."}
+_NO_TASK: Final = {404: "The task does not exist."}
 
 LOG_ROUTES: Final = (
     Route(

@@ -132,9 +132,9 @@ METRICS_ROUTES: Final = (
         path="/metrics",
         handler=metrics,
         group="metrics",
-        summary="Figures of the whole system",
+        summary="Get the metrics of the whole system",
         answer=MetricsView,
-        also=(Media("text/plain", "The figures in Prometheus' format."),),
+        also=(Media("text/plain", "The metrics in the Prometheus format."),),
     ),
 )
 

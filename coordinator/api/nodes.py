@@ -35,7 +35,7 @@ async def list_nodes(request: web.Request) -> web.StreamResponse:
 
 
 async def drain_node(request: web.Request) -> web.StreamResponse:
-    """Let a worker take nothing new."""
+    """Stop a worker from taking new tasks."""
     await api_of(request).commands.drain(path_id(request), on=True)
     return answer(OK)
 
@@ -46,7 +46,7 @@ async def resume_node(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
-_ERRORS: Final = {400: "It is a coordinator.", 404: "There is no such node."}
+_ERRORS: Final = {400: "The node is a coordinator.", 404: "The node does not exist."}
 
 NODE_ROUTES: Final = (
     Route(
@@ -54,7 +54,7 @@ NODE_ROUTES: Final = (
         path="/nodes",
         handler=list_nodes,
         group="nodes",
-        summary="List the nodes heard of within 5 minutes",
+        summary="List the nodes that were active in the last 5 minutes",
         answer=list[NodeView],
     ),
     Route(
@@ -62,7 +62,7 @@ NODE_ROUTES: Final = (
         path="/nodes/{id}/drain",
         handler=drain_node,
         group="nodes",
-        summary="Let a worker take nothing new",
+        summary="Stop a worker from taking new tasks",
         answer=StatusView,
         errors=_ERRORS,
     ),

@@ -17,8 +17,8 @@ _PLAIN: Final = {str: "string", int: "integer", bool: "boolean"}
 _EVERYWHERE: Final = {
     401: "Credentials are missing or wrong.",
     429: "Too many requests; `Retry-After` says when to try again.",
-    500: "An error of the coordinator's own.",
-    503: "The datastore does not answer; the message says why.",
+    500: "Internal error of the coordinator.",
+    503: "The datastore is unavailable; the message says why.",
 }
 
 
@@ -36,7 +36,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "info": {
             "title": "Haulier",
             "version": version,
-            "description": "A workflow engine: jobs of tasks, each a container.",
+            "description": "A workflow engine that runs each task of a job in its own container.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
@@ -111,7 +111,7 @@ def _responses(route: Route, schemas: Mapping[Any, Any]) -> Iterator[tuple[str, 
             content[form.type] = {"schema": dict(form.schema)}
         else:
             content["application/json"] = {"schema": _schema(form, schemas)}
-    said = route.answer.description if isinstance(route.answer, Media) else "It is done."
+    said = route.answer.description if isinstance(route.answer, Media) else "Success."
     yield "200", {"description": said, "content": content}
     everywhere = {} if route.public else _EVERYWHERE
     for status, when in sorted({**everywhere, **route.errors}.items()):

@@ -50,7 +50,7 @@ def _integer(request: web.BaseRequest, name: str, default: int, most: int) -> in
     if text is None:
         return default
     if not _INTEGER.fullmatch(text):
-        raise HttpError(400, f"{name}: not a number")
+        raise HttpError(400, f"{name}: must be a number")
     return max(1, min(int(text), most))
 
 
@@ -58,7 +58,7 @@ def flag(request: web.BaseRequest, name: str) -> bool:
     """Return a parameter that is true or false; 400 where it is neither."""
     value = _FLAGS.get(request.query.get(name, "false").lower())
     if value is None:
-        raise HttpError(400, f"{name}: not true or false")
+        raise HttpError(400, f"{name}: must be true or false")
     return value
 
 

@@ -56,7 +56,7 @@ QUEUE_ROUTES: Final = (
         group="queues",
         summary="List the queues",
         answer=list[QueueInfo],
-        errors={503: "The broker does not answer."},
+        errors={503: "The broker is unavailable."},
     ),
     Route(
         method="GET",
@@ -65,7 +65,7 @@ QUEUE_ROUTES: Final = (
         group="queues",
         summary="Get a queue",
         answer=QueueInfo,
-        errors={404: "There is no such queue.", 503: "The broker does not answer."},
+        errors={404: "The queue does not exist.", 503: "The broker is unavailable."},
     ),
     Route(
         method="DELETE",
@@ -74,6 +74,6 @@ QUEUE_ROUTES: Final = (
         group="queues",
         summary="Delete a task queue",
         answer=StatusView,
-        errors={400: "It is a queue of the engine's own.", 404: "There is no such queue."},
+        errors={400: "The queue belongs to the engine.", 404: "The queue does not exist."},
     ),
 )

@@ -29,14 +29,14 @@ async def read_body(request: web.BaseRequest) -> bytes:
     """Return the body, decompressed. 413 past the limit, 408 where it takes too long, 400 broken."""
     limit = api_of(request).config.coordinator.middleware.body_limit
     if request.headers.get("Content-Encoding", "").lower() not in _ENCODINGS:
-        raise HttpError(415, "Content-Encoding: only gzip and deflate are understood")
+        raise HttpError(415, "Content-Encoding: only gzip and deflate are supported")
     try:
         async with asyncio.timeout(BODY_TIME):
             return await _read(request, limit)
     except TimeoutError:
         raise HttpError(408, "the body did not arrive in time", {"Connection": "close"}) from None
     except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError):
-        raise HttpError(400, "the body is broken", {"Connection": "close"}) from None
+        raise HttpError(400, "the body can't be read", {"Connection": "close"}) from None
 
 
 async def _read(request: web.BaseRequest, limit: int) -> bytes:
@@ -51,9 +51,9 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
 async def read_json_body(request: web.BaseRequest, kind: type[_S]) -> _S:
     """Return the body as `kind`, JSON. 400 with the path where it is not."""
     if request.content_type not in ("application/json", "text/json"):
-        raise HttpError(415, "Content-Type: application/json is understood here")
+        raise HttpError(415, "Content-Type: must be application/json")
     body = await read_body(request)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HttpError(400, f"the body is not right: {error}") from None
+        raise HttpError(400, f"the body is invalid: {error}") from None

@@ -34,7 +34,7 @@ class StatusView(View, frozen=True, kw_only=True):
 
 
 class ErrorView(View, frozen=True, kw_only=True):
-    """What went wrong; `problems`: all that is wrong with a document, each with its place."""
+    """An error. `faults` lists everything that is wrong with a document, each with its position."""
 
     message: str
     problems: list[Problem] = msgspec.field(name="faults", default_factory=list)

@@ -89,6 +89,6 @@ def route_of(request: web.Request) -> Route | None:
 
 
 PAGE_PARAMS: Final = (
-    Param("page", "Number of the page; out of range is clamped.", int, 1),
-    Param("size", "Items on a page, 1 to 20; out of range is clamped.", int, 10),
+    Param("page", "Page number; values out of range are clamped.", int, 1),
+    Param("size", "Items per page, 1 to 20; values out of range are clamped.", int, 10),
 )

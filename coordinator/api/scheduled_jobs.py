@@ -78,7 +78,7 @@ async def delete_schedule(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
-_NOT_FOUND: Final = {404: "There is no such scheduled job."}
+_NOT_FOUND: Final = {404: "The scheduled job does not exist."}
 
 SCHEDULE_ROUTES: Final = (
     Route(
@@ -87,13 +87,20 @@ SCHEDULE_ROUTES: Final = (
         handler=create_schedule,
         group="scheduled_jobs",
         summary="Schedule a job",
-        params=(Param("dryRun", "Validate and answer what would be stored.", bool, False),),
+        params=(
+            Param(
+                "dryRun",
+                "Validate the scheduled job and return what would be stored, without storing it.",
+                bool,
+                False,
+            ),
+        ),
         body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
         answer=ScheduleView,
         errors={
-            400: "The document is not a scheduled job; every problem is named.",
+            400: "The document is not a valid scheduled job; all problems are listed.",
             413: "The body is too large.",
-            415: "The content type is not understood.",
+            415: "The content type is not supported.",
         },
     ),
     Route(
@@ -122,7 +129,7 @@ SCHEDULE_ROUTES: Final = (
         group="scheduled_jobs",
         summary="Pause a scheduled job",
         answer=StatusView,
-        errors={400: "It is not active.", **_NOT_FOUND},
+        errors={400: "The scheduled job is not active.", **_NOT_FOUND},
     ),
     Route(
         method="PUT",
@@ -131,7 +138,7 @@ SCHEDULE_ROUTES: Final = (
         group="scheduled_jobs",
         summary="Resume a paused scheduled job",
         answer=StatusView,
-        errors={400: "It is not paused.", **_NOT_FOUND},
+        errors={400: "The scheduled job is not paused.", **_NOT_FOUND},
     ),
     Route(
         method="DELETE",

@@ -41,7 +41,7 @@ class _Connection(RequestHandler):
             log.error("a request failed", exc_info=exc)
             text = "internal error; the coordinator's log has more"
         elif isinstance(exc, ContentEncodingError):
-            status, text = 415, "Content-Encoding: only gzip and deflate are understood"
+            status, text = 415, "Content-Encoding: only gzip and deflate are supported"
         else:
             text = "this is not a proper HTTP request"
         response = error_response(status, text)

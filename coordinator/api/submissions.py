@@ -60,7 +60,7 @@ def _format(request: web.Request) -> ContentType:
         hint = " (with curl: -H 'Content-Type: text/yaml')"
         raise HttpError(415, f"{told}: send one of {allowed}{hint}")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise HttpError(415, "charset: only utf-8 is understood")
+        raise HttpError(415, "charset: only utf-8 is supported")
     return form
 
 
@@ -106,7 +106,7 @@ async def _wait(request: web.Request, job: JobDocument, timeout: float) -> JobDo
         if ended is not None:
             return ended
         if await api.store.get(JobDocument, job.id) is None:
-            raise NotFound("job was deleted when it had ended")
+            raise NotFound("job was deleted after it ended")
     raise HttpError(408, "timeout waiting for job to complete")
 
 

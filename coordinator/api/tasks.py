@@ -29,6 +29,6 @@ TASK_ROUTES: Final = (
         group="tasks",
         summary="Get a task",
         answer=TaskView,
-        errors={404: "There is no such task."},
+        errors={404: "The task does not exist."},
     ),
 )

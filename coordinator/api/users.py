@@ -50,7 +50,7 @@ async def create_user(request: web.Request) -> web.StreamResponse:
     new = await read_json_body(request, NewUser)
     _check_name("username", new.username)
     if not 1 <= len(new.password.encode("utf-8", "surrogatepass")) <= LONGEST:
-        raise NotAllowed(f"password: missing, or longer than {LONGEST} bytes")
+        raise NotAllowed(f"password: required, at most {LONGEST} bytes")
     user = await _insert_user(api_of(request), new, roles=[])
     if user is None:
         raise NotAllowed(f"username: {new.username} is taken")
@@ -89,9 +89,9 @@ async def make_first_user(api: Api) -> None:
 
 def _check_name(field: str, name: str) -> None:
     if not name:
-        raise NotAllowed(f"{field}: missing")
+        raise NotAllowed(f"{field}: required")
     if not _NAME.fullmatch(name) or not name.isprintable():
-        raise NotAllowed(f"{field}: 1 to 64 characters, none of them a space, ':' or '/'")
+        raise NotAllowed(f"{field}: 1 to 64 characters, without spaces, ':' or '/'")
     if field == "username" and name == GUEST.username:
         raise NotAllowed(f"{field}: {name} is taken")
 
@@ -165,9 +165,9 @@ async def _user(api: Api, username: str) -> UserDocument:
     return found[0]
 
 
-_FORBIDDEN: Final = {403: "The caller is no admin."}
+_FORBIDDEN: Final = {403: "The caller is not an admin."}
 _TAKEN: Final = {400: "A field is missing or wrong, or the name is taken.", **_FORBIDDEN}
-_UNKNOWN: Final = {404: "There is no such user or role.", **_FORBIDDEN}
+_UNKNOWN: Final = {404: "The user or role does not exist.", **_FORBIDDEN}
 
 USER_ROUTES: Final = (
     Route(
@@ -175,7 +175,7 @@ USER_ROUTES: Final = (
         path="/users",
         handler=create_user,
         group="users",
-        summary="Make a user",
+        summary="Create a user",
         body=Body(NewUser),
         answer=UserView,
         errors=_TAKEN,
@@ -194,7 +194,7 @@ USER_ROUTES: Final = (
         path="/roles",
         handler=create_role,
         group="users",
-        summary="Make a role",
+        summary="Create a role",
         body=Body(NewRole),
         answer=RoleView,
         errors=_TAKEN,
@@ -212,7 +212,7 @@ USER_ROUTES: Final = (
         path="/users/{name}/roles/{role}",
         handler=give_role,
         group="users",
-        summary="Give a user a role",
+        summary="Assign a role to a user",
         answer=StatusView,
         errors=_UNKNOWN,
     ),
@@ -221,7 +221,7 @@ USER_ROUTES: Final = (
         path="/users/{name}/roles/{role}",
         handler=take_role,
         group="users",
-        summary="Take a role from a user",
+        summary="Remove a role from a user",
         answer=StatusView,
         errors=_UNKNOWN,
     ),

@@ -58,7 +58,7 @@ class MessageHandlers:
         """Handle a message of `queue`; `Unreadable` where that is none that the queue may carry."""
         if not isinstance(message, READ_BY.get(queue, ())):
             raise Unreadable(
-                f"a message of kind {type(message).__name__} has no business in {queue!r}"
+                f"a message of kind {type(message).__name__} is not expected in queue {queue!r}"
             )
         await self._by_kind[type(message)](message)
 

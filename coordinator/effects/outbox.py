@@ -189,7 +189,7 @@ class Outbox:
             async with asyncio.timeout(SENT_WITHIN):
                 await self._broker.publish(queue, body, priority=priority)
         except TimeoutError:
-            raise BrokerUnavailable(f"the broker took nothing for {SENT_WITHIN:g} s") from None
+            raise BrokerUnavailable(f"the broker accepted nothing for {SENT_WITHIN:g} s") from None
 
 
 def unpublishable(task: TaskDocument, error: str, at: Micros) -> Change[TaskDocument]:

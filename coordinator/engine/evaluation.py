@@ -111,7 +111,9 @@ def evaluated_problem(definition: language.TaskDefinition) -> str | None:
         return "; ".join(str(problem) for problem in problems)
     size = len(msgspec.json.encode(definition))
     if size > MAX_EVALUATED:
-        return f"it is {size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
+        return (
+            f"{size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
+        )
     return None
 
 
@@ -180,7 +182,7 @@ def each_items(task: TaskDocument, evaluator: Evaluator) -> list[Any]:
     if isinstance(value, list | tuple):
         return [{"value": expressions.to_plain(item)} for item in value]
     kind = type_name(value)
-    raise ExpressionError(f"each.list must give a list or a map, but it gave {kind}")
+    raise ExpressionError(f"each.list must produce a list or a map, but produced {kind}")
 
 
 def without_secrets(job: JobDocument, text: str) -> str:

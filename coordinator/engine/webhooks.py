@@ -142,7 +142,7 @@ def _asked_for(hook: language.Webhook, summaries: Mapping[str, dict[str, Any]], 
     scope = {name: _both_spellings(summary) for name, summary in summaries.items()}
     answer = Evaluator(scope, at, 0).value(hook.if_)
     if not isinstance(answer, bool):
-        raise ExpressionError(f"a webhook's `if` must give true or false, not {answer!r}")
+        raise ExpressionError(f"a webhook's `if` must be true or false, not {answer!r}")
     return answer
 
 

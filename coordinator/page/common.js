@@ -25,7 +25,7 @@ async function ask(path, options = {}) {
   const headers = { Accept: "application/json", ...credentials(), ...options.headers };
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401 && /bearer/i.test(response.headers.get("WWW-Authenticate") || "")) {
-    const key = window.prompt("This server asks for a key:");
+    const key = window.prompt("This server requires a key:");
     if (key) {
       sessionStorage.setItem("key", key.trim());
       return ask(path, options);

@@ -30,7 +30,7 @@ function operation(method, path, said) {
     parts.push(make("h3", {}, "Body"), rows(Object.entries(said.requestBody.content).map(([kind, media]) => [
       make("code", {}, kind), typeOf(media.schema)])));
   }
-  parts.push(make("h3", {}, "Answers"), rows(Object.entries(said.responses).map(([status, answer]) => [
+  parts.push(make("h3", {}, "Responses"), rows(Object.entries(said.responses).map(([status, answer]) => [
     status, answer.description,
     Object.entries(answer.content || {}).map(([kind, media]) =>
       make("div", {}, make("code", {}, kind), " ", typeOf(media.schema)))])));

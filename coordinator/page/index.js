@@ -94,7 +94,7 @@ function jobs(signal, query) {
       lasted(job.startedAt, job.completedAt || job.failedAt)));
     const total = found.totalItems + (found.totalCapped ? "+" : "") + " jobs";
     list.replaceChildren(
-      table(["Job", "State", "Progress", "Created", "Took"], rows, "No jobs here."),
+      table(["Job", "State", "Progress", "Created", "Duration"], rows, "No jobs found."),
       make("div", { class: "pages" }, make("span", { class: "soft" }, total),
         make("button", { disabled: page <= 1, onclick: () => go(page - 1) }, "Newer"),
         make("button", { disabled: page >= found.totalPages, onclick: () => go(page + 1) }, "Older")));
@@ -107,13 +107,13 @@ function submission() {
   const submit = async (dry) => {
     const path = dry ? "/jobs?dryRun=true" : "/jobs";
     const job = await ask(path, { method: "POST", body: text.value, headers: { "Content-Type": "text/yaml" } });
-    if (dry) tell("“" + job.name + "” is a good job.", true);
+    if (dry) tell("“" + job.name + "” is valid.", true);
     else location.hash = "/jobs/" + seg(job.id);
   };
-  main.replaceChildren(make("h1", {}, "New job"), make("p", { class: "soft" }, "A job in YAML."), text,
+  main.replaceChildren(make("h1", {}, "New job"), make("p", { class: "soft" }, "Enter a job in YAML."), text,
     make("div", { class: "tools" },
       make("button", { class: "main", onclick: () => act(() => submit(false)) }, "Submit"),
-      make("button", { onclick: () => act(() => submit(true)) }, "Check")));
+      make("button", { onclick: () => act(() => submit(true)) }, "Validate")));
 }
 
 /* --- one job ------------------------------------------------------------------------------ */
@@ -141,7 +141,7 @@ function jobHead(job) {
   const path = "/jobs/" + seg(job.id);
   const put = (verb) => act(() => ask(path + "/" + verb, { method: "PUT" }));
   const remove = () => act(async () => {
-    if (!window.confirm("Delete this job, its tasks and logs?")) return;
+    if (!window.confirm("Delete this job with its tasks and logs?")) return;
     await ask(path, { method: "DELETE" });
     location.hash = "/";
   });
@@ -157,12 +157,12 @@ function jobHead(job) {
       over && make("button", { class: "danger", onclick: remove }, "Delete")),
     job.description && make("p", { class: "soft" }, job.description),
     make("dl", { class: "card facts" },
-      fact("Id", make("span", { class: "mono" }, job.id)),
+      fact("ID", make("span", { class: "mono" }, job.id)),
       fact("Progress", make("progress", { max: 100, value: job.progress, "aria-label": "Progress" })),
       fact("Created", moment(job.createdAt) + " by " + job.createdBy.username),
       fact("Started", moment(job.startedAt)),
-      fact("Took", lasted(job.startedAt, job.completedAt || job.failedAt)),
-      fact("Position", Math.min(job.position, job.taskCount) + " of " + job.taskCount)),
+      fact("Duration", lasted(job.startedAt, job.completedAt || job.failedAt)),
+      fact("Task", Math.min(job.position, job.taskCount) + " of " + job.taskCount)),
     job.error && make("div", { class: "card box fault" }, make("pre", {}, job.error)),
     job.result && [make("h2", {}, "Result"), make("pre", { class: "card box" }, job.result)],
     code("Inputs", job.inputs), code("As submitted", job.tasks),
@@ -180,7 +180,7 @@ function taskTable(job) {
         : task.queue || (task.subjob ? "sub-job" : ""),
     moment(task.startedAt),
     lasted(task.startedAt, task.completedAt || task.failedAt)));
-  return table(["Task", "State", "Where", "Started", "Took"], rows, "Nothing has begun.");
+  return table(["Task", "State", "Queue or progress", "Started", "Duration"], rows, "No tasks have started yet.");
 }
 
 function task(signal, query, id) {
@@ -191,10 +191,10 @@ function task(signal, query, id) {
     const found = await ask("/tasks/" + seg(id), { signal });
     top.replaceChildren(
       make("div", { class: "head" }, make("h1", {}, found.name), state(found.state)),
-      make("p", {}, make("a", { href: "#/jobs/" + seg(found.jobId) }, "Its job"),
+      make("p", {}, make("a", { href: "#/jobs/" + seg(found.jobId) }, "Show job"),
         found.subjob && found.subjob.id
-          ? [" · ", make("a", { href: "#/jobs/" + seg(found.subjob.id) }, "Its sub-job")] : []),
-      make("details", { open: true }, make("summary", {}, "All of it"),
+          ? [" · ", make("a", { href: "#/jobs/" + seg(found.subjob.id) }, "Show sub-job")] : []),
+      make("details", { open: true }, make("summary", {}, "Details"),
         make("pre", { class: "card" }, JSON.stringify(found, null, 2))));
   });
 }
@@ -206,7 +206,7 @@ function logView(path, signal) {
   const lines = make("div", { class: "log mono", tabindex: "0", role: "log", "aria-label": "Log" });
   const status = make("span", { class: "soft" });
   const link = path.startsWith("/jobs/") &&
-    make("a", { href: path + "/log/download", download: true }, "download");
+    make("a", { href: path + "/log/download", download: true }, "Download");
   const element = make("section", {},
     make("h2", {}, "Log ", status, link ? [" · ", link] : []), lines);
   const add = (texts) => {
@@ -229,7 +229,7 @@ function logView(path, signal) {
         });
       } catch (error) {
         if (signal.aborted) return;
-        status.textContent = error.message + "; trying again";
+        status.textContent = error.message + "; reconnecting";
       }
       if (!over) await new Promise((done) => setTimeout(done, 2000));
     }
@@ -289,7 +289,7 @@ function nodes(signal) {
       ].map((cell) => make("td", {}, cell)));
     });
     list.replaceChildren(
-      table(["Node", "Status", "Host", "CPU", "Tasks", "Version", "Heard of", ""], rows, "No nodes."));
+      table(["Node", "Status", "Host", "CPU", "Tasks", "Version", "Last heartbeat", ""], rows, "No nodes."));
   };
   return keep(3, signal, draw);
 }
@@ -301,7 +301,7 @@ function queues(signal) {
     const rows = (await ask("/queues", { signal })).map((queue) => make("tr", {},
       make("td", { class: "mono" }, queue.name),
       [queue.size, queue.unacked, queue.subscribers].map((n) => make("td", { class: "number" }, String(n)))));
-    list.replaceChildren(table(["Queue", "Ready", "On loan", "Subscribers"], rows, "No queues."));
+    list.replaceChildren(table(["Queue", "Waiting", "In progress", "Subscribers"], rows, "No queues."));
   });
 }
 
@@ -325,7 +325,7 @@ function schedules(signal, query) {
       ].map((cell) => make("td", {}, cell)));
     });
     list.replaceChildren(
-      table(["Scheduled job", "State", "When", "Next", ""], rows, "No scheduled jobs."),
+      table(["Scheduled job", "State", "Schedule", "Next run", ""], rows, "No scheduled jobs."),
       make("div", { class: "pages" },
         make("button", { disabled: page <= 1, onclick: () => go(page - 1) }, "Newer"),
         make("button", { disabled: page >= found.totalPages, onclick: () => go(page + 1) }, "Older")));
@@ -340,7 +340,7 @@ async function health() {
     shown.textContent = found.status === "UP" ? "v" + found.version : "DOWN: " + found.message;
     shown.className = found.status === "UP" ? "soft" : "fault";
   } catch {
-    shown.textContent = "the coordinator does not answer";
+    shown.textContent = "The coordinator does not respond";
     shown.className = "fault";
   }
   setTimeout(health, 10000);
@@ -373,7 +373,7 @@ function route() {
     try { id = decodeURIComponent(match[1] || ""); } catch { break; }
     return void act(() => view(leave.signal, new URLSearchParams(query), id));
   }
-  main.replaceChildren(make("div", { class: "card empty" }, "There is nothing here."));
+  main.replaceChildren(make("div", { class: "card empty" }, "Page not found."));
 }
 
 window.addEventListener("hashchange", route);

@@ -236,7 +236,7 @@ class Codec:
             return value
         if self._vault is None:
             raise WrongKey(
-                f"the field {field.stored!r} is sealed and no encryption.key is configured"
+                f"the field {field.stored!r} is encrypted, but no encryption.key is configured"
             )
         return self._vault.open(value.removeprefix(SEALED_PREFIX))
 

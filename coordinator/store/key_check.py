@@ -19,12 +19,12 @@ def checked(vault: Vault | None, token: str | None) -> str | None:
         return None if vault is None else vault.seal(TEXT)
     if vault is None:
         raise StoreMisconfigured(
-            "the datastore was written with an encryption key and none is configured: set encryption.key"
+            "the datastore was written with an encryption key, but none is configured: set encryption.key"
         )
     try:
         return vault.reseal(token)
     except WrongKey:
         raise StoreMisconfigured(
             "the datastore was written with another encryption key: "
-            "set encryption.key to that, or name it in encryption.old_keys"
+            "set encryption.key to that key, or add it to encryption.old_keys"
         ) from None

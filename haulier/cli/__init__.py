@@ -36,7 +36,7 @@ _ROOM_COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def cli() -> None:
-    """Haulier: a workflow engine. Short YAML jobs, each step a container."""
+    """Haulier is a workflow engine that runs each step of a job in its own container."""
 
 
 @cli.command("version")

@@ -17,20 +17,26 @@ from shared.errors import HaulierError
 
 
 @click.command("audit")
-@click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
+@click.option("--config", "file", metavar="FILE", help="Configuration file to read.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a setting; may be repeated.",
+)
 @click.option(
     "--patience",
     default="90s",
     show_default=True,
     metavar="DURATION",
-    help="How long a thing may take to be put right by itself.",
+    help="Report only problems older than this.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit_command(
     file: str | None, assignments: tuple[str, ...], patience: str, as_json: bool
 ) -> int:
-    """Look for what is stuck, left over or done twice; exit 0 if there is nothing.
+    """Find what is stuck, left over or done twice; exit with 0 if there is nothing.
 
     It reads the datastore, the broker's queues and the engine of this host by the settings of a
     coordinator or worker, and changes nothing. 1: there is something. 2: it could not look.
@@ -50,5 +56,5 @@ def audit_command(
         rows = [(found.what, found.subject, found.detail) for found in report.findings]
         show_table(("WHAT", "WHERE", "DETAIL"), rows, "clean")
     for what in report.not_seen:
-        say_on_stderr(f"not looked at: {what}")
+        say_on_stderr(f"not checked: {what}")
     return FAULT if report.findings else 0

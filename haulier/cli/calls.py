@@ -18,7 +18,7 @@ MISUSE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the server's answer as JSON."
+    "--json", "as_json", is_flag=True, help="Print the server's response as JSON."
 )
 
 
@@ -32,10 +32,10 @@ def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         show_envvar=True,
         metavar="URL",
-        help="The server to ask; may hold user:password@.",
+        help="URL of the server; can include user:password@.",
     )
     @click.option(
-        "--key", envvar="HAULIER_KEY", show_envvar=True, help="Key, for a server that asks for one."
+        "--key", envvar="HAULIER_KEY", show_envvar=True, help="Key, if the server requires one."
     )
     @functools.wraps(command)
     def with_client(*args: Any, server: str, key: str | None, **more: Any) -> Any:

@@ -45,7 +45,7 @@ def nodes(client: Client, as_json: bool) -> int:
 @click.argument("node_id", metavar="ID")
 @asks_server
 def drain(client: Client, node_id: str) -> int:
-    """Let the worker ID take nothing new."""
+    """Stop the worker ID from taking new tasks."""
     ask(client, lambda client: client.drain(node_id))
     return 0
 
@@ -79,7 +79,7 @@ def queues(client: Client, as_json: bool) -> int:
 @json_option
 @asks_server
 def health_command(client: Client, as_json: bool) -> int:
-    """Say how the server is; the exit code is 0 only if it is UP."""
+    """Check the health of the server; exit with 0 only if it is UP."""
     if as_json:
         show_json(_answer(client, "/health", accept_status=UNAVAILABLE))
     found = ask(client, Client.health)

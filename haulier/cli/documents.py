@@ -16,10 +16,10 @@ from shared.model.problems import InvalidDocument, Problem
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--scheduled", is_flag=True, help="The files are scheduled jobs: each has a schedule."
+    "--scheduled", is_flag=True, help="The files are scheduled jobs, each with a schedule."
 )
 def validate(files: tuple[str, ...], scheduled: bool) -> int:
-    """Check job files and say all that is wrong, with its place; - is standard input."""
+    """Check job files and report every error with its line and column; - reads standard input."""
     return max(_validate(file, scheduled) for file in files)
 
 

@@ -28,14 +28,18 @@ from haulier.results import Job, JobSummary, Page, Task
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--follow", "-f", is_flag=True, help="Show the log as it comes, then the result.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key makes no second job.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Print the log as it is written, then the result."
+)
+@click.option(
+    "--idempotency-key", metavar="KEY", help="Return the existing job if this key was used before."
+)
 @json_option
 @asks_server
 def submit(
     client: Client, file: str, follow: bool, idempotency_key: str | None, as_json: bool
 ) -> int:
-    """Submit a job from FILE (YAML, or JSON where it ends in .json); - is standard input.
+    """Submit a job from FILE (YAML, or JSON if the name ends in .json); - reads standard input.
 
     With --follow the exit code is 0 only if the job COMPLETED.
     """
@@ -78,10 +82,12 @@ def _is_json(body: bytes) -> bool:
 
 
 @click.command()
-@click.option("-q", "--query", metavar="TEXT", help="Search; tag:x and tags:a,b filter by tags.")
+@click.option(
+    "-q", "--query", metavar="TEXT", help="Search for words; tag:x and tags:a,b filter by tag."
+)
 @click.option("--state", metavar="STATE", help="Only jobs in this state.")
 @click.option("--page", type=click.IntRange(1), help="Page number, from 1.")
-@click.option("--size", type=click.IntRange(1, 20), help="Jobs on a page (10; at most 20).")
+@click.option("--size", type=click.IntRange(1, 20), help="Jobs per page, at most 20 (default: 10).")
 @json_option
 @asks_server
 def jobs(
@@ -120,7 +126,7 @@ def _note_more(page: Page[JobSummary]) -> None:
 @json_option
 @asks_server
 def job(client: Client, job_id: str, as_json: bool) -> int:
-    """Show a job and what became of its tasks."""
+    """Show a job and its tasks."""
     if as_json:
         show_json(ask(client, lambda client: client.request("GET", f"/jobs/{path_name(job_id)}")))
         return 0
@@ -152,7 +158,7 @@ def _show_job(job: Job) -> None:
         rows = [_task_row(task) for task in job.execution]
         show_table(("ID", "POSITION", "NAME", "STATE", "STARTED", "NODE", "ERROR"), rows, "")
     if job.execution_truncated:
-        say_on_stderr("the newest tasks only; --json with the API's /jobs/ID/tasks gives all")
+        say_on_stderr("showing only the newest tasks; GET /jobs/ID/tasks returns all of them")
 
 
 def _task_row(task: Task) -> tuple[str, ...]:
@@ -190,7 +196,7 @@ def _each(
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @asks_server
 def cancel_command(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Cancel jobs that run."""
+    """Cancel running jobs."""
     return _each(client, Client.cancel, job_ids)
 
 
@@ -198,7 +204,7 @@ def cancel_command(client: Client, job_ids: tuple[str, ...]) -> int:
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @asks_server
 def restart_command(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Let failed or cancelled jobs go on from where they ended."""
+    """Restart failed or cancelled jobs at the task where they stopped."""
     return _each(client, Client.restart, job_ids)
 
 
@@ -206,7 +212,7 @@ def restart_command(client: Client, job_ids: tuple[str, ...]) -> int:
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @asks_server
 def delete(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Delete ended jobs, with their tasks and logs."""
+    """Delete ended jobs with their tasks and logs."""
     return _each(client, Client.delete, job_ids)
 
 

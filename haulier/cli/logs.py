@@ -23,11 +23,13 @@ _COMPOSITES: Final = frozenset({"parallel", "each", "subjob"})
 
 @click.command()
 @click.argument("which", metavar="ID")
-@click.option("--follow", "-f", is_flag=True, help="Show what is there, then more as it comes.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Print the log so far, then new lines as they arrive."
+)
 @json_option
 @asks_server
 def logs(client: Client, which: str, follow: bool, as_json: bool) -> int:
-    """Show the log of the job or task ID."""
+    """Print the log of the job or task ID."""
 
     async def shown(client: Client) -> int:
         is_job = await _is_job(client, which)
@@ -102,7 +104,7 @@ async def follow_job(client: Client, job_id: str) -> int:
         await _follow_log(client, await client.job(job_id))
         job = await client.wait(job_id)
     except asyncio.CancelledError:
-        say_on_stderr(f"job {job_id} goes on; to end it: haulier cancel {job_id}")
+        say_on_stderr(f"job {job_id} is still running; to cancel it: haulier cancel {job_id}")
         raise
     _show_end(job)
     return 0 if job.state == "COMPLETED" else FAULT

@@ -10,7 +10,7 @@ from shared.startup import ProcessMain, start
 
 @click.group("run")
 def run_command() -> None:
-    """Start a process: everything in one, a coordinator, or a worker."""
+    """Start a coordinator, a worker, or both in one process."""
 
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -47,6 +47,6 @@ def _worker() -> ProcessMain:
 
 _FIND = {"standalone": _standalone, "coordinator": _coordinator, "worker": _worker}
 
-_process("standalone", "Coordinator and worker in this one process.")
-_process("coordinator", "A coordinator: the REST API and the engine.")
-_process("worker", "A worker: it takes tasks from queues and runs them.")
+_process("standalone", "Run a coordinator and a worker in one process.")
+_process("coordinator", "Run a coordinator: the REST API and the engine.")
+_process("worker", "Run a worker: it takes tasks from queues and runs them.")

@@ -14,11 +14,17 @@ from shared.config.show import settings_as_json as origins_and_values
 
 
 @click.command("config")
-@click.option("--config", "file", metavar="FILE", help="The configuration file to read.")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting.")
+@click.option("--config", "file", metavar="FILE", help="Configuration file to read.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a setting; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: {key: {value, origin}}.")
 def config_command(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
-    """Print the settings in effect and where each came from, with secrets masked."""
+    """Print the settings in effect and where each one comes from, with secrets masked."""
     try:
         loaded = load([override(text) for text in assignments], file=file)
     except ConfigurationError as error:

@@ -23,15 +23,15 @@ def problems(config: Config) -> Iterator[_Problem]:
     if not config.runtime.shell.cmd:
         yield "runtime.shell.cmd", "must name a command"
     if config.encryption.old_keys and not config.encryption.key:
-        yield "encryption.old_keys", "need a present key too: set encryption.key"
+        yield "encryption.old_keys", "need a current key too: set encryption.key"
 
 
 def role_problems(config: Config, role: str) -> Iterator[_Problem]:
     """Yield what keeps a `standalone`, `coordinator` or `worker` from working."""
     if role != "standalone" and config.broker.type == "memory":
         problem = (
-            f"a {role} of its own needs a broker that others reach too: set broker.type=rabbitmq, "
-            "or start all in one process: haulier run standalone"
+            f"a {role} on its own needs a broker that other processes can reach: set broker.type=rabbitmq, "
+            "or start everything in one process: haulier run standalone"
         )
         yield "broker.type", problem
 
@@ -41,9 +41,9 @@ def _times(config: Config) -> Iterator[_Problem]:
     needed = HEARTBEATS * AMQP_HEARTBEAT + BEATS * engine.beat
     if engine.lease < needed:
         problem = (
-            f"must be at least {duration_text(needed)}: {HEARTBEATS} heartbeats of AMQP "
+            f"must be at least {duration_text(needed)}: {HEARTBEATS} AMQP heartbeats "
             f"({duration_text(AMQP_HEARTBEAT)} each) and {BEATS} beats "
-            f"(engine.beat = {duration_text(engine.beat)}), else live workers are taken for dead"
+            f"(engine.beat = {duration_text(engine.beat)}), or live workers would be considered dead"
         )
         yield "engine.lease", problem
 
@@ -56,16 +56,16 @@ def _worker(config: Config) -> Iterator[_Problem]:
 def _middleware(config: Config) -> Iterator[_Problem]:
     middleware = config.coordinator.middleware
     if middleware.key_auth.enabled and not middleware.key_auth.key:
-        yield "coordinator.middleware.key_auth.key", "must be set where key_auth is enabled"
+        yield "coordinator.middleware.key_auth.key", "must be set if key_auth is enabled"
     basic = middleware.basic_auth
     if bool(basic.username) != bool(basic.password):
         missing = "password" if basic.username else "username"
         yield (
             f"coordinator.middleware.basic_auth.{missing}",
-            "must be set too: a first user has both a username and a password",
+            "must be set too: the first user needs both a username and a password",
         )
     if middleware.cors.credentials and "*" in middleware.cors.origins:
         yield (
             "coordinator.middleware.cors.origins",
-            "must name each origin where cors.credentials is on: browsers refuse * then",
+            "must list each origin if cors.credentials is on: browsers then reject *",
         )

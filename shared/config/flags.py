@@ -46,18 +46,18 @@ def add_general_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="configuration file; by default the first haulier.toml",
+        help="configuration file; by default the first haulier.toml found",
     )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action=_SetAny,
-        help="any setting, as engine.beat=2s; may be given more than once",
+        help="override a setting, for example engine.beat=2s; may be repeated",
     )
 
 
 _DESCRIPTIONS: Final = {
-    "standalone": "Run coordinator and worker in this one process.",
+    "standalone": "Run a coordinator and a worker in one process.",
     "coordinator": "Run a coordinator: the REST API and the engine.",
     "worker": "Run a worker: it takes tasks from queues and runs them.",
 }
@@ -66,25 +66,25 @@ _DESCRIPTIONS: Final = {
 def _add_named_flags(parser: argparse.ArgumentParser, role: ProcessRole) -> None:
     side = "worker" if role == "worker" else "coordinator"
     what = "GET /health" if role == "worker" else "the REST API"
-    _named(parser, "--address", f"{side}.address", "HOST:PORT", f"where {what} listens")
+    _named(parser, "--address", f"{side}.address", "HOST:PORT", f"address of {what}")
     if role != "standalone":
-        _named(parser, "--name", f"{role}.name", "NAME", "name of this node in listings")
+        _named(parser, "--name", f"{role}.name", "NAME", "name of this node in lists")
     if role != "coordinator":
         _named(parser, "--runtime", "runtime.type", "TYPE", f"how tasks run: {_RUNTIMES}")
         parser.add_argument(
             "--ignore-image",
             action=_SetTrue,
             path="runtime.shell.ignore_image",
-            help="with --runtime shell: run tasks that name an image too, on this host, without it",
+            help="with --runtime shell: also run tasks that name an image, on this host, ignoring the image",
         )
         parser.add_argument(
             "--queue",
             metavar="NAME=SLOTS",
             action=_SetQueue,
-            help="take tasks from this queue, so many at a time; may be given more than once",
+            help="take tasks from this queue, with this number of slots; may be repeated",
         )
-    _named(parser, "--log-level", "logging.level", "LEVEL", f"least level logged: {_LEVELS}")
-    _named(parser, "--log-format", "logging.format", "FORMAT", f"how logs look: {_FORMATS}")
+    _named(parser, "--log-level", "logging.level", "LEVEL", f"lowest level to log: {_LEVELS}")
+    _named(parser, "--log-format", "logging.format", "FORMAT", f"log format: {_FORMATS}")
 
 
 def _named(

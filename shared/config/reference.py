@@ -12,34 +12,34 @@ from shared.config.values import allowed, shown
 _INTRODUCTION = """\
 # Configuration
 
-This page is made from the code (`make docs`); change the descriptions there.
+This page is generated from the code (`make docs`).
 
-Settings are read in this order, and later wins:
+Settings come from these sources; later ones override earlier ones:
 
 1. the defaults below;
-2. a file, `haulier.toml`: the one that `--config` or `HAULIER_CONFIG` names, else the first of
+2. a configuration file: the one named by `--config` or `HAULIER_CONFIG`, or else the first that exists of
    `./haulier.toml`, `~/.config/haulier/haulier.toml` and `/etc/haulier/haulier.toml`;
-3. environment variables: `HAULIER_` and the setting's path, in capitals and with `_` for each dot;
-4. the command line: `--set broker.type=rabbitmq`, or a flag of its own (see
+3. environment variables: `HAULIER_` followed by the setting's path in capitals, with `_` instead of each dot;
+4. the command line: `--set broker.type=rabbitmq`, or one of the flags for common settings (see
    `haulier run worker --help`).
 
-An unknown setting in the file or on the command line, and a bad value anywhere, stop the start;
-all that is wrong is said at once. An unknown variable that begins with `HAULIER_` only warns.
-`haulier config` prints what is in effect and where each value came from, with secrets masked.
+If a setting in the file or on the command line is unknown, or any value is invalid, the process does not start; it
+reports all errors at once. For an unknown environment variable that starts with `HAULIER_` it only logs a warning.
+`haulier config` prints the settings in effect and where each one comes from, with secrets masked.
 
-How values are written:
+Values have these formats:
 
 | kind | in variables and flags | in the file |
 |---|---|---|
 | duration | `90s`, `1h30m`, `250ms` (units ns, us, ms, s, m, h) | the same, in quotes |
-| size | `500K`, `16M`, `1048576`; units count in 1024s | the same, in quotes; or a number |
-| list | separated by commas: `a,b` | `["a", "b"]` |
-| map | one for each key: `HAULIER_WORKER_QUEUES_VIDEO=2`, `--set worker.queues.video=2` | a table |
-| boolean | `true`, `false` (`1`, `0`, `yes`, `no`, `on`, `off` too) | `true`, `false` |
+| size | `500K`, `16M`, `1048576`; 1K is 1024 bytes | the same, in quotes; or a number |
+| list | comma-separated: `a,b` | `["a", "b"]` |
+| map | one variable or flag for each key: `HAULIER_WORKER_QUEUES_VIDEO=2`, `--set worker.queues.video=2` | a table |
+| boolean | `true`, `false` (also `1`, `0`, `yes`, `no`, `on`, `off`) | `true`, `false` |
 
-The keys of a map are lower-cased where they come from a variable; a queue whose name holds other
-characters is named in the file or by a flag (`--queue "Big Jobs=2"`). Slots of 0 leave a queue out.
-Naming any queue takes the place of the default.
+Map keys that come from an environment variable are converted to lower case. To use a queue whose name contains other
+characters, set it in the file or with a flag (`--queue "Big Jobs=2"`). If you set any queue, the default queue no
+longer applies. A queue with 0 slots is left out.
 """
 
 _MACHINE_DEFAULTS = {

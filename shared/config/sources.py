@@ -122,16 +122,16 @@ def _parse(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
         if len(data) > LARGEST_FILE:
-            raise HaulierError("too large for a configuration: more than 1 MiB")
+            raise HaulierError("too large for a configuration file: more than 1 MiB")
         return tomllib.loads(data.decode())
     except OSError as error:
         raise HaulierError(f"can't be read: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
         raise HaulierError(f"not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise HaulierError(f"not TOML: {error}") from error
+        raise HaulierError(f"not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:
-        raise HaulierError(f"not TOML that can be read: {error}") from error
+        raise HaulierError(f"not valid TOML: {error}") from error
 
 
 def _walk(
@@ -149,7 +149,7 @@ def _walk(
         else:
             harvest.problems.append(
                 ConfigProblem(
-                    path, None, origin, "is a group of settings, not one" + _hint_type(path)
+                    path, None, origin, "is a group of settings, not a setting" + _hint_type(path)
                 )
             )
 
@@ -205,7 +205,7 @@ def _unknown_variable(name: str, known: Mapping[str, Setting], maps: Sequence[Se
         if name.rstrip("_") == setting.variable:
             return f"environment {name} is ignored: set {setting.variable}_<NAME>, one for each"
     hint = suggestion(name, known).replace('"', "")
-    return f"environment {name} is no setting and is ignored{hint}"
+    return f"environment {name} is not a setting and is ignored{hint}"
 
 
 def read_flags(overrides: Sequence[Override]) -> Harvest:
@@ -217,10 +217,10 @@ def read_flags(overrides: Sequence[Override]) -> Harvest:
         if target is not None:
             harvest.take(*target, RawText(override.text), origin)
         elif override.path in settings():
-            problem = f"takes its keys one by one: {override.path}.NAME=VALUE"
+            problem = f"needs one key at a time: {override.path}.NAME=VALUE"
             harvest.problems.append(ConfigProblem(override.path, None, origin, problem))
         elif override.path in groups():
-            problem = "is a group of settings, not one" + _hint_type(override.path)
+            problem = "is a group of settings, not a setting" + _hint_type(override.path)
             harvest.problems.append(ConfigProblem(override.path, None, origin, problem))
         else:
             harvest.problems.append(unknown_key(override.path, override.text, origin))

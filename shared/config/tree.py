@@ -1,4 +1,4 @@
-"""The settings: one typed tree, each with its default and meaning (the configuration spec, Groups).
+"""The settings as one typed tree, each with its default and description (configuration spec, Groups).
 
 Durations are seconds inside (`float`) and Go durations outside (`1m30s`); sizes are bytes inside
 and `500K` outside. A list is a tuple. The defaults that depend on the machine (the SQLite file's
@@ -42,34 +42,34 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RabbitMQ(Group, frozen=True):
-    """How RabbitMQ is reached."""
+    """The connection to RabbitMQ."""
 
     url: Annotated[
-        str, _says("Where RabbitMQ listens, with user, password and virtual host", "amqp-url")
+        str, _says("URL of RabbitMQ, with user, password and virtual host", "amqp-url")
     ] = "amqp://guest:guest@localhost:5672/"
     management_url: Annotated[
         str,
         _says(
-            "Its management API, for the figures of queues; empty: they are asked for over AMQP",
+            "URL of its management API, for queue statistics; empty: statistics come over AMQP",
             "http-url",
         ),
     ] = ""
     queue_type: Annotated[
-        QueueType, _says("Type of the durable queues; quorum ones are replicated")
+        QueueType, _says("Type of the durable queues; quorum queues are replicated")
     ] = "classic"
 
 
 class BrokerSettings(Group, frozen=True):
-    """What carries messages between coordinators and workers."""
+    """The broker between coordinators and workers."""
 
-    type: Annotated[BrokerType, _says("What carries messages; memory serves a single process")] = (
-        "memory"
-    )
+    type: Annotated[
+        BrokerType, _says("The message broker; memory works only within one process")
+    ] = "memory"
     rabbitmq: RabbitMQ = RabbitMQ()
 
 
 class SQLite(Group, frozen=True):
-    """Where the SQLite datastore keeps its file."""
+    """The SQLite datastore."""
 
     path: Annotated[
         str,
@@ -80,62 +80,65 @@ class SQLite(Group, frozen=True):
 
 
 class MongoDB(Group, frozen=True):
-    """How MongoDB is reached."""
+    """The connection to MongoDB."""
 
-    url: Annotated[
-        str, _says("Where MongoDB listens, with user, password and options", "mongodb-url")
-    ] = "mongodb://localhost:27017"
-    database: Annotated[str, _says("The database's name", "mongodb-name")] = "haulier"
+    url: Annotated[str, _says("URL of MongoDB, with user, password and options", "mongodb-url")] = (
+        "mongodb://localhost:27017"
+    )
+    database: Annotated[str, _says("Name of the database", "mongodb-name")] = "haulier"
 
 
 class RetentionSettings(Group, frozen=True):
-    """How long what has ended is kept."""
+    """How long ended jobs and their logs are kept."""
 
     jobs: Annotated[
         float,
-        _says("An ended job, with its tasks, is deleted after this; 0: never", "duration", least=0),
+        _says(
+            "Time after which an ended job and its tasks are deleted; 0: never", "duration", least=0
+        ),
     ] = 365 * DAY
     logs: Annotated[
-        float, _says("The log of an ended job is deleted after this; 0: never", "duration", least=0)
+        float,
+        _says("Time after which the log of an ended job is deleted; 0: never", "duration", least=0),
     ] = 7 * DAY
 
 
 class DatastoreSettings(Group, frozen=True):
-    """What keeps jobs and all else that must last."""
+    """The database that stores jobs and everything else that must last."""
 
-    type: Annotated[DatastoreType, _says("What keeps jobs; sqlite serves one coordinator")] = (
-        "sqlite"
-    )
+    type: Annotated[
+        DatastoreType, _says("The database; sqlite works only with one coordinator")
+    ] = "sqlite"
     sqlite: SQLite = SQLite()
     mongodb: MongoDB = MongoDB()
     retention: RetentionSettings = RetentionSettings()
 
 
 class Encryption(Group, frozen=True):
-    """How secrets rest; the same in coordinators and workers."""
+    """Encryption of stored secrets; must be the same for coordinators and workers."""
 
     key: Annotated[
         str,
         _says(
-            "Key that encrypts secrets wherever they rest; empty: they rest as they are",
+            "Key that encrypts stored secrets; empty: they are stored in plain text",
             secret=True,
         ),
     ] = ""
     old_keys: Annotated[
-        tuple[str, ...], _says("Former keys, still good for reading", secret=True)
+        tuple[str, ...], _says("Former keys, still used for decryption", secret=True)
     ] = ()
 
 
 class EngineSettings(Group, frozen=True):
-    """Times and bounds of the engine; the same for coordinators and workers."""
+    """Times and limits of the engine; must be the same for coordinators and workers."""
 
     beat: Annotated[
-        float, _says("Time between the beats of a node", "duration", least=0.1, most=MINUTE)
+        float, _says("Time between two heartbeats of a node", "duration", least=0.1, most=MINUTE)
     ] = 5.0
     lease: Annotated[
         float,
         _says(
-            "Time a beat renews a node's lease by; at least 15s (3 heartbeats of AMQP) and 2 beats",
+            "Length of a node's lease; at least 15s (3 AMQP heartbeats) plus 2 x engine.beat",
             "duration",
             least=1,
             most=HOUR,
@@ -147,25 +150,23 @@ class EngineSettings(Group, frozen=True):
     reconnect_cap: Annotated[
         float,
         _says(
-            "Longest wait between two tries to reach a broker or datastore",
+            "Longest wait between two attempts to connect to the broker or datastore",
             "duration",
             least=0.1,
             most=MINUTE,
         ),
     ] = 10.0
     redeliveries: Annotated[
-        int, _says("How often a task whose run was lost is run again", least=0, most=1000)
+        int, _says("How often a lost run of a task is repeated", least=0, most=1000)
     ] = 5
     job_window: Annotated[
         int,
-        _says(
-            "Container tasks of one root job that are published at a time", least=1, most=100_000
-        ),
+        _says("Maximum number of active container tasks of one root job", least=1, most=100_000),
     ] = 1000
 
 
 class ApiSwitches(Group, frozen=True):
-    """Which groups of endpoints are served."""
+    """Groups of endpoints to serve."""
 
     jobs: Annotated[bool, _says("Serve /jobs")] = True
     scheduled_jobs: Annotated[bool, _says("Serve /scheduled-jobs")] = True
@@ -181,112 +182,118 @@ class ApiSwitches(Group, frozen=True):
 
 
 class Cors(Group, frozen=True):
-    """Answers to browsers from other origins."""
+    """Cross-origin requests from browsers (CORS)."""
 
-    enabled: Annotated[bool, _says("Answer cross-origin requests")] = False
-    origins: Annotated[tuple[str, ...], _says("Origins that may ask; * is any")] = ("*",)
-    methods: Annotated[tuple[str, ...], _says("Methods that they may use")] = (
+    enabled: Annotated[bool, _says("Allow cross-origin requests")] = False
+    origins: Annotated[tuple[str, ...], _says("Allowed origins; * allows any")] = ("*",)
+    methods: Annotated[tuple[str, ...], _says("Allowed methods")] = (
         "GET",
         "POST",
         "PUT",
         "DELETE",
     )
-    headers: Annotated[tuple[str, ...], _says("Headers that they may send")] = (
+    headers: Annotated[tuple[str, ...], _says("Allowed request headers")] = (
         "Authorization",
         "Content-Type",
         "Idempotency-Key",
         "Last-Event-ID",
     )
     credentials: Annotated[
-        bool, _says("Whether they may send credentials; then origins must be named")
+        bool, _says("Allow credentials; origins must then be listed by name")
     ] = False
 
 
 class BasicAuth(Group, frozen=True):
-    """User names and passwords, against the stored users."""
+    """User names and passwords, checked against the stored users."""
 
-    enabled: Annotated[bool, _says("Ask for a user name and a password")] = False
+    enabled: Annotated[bool, _says("Require a user name and a password")] = False
     username: Annotated[
-        str, _says("A user to be made at the start where it is missing: the first one")
+        str, _says("Name of the first user, created at the start if it does not exist")
     ] = ""
     password: Annotated[str, _says("That user's password", secret=True)] = ""
 
 
 class KeyAuth(Group, frozen=True):
-    """One key for all, as `Authorization: Bearer <key>`."""
+    """One shared key, sent as `Authorization: Bearer <key>`."""
 
-    enabled: Annotated[bool, _says("Ask for the key")] = False
+    enabled: Annotated[bool, _says("Require the key")] = False
     key: Annotated[str, _says("The key", secret=True)] = ""
 
 
 class RateLimit(Group, frozen=True):
-    """A limit on requests from one client address."""
+    """Limits on the requests from one client address."""
 
     enabled: Annotated[bool, _says("Limit requests by client address")] = False
     rate: Annotated[
-        float, _says("Requests a second that one address may go on making", above=0, most=1_000_000)
+        float, _says("Requests per second that one address can sustain", above=0, most=1_000_000)
     ] = 20.0
     burst: Annotated[
-        int, _says("Requests that one address may make at once", least=1, most=1_000_000)
+        int, _says("Requests that one address can make at once", least=1, most=1_000_000)
     ] = 40
 
 
 class RequestLog(Group, frozen=True):
-    """One line in the log for each request."""
+    """A log entry for each request."""
 
     enabled: Annotated[bool, _says("Log requests")] = True
     skip: Annotated[
         tuple[str, ...],
-        _says("Requests not to log: METHOD /path, where * stands for any run of characters"),
+        _says("Requests not to log, as METHOD /path; * matches any number of characters"),
     ] = ("GET /health",)
 
 
 class Middleware(Group, frozen=True):
-    """What each request passes through."""
+    """What every request passes through."""
 
     cors: Cors = Cors()
     basic_auth: BasicAuth = BasicAuth()
     key_auth: KeyAuth = KeyAuth()
     rate_limit: RateLimit = RateLimit()
     body_limit: Annotated[
-        int, _says("Largest body of a request", "size", least=KIB, most=64 * _MIB)
+        int, _says("Maximum size of a request body", "size", least=KIB, most=64 * _MIB)
     ] = 500 * KIB
     request_log: RequestLog = RequestLog()
 
 
 class CoordinatorQueues(Group, frozen=True):
-    """Messages of a coordinator queue that are handled side by side (`heartbeat`: always one)."""
+    """How many messages of each coordinator queue are handled at once (`heartbeat`: always one)."""
 
-    jobs: Annotated[int, _says("Messages of jobs handled side by side", least=1, most=10_000)] = 50
+    jobs: Annotated[
+        int, _says("Messages of the queue jobs handled at once", least=1, most=10_000)
+    ] = 50
     claims: Annotated[
-        int, _says("Messages of claims handled side by side", least=1, most=10_000)
+        int, _says("Messages of the queue claims handled at once", least=1, most=10_000)
     ] = 100
     completed: Annotated[
-        int, _says("Messages of completed handled side by side", least=1, most=10_000)
+        int, _says("Messages of the queue completed handled at once", least=1, most=10_000)
     ] = 100
-    error: Annotated[int, _says("Messages of error handled side by side", least=1, most=10_000)] = (
-        100
-    )
-    logs: Annotated[int, _says("Messages of logs handled side by side", least=1, most=10_000)] = 200
+    error: Annotated[
+        int, _says("Messages of the queue error handled at once", least=1, most=10_000)
+    ] = 100
+    logs: Annotated[
+        int, _says("Messages of the queue logs handled at once", least=1, most=10_000)
+    ] = 200
     progress: Annotated[
-        int, _says("Messages of progress handled side by side", least=1, most=10_000)
+        int, _says("Messages of the queue progress handled at once", least=1, most=10_000)
     ] = 100
 
 
 class WebhookSettings(Group, frozen=True):
     """Delivery of webhooks."""
 
-    attempts: Annotated[int, _says("How often a delivery is tried", least=1, most=100)] = 5
+    attempts: Annotated[
+        int, _says("Maximum number of attempts for each delivery", least=1, most=100)
+    ] = 5
     timeout: Annotated[
-        float, _says("How long one try may take", "duration", least=0.1, most=MINUTE)
+        float, _says("Timeout of each attempt", "duration", least=0.1, most=MINUTE)
     ] = 10.0
 
 
 class CoordinatorSettings(Group, frozen=True):
     """The control plane."""
 
-    name: Annotated[str, _says("Name of the node in listings")] = "Coordinator"
-    address: Annotated[str, _says("Where the REST API listens, host:port", "address")] = (
+    name: Annotated[str, _says("Name of the node in lists")] = "Coordinator"
+    address: Annotated[str, _says("Address of the REST API, host:port", "address")] = (
         "localhost:8000"
     )
     api: ApiSwitches = ApiSwitches()
@@ -296,38 +303,43 @@ class CoordinatorSettings(Group, frozen=True):
 
 
 class WorkerLimits(Group, frozen=True):
-    """Limits of tasks that set none of their own, and the limit of outputs."""
+    """Limits for tasks that set none of their own, and the limit on outputs."""
 
     cpus: Annotated[
-        str, _says("CPUs of a task that sets none, as .5 or 2; empty: no limit", "cpus")
+        str, _says("Default CPU limit of tasks, for example .5 or 2; empty: no limit", "cpus")
     ] = ""
     memory: Annotated[
-        str, _says("Memory of a task that sets none, as 512m or 2g; empty: no limit", "memory")
+        str, _says("Default memory limit of tasks, for example 512m; empty: no limit", "memory")
     ] = ""
     timeout: Annotated[
-        float, _says("Time of a task that sets none; 0: no limit", "duration", least=0)
+        float, _says("Default timeout of tasks; 0: no timeout", "duration", least=0)
     ] = 0.0
     output: Annotated[
         int,
-        _says("Largest output of a task; a larger one fails it", "size", least=1, most=8 * _MIB),
+        _says(
+            "Maximum output of a task; a task with more output fails",
+            "size",
+            least=1,
+            most=8 * _MIB,
+        ),
     ] = _MIB
 
 
 class WorkerSettings(Group, frozen=True):
-    """What runs tasks."""
+    """The worker."""
 
-    name: Annotated[str, _says("Name of the node in listings")] = "Worker"
+    name: Annotated[str, _says("Name of the node in lists")] = "Worker"
     address: Annotated[
         str,
         _says(
-            "Where GET /health listens, host:port; the next free port where that one is taken",
+            "Address of GET /health, host:port; if the port is taken, the next free one is used",
             "address",
         ),
     ] = "localhost:8001"
     queues: Annotated[
         dict[str, int],
         _says(
-            "Queues to take tasks from, and how many at a time; by default one of default per CPU",
+            "Queues to take tasks from, with the number of slots; by default one slot of default per CPU",
             "slots",
         ),
     ] = {}
@@ -335,14 +347,14 @@ class WorkerSettings(Group, frozen=True):
     drain_timeout: Annotated[
         float,
         _says(
-            "Grace time: how long a stopping worker lets its tasks run before it hands them back",
+            "How long a stopping worker lets its tasks run before it hands them back",
             "duration",
         ),
     ] = MINUTE
     hostenv: Annotated[
         tuple[str, ...],
         _says(
-            "Variables of the host that tasks get: NAME, or NAME:ALIAS under another name",
+            "Host environment variables to pass to tasks: NAME, or NAME:ALIAS to rename it",
             "aliases",
         ),
     ] = ()
@@ -356,7 +368,7 @@ class WorkerSettings(Group, frozen=True):
     log_spool: Annotated[
         int,
         _says(
-            "Logs kept on disk while the broker is slow or away; past that tasks are slowed",
+            "Logs kept on disk while the broker is slow or down; beyond that, tasks are slowed",
             "size",
             least=_MIB,
         ),
@@ -364,28 +376,28 @@ class WorkerSettings(Group, frozen=True):
 
 
 class Docker(Group, frozen=True):
-    """Tasks in containers, by any engine that speaks Docker's API."""
+    """Tasks in containers, with any engine that supports the Docker API."""
 
     host: Annotated[
         str,
         _says(
-            "The engine's address, as unix:///run/docker.sock; empty: as the docker command does"
+            "Address of the engine, like unix:///run/docker.sock; empty: same as the docker command"
         ),
     ] = ""
     config: Annotated[
         str,
-        _says("Docker config file with the registries' credentials; empty: the usual one", "path"),
+        _says("Docker config file with registry credentials; empty: the default one", "path"),
     ] = ""
-    privileged: Annotated[bool, _says("Run containers privileged")] = False
-    host_network: Annotated[bool, _says("Let a task join the host's network")] = False
+    privileged: Annotated[bool, _says("Run containers in privileged mode")] = False
+    host_network: Annotated[bool, _says("Let tasks join the host's network")] = False
     no_new_privileges: Annotated[bool, _says("Keep processes from gaining privileges")] = True
     init: Annotated[bool, _says("Run an init process in each container")] = True
-    cap_add: Annotated[tuple[str, ...], _says("Capabilities beyond the engine's default ones")] = ()
-    cap_drop: Annotated[tuple[str, ...], _says("Capabilities to take away")] = ()
+    cap_add: Annotated[tuple[str, ...], _says("Capabilities to add to the engine's defaults")] = ()
+    cap_drop: Annotated[tuple[str, ...], _says("Capabilities to drop")] = ()
     pids_limit: Annotated[
         int,
         _says(
-            "Processes of a container whose task sets no limit; 0: no limit",
+            "Default limit on the processes of a container; 0: no limit",
             least=0,
             most=4_194_304,
         ),
@@ -393,39 +405,40 @@ class Docker(Group, frozen=True):
     image_ttl: Annotated[
         float,
         _says(
-            "Images pulled for tasks are removed when unused for this long; 0: never",
+            "Time after which unused images that were pulled for tasks are removed; 0: never",
             "duration",
             least=0,
         ),
     ] = 72 * HOUR
     warm_sandboxes: Annotated[
-        bool, _says("Keep a network namespace ready for each slot: containers start faster")
+        bool, _says("Keep a network namespace ready for each slot, so that containers start faster")
     ] = True
     sandbox_uses: Annotated[
-        int, _says("Tasks after which such a namespace is replaced", least=1, most=1_000_000)
+        int,
+        _says("Number of tasks after which such a namespace is replaced", least=1, most=1_000_000),
     ] = 100
     parent_cgroup: Annotated[
         str,
-        _says("Parent of the containers' cgroups; empty: one of the worker's own where allowed"),
+        _says("Parent cgroup of the containers; empty: the worker creates one if it can"),
     ] = ""
 
 
 class Shell(Group, frozen=True):
-    """Tasks as local processes, without isolation: for a single trusted machine."""
+    """Tasks as local processes without isolation, for a single trusted machine."""
 
     cmd: Annotated[
-        tuple[str, ...], _says("Command that runs a script where the task has no entrypoint")
+        tuple[str, ...], _says("Command that runs a script if the task has no entrypoint")
     ] = ("sh", "-c")
     uid: Annotated[
         int | None,
-        _says("User id that processes run as; empty: the worker's own", least=0, most=2**32 - 2),
+        _says("User id that processes run as; empty: the worker's", least=0, most=2**32 - 2),
     ] = None
     gid: Annotated[
         int | None,
-        _says("Group id that processes run as; empty: the worker's own", least=0, most=2**32 - 2),
+        _says("Group id that processes run as; empty: the worker's", least=0, most=2**32 - 2),
     ] = None
     ignore_image: Annotated[
-        bool, _says("Run tasks that name an image too, on the host, without it")
+        bool, _says("Also run tasks that name an image: on the host, ignoring the image")
     ] = False
 
 
@@ -434,7 +447,7 @@ class RuntimeSettings(Group, frozen=True):
 
     type: Annotated[
         RuntimeType,
-        _says("In containers (docker), or as local processes without isolation (shell)"),
+        _says("Run tasks in containers (docker) or as local processes without isolation (shell)"),
     ] = "docker"
     stop_timeout: Annotated[
         float,
@@ -450,50 +463,50 @@ class RuntimeSettings(Group, frozen=True):
 
 
 class Bind(Group, frozen=True):
-    """Mounts of the host's files."""
+    """Bind mounts of host files."""
 
-    allowed: Annotated[bool, _says("Let tasks mount files of the host")] = False
+    allowed: Annotated[bool, _says("Let tasks mount host files")] = False
     sources: Annotated[
         tuple[str, ...],
         _says(
-            "Paths that may be mounted, and all below; empty: any but the engine's own socket",
+            "Paths that tasks can mount, including all below; empty: any but the engine's socket",
             "paths",
         ),
     ] = ()
 
 
 class Mounts(Group, frozen=True):
-    """What tasks may mount."""
+    """What tasks can mount."""
 
     bind: Bind = Bind()
 
 
 class Redaction(Group, frozen=True):
-    """What is redacted beside declared secrets."""
+    """What is redacted in addition to declared secrets."""
 
     keys: Annotated[
         tuple[str, ...],
-        _says("Values whose key contains one of these, in any case, are never shown"),
+        _says("Values whose key contains one of these words, in any case, are never shown"),
     ] = ("SECRET", "PASSWORD", "ACCESS_KEY")
 
 
 class LoggingSettings(Group, frozen=True):
-    """The process's own log, on stderr."""
+    """The log of the process, on stderr."""
 
-    level: Annotated[LogLevel, _says("Least level that is logged")] = "info"
+    level: Annotated[LogLevel, _says("Lowest level to log")] = "info"
     format: Annotated[
-        LogFormat, _says("For people (pretty) or machines (json, an object a line)")
+        LogFormat, _says("pretty for people, or json for machines, with one object per line")
     ] = "pretty"
 
 
 class TelemetrySettings(Group, frozen=True):
-    """Traces by OpenTelemetry; needs the extra `haulier[telemetry]`."""
+    """OpenTelemetry traces; needs the extra `haulier[telemetry]`."""
 
     enabled: Annotated[bool, _says("Send traces")] = False
-    endpoint: Annotated[str, _says("Where to, over OTLP/HTTP", "http-url")] = (
+    endpoint: Annotated[str, _says("Where to send traces, over OTLP/HTTP", "http-url")] = (
         "http://localhost:4318"
     )
-    service: Annotated[str, _says("Name of this service in traces")] = "haulier"
+    service: Annotated[str, _says("Name of the service in traces")] = "haulier"
 
 
 class Config(Group, frozen=True):

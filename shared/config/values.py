@@ -115,7 +115,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError("must be host:port, like localhost:8000, or :8000 for every interface")
+        raise ValueError("must be host:port, like localhost:8000, or :8000 for all interfaces")
     if not bracketed and (":" in host or not re.fullmatch(r"[^\s/\[\]@]*", host)):
         raise ValueError("must be host:port, with an IPv6 address in brackets, like [::1]:8000")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  (what ":8000" asks for)
@@ -229,7 +229,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError('must be a list of texts, like ["a", "b"]')
     if not all(item.strip() for item in value):
-        raise ValueError("must hold no empty text")
+        raise ValueError("must not contain empty strings")
     return tuple(item.strip() for item in value)
 
 
@@ -237,7 +237,7 @@ def _wanted(setting: Setting) -> str:
     words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
     words |= {"slots": "a whole number", "size": 'a size, like "500K"'}
     words |= {"duration": 'a duration in quotes, like "90s", "1h30m" or "250ms"'}
-    return "must be " + words.get(setting.kind, "a text in quotes")
+    return "must be " + words.get(setting.kind, "a string in quotes")
 
 
 def _check_url(kind: str) -> Callable[[str], None]:
@@ -253,7 +253,7 @@ def _check_url(kind: str) -> Callable[[str], None]:
         except ValueError:
             complete = False
         if not complete or re.search(r"\s", value):
-            raise ValueError(f"must be a complete address, {names}")
+            raise ValueError(f"must be a complete URL, {names}")
 
     return check
 
@@ -273,7 +273,7 @@ def _check_paths(values: tuple[str, ...]) -> None:
 def _check_database(value: str) -> None:
     if not _DATABASE.fullmatch(value):
         raise ValueError(
-            "must be a name of MongoDB's: at most 63 characters, none of /\\. \"$*<>:|?"
+            'must be a valid MongoDB name: at most 63 characters, none of /\\. "$*<>:|?'
         )
 
 

@@ -148,14 +148,14 @@ PROBE_PATH: Final = _where_given(
 
 def _file_name_problem(name: str) -> str | None:
     if name.startswith("/"):
-        return "a file's name must not be absolute"
+        return "the name of a file must not be absolute"
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         return 'a file\'s name must not hold ".."'
     if not parts or name.endswith(("/", "/.")):
-        return "a file's name must name a file, not a folder"
+        return "must be the name of a file, not of a folder"
     if any(len(part.encode()) > _LONGEST_FILE_NAME for part in parts):
-        return f"a part of a file's name takes at most {_LONGEST_FILE_NAME} bytes"
+        return f"each part of a file name can have at most {_LONGEST_FILE_NAME} bytes"
     return None
 
 
@@ -164,7 +164,9 @@ FILE_NAME_RULE: Final = Rule(_file_name_problem, {})
 
 
 def _environment_name_problem(name: str) -> str | None:
-    return "a variable's name must not be empty or hold a =" if not name or "=" in name else None
+    return (
+        "the name of a variable must not be empty or contain =" if not name or "=" in name else None
+    )
 
 
 ENVIRONMENT_NAME: Final = Rule(_environment_name_problem, {})
@@ -177,13 +179,13 @@ NOT_BLANK: Final = Rule(lambda text: None if text.strip() else "must not be blan
 """A text that says something, where it is given at all."""
 
 HEADER_NAME: Final = Rule(
-    lambda name: None if _HEADER_NAME.fullmatch(name) else "not a name for an HTTP header", {}
+    lambda name: None if _HEADER_NAME.fullmatch(name) else "not a valid HTTP header name", {}
 )
 """The name of an HTTP header (RFC 9110, 5.6.2)."""
 
 
 def _header_value_problem(value: str) -> str | None:
-    return "an HTTP header must be one line" if "\n" in value or "\r" in value else None
+    return "an HTTP header must not contain line breaks" if "\n" in value or "\r" in value else None
 
 
 HEADER_VALUE: Final = Rule(_header_value_problem, {})
@@ -193,9 +195,9 @@ HEADER_VALUE: Final = Rule(_header_value_problem, {})
 def _url_problem(value: str) -> str | None:
     scheme, colon, rest = value.partition("://")
     if not colon or scheme.lower() not in ("http", "https"):
-        return "must be an http:// or https:// address"
+        return "must be an http:// or https:// URL"
     if not re.match(r"[^/?#\s]", rest) or re.search(r"[\s\x00-\x1f]", rest):
-        return "is not a complete address"
+        return "is not a complete URL"
     return None
 
 
@@ -206,7 +208,7 @@ IDENTIFIER: Final = _where_given(
     lambda value: (
         None
         if _IDENTIFIER.fullmatch(value)
-        else "must be a name: letters, digits and _, not beginning with a digit"
+        else "must be a name: letters, digits and _, not starting with a digit"
     )
 )
 """A name that expressions can use as a variable."""
@@ -226,9 +228,9 @@ def problems_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
 def text_problem(text: str) -> str | None:
     """What keeps a text from being stored or handed to a process, or None."""
     if "\0" in text:
-        return "must not hold the character NUL"
+        return "must not contain a NUL character"
     if not text.isascii() and not _is_encodable(text):
-        return "holds half of a surrogate pair, which is no character"
+        return "contains half of a surrogate pair, which is not a valid character"
     return None
 
 

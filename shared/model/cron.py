@@ -48,7 +48,7 @@ def parse_cron(text: str) -> Cron:
     Raises ValueError with a message for the user.
     """
     if len(text) > _LONGEST:
-        raise ValueError("too long for a schedule")
+        raise ValueError("the schedule is too long")
     text = text.strip()
     zone = _ZONE.match(text)
     name = zone[1] if zone else None
@@ -81,14 +81,14 @@ def timezone_problem(name: str) -> str | None:
 def _period(text: str) -> int:
     period = parse_duration(text)
     if period < NANOS_PER_SECOND:
-        raise ValueError("@every needs at least 1s")
+        raise ValueError("@every must be at least 1s")
     return period // NANOS_PER_SECOND
 
 
 def _five_fields(text: str) -> str:
     if text.startswith("@"):
         if text not in _MACROS:
-            raise ValueError(f"unknown schedule; there are {', '.join(_MACROS)} and @every 90s")
+            raise ValueError(f"unknown schedule; use one of {', '.join(_MACROS)} and @every 90s")
         return _MACROS[text]
     fields = text.split()
     if len(fields) != _FIELDS:
@@ -101,7 +101,7 @@ def _five_fields(text: str) -> str:
     except CronSimError as error:
         raise ValueError(f"not a schedule: {error}") from None
     except StopIteration:
-        raise ValueError("this schedule never fires") from None
+        raise ValueError("the schedule never fires") from None
     return written
 
 

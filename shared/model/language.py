@@ -55,130 +55,152 @@ class Retry(_Node, frozen=True):
 
     limit: Annotated[
         Annotated[int, about("", checks.between(1, 10))] | None,
-        about("Further attempts after the first, 1 to 10."),
+        about("Number of attempts after the first, 1 to 10."),
     ] = None
     initial_delay: Annotated[
         Annotated[str, about("", checks.duration(zero=True, most=5 * NANOS_PER_MINUTE))],
-        about("How long to wait before the second attempt (1s), at most 5m."),
+        about("Delay before the second attempt, at most 5m (default: 1s)."),
     ] = ""
     scaling_factor: Annotated[
         Annotated[int | float, about("", checks.between(1, 10))] | None,
-        about("What each delay is multiplied by for the next (2), at most 10."),
+        about(
+            "Factor by which the delay grows from one attempt to the next, 1 to 10 (default: 2)."
+        ),
     ] = None
     jitter: Annotated[
         Annotated[int | float, about("", checks.between(0, 1))] | None,
-        about("Share of each delay that is random, 0 to 1 (0)."),
+        about("Share of each delay that is random, 0 to 1 (default: 0)."),
     ] = None
 
 
 class Limits(_Node, frozen=True):
-    """What a container may use of the machine, as in Docker."""
+    """Limits on what a container can use of the machine, as in Docker."""
 
-    cpus: Annotated[str, about('Number of CPUs, like ".5".', checks.CPUS)] = ""
-    memory: Annotated[str, about('Memory, like "512m".', checks.MEMORY)] = ""
+    cpus: Annotated[str, about('Number of CPUs, for example ".5".', checks.CPUS)] = ""
+    memory: Annotated[str, about('Memory, for example "512m".', checks.MEMORY)] = ""
     pids: Annotated[
         Annotated[int, about("", checks.at_least_rule(-1))] | None,
-        about("Most processes at once; -1 for no limit."),
+        about("Maximum number of processes; -1 for no limit."),
     ] = None
 
 
 class Registry(_Node, frozen=True):
     """Credentials for the registry that holds the image."""
 
-    username: Annotated[Template, about("Who asks for the image.")] = ""
-    password: Annotated[Template, about("The password; never shown in an answer.")] = ""
+    username: Annotated[Template, about("The user name for the registry.")] = ""
+    password: Annotated[
+        Template, about("The password for the registry; never shown in API responses.")
+    ] = ""
 
 
 class Mount(_Node, frozen=True):
-    """A place in the container that is not of its image."""
+    """A volume, host path or memory file system mounted in the container."""
 
     type: Annotated[
         str,
         about(
-            "volume (lives as long as the task), bind (a path of the host, where the worker allows "
-            "it) or tmpfs (memory).",
+            "volume (lives as long as the task), bind (a path of the host, if the worker allows it) "
+            "or tmpfs (memory).",
             checks.one_of_rule("volume", "bind", "tmpfs"),
             required=True,
         ),
     ] = ""
     source: Annotated[str, about("For bind: the path on the host.")] = ""
     target: Annotated[
-        str, about("Where in the container; not /tork.", checks.MOUNT_TARGET, required=True)
+        str, about("The path in the container; not /tork.", checks.MOUNT_TARGET, required=True)
     ] = ""
-    opts: Annotated[dict[Key, str], about("Options for the driver.")] = {}
+    opts: Annotated[dict[Key, str], about("Options for the volume driver.")] = {}
 
 
 class SidecarProbe(_Node, frozen=True):
-    """How a sidecar is known to be ready: an HTTP GET that answers 200."""
+    """How to find out that a sidecar is ready: with an HTTP GET that must return 200."""
 
-    path: Annotated[str, about("Path of the request (/).", checks.PROBE_PATH)] = ""
-    port: Annotated[Port | None, about("Port of the request (80).")] = None
-    timeout: Annotated[Timeout, about("How long to wait for a 200 (1m).")] = ""
+    path: Annotated[str, about("Path of the request (default: /).", checks.PROBE_PATH)] = ""
+    port: Annotated[Port | None, about("Port of the request (default: 80).")] = None
+    timeout: Annotated[Timeout, about("How long to wait for a 200 (default: 1m).")] = ""
 
 
 class SmallTask(_Node, frozen=True):
     """A container that runs before or after the main one, on the same worker."""
 
-    name: Annotated[Template, about("Name, for people; generated where absent.")] = ""
-    description: Annotated[str, about("What it is for.")] = ""
-    image: Annotated[Template, about("The container's image.")] = ""
+    name: Annotated[Template, about("Name to display; generated if absent.")] = ""
+    description: Annotated[str, about("Description to display.")] = ""
+    image: Annotated[Template, about("Image of the container.")] = ""
     run: Annotated[
-        str, about("A script, run by sh unless entrypoint says otherwise; never expanded.")
+        str,
+        about("A script, run with sh unless you set entrypoint; templates in it are not expanded."),
     ] = ""
     cmd: Annotated[list[Template], about("Arguments, as in Docker.")] = []
-    entrypoint: Annotated[list[str], about("The command, as in Docker; never expanded.")] = []
+    entrypoint: Annotated[
+        list[str], about("The command, as in Docker; templates in it are not expanded.")
+    ] = []
     env: Annotated[dict[EnvironmentName, Template], about("Environment variables.")] = {}
     files: Annotated[
         dict[FileName, str],
-        about("Files put into the working directory before the start; never expanded."),
+        about(
+            "Files to create in the working directory before the start; templates in them are not expanded."
+        ),
     ] = {}
-    registry: Annotated[Registry | None, about("Credentials for the image's registry.")] = None
-    timeout: Annotated[Timeout, about("Stopped and failed after this long, like 90s.")] = ""
+    registry: Annotated[Registry | None, about("Credentials for the registry of the image.")] = None
+    timeout: Annotated[
+        Timeout, about("Time after which the task is stopped and fails, for example 90s.")
+    ] = ""
 
 
 class Sidecar(SmallTask, frozen=True):
-    """A container that runs beside the main one, reachable under its name."""
+    """A container that runs next to the main one, which can reach it by its name."""
 
-    probe: Annotated[SidecarProbe | None, about("When it counts as ready.")] = None
+    probe: Annotated[SidecarProbe | None, about("How to find out that the sidecar is ready.")] = (
+        None
+    )
 
 
 class TaskDefinition(SmallTask, frozen=True):
     """One step of a job: a container, or one of the composites parallel, each and subjob."""
 
-    tags: Annotated[list[str], about("Words to find it by.")] = []
+    tags: Annotated[list[str], about("Keywords for search.")] = []
     workdir: Annotated[
         str,
-        about("The working directory, made if missing.", checks.at_most_characters(256)),
+        about(
+            "The working directory; created if it does not exist.", checks.at_most_characters(256)
+        ),
     ] = ""
     var: Annotated[
         Template,
         about(
-            "The output is stored as tasks.<var>; at most 64 characters.",
+            "Name under which expressions find the output, tasks.<var>; at most 64 characters.",
             checks.at_most_characters(MAX_VAR),
         ),
     ] = ""
-    if_: Annotated[Expression, about("Skipped where this gives false.")] = msgspec.field(
-        default="", name="if"
+    if_: Annotated[Expression, about("Condition; if it is false, the task is skipped.")] = (
+        msgspec.field(default="", name="if")
     )
-    queue: Annotated[_Queue, about("The queue that workers take it from (default).")] = ""
-    priority: Annotated[Priority | None, about("0 to 9, higher first within a queue (0).")] = None
+    queue: Annotated[_Queue, about("The queue to which the task is sent (default: default).")] = ""
+    priority: Annotated[
+        Priority | None, about("0 to 9; within a queue, higher priorities go first (default: 0).")
+    ] = None
     retry: Annotated[Retry | None, about("Further attempts after a failure.")] = None
-    limits: Annotated[Limits | None, about("What it may use of the machine.")] = None
-    gpus: Annotated[str, about("GPUs, as Docker's --gpus.", checks.GPUS)] = ""
+    limits: Annotated[Limits | None, about("Limits on what the task can use of the machine.")] = (
+        None
+    )
+    gpus: Annotated[str, about("GPUs, as in Docker's --gpus option.", checks.GPUS)] = ""
     mounts: Annotated[list[Mount], about("Volumes, host paths and memory file systems.")] = []
     networks: Annotated[
-        list[Annotated[str, about("", checks.NOT_BLANK)]], about("Networks it is joined to.")
+        list[Annotated[str, about("", checks.NOT_BLANK)]],
+        about("Docker networks that the container joins."),
     ] = []
-    pre: Annotated[list[SmallTask], about("Run before it, on the same worker.")] = []
-    post: Annotated[list[SmallTask], about("Run after it succeeded, on the same worker.")] = []
-    sidecars: Annotated[list[Sidecar], about("Run beside it.")] = []
-    parallel: Annotated[Parallel | None, about("Tasks that run all at once.")] = None
+    pre: Annotated[list[SmallTask], about("Tasks to run before this one, on the same worker.")] = []
+    post: Annotated[
+        list[SmallTask], about("Tasks to run after this one has succeeded, on the same worker.")
+    ] = []
+    sidecars: Annotated[list[Sidecar], about("Containers to run next to the task.")] = []
+    parallel: Annotated[Parallel | None, about("Tasks that run at the same time.")] = None
     each: Annotated[Each | None, about("One task for each item of a list.")] = None
-    subjob: Annotated[SubJob | None, about("A job of its own, started by this task.")] = None
+    subjob: Annotated[SubJob | None, about("A job that this task starts.")] = None
 
 
 class Parallel(_Node, frozen=True):
-    """Tasks that run all at once; the parent completes when all have."""
+    """Tasks that run at the same time; the parent completes when all of them have completed."""
 
     tasks: Annotated[list[TaskDefinition], about("The tasks, at least one.", required=True)] = []
 
@@ -186,20 +208,24 @@ class Parallel(_Node, frozen=True):
 class Each(_Node, frozen=True):
     """One child for each item of a list."""
 
-    list: Annotated[Expression, about("Gives the list (or map) to go through.", required=True)] = ""
+    list: Annotated[
+        Expression, about("Expression that produces the list or map.", required=True)
+    ] = ""
     var: Annotated[
         str,
         about(
-            "What the item is called in expressions (item): item.index, item.value.",
+            "Name of the item in expressions, as in item.index and item.value (default: item).",
             checks.IDENTIFIER,
             checks.at_most_characters(MAX_VAR),
         ),
     ] = ""
     concurrency: Annotated[
         Annotated[int, about("", checks.between(0, 99_999))] | None,
-        about("How many run at once; 0, the default, for all."),
+        about("Maximum number of tasks that run at once; 0 for no limit (default: 0)."),
     ] = None
-    task: Annotated[TaskDefinition | None, about("What to do for each item.", required=True)] = None
+    task: Annotated[
+        TaskDefinition | None, about("The task to run for each item.", required=True)
+    ] = None
 
     @property
     def variable(self) -> str:
@@ -208,102 +234,113 @@ class Each(_Node, frozen=True):
 
 
 class Defaults(_Node, frozen=True):
-    """What each task of the job gets that does not set its own."""
+    """Values for tasks of the job that do not set their own."""
 
-    retry: Annotated[Retry | None, about("Merged with a task's own field by field.")] = None
-    limits: Annotated[Limits | None, about("Merged with a task's own field by field.")] = None
+    retry: Annotated[Retry | None, about("Merged field by field with the task's own.")] = None
+    limits: Annotated[Limits | None, about("Merged field by field with the task's own.")] = None
     timeout: Annotated[Timeout, about("Timeout of each container task.")] = ""
     queue: Annotated[_Queue, about("Queue of each container task.")] = ""
     priority: Annotated[Priority | None, about("Priority of each task.")] = None
 
 
 class AutoDelete(_Node, frozen=True):
-    """When a completed job goes away by itself."""
+    """When to delete the job automatically after it has completed."""
 
     after: Annotated[
         Annotated[str, about("", checks.duration(zero=True))],
-        about("How long after COMPLETED, like 24h.", required=True),
+        about("Time after the job becomes COMPLETED, for example 24h.", required=True),
     ] = ""
 
 
 class Wait(_Node, frozen=True):
-    """The submission answers when the job has ended."""
+    """Makes the server answer a submission only when the job has ended."""
 
-    timeout: Annotated[Timeout, about("How long to wait for that, like 1m.", required=True)] = ""
+    timeout: Annotated[
+        Timeout, about("How long to wait for the end, for example 1m.", required=True)
+    ] = ""
 
 
 class Webhook(_Node, frozen=True):
-    """A POST to a URL of the user's when something happens."""
+    """A POST request that Haulier sends to your URL when something happens."""
 
-    url: Annotated[Template, about("Where to POST.", checks.URL, required=True)] = ""
+    url: Annotated[
+        Template, about("The URL to send the request to.", checks.URL, required=True)
+    ] = ""
     event: Annotated[
         str,
         about(
-            "What it is sent for (job.StateChange).",
+            "The event that triggers it (default: job.StateChange).",
             checks.one_of_rule(
                 "job.StateChange", "job.Progress", "task.StateChange", "task.Progress"
             ),
         ),
     ] = ""
     headers: Annotated[dict[HeaderName, HeaderValue], about("Headers of the request.")] = {}
-    if_: Annotated[Expression, about("Sent only where this gives true.")] = msgspec.field(
+    if_: Annotated[Expression, about("Condition; sent only if it is true.")] = msgspec.field(
         default="", name="if"
     )
-    secret: Annotated[str, about("Signs each request (Standard Webhooks).")] = ""
+    secret: Annotated[str, about("Key that signs each request (Standard Webhooks).")] = ""
 
 
 class Permission(_Node, frozen=True):
-    """Someone who may see the job: a user or a role, never both."""
+    """A user or a role that can see the job; never both."""
 
-    user: Annotated[str, about("A user's name.")] = ""
-    role: Annotated[str, about("A role's name.")] = ""
+    user: Annotated[str, about("Name of a user.")] = ""
+    role: Annotated[str, about("Name of a role.")] = ""
 
 
 class ScheduleDefinition(_Node, frozen=True):
     """When a scheduled job fires."""
 
     cron: Annotated[
-        str, about("Five fields, @hourly and its kin, or @every 90s.", checks.CRON, required=True)
+        str,
+        about(
+            "Five fields, a shorthand such as @hourly, or an interval such as @every 90s.",
+            checks.CRON,
+            required=True,
+        ),
     ] = ""
-    timezone: Annotated[str, about("An IANA time zone (UTC).", checks.TIMEZONE)] = ""
+    timezone: Annotated[str, about("An IANA time zone (default: UTC).", checks.TIMEZONE)] = ""
     catchup: Annotated[
         str,
         about(
-            "last: make up the latest firing missed while nobody ran (none).",
+            "last: make up the latest firing that was missed while no coordinator ran (default: none).",
             checks.one_of_rule("none", "last"),
         ),
     ] = ""
 
 
 class JobBody(_Node, frozen=True):
-    """What a job and a sub-job have in common."""
+    """The fields that jobs and sub-jobs have in common."""
 
-    name: Annotated[str, about("Name, for people.", required=True)] = ""
-    description: Annotated[str, about("What it is for.")] = ""
-    tags: Annotated[list[str], about("Words to find it by.")] = []
+    name: Annotated[str, about("Name to display.", required=True)] = ""
+    description: Annotated[str, about("Description to display.")] = ""
+    tags: Annotated[list[str], about("Keywords for search.")] = []
     tasks: Annotated[
-        list[TaskDefinition], about("The steps, from top to bottom.", required=True)
+        list[TaskDefinition], about("The tasks, run one after another.", required=True)
     ] = []
-    inputs: Annotated[dict[Key, str], about("Values, as inputs.* in expressions.")] = {}
-    secrets: Annotated[dict[Key, str], about("Values that are never shown, as secrets.*.")] = {}
-    output: Annotated[Template, about("Becomes the job's result.")] = ""
-    defaults: Annotated[Defaults | None, about("For tasks that don't set their own.")] = None
-    auto_delete: Annotated[AutoDelete | None, about("Deleted by itself when completed.")] = None
-    webhooks: Annotated[list[Webhook], about("Told when something happens.")] = []
-    wait: Annotated[Wait | None, about("The submission waits for the end.")] = None
+    inputs: Annotated[dict[Key, str], about("Values that expressions read as inputs.*.")] = {}
+    secrets: Annotated[
+        dict[Key, str], about("Values that expressions read as secrets.*; never shown.")
+    ] = {}
+    output: Annotated[Template, about("Template for the job's result.")] = ""
+    defaults: Annotated[Defaults | None, about("Values for tasks that don't set their own.")] = None
+    auto_delete: Annotated[AutoDelete | None, about("When to delete the job automatically.")] = None
+    webhooks: Annotated[list[Webhook], about("Requests to send when something happens.")] = []
+    wait: Annotated[Wait | None, about("Makes the submission wait until the job has ended.")] = None
 
 
 class JobDefinition(JobBody, frozen=True):
-    """A list of tasks that run from top to bottom."""
+    """A job: a list of tasks that run one after another."""
 
-    permissions: Annotated[list[Permission], about("Who may see it; none: everyone.")] = []
+    permissions: Annotated[list[Permission], about("Who can see the job; if empty, everyone.")] = []
     schedule: Annotated[
-        ScheduleDefinition | None, about("When it fires; only on POST /scheduled-jobs.")
+        ScheduleDefinition | None, about("When it fires; only for POST /scheduled-jobs.")
     ] = None
 
 
 class SubJob(JobBody, frozen=True):
-    """A job of its own whose end is its parent task's."""
+    """A job that a task starts; the task ends when the job ends."""
 
     REFUSED: ClassVar = {
         "permissions": "a sub-job has the permissions of its parent",
@@ -311,10 +348,16 @@ class SubJob(JobBody, frozen=True):
     }
     """Fields that one might look for here, and why there are none."""
 
-    name: Annotated[Template, about("Name, for people.", required=True)] = ""
-    inputs: Annotated[dict[Key, Template], about("Values, as inputs.* in its expressions.")] = {}
-    secrets: Annotated[dict[Key, Template], about("Values that are never shown.")] = {}
-    detached: Annotated[bool, about("The parent task completes at once.")] = False
+    name: Annotated[Template, about("Name to display.", required=True)] = ""
+    inputs: Annotated[
+        dict[Key, Template], about("Values that its expressions read as inputs.*.")
+    ] = {}
+    secrets: Annotated[
+        dict[Key, Template], about("Values that its expressions read as secrets.*; never shown.")
+    ] = {}
+    detached: Annotated[
+        bool, about("Whether the parent task completes at once, without waiting for the job.")
+    ] = False
 
 
 def kind_of_task(task: TaskDefinition) -> TaskKind:

@@ -15,7 +15,7 @@ _LARGEST: Final = 2**63 - 1
 def parse_cpus(text: str) -> int:
     """Billionths of a CPU (Docker's NanoCpus) of `.5`, `1`, `2.25`; ValueError for others."""
     if not _CPUS.fullmatch(text):
-        raise ValueError(f'"{text[:40]}" is not a number of CPUs: write it like ".5" or "2"')
+        raise ValueError(f'"{text[:40]}" is not a number of CPUs: use a form like ".5" or "2"')
     return int(Decimal(text) * 1_000_000_000)
 
 
@@ -27,7 +27,7 @@ def parse_memory(text: str) -> int:
     match = _MEMORY.fullmatch(text)
     if match is None:
         raise ValueError(
-            f'"{text[:40]}" is not an amount of memory: write it like "512m" or "1.5g"'
+            f'"{text[:40]}" is not an amount of memory: use a form like "512m" or "1.5g"'
         )
     size = int(Decimal(match[1]) * Decimal(1024) ** _POWERS[match[2].lower()])
     if size > _LARGEST:

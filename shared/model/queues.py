@@ -64,9 +64,9 @@ def node_queue(node_id: str) -> str:
 def queue_problem(name: str) -> str | None:
     """What makes a name unfit for a task queue, or None."""
     if not 1 <= len(name) <= _LONGEST or not name.isprintable():
-        return f"a queue's name has 1 to {_LONGEST} printable characters"
+        return f"the name of a queue must have 1 to {_LONGEST} printable characters"
     if len(name.encode("utf-8", "replace")) > _LONGEST_BYTES:
-        return f"a queue's name takes at most {_LONGEST_BYTES} bytes"
+        return f"the name of a queue can have at most {_LONGEST_BYTES} bytes"
     if name in RESERVED_QUEUES:
         return f'"{name}" is a queue of the engine\'s own'
     if name.startswith(NODE_QUEUE_PREFIX):

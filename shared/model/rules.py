@@ -128,9 +128,9 @@ def _composite(task: TaskDefinition, path: Path, scope: _Scope) -> Iterator[Rule
         yield RuleProblem((*path, name), message)
     for name in _CONTAINER_ONLY:
         if not _is_empty(getattr(task, name)):
-            yield RuleProblem((*path, name), f"not allowed beside {kinds[0]}")
+            yield RuleProblem((*path, name), f"not allowed together with {kinds[0]}")
     if scope.depth >= MAX_COMPOSITE_DEPTH:
-        yield RuleProblem((*path, kinds[0]), f"nested more than {MAX_COMPOSITE_DEPTH} deep")
+        yield RuleProblem((*path, kinds[0]), f"nested more than {MAX_COMPOSITE_DEPTH} levels deep")
     yield from _inside(task.parallel, (*path, "parallel"), scope.deeper())
     yield from _inside(task.each, (*path, "each"), scope.deeper())
     yield from _inside(task.subjob, (*path, "subjob"), scope.deeper())
@@ -166,9 +166,9 @@ def _mounts(mounts: Sequence[Mount], path: Path) -> Iterator[RuleProblem]:
         if mount.type == "bind" and not mount.source:
             yield RuleProblem((*at, "source"), "required for a bind mount")
         elif mount.type == "bind" and not mount.source.startswith("/"):
-            yield RuleProblem((*at, "source"), "must be an absolute path of the host")
+            yield RuleProblem((*at, "source"), "must be an absolute path on the host")
         elif mount.type in ("volume", "tmpfs") and mount.source:
-            yield RuleProblem((*at, "source"), f"a {mount.type} mount has no source")
+            yield RuleProblem((*at, "source"), f"a {mount.type} mount can't have a source")
         target = posixpath.normpath(mount.target) if mount.target else ""
         if target and target in taken:
             yield RuleProblem((*at, "target"), "another mount has the same target")
@@ -183,7 +183,7 @@ def _files(names: Sequence[str], path: Path) -> Iterator[RuleProblem]:
         if taken[place] != name:
             yield RuleProblem((*path, name), f"the same file as {taken[place]}")
         elif any(parent in taken for parent in _parents(place)):
-            yield RuleProblem((*path, name), "one of its folders is a file here too")
+            yield RuleProblem((*path, name), "one of its parent folders is also a file here")
 
 
 def _parents(place: str) -> Iterator[str]:

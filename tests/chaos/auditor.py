@@ -33,7 +33,7 @@ def named(plant: Plant, expected: Findings, within: float) -> Findings:
         nonlocal found
         found = audit(plant)
         if expected:
-            found.pop("queue of nobody", None)
+            found.pop("queue of a dead node", None)
         return found == expected
 
     with contextlib.suppress(AssertionError):  # what is found says it

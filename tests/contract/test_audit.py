@@ -113,7 +113,7 @@ async def test_a_task_that_goes_on_below_an_ended_job(store: Store) -> None:
     await store.insert(a_job(store, state="CANCELLED", ended_at=store.now() - LONG))
     await store.insert(a_task(store, state=TaskState.RUNNING, node_id="node"))
     await store.insert(a_node(store))
-    assert await found_by(store) == {"open under what has ended"}
+    assert await found_by(store) == {"open task in an ended job"}
 
 
 async def test_a_position_that_moved_twice(store: Store) -> None:
@@ -160,8 +160,8 @@ async def test_queues_of_nobody_and_messages_in_dead(store: Store) -> None:
     ]
     found = {(finding.what, finding.subject) for finding in await audit_queues(store, queues)}
     assert found == {
-        ("queue of nobody", "x-gone"),
-        ("message nobody could handle", "dead"),
+        ("queue of a dead node", "x-gone"),
+        ("unprocessable message", "dead"),
         ("queue without workers", "video"),
     }
 
@@ -169,7 +169,7 @@ async def test_queues_of_nobody_and_messages_in_dead(store: Store) -> None:
 async def test_a_task_that_was_sent_and_is_nowhere(store: Store) -> None:
     await store.insert(a_task(store, state=TaskState.SCHEDULED))
     quiet = [QueueInfo("default", 0, 4, 0)]
-    assert [found.what for found in await audit_queues(store, quiet)] == ["task sent and lost"]
+    assert [found.what for found in await audit_queues(store, quiet)] == ["task message lost"]
     assert await audit_queues(store, [QueueInfo("default", 1, 4, 0)]) == []
 
 

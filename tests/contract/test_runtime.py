@@ -144,7 +144,7 @@ async def test_a_file_that_climbs_out_is_refused(subject: Subject, name: str) ->
 
 async def test_a_nul_in_a_value_is_an_error_not_a_crash(subject: Subject) -> None:
     ran = await subject.ran(run="true", env={"A": "x\0y"})
-    assert ran.outcome.error == "the value of env.A holds a NUL character"
+    assert ran.outcome.error == "the value of env.A contains a NUL character"
 
 
 # --- output and progress ---
@@ -185,7 +185,7 @@ async def test_output_that_is_not_text_fails(subject: Subject) -> None:
 )
 async def test_output_that_is_no_plain_file_fails_at_once(subject: Subject, trick: str) -> None:
     ran = await subject.ran(run=f"rm $TORK_OUTPUT; {trick}")
-    assert ran.outcome.error == "the output is not a plain file"
+    assert ran.outcome.error == "the output is not a regular file"
 
 
 async def test_a_fifo_for_progress_hangs_nobody(subject: Subject) -> None:

@@ -37,6 +37,8 @@ def check_texts(env: Mapping[str, str], arguments: Iterable[str]) -> None:
     """Refuse what no process can be given. Raises TaskError."""
     for name, value in env.items():
         if "\0" in name or "\0" in value:
-            raise TaskError(f"the value of env.{name} holds a NUL character".replace("\0", "\\0"))
+            raise TaskError(
+                f"the value of env.{name} contains a NUL character".replace("\0", "\\0")
+            )
     if any("\0" in argument for argument in arguments):
-        raise TaskError("an argument of the command holds a NUL character")
+        raise TaskError("an argument of the command contains a NUL character")

@@ -64,5 +64,5 @@ def _check_owner(folder: Path) -> None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()):
         raise RuntimeUnavailable(
-            f"worker.data: {folder} belongs to someone else: name another folder"
+            f"worker.data: {folder} belongs to another user: choose another folder"
         )

@@ -123,7 +123,7 @@ def safe_name(name: str) -> str:
     """Return a file's name without `.` and doubled slashes. Raises TaskError for a bad one."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or not parts or "\0" in name:
-        raise TaskError(f"files: {name!r} is not a name below the working directory")
+        raise TaskError(f"files: {name!r} is not a path inside the working directory")
     return posixpath.join(*parts)
 
 
@@ -152,7 +152,7 @@ def decoded_output(data: bytes, limit: int) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TaskError(
-            f"the output is not UTF-8 text (byte {error.start}): encode binary data, as with base64"
+            f"the output is not UTF-8 text (byte {error.start}): encode binary data, for example with base64"
         ) from None
 
 
@@ -163,7 +163,7 @@ def output_too_large(limit: int) -> TaskError:
 
 def output_not_plain() -> TaskError:
     """Return the fault of an output that is a link, a folder, a FIFO or a device."""
-    return TaskError("the output is not a plain file")
+    return TaskError("the output is not a regular file")
 
 
 def _amount(size: int) -> str:

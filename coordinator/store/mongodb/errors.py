@@ -40,13 +40,13 @@ def mongodb_errors() -> Iterator[None]:
     except (DuplicateKeyError, BulkWriteError):
         raise
     except (DocumentTooLarge, BSONError, OverflowError, UnicodeEncodeError) as error:
-        raise Unstorable(f"MongoDB does not keep this: {_short(error)}") from error
+        raise Unstorable(f"MongoDB rejected the document: {_short(error)}") from error
     except TimeoutError:
         raise StoreUnavailable("MongoDB did not answer in time") from None
     except PyMongoError as error:
         if isinstance(error, OperationFailure) and error.code in TOO_LARGE:
-            raise Unstorable(f"MongoDB does not keep this: {_short(error)}") from error
-        raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from error
+            raise Unstorable(f"MongoDB rejected the document: {_short(error)}") from error
+        raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
 
 
 @contextmanager
@@ -59,21 +59,21 @@ def mongodb_start_errors() -> Iterator[None]:
     except OperationFailure as error:
         if error.code in FOR_GOOD:
             raise StoreMisconfigured(
-                f"MongoDB refuses the credentials of datastore.mongodb.url: {_short(error)}"
+                f"MongoDB rejected the credentials in datastore.mongodb.url: {_short(error)}"
             ) from error
-        raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from error
+        raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
     except (TimeoutError, PyMongoError) as error:
-        raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from error
+        raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
 
 
 def raise_unless_duplicates(error: BulkWriteError) -> None:
     """Raise what a bulk write met, unless that was only documents that unique indexes refused."""
     others = [each for each in error.details["writeErrors"] if each["code"] != DUPLICATE_KEY]
     if any(each["code"] in TOO_LARGE for each in others):
-        raise Unstorable(f"MongoDB does not keep this: {others[0]['errmsg']}") from error
+        raise Unstorable(f"MongoDB rejected the document: {others[0]['errmsg']}") from error
     troubles = [*others, *error.details.get("writeConcernErrors", [])]
     if troubles:
-        raise StoreUnavailable(f"MongoDB does not answer: {troubles[0]['errmsg']}") from error
+        raise StoreUnavailable(f"MongoDB is not responding: {troubles[0]['errmsg']}") from error
 
 
 def _short(error: BaseException) -> str:

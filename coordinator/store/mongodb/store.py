@@ -91,8 +91,8 @@ class MongoStore:
         )
         if found["version"] > MONGODB_SCHEMA_VERSION:
             raise StoreMisconfigured(
-                f"the datastore has schema version {found['version']}, this version of Haulier knows "
-                f"{MONGODB_SCHEMA_VERSION}: it was written by a newer one; start that"
+                f"the datastore has schema version {found['version']}, but this version of Haulier supports only "
+                f"{MONGODB_SCHEMA_VERSION}: it was written by a newer version; use that version"
             )
 
     async def _check_key(self) -> None:
@@ -124,7 +124,9 @@ class MongoStore:
         except DuplicateKeyError:
             return
         except TimeoutError:
-            raise StoreUnavailable(f"MongoDB takes no write within {_PING_DEADLINE:g} s") from None
+            raise StoreUnavailable(
+                f"MongoDB did not accept a write within {_PING_DEADLINE:g} s"
+            ) from None
 
     def now(self) -> Micros:
         """The server's clock."""

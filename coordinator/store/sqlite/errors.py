@@ -10,14 +10,14 @@ from shared.errors import CannotGoOn, HaulierError, StoreMisconfigured, StoreUna
 
 REASONS: dict[int, str] = {
     sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk fails",
-    sqlite3.SQLITE_READONLY: "it can only be read",
+    sqlite3.SQLITE_IOERR: "the disk has an I/O error",
+    sqlite3.SQLITE_READONLY: "it is read-only",
     sqlite3.SQLITE_CANTOPEN: "it can not be opened",
     sqlite3.SQLITE_PERM: "access is denied",
     sqlite3.SQLITE_CORRUPT: "it is corrupt",
     sqlite3.SQLITE_NOTADB: "it is not a SQLite database",
     sqlite3.SQLITE_BUSY: "another program holds a lock on it",
-    sqlite3.SQLITE_NOMEM: "there is no memory left",
+    sqlite3.SQLITE_NOMEM: "out of memory",
 }
 """By SQLite's primary result code."""
 OF_ONE_STATEMENT = frozenset(
@@ -80,4 +80,4 @@ def sqlite_start_errors(error: sqlite3.Error, path: Path) -> HaulierError:
 def _message(error: sqlite3.Error, path: Path) -> str:
     reason = REASONS.get(code_of(error))
     detail = f"{reason} ({error})" if reason else str(error)
-    return f"the datastore {path} does not work: {detail}"
+    return f"the datastore {path} failed: {detail}"

@@ -58,11 +58,13 @@ def _recognise(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != APPLICATION_ID:
-        raise StoreMisconfigured("the datastore's file is a SQLite database of another program")
+        raise StoreMisconfigured(
+            "the datastore's file is a SQLite database that belongs to another program"
+        )
     if version > SQLITE_SCHEMA_VERSION:
         raise StoreMisconfigured(
-            f"the datastore has schema version {version}, this version of Haulier knows {SQLITE_SCHEMA_VERSION}: "
-            "it was written by a newer one; start that"
+            f"the datastore has schema version {version}, but this version of Haulier supports only "
+            f"{SQLITE_SCHEMA_VERSION}: it was written by a newer version; use that version"
         )
 
 

@@ -120,7 +120,7 @@ class SqliteStore:
                 )
         except TimeoutError:
             raise StoreUnavailable(
-                f"the datastore takes no write within {_PING_DEADLINE:g} s"
+                f"the datastore did not accept a write within {_PING_DEADLINE:g} s"
             ) from None
 
     def now(self) -> Micros:

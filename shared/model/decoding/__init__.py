@@ -79,7 +79,7 @@ def _decoded(body: bytes) -> str:
         return body.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         before = body[: error.start].decode("utf-8", "replace")
-        message = f"not UTF-8: the byte 0x{body[error.start]:02x} belongs to no character"
+        message = f"not UTF-8: the byte 0x{body[error.start]:02x} is not part of any character"
         raise _refusal(before, message, len(before)) from None
 
 

@@ -212,16 +212,16 @@ class Walker:
     def _spend(self, node: DocumentNode) -> None:
         self._nodes_left -= 1
         if self._nodes_left < 0:
-            message = f"too big: more than {MAX_VALUES} values once its aliases are written out"
+            message = f"too big: more than {MAX_VALUES} values after its aliases are expanded"
             self._report.stop(tuple(self._path), message, node.offset)
         if self._depth > MAX_NESTING:
-            message = f"nested deeper than {MAX_NESTING} levels once its aliases are written out"
+            message = f"nested deeper than {MAX_NESTING} levels after its aliases are expanded"
             self._report.stop(tuple(self._path), message, node.offset)
 
     def _spend_text(self, text: str, node: DocumentNode) -> None:
         self._text_left -= len(text)
         if self._text_left < 0:
-            message = "too big: its aliases repeat too much text"
+            message = "too big: its aliases expand to too much text"
             self._report.stop(tuple(self._path), message, node.offset)
 
 
@@ -230,7 +230,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _required(field: FieldPlan) -> str:
-    return "required, at least one" if isinstance(field.plan, ListPlan) else "required"
+    return "required: at least one" if isinstance(field.plan, ListPlan) else "required"
 
 
 def _what(node: DocumentNode, plan: Plan) -> str:

@@ -103,9 +103,13 @@ class _Composer:
         offset = _offset(event)
         node = self._anchors.get(event.anchor)
         if node is None:
-            node = BadNode(f"the alias *{event.anchor[:64]} names no anchor above it", offset)
+            node = BadNode(
+                f"the alias *{event.anchor[:64]} has no matching anchor before it", offset
+            )
         elif isinstance(node, ListNode | MapNode) and not node.complete:
-            node = BadNode(f"the alias *{event.anchor[:64]} stands inside what it names", offset)
+            node = BadNode(
+                f"the alias *{event.anchor[:64]} refers to a value that contains it", offset
+            )
         self._add(node)
 
     def _start_list(self, event: Any) -> None:

@@ -14,7 +14,7 @@ TimeText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Something shown. A field with a default is left out where it has it; a number has none."""
+    """Base of all views. A field that has its default value is left out; numbers have no default."""
 
 
 def rfc3339(at: Micros | None) -> str:

@@ -16,7 +16,7 @@ from shared.redaction import REDACTED, Redactor
 
 
 class JobSummaryView(View, frozen=True, kw_only=True):
-    """A job in short."""
+    """A summary of a job."""
 
     id: str
     parent_id: str = ""
@@ -40,14 +40,14 @@ class JobSummaryView(View, frozen=True, kw_only=True):
 
 
 class JobName(View, frozen=True, kw_only=True):
-    """What expressions know of a job."""
+    """What expressions can see of a job."""
 
     id: str
     name: str
 
 
 class ContextView(View, frozen=True, kw_only=True):
-    """What expressions see: the job, inputs, names of secrets, and results of tasks by `var`."""
+    """What expressions can see: the job, inputs, names of secrets, and results of tasks by `var`."""
 
     job: JobName
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
@@ -56,7 +56,7 @@ class ContextView(View, frozen=True, kw_only=True):
 
 
 class JobView(JobSummaryView, frozen=True, kw_only=True):
-    """All of a job: `tasks` as submitted, `execution` as it went."""
+    """A whole job: `tasks` as submitted, `execution` as they ran."""
 
     tasks: list[language.TaskDefinition]
     execution: list[TaskView]
@@ -71,7 +71,7 @@ class JobView(JobSummaryView, frozen=True, kw_only=True):
 
 
 class ScheduleView(View, frozen=True, kw_only=True):
-    """A job that is made at set times; `state` is ACTIVE or PAUSED."""
+    """A scheduled job; `state` is ACTIVE or PAUSED."""
 
     id: str
     name: str

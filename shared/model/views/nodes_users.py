@@ -21,7 +21,7 @@ MISSED_BEATS = 3
 
 
 class ActorView(View, frozen=True, kw_only=True):
-    """Who did something."""
+    """The user who did something."""
 
     id: str
     username: str
@@ -31,7 +31,7 @@ class ActorView(View, frozen=True, kw_only=True):
 
 
 class UserView(View, frozen=True, kw_only=True):
-    """Somebody who may sign in."""
+    """A user who can sign in."""
 
     id: str
     username: str
@@ -42,7 +42,7 @@ class UserView(View, frozen=True, kw_only=True):
 
 
 class RoleView(View, frozen=True, kw_only=True):
-    """A name that permissions may be given to."""
+    """A role that permissions can name."""
 
     id: str
     name: str
@@ -50,7 +50,7 @@ class RoleView(View, frozen=True, kw_only=True):
 
 
 class LogPartView(View, frozen=True, kw_only=True):
-    """Whole lines of a task's log."""
+    """Some complete lines of a task's log."""
 
     id: str
     number: int
@@ -60,7 +60,7 @@ class LogPartView(View, frozen=True, kw_only=True):
 
 
 class NodeView(View, frozen=True, kw_only=True):
-    """A process of ours. `status`: UP, DOWN (its own check fails), OFFLINE or DRAINING."""
+    """A coordinator or worker. `status` is UP, DOWN (its own check fails), OFFLINE or DRAINING."""
 
     id: str
     name: str
@@ -77,26 +77,26 @@ class NodeView(View, frozen=True, kw_only=True):
 
 
 class JobFigures(View, frozen=True, kw_only=True):
-    """Of jobs."""
+    """Metrics of jobs."""
 
     running: int
 
 
 class TaskFigures(View, frozen=True, kw_only=True):
-    """Of tasks."""
+    """Metrics of tasks."""
 
     running: int
 
 
 class NodeFigures(View, frozen=True, kw_only=True):
-    """Of nodes: how many are online, and their mean load."""
+    """Metrics of nodes: how many are online, and their average CPU load."""
 
     online: int
     cpu_percent: float
 
 
 class MetricsView(View, frozen=True, kw_only=True):
-    """Figures of the whole system."""
+    """Metrics of the whole system."""
 
     jobs: JobFigures
     tasks: TaskFigures

@@ -15,7 +15,7 @@ from shared.redaction import Redactor
 
 
 class TaskSummaryView(View, frozen=True, kw_only=True):
-    """A task in short."""
+    """A summary of a task."""
 
     id: str
     job_id: str
@@ -37,7 +37,7 @@ class TaskSummaryView(View, frozen=True, kw_only=True):
 
 
 class RetryView(View, frozen=True, kw_only=True):
-    """Further attempts: how many may be made (`limit`), and which of them this is (`attempts`)."""
+    """Further attempts: how many are allowed (`limit`), and which of them this is (`attempts`)."""
 
     limit: int
     attempts: int
@@ -47,7 +47,7 @@ class RetryView(View, frozen=True, kw_only=True):
 
 
 class ParallelView(View, frozen=True, kw_only=True):
-    """Tasks that run all at once, and how many of them are done."""
+    """Tasks that run at the same time, and how many of them are done."""
 
     tasks: list[language.TaskDefinition]
     completions: int
@@ -65,13 +65,13 @@ class EachView(View, frozen=True, kw_only=True):
 
 
 class SubJobView(language.SubJob, frozen=True, kw_only=True):
-    """A sub-job as it was written, with the `id` of the job once that was made."""
+    """A sub-job as it was submitted, with the `id` of the job once that has been created."""
 
     id: str = ""
 
 
 class UsageView(View, frozen=True, kw_only=True):
-    """What a run used; `sampled`: the figures are not exact."""
+    """The resources that a run used; if `sampled`, the figures are estimates."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -80,7 +80,7 @@ class UsageView(View, frozen=True, kw_only=True):
 
 
 class TaskView(TaskSummaryView, frozen=True, kw_only=True):
-    """All of a task. Evaluated where it has been, else as it was written."""
+    """A whole task. Templates are shown evaluated if they have been, otherwise as submitted."""
 
     image: str = ""
     run: str = ""

@@ -124,7 +124,7 @@ async def test_an_image_that_is_not_there(subject: Subject) -> None:
 
 async def test_no_image(subject: Subject) -> None:
     ran = await subject.ran(run="true", image="")
-    assert ran.outcome.error == "image: a task that runs in a container needs one"
+    assert ran.outcome.error == "image: required for a task that runs in a container"
 
 
 async def test_gpus_where_there_are_none(subject: Subject) -> None:
@@ -234,7 +234,7 @@ async def test_a_privileged_container_only_by_configuration(start: Start, api: A
 
 async def test_no_device_of_the_hosts_can_be_read_through_the_output(subject: Subject) -> None:
     ran = await subject.ran(run="rm $TORK_OUTPUT && mknod $TORK_OUTPUT c 1 8")
-    assert ran.outcome.error == "the output is not a plain file"
+    assert ran.outcome.error == "the output is not a regular file"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")

@@ -46,9 +46,9 @@ async def test_networks_that_are_refused(subject: Subject) -> None:
         return str((await subject.ran(run="true", networks=list(networks))).outcome.error)
 
     assert "runtime.docker.host_network" in await error("host")
-    assert "is not the name of a network" in await error("container:abc")
+    assert "is not a valid network name" in await error("container:abc")
     assert "does not exist" in await error("no-such-network")
-    assert "goes with no other network" in await error("none", "bridge")
+    assert "can't be combined with other networks" in await error("none", "bridge")
     assert (await subject.ran(run="true", networks=["none"])).outcome.error is None
 
 

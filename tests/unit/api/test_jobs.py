@@ -165,7 +165,7 @@ async def test_pages(api: Served) -> None:
 async def test_what_is_no_number(api: Served, query: str) -> None:
     answer = await api.get(f"/jobs?{query}")
     assert answer.status == 400
-    assert "not a number" in answer.message
+    assert "must be a number" in answer.message
 
 
 async def test_search(api: Served) -> None:

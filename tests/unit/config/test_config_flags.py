@@ -156,7 +156,7 @@ def test_unknown_variables_are_warned_of(
     assert start("standalone", ["--log-format", "json"], "x", lambda: run) == 0
     line = json.loads(capfd.readouterr().err)
     assert line["level"] == "warn"
-    assert "HAULIER_ENGINE_BAET is no setting" in line["event"]
+    assert "HAULIER_ENGINE_BAET is not a setting" in line["event"]
 
 
 def _fail() -> None:

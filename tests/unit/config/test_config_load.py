@@ -184,7 +184,7 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
     warnings = machine.load(environ=environ).warnings
     assert len(warnings) == 3
     assert warnings[0].endswith("is ignored, did you mean HAULIER_ENGINE_BEAT?")
-    assert warnings[1].startswith("environment HAULIER_PORT_8000_TCP is no setting")
+    assert warnings[1].startswith("environment HAULIER_PORT_8000_TCP is not a setting")
     assert "HAULIER_WORKER_QUEUES_<NAME>" in warnings[2]
     assert "secret" not in "".join(warnings)
 
@@ -212,7 +212,7 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
         ("coordinator.address=::1:8000", "IPv6 address in brackets"),
         ("coordinator.address=", "must not be empty"),
         ("broker.rabbitmq.url=", "must not be empty"),
-        ("broker.rabbitmq.url=http://h", "must be a complete address, amqp://… or amqps://…"),
+        ("broker.rabbitmq.url=http://h", "must be a complete URL, amqp://… or amqps://…"),
         ("broker.rabbitmq.url=amqp://", "must be a complete address"),
         ("broker.rabbitmq.url=amqp://h:99999/", "must be a complete address"),
         ("datastore.mongodb.url=mongo", "must be a complete address"),
@@ -257,9 +257,9 @@ def test_a_bad_value_says_key_value_and_what_is_allowed(
         ("zzz", "; the top level holds broker, coordinator, datastore"),
         ("", "the top level holds"),
         (".", "the top level holds"),
-        ("broker", "is a group of settings, not one: did you mean broker.type?"),
-        ("engine", "is a group of settings, not one"),
-        ("worker.queues", "takes its keys one by one: worker.queues.NAME=VALUE"),
+        ("broker", "is a group of settings, not a setting: did you mean broker.type?"),
+        ("engine", "is a group of settings, not a setting"),
+        ("worker.queues", "needs one key at a time: worker.queues.NAME=VALUE"),
         ("engine.beat.x", "no such setting"),
     ],
 )
@@ -285,7 +285,7 @@ def test_all_faults_of_all_sources_at_once(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("engine = 3", "engine ({file}): is a group of settings, not one"),
+        ("engine = 3", "engine ({file}): is a group of settings, not a setting"),
         ('broker = "rabbitmq"', "did you mean broker.type?"),
         ("engine.redeliveries = true", "must be a whole number"),
         ("engine.redeliveries = 1.0", "must be a whole number"),
@@ -295,20 +295,20 @@ def test_all_faults_of_all_sources_at_once(machine: Machine) -> None:
         ("coordinator.middleware.rate_limit.rate = inf", "must be at most 1,000,000"),
         ("worker.limits.cpus = inf", "is not a number of CPUs"),
         ("runtime.docker.init = 1", "must be true or false"),
-        ("worker.name = 3", "must be a text in quotes"),
-        ("worker.name = 2026-01-01", "must be a text in quotes"),
-        ("worker.name = {a = 1}", "must be a text in quotes"),
+        ("worker.name = 3", "must be a string in quotes"),
+        ("worker.name = 2026-01-01", "must be a string in quotes"),
+        ("worker.name = {a = 1}", "must be a string in quotes"),
         ('worker.hostenv = "A"', "must be a list of texts"),
         ("worker.hostenv = [1]", "must be a list of texts"),
-        ('encryption.old_keys = ["a", " "]', "must hold no empty text"),
+        ('encryption.old_keys = ["a", " "]', "must not contain empty strings"),
         ("worker.queues = 4", "must be a table, like [worker.queues]"),
         ("[worker.queues.video]\nslots = 1", "must be a whole number"),
         ('"engine.beat" = "5s"', "no such setting"),
-        ("engine.beat = ", "not TOML: "),
-        ("[engine]\n[engine]\n", "not TOML: "),
+        ("engine.beat = ", "not valid TOML: "),
+        ("[engine]\n[engine]\n", "not valid TOML: "),
         (b"worker.name = '\xff'", "not UTF-8 (at byte 15)"),
         (b"#" * (LARGEST_FILE + 1), "too large"),
-        ("a = " + "[" * 5000, "not TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
     ],
 )
 def test_a_bad_file(machine: Machine, text: str | bytes, problem: str) -> None:

@@ -203,10 +203,10 @@ def test_the_server_can_be_named(haulier: Command, monkeypatch: pytest.MonkeyPat
     code, out, err = haulier("jobs", "--server", "http://127.0.0.1:1")
     assert (code, out) == (1, "")
     assert err == (
-        "haulier: can't reach http://127.0.0.1:1: connection refused (is it running there?)\n"
+        "haulier: can't reach http://127.0.0.1:1: connection refused (is the server running?)\n"
     )
     monkeypatch.setenv("HAULIER_SERVER", "nonsense://x")
-    assert haulier("jobs").err.startswith("haulier: not a server's address: 'nonsense://x'")
+    assert haulier("jobs").err.startswith("haulier: not a server URL: 'nonsense://x'")
 
 
 def test_a_strange_answer_is_one_line(haulier: Command, server: SeedServer) -> None:
@@ -310,7 +310,7 @@ def test_ctrl_c_leaves_the_job_alone(server: SeedServer, job_file: str) -> None:
     command.send_signal(signal.SIGINT)
     _, err = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert f"to end it: haulier cancel {JOB_ID}" in err.decode()
+    assert f"to cancel it: haulier cancel {JOB_ID}" in err.decode()
     assert "Traceback" not in err.decode()
     assert ("PUT", f"/jobs/{JOB_ID}/cancel") not in server.requests
 

@@ -109,7 +109,7 @@ async def test_a_refusal_carries_status_and_message(server: SeedServer) -> None:
     ("answer", "message"),
     [
         (web.Response(status=502, body=b"<html>"), "the server answered 502 Bad Gateway"),
-        (web.Response(status=302, headers={"Location": "https://x/"}), "sends us to https://x/"),
+        (web.Response(status=302, headers={"Location": "https://x/"}), "redirects to https://x/"),
         (web.Response(status=500, body=b'{"message": 3}'), "the server answered 500"),
         (web.Response(body=b"<html>not ours</html>"), "makes no sense"),
         (web.Response(body=b"\xff\xfe"), "makes no sense"),
@@ -144,13 +144,13 @@ async def test_a_server_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         async with Client(f"http://127.0.0.1:{port}", timeout=0.1) as client:
-            with pytest.raises(UnreachableError, match="no answer in time"):
+            with pytest.raises(UnreachableError, match="the server did not answer in time"):
                 await client.nodes()
 
 
 @pytest.mark.parametrize("address", ["ftp://x", "http://", "http://[", "http://h/?q=1", " ", "a b"])
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(HaulierError, match="not a server's address"):
+    with pytest.raises(HaulierError, match="not a server URL"):
         Client(address)
 
 
@@ -216,7 +216,7 @@ async def test_a_stream_that_is_refused_for_good(server: SeedServer) -> None:
 async def test_no_stream_at_all(server: SeedServer) -> None:
     server.fail_with = web.Response(body=b"hello")
     async with Client(server.url) as client:
-        with pytest.raises(HaulierError, match="is no stream of events"):
+        with pytest.raises(HaulierError, match="did not return an event stream"):
             await followed(client)
 
 

@@ -35,17 +35,17 @@ def test_what_is_right(task: TaskDefinition) -> None:
         (TaskDefinition(run="x", queue="jobs"), 'queue: "jobs" is a queue of the engine\'s own'),
         (
             TaskDefinition(run="x", queue="a\nb"),
-            "queue: a queue's name has 1 to 128 printable characters",
+            "queue: the name of a queue must have 1 to 128 printable characters",
         ),
-        (TaskDefinition(run="x", env={"A": "a\0"}), "env.A: must not hold the character NUL"),
-        (TaskDefinition(cmd=["a", "\0"]), "cmd[1]: must not hold the character NUL"),
+        (TaskDefinition(run="x", env={"A": "a\0"}), "env.A: must not contain a NUL character"),
+        (TaskDefinition(cmd=["a", "\0"]), "cmd[1]: must not contain a NUL character"),
         (
             TaskDefinition(run="x", pre=[SmallTask(run="x", image="\ud800")]),
-            "pre[0].image: holds half of a surrogate pair, which is no character",
+            "pre[0].image: contains half of a surrogate pair, which is not a valid character",
         ),
         (
             TaskDefinition(run="x", registry=Registry(password="\0")),
-            "registry.password: must not hold the character NUL",
+            "registry.password: must not contain a NUL character",
         ),
         (TaskDefinition(), "nothing to do: give it run, cmd, entrypoint or image"),
     ],

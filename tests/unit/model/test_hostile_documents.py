@@ -112,9 +112,9 @@ def test_json(name: str) -> None:
 
 def test_bombs_are_called_what_they_are() -> None:
     (said,) = messages_of(YAML["an alias bomb"])
-    assert said.endswith(f"too big: more than {MAX_VALUES} values once its aliases are written out")
+    assert said.endswith(f"too big: more than {MAX_VALUES} values after its aliases are expanded")
     (said,) = messages_of(YAML["an alias bomb in a text"])
-    assert said.endswith("too big: its aliases repeat too much text")
+    assert said.endswith("too big: its aliases expand to too much text")
     (said,) = messages_of(YAML["deep lists"])
     assert said == "nested deeper than 100 levels"
     (said,) = messages_of(YAML["a wide list"])

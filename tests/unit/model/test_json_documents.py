@@ -116,7 +116,7 @@ def test_a_merge_key_is_a_key() -> None:
 
 def test_half_a_surrogate_pair() -> None:
     text = r'{"name": "\ud800", "tasks": [{"name": "t", "run": "x", "env": {"\udfff": "y"}}]}'
-    said = "holds half of a surrogate pair, which is no character"
+    said = "contains half of a surrogate pair, which is not a valid character"
     assert messages_of(text, "json") == [
         f"name: {said}",
         f'tasks[0].env["\\\\udfff"]: {said}',

@@ -58,7 +58,7 @@ def test_what_is_allowed(fields: str) -> None:
 
 
 DURATION = "is not a duration: write a number and a unit, like 90s, 1h30m or 250ms"
-QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
+QUEUE_NAME = "the name of a queue must have 1 to 128 printable characters"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (
             f"{RUN}, limits: {{cpus: lots}}",
             ".limits.cpus",
-            '"lots" is not a number of CPUs: write it like ".5" or "2"',
+            '"lots" is not a number of CPUs: use a form like ".5" or "2"',
         ),
         (
             f"{RUN}, limits: {{memory: lots}}",
             ".limits.memory",
-            '"lots" is not an amount of memory: write it like "512m" or "1.5g"',
+            '"lots" is not an amount of memory: use a form like "512m" or "1.5g"',
         ),
         (f"{RUN}, limits: {{pids: -2}}", ".limits.pids", "must be a whole number, at least -1"),
         (f"{RUN}, gpus: some", ".gpus", 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'),
@@ -109,7 +109,7 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (f"{RUN}, var: {'a' * 65}", ".var", "must have at most 64 characters, has 65"),
         (f"{RUN}, queue: {'q' * 129}", ".queue", QUEUE_NAME),
         (f'{RUN}, queue: "a\\tb"', ".queue", QUEUE_NAME),
-        (f"{RUN}, queue: {'😀' * 64}", ".queue", "a queue's name takes at most 255 bytes"),
+        (f"{RUN}, queue: {'😀' * 64}", ".queue", "the name of a queue can have at most 255 bytes"),
         (
             f"{RUN}, queue: x-1",
             ".queue",
@@ -119,28 +119,32 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (
             f"{RUN}, env: {{A=B: x}}",
             '.env["A=B"]',
-            "a variable's name must not be empty or hold a =",
+            "the name of a variable must not be empty or contain =",
         ),
-        (f"{RUN}, env: {{'': x}}", '.env[""]', "a variable's name must not be empty or hold a ="),
-        (f"{RUN}, files: {{/a: x}}", '.files["/a"]', "a file's name must not be absolute"),
+        (
+            f"{RUN}, env: {{'': x}}",
+            '.env[""]',
+            "the name of a variable must not be empty or contain =",
+        ),
+        (f"{RUN}, files: {{/a: x}}", '.files["/a"]', "the name of a file must not be absolute"),
         (f"{RUN}, files: {{a/../b: x}}", '.files["a/../b"]', 'a file\'s name must not hold ".."'),
         (f"{RUN}, files: {{..: x}}", '.files[".."]', 'a file\'s name must not hold ".."'),
-        (f"{RUN}, files: {{'': x}}", '.files[""]', "a file's name must name a file, not a folder"),
+        (f"{RUN}, files: {{'': x}}", '.files[""]', "must be the name of a file, not of a folder"),
         (
             f"{RUN}, files: {{a/: x}}",
             '.files["a/"]',
-            "a file's name must name a file, not a folder",
+            "must be the name of a file, not of a folder",
         ),
         (
             f"{RUN}, files: {{./.: x}}",
             '.files["./."]',
-            "a file's name must name a file, not a folder",
+            "must be the name of a file, not of a folder",
         ),
         (f"{RUN}, files: {{a: x, ./a: x}}", '.files["./a"]', "the same file as a"),
         (
             f"{RUN}, files: {{a: x, a/b: x}}",
             '.files["a/b"]',
-            "one of its folders is a file here too",
+            "one of its parent folders is also a file here",
         ),
         (f"{RUN}, networks: [' ']", ".networks[0]", "must not be blank"),
         (f"{RUN}, mounts: [{{target: /a}}]", ".mounts[0].type", "required"),
@@ -158,7 +162,7 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (
             f"{RUN}, mounts: [{{type: volume, source: s, target: /a}}]",
             ".mounts[0].source",
-            "a volume mount has no source",
+            "a volume mount can't have a source",
         ),
         (
             f"{RUN}, mounts: [{{type: bind, target: /a}}]",
@@ -168,7 +172,7 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (
             f"{RUN}, mounts: [{{type: bind, source: a, target: /a}}]",
             ".mounts[0].source",
-            "must be an absolute path of the host",
+            "must be an absolute path on the host",
         ),
         (
             f"{RUN}, mounts: [{{type: tmpfs, target: /a}}, {{type: tmpfs, target: /b/../a/}}]",
@@ -192,8 +196,8 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
             ".sidecars[0].probe.path",
             "must begin with /",
         ),
-        ("parallel: {}", ".parallel.tasks", "required, at least one"),
-        ("parallel: {tasks: []}", ".parallel.tasks", "required, at least one"),
+        ("parallel: {}", ".parallel.tasks", "required: at least one"),
+        ("parallel: {tasks: []}", ".parallel.tasks", "required: at least one"),
         ("each: {task: {run: x}}", ".each.list", "required"),
         ("each: {list: '[1]'}", ".each.task", "required"),
         (
@@ -204,10 +208,10 @@ QUEUE_NAME = "a queue's name has 1 to 128 printable characters"
         (
             "each: {list: '[1]', var: 1a, task: {run: x}}",
             ".each.var",
-            "must be a name: letters, digits and _, not beginning with a digit",
+            "must be a name: letters, digits and _, not starting with a digit",
         ),
         ("subjob: {tasks: [{run: x}]}", ".subjob.name", "required"),
-        ("subjob: {name: s}", ".subjob.tasks", "required, at least one"),
+        ("subjob: {name: s}", ".subjob.tasks", "required: at least one"),
         (
             "subjob: {name: s, permissions: [{user: a}], tasks: [{run: x}]}",
             ".subjob.permissions",
@@ -289,7 +293,9 @@ def test_the_engines_own_queues_are_all_known() -> None:
 )
 def test_a_composite_is_no_container(field: str, composite: str) -> None:
     name, kind = field.partition(":")[0], composite.partition(":")[0]
-    assert task_problems(f"{field}, {composite}") == [f"tasks[0].{name}: not allowed beside {kind}"]
+    assert task_problems(f"{field}, {composite}") == [
+        f"tasks[0].{name}: not allowed together with {kind}"
+    ]
 
 
 def test_a_composite_may_have_the_rest() -> None:
@@ -316,7 +322,7 @@ def test_composites_nest_sixteen_deep() -> None:
 def test_composites_nest_no_deeper(depth: int) -> None:
     said = task_problems(nested(depth))
     assert len(said) == depth - 16
-    assert all(message.endswith(": nested more than 16 deep") for message in said)
+    assert all(message.endswith(": nested more than 16 levels deep") for message in said)
 
 
 def test_names_are_required_at_the_top_only() -> None:
@@ -332,7 +338,7 @@ def test_names_are_required_at_the_top_only() -> None:
 
 @pytest.mark.parametrize("tasks", ["", "tasks: ,", "tasks: [],", "tasks: ~,"])
 def test_a_job_has_tasks(tasks: str) -> None:
-    assert messages_of(f"{{{tasks} name: j}}") == ["tasks: required, at least one"]
+    assert messages_of(f"{{{tasks} name: j}}") == ["tasks: required: at least one"]
 
 
 EVENTS = "job.StateChange, job.Progress, task.StateChange or task.Progress"
@@ -353,20 +359,20 @@ JOB = "name: j, tasks: [{name: t, run: x}]"
         ("wait: {timeout: 0s}", "wait.timeout: must be more than 0s"),
         ("schedule: {cron: '@daily'}", "schedule: only on POST /scheduled-jobs"),
         ("webhooks: [{}]", "webhooks[0].url: required"),
-        ("webhooks: [{url: here}]", "webhooks[0].url: must be an http:// or https:// address"),
-        ("webhooks: [{url: 'http://'}]", "webhooks[0].url: is not a complete address"),
-        ("webhooks: [{url: 'http://a b'}]", "webhooks[0].url: is not a complete address"),
+        ("webhooks: [{url: here}]", "webhooks[0].url: must be an http:// or https:// URL"),
+        ("webhooks: [{url: 'http://'}]", "webhooks[0].url: is not a complete URL"),
+        ("webhooks: [{url: 'http://a b'}]", "webhooks[0].url: is not a complete URL"),
         (
             "webhooks: [{url: 'http://a', event: job.statechange}]",
             f'webhooks[0].event: must be {EVENTS}, did you mean "job.StateChange"?',
         ),
         (
             "webhooks: [{url: 'http://a', headers: {A B: c}}]",
-            'webhooks[0].headers["A B"]: not a name for an HTTP header',
+            'webhooks[0].headers["A B"]: not a valid HTTP header name',
         ),
         (
             'webhooks: [{url: "http://a", headers: {A: "b\\r\\nC: d"}}]',
-            "webhooks[0].headers.A: an HTTP header must be one line",
+            "webhooks[0].headers.A: an HTTP header must not contain line breaks",
         ),
         ("defaults: {queue: jobs}", 'defaults.queue: "jobs" is a queue of the engine\'s own'),
         ("defaults: {priority: 10}", "defaults.priority: must be from 0 to 9"),
@@ -527,8 +533,8 @@ def test_every_fault_at_once_in_the_order_of_the_document() -> None:
         "tasks[1]: expected a map, got the number 3",
         "tasks[2].run: expected text, got a list",
         f'tasks[2].timeout: "soon" {DURATION}',
-        "tasks[2].timeout: not allowed beside each",
-        "tasks[2].env: not allowed beside each",
+        "tasks[2].timeout: not allowed together with each",
+        "tasks[2].env: not allowed together with each",
         "tasks[2].env.A: duplicate key",
         "tasks[2].each.list: required",
         "tasks[2].each.task: required",

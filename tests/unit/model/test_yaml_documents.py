@@ -194,8 +194,8 @@ def test_a_byte_order_mark_is_no_part_of_it() -> None:
         (b"\ta: b", "not YAML: found character that cannot start any token"),
         ("a: b: c", "not YAML: mapping values are not allowed in this context"),
         ("name: \x00", "not YAML: control characters are not allowed"),
-        (b"name: \xff\xfe", "not UTF-8: the byte 0xff belongs to no character"),
-        ("name: x".encode("utf-16"), "not UTF-8: the byte 0xff belongs to no character"),
+        (b"name: \xff\xfe", "not UTF-8: the byte 0xff is not part of any character"),
+        ("name: x".encode("utf-16"), "not UTF-8: the byte 0xff is not part of any character"),
     ],
 )
 def test_what_is_no_document_at_all(text: str | bytes, message: str) -> None:
@@ -241,18 +241,18 @@ def test_keys_are_text(key: str) -> None:
 
 def test_an_alias_that_names_nothing_above() -> None:
     assert task_problems("run: *later, image: &later x") == [
-        "tasks[0].run: the alias *later names no anchor above it"
+        "tasks[0].run: the alias *later has no matching anchor before it"
     ]
 
 
 def test_an_alias_inside_what_it_names() -> None:
     assert messages_of("name: j\ntasks: &all [{name: t, parallel: {tasks: *all}}]") == [
-        "tasks[0].parallel.tasks: the alias *all stands inside what it names"
+        "tasks[0].parallel.tasks: the alias *all refers to a value that contains it"
     ]
 
 
 def test_control_characters_by_escape() -> None:
-    assert task_problems(r'run: "a\0b"') == ["tasks[0].run: must not hold the character NUL"]
+    assert task_problems(r'run: "a\0b"') == ["tasks[0].run: must not contain a NUL character"]
 
 
 def test_places() -> None:

@@ -97,7 +97,7 @@ def test_sealed_is_text_that_says_so() -> None:
     assert stored["definition"].startswith(SEALED_PREFIX)
     assert stored["result"].startswith(SEALED_PREFIX)
     assert stored["error"] == "e"
-    with pytest.raises(WrongKey, match=r"'definition' is sealed and no encryption\.key"):
+    with pytest.raises(WrongKey, match=r"'definition' is encrypted, but no encryption\.key"):
         Codec().decode(JobDocument, stored)
     with pytest.raises(WrongKey, match="neither"):
         Codec(Vault("another")).decode(JobDocument, stored)

@@ -36,8 +36,8 @@ class BindRules(msgspec.Struct, frozen=True):
             raise TaskError(f"{where}: the source {source!r} is not an absolute path")
         if not self.same_machine:
             raise TaskError(
-                f"{where}: bind mounts need an engine on the worker's own machine, "
-                "or links in their paths could not be told"
+                f"{where}: bind mounts need a Docker engine on the worker's machine, "
+                "because links in their paths can't be checked otherwise"
             )
         try:
             real = Path(os.path.realpath(source, strict=True))
@@ -56,13 +56,13 @@ class BindRules(msgspec.Struct, frozen=True):
     def _check_exposed(self, real: Path, source: str, where: str) -> None:
         named = {os.path.realpath(allowed) for allowed in self.sources}
         if stat.S_ISSOCK(real.stat().st_mode) and self._is_engines(real) and str(real) not in named:
-            raise TaskError(f"{where}: {source} is the engine's own socket")
+            raise TaskError(f"{where}: {source} is the engine's socket")
         for engines in self._sockets():
             if engines.is_relative_to(real) and str(engines) not in named:
-                raise TaskError(f"{where}: {source} holds the engine's own socket, {engines}")
+                raise TaskError(f"{where}: {source} contains the engine's socket, {engines}")
         private = self.private.resolve()
         if private.is_relative_to(real) or real.is_relative_to(private):
-            raise TaskError(f"{where}: {source} holds the worker's own files")
+            raise TaskError(f"{where}: {source} contains the worker's files")
 
     def _is_engines(self, real: Path) -> bool:
         return any(_same(real, engines) for engines in self._sockets())

@@ -109,7 +109,7 @@ class Container:
             await self._engine.back()
             raise
         if self.state.get("Status") in _VANISHING and not self._stopped:
-            raise RunLostError("the container is being removed by somebody else")
+            raise RunLostError("another program is removing the container")
         if code != 0 and not self._stopped:
             await self._engine_lives()
         return Exit(code, tail, out_of_memory=bool(self.state.get("OOMKilled")))

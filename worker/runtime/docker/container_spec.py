@@ -100,7 +100,7 @@ def container_config(
     told = command(small)
     check_texts(env, [*told.get("Entrypoint", []), *told.get("Cmd", [])])
     if not small.image:
-        raise TaskError("image: a task that runs in a container needs one")
+        raise TaskError("image: required for a task that runs in a container")
     body = {
         "Image": small.image,
         **told,

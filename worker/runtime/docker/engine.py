@@ -84,8 +84,8 @@ class Engine:
             self._api.trust_env = False  # a proxy is never in the way of a socket
         if version_lt(self._api.api_version, LEAST_API):
             raise RuntimeUnavailable(
-                f"the engine at {self.address.host} speaks version {self._api.api_version} of "
-                f"Docker's API; {LEAST_API} (Docker 20.10) or later is needed"
+                f"the engine at {self.address.host} supports version {self._api.api_version} of "
+                f"Docker's API; {LEAST_API} (Docker 20.10) or later is required"
             )
 
     def _silent(self, error: Exception) -> str:

@@ -141,7 +141,7 @@ def pull_error(image: str, error: Exception, *, given: bool) -> TaskError:
         )
     if any(word in lower for word in _NO_ACCESS):
         hint = "check the task's registry" if given else "give credentials in the task's registry"
-        return TaskError(f"image {image!r}: no access, the registry refuses: {hint} ({words})")
+        return TaskError(f"image {image!r}: no access, the registry refused it: {hint} ({words})")
     if any(word in lower for word in _NOT_FOUND):
         return TaskError(f"image {image!r} not found ({words})")
     return TaskError(f"image {image!r} cannot be pulled: {words}")

@@ -38,7 +38,7 @@ def translate(mounts: list[Mount], name: str, rules: BindRules) -> Mounted:
         where = f"mounts[{index}]"
         target = _target(mount.target, where)
         if target in mounted.targets:
-            raise TaskError(f"{where}: there is another mount at {target}")
+            raise TaskError(f"{where}: another mount already uses {target}")
         if mount.type == "tmpfs":
             mounted.tmpfs[target] = _tmpfs(mount, where)
         elif mount.type == "bind":
@@ -66,7 +66,7 @@ def _target(target: str, where: str) -> str:
 
 def _tmpfs(mount: Mount, where: str) -> str:
     if mount.source:
-        raise TaskError(f"{where}: a tmpfs has no source")
+        raise TaskError(f"{where}: a tmpfs can't have a source")
     return ",".join(f"{key}={value}" if value else key for key, value in mount.opts.items())
 
 
@@ -76,7 +76,9 @@ def _bind(mount: Mount, target: str, where: str, rules: BindRules) -> dict[str, 
     read_only = any(options.pop(key, "no") in _TRUE for key in ("readonly", "ro"))
     propagation = options.pop("propagation", options.pop("bind-propagation", "rprivate"))
     if options:
-        raise TaskError(f"{where}: a bind mount knows readonly and propagation, not {min(options)}")
+        raise TaskError(
+            f"{where}: a bind mount supports only the options readonly and propagation, not {min(options)}"
+        )
     return {
         "Type": "bind",
         "Source": source,
@@ -89,7 +91,7 @@ def _bind(mount: Mount, target: str, where: str, rules: BindRules) -> dict[str, 
 def _volume_options(mount: Mount, where: str, rules: BindRules) -> dict[str, str]:
     """Return the local driver's options, which must not reach the host's files unallowed."""
     if mount.source:
-        raise TaskError(f"{where}: a volume has no source: it lives as long as its task")
+        raise TaskError(f"{where}: a volume can't have a source: it lives as long as its task")
     options = dict(mount.opts)
     kind, flags = options.get("type", "").lower(), options.get("o", "").lower().split(",")
     if "bind" in flags or "rbind" in flags:

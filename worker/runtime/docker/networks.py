@@ -20,14 +20,16 @@ def check_networks(task: TaskDefinition, *, host_allowed: bool) -> None:
     for index, name in enumerate(task.networks):
         where = f"networks[{index}]"
         if ":" in name:
-            raise TaskError(f"{where}: {name!r} is not the name of a network")
+            raise TaskError(f"{where}: {name!r} is not a valid network name")
         if name == "host" and not host_allowed:
             raise TaskError(
                 f"{where}: the host's network is not allowed by this worker "
                 "(runtime.docker.host_network)"
             )
         if name in _ALONE and (len(set(task.networks)) > 1 or task.sidecars):
-            raise TaskError(f"{where}: {name!r} goes with no other network, nor with sidecars")
+            raise TaskError(
+                f"{where}: {name!r} can't be combined with other networks or with sidecars"
+            )
 
 
 async def look_up(task: TaskDefinition, engine: Engine) -> None:

@@ -138,7 +138,9 @@ class Maker:
                 await asyncio.to_thread(self._services.used.note_used, small.image)
                 return str(created["Id"])
             await self._services.images.pull(small.image, small.registry, self._say)
-        raise TaskError(f"image {small.image!r} is removed by somebody as soon as it is pulled")
+        raise TaskError(
+            f"image {small.image!r} keeps being removed by another program after it is pulled"
+        )
 
     async def _say(self, text: str) -> None:
         await self._sink.write(f"{text}\n".encode())

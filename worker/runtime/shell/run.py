@@ -197,7 +197,7 @@ def refuse_unsupported(task: TaskDefinition, *, ignore_image: bool) -> None:
         refused += [path + name for name in _of_image(small, ignore_image=ignore_image)]
     if refused:
         raise TaskError(
-            f"the shell runtime runs local processes and can't honour: {', '.join(refused)}"
+            f"the shell runtime runs local processes and does not support: {', '.join(refused)}"
             + ("" if ignore_image else _hint(refused))
         )
     for path, small in _containers(task):
@@ -225,4 +225,4 @@ def _given(value: object) -> bool:
 def _hint(refused: list[str]) -> str:
     if not any(name.endswith("image") for name in refused):
         return ""
-    return " (runtime.shell.ignore_image lets image pass: the script then runs on the host)"
+    return " (to ignore the image and run the script on the host, set runtime.shell.ignore_image)"

@@ -30,7 +30,7 @@ class ShellRuntime:
         program = self._config.runtime.shell.cmd[0]
         if shutil.which(program) is None:
             raise RuntimeUnavailable(
-                f"runtime.shell.cmd: there is no program {program!r} on this machine"
+                f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
         await asyncio.to_thread(self._folders.open)
         await asyncio.to_thread(self._keepers.start)

@@ -218,7 +218,7 @@ class LocalProcess:
         try:
             return msgspec.convert(json.loads(said), Ending)
         except ValueError:
-            raise RunLostError("the keeper of the process was killed") from None
+            raise RunLostError("the supervisor of the process was killed") from None
 
 
 async def _readable(descriptor: int) -> None:
