@@ -46,6 +46,10 @@ class Unreadable(HaulierError):
     """A message that no version of us can read or handle: it goes to the queue `dead` with this reason."""
 
 
+class UnknownKind(Unreadable):
+    """A message of a kind that this version doesn't know; a newer version of another process may handle it."""
+
+
 class NotFound(HaulierError):
     """What was asked for does not exist, or must not be seen by who asked."""
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from shared.broker.port import Broker, Delivery, Slot, Subscription
-from shared.errors import HaulierError, Unreadable
+from shared.errors import HaulierError, UnknownKind, Unreadable
 from shared.model.messages import (
     BeatFirst,
     DeadNodes,
@@ -199,6 +199,8 @@ class Daemon:
     async def _heard(self, delivery: Delivery) -> None:
         try:
             self._obey(self._codec.decode(delivery.body))
+        except UnknownKind as error:
+            log.info("a message of a newer version is passed over", reason=str(error))
         except Unreadable as error:
             log.warning("a message was buried", queue=delivery.queue, reason=str(error))
             await delivery.bury(str(error))

@@ -6,8 +6,9 @@ import asyncio
 
 import structlog
 
+from shared.broker.deliveries import Tries
 from shared.broker.port import Delivery, Slot
-from shared.errors import Unreadable
+from shared.errors import UnknownKind, Unreadable
 from shared.ids import new_id
 from shared.model.messages import TaskMessage
 from shared.model.states import RunRole
@@ -39,6 +40,7 @@ class SlotWorker:
         self.delivery: Delivery | None = None
         self.task_id: str | None = None
         self._removal: asyncio.Task[None] | None = None
+        self._tries = Tries()
 
     def pause(self) -> None:
         """Take nothing new; what runs goes on."""
@@ -94,6 +96,9 @@ class SlotWorker:
     async def _settle(self, delivery: Delivery) -> None:
         try:
             message = self._read(delivery.body)
+        except UnknownKind as error:
+            await self._tries.unknown(delivery, str(error))
+            return
         except Unreadable as error:
             log.warning("a message was buried", queue=delivery.queue, reason=str(error))
             await delivery.bury(str(error))

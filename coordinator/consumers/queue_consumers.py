@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
 
 import structlog
@@ -12,9 +11,9 @@ from coordinator.consumers.log_parts import LogPartWriter
 from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
+from shared.broker.deliveries import Tries
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
-from shared.errors import HaulierError, StoreUnavailable, Unreadable
-from shared.ids import derived_id
+from shared.errors import HaulierError, StoreUnavailable, UnknownKind, Unreadable
 from shared.model import queues
 from shared.model.messages import LogWritten, MessageCodec
 from shared.supervision import Loop, came_round, waiting
@@ -62,7 +61,7 @@ class QueueConsumers:
         self._logs = LogPartWriter(driver)
         self._prefetch = {**_PREFETCH, **prefetch, queues.HEARTBEAT_QUEUE: 1}
         self._subscriptions: list[Subscription] = []
-        self._failures: Counter[str] = Counter()
+        self._tries = Tries()
         self._in_trouble = asyncio.Event()
         self._keeper = Loop("queue consumers", self._keep)
 
@@ -136,6 +135,8 @@ class QueueConsumers:
         try:
             async with asyncio.timeout(HANDLER_DEADLINE):
                 await self._handle(queue, delivery.body)
+        except UnknownKind as error:
+            await self._unknown(queue, delivery, error)
         except Unreadable as error:
             log.warning("a message was buried", queue=queue, reason=str(error))
             await delivery.bury(str(error))
@@ -157,16 +158,15 @@ class QueueConsumers:
         else:
             await self._handlers.handle(queue, message)
 
+    async def _unknown(self, queue: str, delivery: Delivery, error: UnknownKind) -> None:
+        """A newer version sent it: pass over what is sent again anyway, and leave the rest to a newer coordinator."""
+        if queue in queues.TRANSIENT_QUEUES:
+            await delivery.ack()
+        else:
+            await self._tries.unknown(delivery, str(error))
+
     async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> None:
         """A handler's own fault: try the message a few times, then bury it, so that nothing loops for ever."""
-        key = derived_id(queue, delivery.body)
-        self._failures[key] += 1
-        log.error(
-            "a message could not be handled", queue=queue, exc_info=error, tries=self._failures[key]
-        )
-        if self._failures[key] < HANDLER_TRIES:
-            await asyncio.sleep(0.2)
-            await delivery.requeue()
-            return
-        del self._failures[key]
-        await delivery.bury(f"could not be handled: {type(error).__name__}: {error}")
+        log.error("a message could not be handled", queue=queue, exc_info=error)
+        reason = f"could not be handled: {type(error).__name__}: {error}"
+        await self._tries.give_back(delivery, reason, limit=HANDLER_TRIES, pause=0.2)

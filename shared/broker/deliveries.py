@@ -7,6 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 
+import structlog
+from cachetools import LRUCache
+
+from shared.broker.port import Delivery
+from shared.ids import derived_id
+
+log = structlog.get_logger(__name__)
+
 REASON = "x-reason"
 """Header of a message in `dead`: why nobody could handle it."""
 ORIGIN = "x-queue"
@@ -108,3 +116,32 @@ class DeliveryBase(ABC):
 
 def _size(headers: Mapping[str, str]) -> int:
     return sum(len(name) + len(value) for name, value in headers.items())
+
+
+UNKNOWN_KIND_TRIES = 30
+UNKNOWN_KIND_PAUSE = 1.0
+"""How often a process gives back a message of a kind that it doesn't know, and how many seconds apart: a newer process
+may take it."""
+
+
+class Tries:
+    """How often this process gave each message back, so that one that nobody can handle is buried in the end."""
+
+    def __init__(self) -> None:
+        self._counts: LRUCache[str, int] = LRUCache(10_000)
+
+    async def unknown(self, delivery: Delivery, reason: str) -> None:
+        """Give back a message of a kind that only a newer version knows."""
+        await self.give_back(delivery, reason, limit=UNKNOWN_KIND_TRIES, pause=UNKNOWN_KIND_PAUSE)
+
+    async def give_back(self, delivery: Delivery, reason: str, *, limit: int, pause: float) -> None:
+        """Requeue a delivery after `pause` seconds; the `limit`-th time, bury it with `reason`."""
+        key = derived_id(delivery.queue, delivery.body)
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        if count < limit:
+            await asyncio.sleep(pause)
+            await delivery.requeue()
+            return
+        del self._counts[key]
+        log.warning("a message was buried", queue=delivery.queue, reason=reason)
+        await delivery.bury(reason)

@@ -6,12 +6,13 @@ to hear of something: the truth is in the store.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar, get_args
 
 import msgspec
 
-from shared.errors import HaulierError, Unreadable
+from shared.errors import HaulierError, UnknownKind, Unreadable
 from shared.model import language
 from shared.model.documents import Micros, RunUsage
 from shared.model.states import NodeKind, NodeStatus, RunRole
@@ -293,7 +294,23 @@ def decode(body: bytes) -> Message:
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"not a message of ours: {error}") from error
+        raise _unreadable(body, str(error)) from error
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_KINDS: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(AnyMessage))
+
+
+def _unreadable(body: bytes, reason: str) -> Unreadable:
+    """Return why a body is no message: its kind is one of a newer version's, or it is none at all."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        kind = msgspec.json.decode(body, type=_Kind).kind
+        if kind not in _KINDS:
+            return UnknownKind(f"this version knows no message of kind {kind!r}")
+    return Unreadable(f"not a message of ours: {reason}")
 
 
 SEALED = "sealed"

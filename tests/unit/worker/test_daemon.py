@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker.port import Delivery
 from shared.model.messages import (
     BeatFirst,
     Claim,
@@ -21,6 +22,7 @@ from shared.model.messages import (
     Stop,
     WhoIsDead,
 )
+from shared.model.queues import node_queue
 from tests.unit.worker.plant import NODE, Plant
 from worker.runtime.port import Outcome
 
@@ -181,6 +183,28 @@ async def test_a_message_that_is_no_task_is_buried_and_the_next_is_taken(plant: 
     dead = await plant.broker.queue("dead")
     assert dead is not None
     assert dead.size == 1
+
+
+async def test_what_a_newer_coordinator_tells_is_passed_over(plant: Plant) -> None:
+    await plant.broker.publish(node_queue(NODE), b'{"kind":"fromANewerVersion"}')
+    (await plant.running()).end(Outcome())
+    dead = await plant.broker.queue("dead")
+    assert dead is not None
+    assert dead.size == 0
+
+
+async def test_a_task_of_a_newer_kind_is_left_to_a_newer_worker(plant: Plant) -> None:
+    newer = b'{"kind":"fromANewerVersion"}'
+    await plant.broker.publish("default", newer)
+    taken: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(delivery: Delivery) -> None:
+        taken.put_nowait(delivery.body)
+        await delivery.ack()
+
+    await plant.broker.subscribe("default", take, prefetch=1)
+    async with asyncio.timeout(10):
+        assert await taken.get() == newer
 
 
 async def test_a_slot_never_holds_more_than_one_task(plant: Plant) -> None:
