@@ -58,16 +58,16 @@ _PREFETCH = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is."""
+    """What a worker is. Times in seconds; `spool_limit` in bytes."""
 
     node_id: str
     name: str
     version: str
     queues: Mapping[str, int]
-    beat: float = 5.0
-    drain_timeout: float = 60.0
+    beat: float
+    drain_timeout: float
     folder: Path
-    spool_limit: int = 256 * 1024 * 1024
+    spool_limit: int
 
 
 class Daemon:

@@ -25,9 +25,7 @@ class MemoryBroker:
     seconds.
     """
 
-    def __init__(
-        self, *, node_expiry: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, node_expiry: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._node_expiry = node_expiry
         self._clock = clock
         self._queues: dict[str, MemoryQueue] = {}

@@ -18,9 +18,10 @@ from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, Management
-from shared.broker.rabbitmq.session import HEARTBEAT_SECONDS, Session
+from shared.broker.rabbitmq.session import Session
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.broker.rabbitmq.subscription import RabbitSubscription
+from shared.config import AMQP_HEARTBEAT
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind
 
@@ -51,9 +52,9 @@ class RabbitMQBroker:
         url: str,
         management_url: str | None = None,
         *,
-        queue_type: str = "classic",
-        node_expiry: float = 60.0,
-        reconnect_cap: float = 10.0,
+        queue_type: str,
+        node_expiry: float,
+        reconnect_cap: float,
         name: str = "haulier",
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -182,7 +183,9 @@ class RabbitMQBroker:
         self._callbacks.append(callback)
 
     def _link(self, purpose: str) -> RabbitConnection:
-        url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS, name=f"{self._name} ({purpose})")
+        url = self._url.update_query(
+            heartbeat=int(AMQP_HEARTBEAT), name=f"{self._name} ({purpose})"
+        )
         return RabbitConnection(
             purpose,
             _address(self._url),
