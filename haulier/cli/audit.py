@@ -15,6 +15,7 @@ from shared.config import ConfigurationError, Override, load
 from shared.config.flags import general_options
 from shared.durations import duration_seconds
 from shared.errors import HaulierError
+from shared.process_log import configure_logging
 
 
 @click.command("audit", params=general_options())
@@ -39,6 +40,7 @@ def audit_command(
     try:
         seconds = duration_seconds(patience)
         loaded = load(set, file=config)
+        configure_logging("warn", loaded.config.logging.format)
         report = asyncio.run(audited(loaded.config, seconds))
     except (ConfigurationError, HaulierError, ValueError) as error:
         complain(str(error))
