@@ -270,7 +270,7 @@ class Daemon:
                 raise Unreadable(f"a worker has no use for a {type(message).__name__}")
 
     def _is_known(self) -> None:
-        """The coordinators have this node in their store: what it leaves will be found when it is dead."""
+        """Warm up, now that the coordinators know this node: what it leaves will be found when it is dead."""
         if not self._known:
             self._known = True
             self._runtime.warm_up()

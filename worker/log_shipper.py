@@ -51,7 +51,7 @@ class LogShipper:
         self._shipping: asyncio.Task[None] | None = None
 
     def begin(self, run: int) -> None:
-        """The claim was granted: ship from now on, as run number `run`."""
+        """Ship from now on, as run number `run`: the claim was granted."""
         self._run = run
         self._shipping = asyncio.create_task(self._ship(), name=f"log-{self._task_id}")
 

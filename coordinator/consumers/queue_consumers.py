@@ -66,7 +66,7 @@ class QueueConsumers:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to hear."""
+        """Start hearing the coordinators' queues."""
         self._logs.start()
         await self._open()
         self._keeper = asyncio.create_task(self._keep(), name="intake-keeper")
@@ -156,7 +156,7 @@ class QueueConsumers:
             await self._handlers.handle(queue, message)
 
     async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> None:
-        """A handler's own fault: try the message a few times, then bury it, so that nothing loops for ever."""
+        """Try the message of a failed handler a few times, then bury it, so that nothing loops for ever."""
         key = derived_id(queue, delivery.body)
         self._failures[key] += 1
         log.error(

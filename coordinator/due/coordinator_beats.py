@@ -35,12 +35,12 @@ class CoordinatorBeats:
         self._ticker = Ticker("beats", interval, self.beat)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start beating, as often as `engine.beat` says."""
         psutil.cpu_percent()
         self._ticker.start()
 
     async def close(self) -> None:
-        """End."""
+        """Beat no more; the lease runs out by itself."""
         await self._ticker.close()
 
     async def beat(self) -> None:

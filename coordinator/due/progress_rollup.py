@@ -22,11 +22,11 @@ class ProgressRollup:
         self._ticker = Ticker("growth", _EVERY, self._look)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to roll progress up, in the background."""
         self._ticker.start()
 
     async def close(self) -> None:
-        """End."""
+        """Stop, cutting a round short."""
         await self._ticker.close()
 
     async def _look(self) -> None:

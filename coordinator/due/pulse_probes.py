@@ -29,11 +29,11 @@ class PulseProbes:
         self._moving: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending probes, in the background."""
         self._ticker.start()
 
     async def close(self) -> None:
-        """End."""
+        """Send no more probes."""
         await self._ticker.close()
         for task in list(self._moving):
             task.cancel()
@@ -55,7 +55,7 @@ class PulseProbes:
             self._outstanding.pop(queue, None)
 
     def taken(self, probe: PulseProbe) -> None:
-        """A probe was taken: move its queue's stamp on, a handler's deadline later."""
+        """Move the stamp of the queue that a probe was taken from, a handler's deadline later."""
         ours = self._outstanding.get(probe.queue)
         if ours is not None and ours <= probe.sent_at:
             # A queue gives first what was put in first: whoever had ours, it was taken before this one.

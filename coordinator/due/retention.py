@@ -26,11 +26,11 @@ class RetentionTimer:
         self._ticker = Ticker("retention", _EVERY, self._look)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start deleting what is old, in the background."""
         self._ticker.start()
 
     async def close(self) -> None:
-        """End."""
+        """Delete no more, cutting a round short."""
         await self._ticker.close()
 
     async def _look(self) -> None:

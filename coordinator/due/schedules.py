@@ -29,11 +29,11 @@ class ScheduleTimer:
         self._ticker = Ticker("schedules", _EVERY, self.fire_due)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start making the jobs of schedules that are due, in the background."""
         self._ticker.start()
 
     async def close(self) -> None:
-        """End."""
+        """Make no more jobs, cutting a round short."""
         await self._ticker.close()
 
     async def fire_due(self) -> None:

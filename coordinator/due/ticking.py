@@ -23,11 +23,11 @@ class Ticker:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin; the first call comes at once."""
+        """Start calling, the first time at once."""
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def close(self) -> None:
-        """End, cutting short what is under way: every work of a ticker may be cut anywhere."""
+        """Stop, cutting short what is under way: every work of a ticker may be cut anywhere."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -63,12 +63,12 @@ class WebhookSender:
         self._ticker = Ticker("webhooks", _EVERY, self._deliver_due)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivering what is due, in the background."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
         self._ticker.start()
 
     async def close(self) -> None:
-        """End; what is under way is tried again by whoever is there."""
+        """Stop; what is under way is tried again by whichever coordinator is there."""
         await self._ticker.close()
         tasks = [under_way.task for under_way in self._under_way.values()]
         for task in tasks:

@@ -259,13 +259,13 @@ def read_vars(job_id: str, names: tuple[str, ...] | None, restarts: int) -> Flow
 
 
 def now() -> Flow[Micros]:
-    """The store's clock."""
+    """Return the store's clock."""
     at: Micros = yield Now()
     return at
 
 
 def bounds() -> Flow[Bounds]:
-    """The configured bounds."""
+    """Return the configured bounds."""
     configured: Bounds = yield AskBounds()
     return configured
 

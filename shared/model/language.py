@@ -320,7 +320,7 @@ _Kind = Literal["container", "parallel", "each", "subjob"]
 
 
 def kind_of_task(task: TaskDefinition) -> _Kind:
-    """Which of the four kinds a task is."""
+    """Return which of the four kinds a task is."""
     if task.parallel is not None:
         return "parallel"
     if task.each is not None:

@@ -126,7 +126,7 @@ class MongoStore:
             raise StoreUnavailable(f"MongoDB takes no write within {_PING_DEADLINE:g} s") from None
 
     def now(self) -> Micros:
-        """The server's clock."""
+        """Return the server's clock."""
         return self._connection.clock.now()
 
     async def get(self, kind: type[_D], id: str) -> _D | None:

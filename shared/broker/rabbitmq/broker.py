@@ -166,12 +166,12 @@ class RabbitMQBroker:
         return slot
 
     async def queues(self) -> list[QueueInfo]:
-        """Figures of all queues of the virtual host, by name; without a management API, of those
+        """Return the figures of all queues of the virtual host, by name; without a management API, of those
         that this process has met, `unacked` being what it holds itself."""
         return await self._figures.queues()
 
     async def queue(self, name: str) -> QueueInfo | None:
-        """Figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
+        """Return the figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
         return await self._figures.queue(name)
 
     async def delete_queue(self, name: str) -> bool:
@@ -240,5 +240,5 @@ def _checked(url: str) -> URL:
 
 
 def _address(url: URL) -> str:
-    """The server and its virtual host, without user and password."""
+    """Return the server and its virtual host, without user and password."""
     return f"{url.host}:{url.explicit_port or (5671 if url.scheme == 'amqps' else 5672)}{url.path}"
