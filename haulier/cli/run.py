@@ -9,7 +9,7 @@ from shared.startup import ProcessMain, process_command
 
 @click.group("run")
 def run_command() -> None:
-    """Start a process: everything in one, a coordinator, or a worker."""
+    """Start a coordinator, a worker, or both in one process."""
 
 
 def _standalone() -> ProcessMain:

@@ -65,12 +65,12 @@ def general_options() -> list[click.Option]:
         click.Option(
             ["--config"],
             metavar="FILE",
-            help="Configuration file; by default the first haulier.toml.",
+            help="Configuration file; by default the first haulier.toml found.",
         ),
         _option(
             "--set",
             "KEY=VALUE",
-            "Any setting, as engine.beat=2s; may be given more than once.",
+            "Override a setting, for example engine.beat=2s; may be repeated.",
             _any_setting,
         ),
     ]
@@ -80,31 +80,31 @@ def _options(role: ProcessRole) -> Iterator[click.Option]:
     yield from general_options()
     side = "worker" if role == "worker" else "coordinator"
     what = "GET /health" if role == "worker" else "the REST API"
-    yield _named("--address", f"{side}.address", "HOST:PORT", f"Where {what} listens.")
+    yield _named("--address", f"{side}.address", "HOST:PORT", f"Address of {what}.")
     if role != "standalone":
-        yield _named("--name", f"{role}.name", "NAME", "Name of this node in listings.")
+        yield _named("--name", f"{role}.name", "NAME", "Name of this node in lists.")
     if role != "coordinator":
         yield _named("--runtime", "runtime.type", "TYPE", f"How tasks run: {_RUNTIMES}.")
         yield _named(
             "--ignore-image",
             "runtime.shell.ignore_image",
             "",
-            "With --runtime shell: run tasks that name an image too, on this host, without it.",
+            "With --runtime shell: also run tasks that name an image, on this host, ignoring the image.",
             is_flag=True,
             flag_value="true",
         )
         yield _option(
             "--queue",
             "NAME=SLOTS",
-            "Take tasks from this queue, so many at a time; may be given more than once.",
+            "Take tasks from this queue, with this number of slots; may be repeated.",
             _queue,
         )
-    yield _named("--log-level", "logging.level", "LEVEL", f"Least level logged: {_LEVELS}.")
-    yield _named("--log-format", "logging.format", "FORMAT", f"How logs look: {_FORMATS}.")
+    yield _named("--log-level", "logging.level", "LEVEL", f"Lowest level to log: {_LEVELS}.")
+    yield _named("--log-format", "logging.format", "FORMAT", f"Log format: {_FORMATS}.")
 
 
 _HELP: Final = {
-    "standalone": "Run coordinator and worker in this one process.",
+    "standalone": "Run a coordinator and a worker in one process.",
     "coordinator": "Run a coordinator: the REST API and the engine.",
     "worker": "Run a worker: it takes tasks from queues and runs them.",
 }
