@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from shared.startup import ProcessMain, start
+from shared.startup import ProcessMain, process_command
 
 
 def _find() -> ProcessMain:
@@ -14,4 +12,4 @@ def _find() -> ProcessMain:
 
 
 if __name__ == "__main__":
-    sys.exit(start("coordinator", sys.argv[1:], "python -m coordinator", _find))
+    process_command("coordinator", _find).main(prog_name="python -m coordinator")

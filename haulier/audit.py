@@ -112,7 +112,7 @@ async def _waiting(store: Store, before: Micros) -> list[Finding]:
 
 
 async def _running(store: Store, before: Micros) -> list[Finding]:
-    """Runs on nodes that are gone."""
+    """Return the runs on nodes that are gone."""
     where = {"state": TaskState.RUNNING, "kind": TaskKind.CONTAINER}
     tasks = await store.find(TaskDocument, where, limit=_LIMIT, without=LIGHT)
     nodes = {node.id: node for node in await _nodes_of(store, tasks)}
@@ -170,7 +170,7 @@ async def _closed(store: Store, before: Micros) -> list[Finding]:
 
 
 async def _twice(store: Store, before: Micros) -> list[Finding]:
-    """What an end that was applied twice would leave: steps, attempts or positions too many."""
+    """Return what an end that was applied twice would leave: steps, attempts or positions too many."""
     where = {"ended_at": Above(0), "state": JobState.COMPLETED}
     jobs = await store.find(
         JobDocument, where, ("-ended_at",), limit=1_000, without=("definition", "result")

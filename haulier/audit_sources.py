@@ -60,7 +60,7 @@ async def _store(config: Config) -> AsyncIterator[Store]:
 
 
 def _check_is_there(config: Config) -> None:
-    """An audit makes no datastore where there is none, to find it clean."""
+    """Raise `HaulierError` where there is no datastore: an audit makes none to find it clean."""
     path = Path(config.datastore.sqlite.path)
     if config.datastore.type == "sqlite" and not path.exists():
         raise HaulierError(f"there is no datastore at {path} (datastore.sqlite.path)")

@@ -27,7 +27,7 @@ _PART: Final = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of a Go duration, read by the rules of Go's `time.ParseDuration`.
+    """Return the nanoseconds of a Go duration, read by the rules of Go's `time.ParseDuration`.
 
     Raises ValueError, with a message to show to the user, for anything else.
     """
@@ -43,12 +43,12 @@ def parse_duration(text: str) -> int:
 
 
 def duration_seconds(text: str) -> float:
-    """Seconds of a Go duration; raises ValueError as parse_duration does."""
+    """Return the seconds of a Go duration; raises ValueError as parse_duration does."""
     return parse_duration(text) / NANOS_PER_SECOND
 
 
 def format_duration(nanoseconds: int) -> str:
-    """The text that Go's `time.Duration.String` gives: `1h0m0s`, `1.5s`, `250ms`, `0s`."""
+    """Return the text that Go's `time.Duration.String` gives: `1h0m0s`, `1.5s`, `250ms`, `0s`."""
     sign = "-" if nanoseconds < 0 else ""
     rest = abs(nanoseconds)
     if rest == 0:

@@ -8,12 +8,12 @@ import errno
 import gc
 import resource
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import structlog
 
-from shared.config.flags import ProcessRole, parse_flags
+from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.config.load import load
 from shared.config.tree import Config
 from shared.errors import HaulierError
@@ -31,16 +31,17 @@ ProcessMain = Callable[[Config], Coroutine[Any, Any, int]]
 """A process's whole life: returns its exit code once it has stopped in order."""
 
 
-def start(
-    role: ProcessRole, argv: Sequence[str], program: str, find: Callable[[], ProcessMain]
-) -> int:
-    """Run a process of `role` by its command line until it ends; return its exit code.
+def process_command(role: ProcessRole, find: Callable[[], ProcessMain]) -> FlagsCommand:
+    """Return the command that runs a process of `role` until it ends, and exits with its code.
 
     `find` gives what to run once the configuration is known to be good, so that a wrong flag is
     answered without loading all of the program. What keeps it from starting is said on stderr, in
     a line for each fault and without a traceback: exit code 2.
     """
-    flags = parse_flags(role, argv, program)
+    return FlagsCommand(role, lambda flags: _start(role, flags, find))
+
+
+def _start(role: ProcessRole, flags: Flags, find: Callable[[], ProcessMain]) -> int:
     try:
         loaded = load(flags.overrides, file=flags.file, role=role)
         configure_logging(loaded.config.logging.level, loaded.config.logging.format)

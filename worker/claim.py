@@ -74,7 +74,7 @@ class Claimant:
                     backoff.reset()
 
     def _is_over(self) -> bool:
-        """Whether nobody waits for an answer any more. A grant that is on its way is handed back when it comes."""
+        """Return whether nobody waits for an answer any more. A grant on its way is handed back when it comes."""
         return self._delivery.lost or self._entry.stopped is not None
 
     async def _too_late(self, grant: Granted) -> None:

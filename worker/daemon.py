@@ -55,16 +55,16 @@ _PREFETCH = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is."""
+    """What a worker is. Times in seconds; `spool_limit` in bytes."""
 
     node_id: str
     name: str
     version: str
     queues: Mapping[str, int]
-    beat: float = 5.0
-    drain_timeout: float = 60.0
+    beat: float
+    drain_timeout: float
     folder: Path
-    spool_limit: int = 256 * 1024 * 1024
+    spool_limit: int
 
 
 class Daemon:
@@ -227,7 +227,7 @@ class Daemon:
                 raise Unreadable(f"a worker does not handle a {type(message).__name__}")
 
     def _is_known(self) -> None:
-        """The coordinators have this node in their store: what it leaves will be found when it is dead."""
+        """Warm up, now that the coordinators know this node: what it leaves will be found when it is dead."""
         if not self._known:
             self._known = True
             self._runtime.warm_up()

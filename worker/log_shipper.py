@@ -60,7 +60,7 @@ class LogShipper:
         self._loop: Loop | None = None
 
     def begin(self, run: int) -> None:
-        """The claim was granted: ship from now on, as run number `run`."""
+        """Ship from now on, as run number `run`: the claim was granted."""
         self._run = run
         self._loop = Loop("ship a log", self._ship, about=self._task_id)
         self._loop.start()

@@ -39,12 +39,12 @@ class RunEntry:
         return await self._answers.get()
 
     def granted(self, run: int) -> None:
-        """The claim was granted: it is a run now."""
+        """Note that the claim was granted: it is a run now."""
         self.role = RunRole.RUNNING
         self.run = run
 
     def ended(self, end: RunEnded | HandedBack) -> None:
-        """The run is over; this is what there is to tell of it until it is stored."""
+        """Note that the run is over; `end` is told until it is stored."""
         self.role = RunRole.ENDED
         self.end = end
 

@@ -31,11 +31,11 @@ class LogPartWriter:
         )
 
     def start(self) -> None:
-        """Begin to store."""
+        """Start storing, in the background."""
         self._batcher.start()
 
     async def close(self) -> None:
-        """Store what is gathered, and end."""
+        """Store what is gathered, and stop."""
         await self._batcher.close()
 
     async def take(self, message: LogWritten) -> None:
@@ -81,7 +81,7 @@ class LogPartWriter:
             self._runs[task.id] = task.run
 
     def _counts(self, message: LogWritten) -> bool:
-        """Whether a message is of the run that counts, or a later one than is known here."""
+        """Return whether a message is of the run that counts, or a later one than is known here."""
         known = self._runs.get(message.task_id)
         if known is None:
             return False

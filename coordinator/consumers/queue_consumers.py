@@ -66,7 +66,7 @@ class QueueConsumers:
         self._keeper = Loop("queue consumers", self._keep)
 
     async def start(self) -> None:
-        """Begin to hear."""
+        """Start hearing the coordinators' queues."""
         self._logs.start()
         await self._open()
         self._keeper.start()
@@ -159,14 +159,14 @@ class QueueConsumers:
             await self._handlers.handle(queue, message)
 
     async def _unknown(self, queue: str, delivery: Delivery, error: UnknownKind) -> None:
-        """A newer version sent it: pass over what is sent again anyway, and leave the rest to a newer coordinator."""
+        """Pass over what a newer version sends again anyway, and leave the rest to a newer coordinator."""
         if queue in queues.TRANSIENT_QUEUES:
             await delivery.ack()
         else:
             await self._tries.unknown(delivery, str(error))
 
     async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> None:
-        """A handler's own fault: try the message a few times, then bury it, so that nothing loops for ever."""
+        """Try the message of a failed handler a few times, then bury it, so that nothing loops for ever."""
         log.error("a message could not be handled", queue=queue, exc_info=error)
         reason = f"could not be handled: {type(error).__name__}: {error}"
         await self._tries.give_back(delivery, reason, limit=HANDLER_TRIES, pause=0.2)

@@ -36,12 +36,12 @@ class CoordinatorBeats:
         self._loop = Loop("beats", self.beat, every=interval)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start beating, as often as `engine.beat` says."""
         psutil.cpu_percent()
         self._loop.start()
 
     async def close(self) -> None:
-        """End."""
+        """Beat no more; the lease runs out by itself."""
         await self._loop.close()
 
     async def beat(self) -> None:

@@ -22,11 +22,11 @@ class ProgressRollup:
         self._loop = Loop("growth", self._look, every=_EVERY)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to roll progress up, in the background."""
         self._loop.start()
 
     async def close(self) -> None:
-        """End."""
+        """Stop, cutting a round short."""
         await self._loop.close()
 
     async def _look(self) -> None:

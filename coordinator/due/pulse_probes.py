@@ -29,11 +29,11 @@ class PulseProbes:
         self._moving = Tasks()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending probes, in the background."""
         self._loop.start()
 
     async def close(self) -> None:
-        """End."""
+        """Send no more probes."""
         await self._loop.close()
         await self._moving.cancel()
 
@@ -54,7 +54,7 @@ class PulseProbes:
             self._outstanding.pop(queue, None)
 
     def taken(self, probe: PulseProbe) -> None:
-        """A probe was taken: move its queue's stamp on, a handler's deadline later."""
+        """Move the stamp of the queue that a probe was taken from, a handler's deadline later."""
         ours = self._outstanding.get(probe.queue)
         if ours is not None and ours <= probe.sent_at:
             # A queue gives first what was put in first: whoever had ours, it was taken before this one.

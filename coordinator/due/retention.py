@@ -27,11 +27,11 @@ class RetentionTimer:
         self._loop = Loop("retention", self._look, every=_EVERY)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start deleting what is old, in the background."""
         self._loop.start()
 
     async def close(self) -> None:
-        """End."""
+        """Delete no more, cutting a round short."""
         await self._loop.close()
 
     async def _look(self) -> None:

@@ -30,11 +30,11 @@ class ScheduleTimer:
         self._loop = Loop("schedules", self.fire_due, every=_EVERY)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start making the jobs of schedules that are due, in the background."""
         self._loop.start()
 
     async def close(self) -> None:
-        """End."""
+        """Make no more jobs, cutting a round short."""
         await self._loop.close()
 
     async def fire_due(self) -> None:

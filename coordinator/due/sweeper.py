@@ -39,12 +39,12 @@ class Sweeper:
         self._due = Loop("due", self._release, every=DUE_EVERY)
 
     def start(self) -> None:
-        """Begin."""
+        """Start to sweep, in the background."""
         self._round.start()
         self._due.start()
 
     async def close(self) -> None:
-        """End."""
+        """Sweep no more, cutting a round short."""
         await self._round.close()
         await self._due.close()
 

@@ -65,12 +65,12 @@ class WebhookSender:
         self._loop = Loop("webhooks", self._deliver_due, every=_EVERY)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivering what is due, in the background."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
         self._loop.start()
 
     async def close(self) -> None:
-        """End; what is under way is tried again by whoever is there."""
+        """Stop; what is under way is tried again by whichever coordinator is there."""
         await self._loop.close()
         await self._trying.cancel()
         if self._session is not None:

@@ -35,7 +35,7 @@ class Batcher(Generic[_T]):
         self._closing = False
 
     def start(self) -> None:
-        """Begin to hand on."""
+        """Start handing batches on, in the background."""
         self._loop.start()
 
     def add(self, item: _T) -> None:
@@ -46,7 +46,7 @@ class Batcher(Generic[_T]):
             self._full.set()
 
     async def close(self) -> None:
-        """Hand on what is left, and end."""
+        """Hand on what is left, and stop."""
         self._closing = True
         self._some.set()
         self._full.set()

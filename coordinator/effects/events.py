@@ -43,11 +43,11 @@ class Events:
         self._sending = Tasks()
 
     async def start(self) -> None:
-        """Begin to hear events and announcements of other coordinators."""
+        """Start to hear events and announcements of other coordinators."""
         self._subscription = await self._broker.subscribe_events(self._heard)
 
     async def close(self) -> None:
-        """End; readers see no more."""
+        """Stop; readers see no more."""
         if self._announcer is not None:
             await self._announcer.close()
         if self._subscription is not None:

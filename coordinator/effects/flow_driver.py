@@ -82,12 +82,12 @@ class FlowDriver:
         }
 
     async def start(self) -> None:
-        """Begin to carry out."""
+        """Start what runs in the background: the outbox and the events."""
         self.outbox.start()
         await self.events.start()
 
     async def close(self) -> None:
-        """Finish what is under way, and end."""
+        """Finish what is followed in the background, send what is gathered, and stop."""
         await self._following.finish()
         await self.outbox.close()
         await self.events.close()
@@ -250,7 +250,7 @@ class FlowDriver:
         )
 
     async def _started(self, effect: flow.Started) -> None:
-        """A job's first task was granted: once for each job and coordinator, see to it that the job is RUNNING.
+        """Have a job be RUNNING whose first task was granted: once for each job and coordinator.
 
         One that is still PENDING (whoever begins it has not said so yet) is looked at again the next time."""
         if effect.job_id in self._begun:

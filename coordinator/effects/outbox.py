@@ -73,12 +73,12 @@ class Outbox:
         self.on_hooked: Callable[[list[Document]], None] = lambda _: None
 
     def start(self) -> None:
-        """Begin to send what is gathered."""
+        """Start sending what is gathered, in the background."""
         self._later.start()
         self._stored.start()
 
     async def close(self) -> None:
-        """Send what is gathered, and end."""
+        """Send what is gathered, and stop."""
         await self._later.close()
         await self._stored.close()
 
@@ -234,7 +234,7 @@ class Marks:
             del self._marks[change.id]
 
     def wanted(self, change: Change[Any]) -> bool:
-        """Whether a write is anything but a mark that its task's grant took with it."""
+        """Return whether a write is anything but a mark that its task's grant took with it."""
         return change.set.get("state") != TaskState.SCHEDULED or change.id in self._marks
 
     def with_mark(self, change: Change[D]) -> Change[D]:
@@ -249,7 +249,7 @@ class Marks:
         )
 
     def granted(self, task: TaskDocument) -> None:
-        """A task was granted: its mark, if it is on its way, has nothing left to say."""
+        """Forget the mark of a task that was granted: if it is on its way, it has nothing left to say."""
         mark = self._marks.get(task.id)
         if mark is not None and task.run > mark.where["run"]:
             self.end(mark)

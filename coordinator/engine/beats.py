@@ -133,7 +133,7 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
 
 
 def _as_granted(node: NodeDocument, held: Held, task: TaskDocument) -> Flow[None]:
-    """The store grants what the worker lists: repeat an answer that it missed, ask for an end that went missing, and
+    """Repeat an answer that the worker missed of a run that the store grants it, ask for an end that went missing, and
     see to it that the job runs, should whoever granted it have died before that."""
     yield Started(task.job_id, task.started_at or 0)
     if task.epoch != node.epoch:
@@ -146,7 +146,7 @@ def _as_granted(node: NodeDocument, held: Held, task: TaskDocument) -> Flow[None
 
 
 def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:
-    """The store does not grant what the worker lists: take it back where only its lease was lost, or stop it.
+    """Take a run back that the store does not grant, where only its lease was lost, or stop it.
 
     One question tells for most that nothing is to be taken back: a busy worker lists many ends that it was not told
     stored yet, and a beat must not take long."""

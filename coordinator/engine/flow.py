@@ -24,7 +24,6 @@ from shared.model.documents import (
 )
 from shared.model.messages import Message
 from shared.model.queries import Change, D, Where
-from shared.redaction import KEY_PATTERNS
 
 _T = TypeVar("_T")
 _Free = TypeVar("_Free", NodeDocument, Pulse)
@@ -150,15 +149,16 @@ class Now(msgspec.Struct, frozen=True):
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's times and bounds (configuration spec, `engine`). Times in microseconds."""
 
-    beat: Micros = 5_000_000
-    lease: Micros = 30_000_000
-    sweep: Micros = 5_000_000
-    reconnect_cap: Micros = 10_000_000
-    handler_deadline: Micros = 10_000_000
-    redeliveries: int = 5
-    redaction_keys: tuple[str, ...] = KEY_PATTERNS
+    beat: Micros
+    lease: Micros
+    sweep: Micros
+    reconnect_cap: Micros
+    redeliveries: int
+    redaction_keys: tuple[str, ...]
     """Values whose key contains one of these are never shown (configuration spec, `redaction`)."""
-    job_window: int = 1000
+    job_window: int
+    handler_deadline: Micros = 10_000_000
+    """What a handler has for a message; no setting."""
 
 
 class AskBounds(msgspec.Struct, frozen=True):
@@ -327,13 +327,13 @@ def read_vars(job_id: str, names: tuple[str, ...] | None, restarts: int) -> Flow
 
 
 def now() -> Flow[Micros]:
-    """The store's clock."""
+    """Return the store's clock."""
     at: Micros = yield Now()
     return at
 
 
 def bounds() -> Flow[Bounds]:
-    """The configured bounds."""
+    """Return the configured bounds."""
     configured: Bounds = yield AskBounds()
     return configured
 

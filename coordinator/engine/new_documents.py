@@ -115,7 +115,7 @@ def with_name(definition: language.TaskDefinition, number: int) -> language.Task
 
 
 def needs_window(job: JobDocument, task: TaskDocument) -> bool:
-    """Whether a task counts against its root job's window: all but the root's own chain, which is one at a time."""
+    """Return whether a task counts against its root job's window: all do but the root's own chain, one at a time."""
     return job.root_id != job.id or task.parent_id is not None
 
 

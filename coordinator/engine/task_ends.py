@@ -77,7 +77,7 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
 
 
 def _still_wanted(task: TaskDocument) -> Flow[bool]:
-    """Whether the job (and parent) of a task go on, with the same number of restarts."""
+    """Return whether the job (and parent) of a task go on, with the same number of restarts."""
     job = yield from get(JobDocument, task.job_id)
     if job is None or job.state in JOB_ENDED or job.restarts != task.restarts:
         return False

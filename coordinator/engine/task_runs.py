@@ -276,7 +276,7 @@ def _given_up(
 
 
 def may_count(task: TaskDocument, nonce: str) -> bool:
-    """Whether `nonce` may be the run of this task that counts."""
+    """Return whether `nonce` may be the run of this task that counts."""
     active = task.state == TaskState.RUNNING or task.state in WAITING
     return active and task.nonce == nonce and task.lost_by in COUNTS.values
 

@@ -50,7 +50,7 @@ TOLD_TASK_STATES = frozenset({TaskState.SCHEDULED, TaskState.RUNNING}) | TASK_EN
 
 
 def wants(job: JobDocument | None, event: str) -> bool:
-    """Whether a webhook of `job` is for `event`."""
+    """Return whether a webhook of `job` is for `event`."""
     return job is not None and any(
         (hook.event or JOB_STATE) == event for hook in job.definition.webhooks
     )

@@ -57,7 +57,7 @@ class Store(Protocol):
         """Return if it answers within 2 s (and takes writes), else raise `StoreUnavailable`."""
 
     def now(self) -> Micros:
-        """The store's clock: the server's, known to within tens of milliseconds and never running
+        """Return the store's clock: the server's, known to within tens of milliseconds and never running
         backwards; kept by the adapter from a look at the server's clock every few seconds and the
         process's monotonic clock.
         """

@@ -115,7 +115,7 @@ def log_owner(job_id: str | None, task_ids: Sequence[str] | None) -> Where:
 
 
 def storable(text: str) -> bool:
-    """Whether a text can be stored at all, and so be asked for: Unicode without lone surrogates."""
+    """Return whether a text can be stored at all, and so be asked for: Unicode without lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -10,21 +10,14 @@ import msgspec
 
 from haulier.cli.calls import FAULT, MISUSE
 from haulier.cli.output import complain, say_on_stderr, show_table
-from haulier.cli.settings import override
-from shared.config import ConfigurationError, load
+from shared.config import ConfigurationError, Override, load
+from shared.config.flags import general_options
 from shared.durations import duration_seconds
 from shared.errors import HaulierError
+from shared.process_log import configure_logging
 
 
-@click.command("audit")
-@click.option("--config", "file", metavar="FILE", help="Configuration file to read.")
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a setting; may be repeated.",
-)
+@click.command("audit", params=general_options())
 @click.option(
     "--patience",
     default="90s",
@@ -34,7 +27,7 @@ from shared.errors import HaulierError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit_command(
-    file: str | None, assignments: tuple[str, ...], patience: str, as_json: bool
+    config: str | None, set: tuple[Override, ...], patience: str, as_json: bool
 ) -> int:
     """Find what is stuck, left over or done twice; exit with 0 if there is nothing.
 
@@ -45,7 +38,8 @@ def audit_command(
 
     try:
         seconds = duration_seconds(patience)
-        loaded = load([override(text) for text in assignments], file=file)
+        loaded = load(set, file=config)
+        configure_logging("warn", loaded.config.logging.format)
         report = asyncio.run(audited(loaded.config, seconds))
     except (ConfigurationError, HaulierError, ValueError) as error:
         complain(str(error))

@@ -1,30 +1,15 @@
-"""`haulier run`: start a process. Its flags are read where every process of ours reads them."""
+"""`haulier run`: start a process."""
 
 from __future__ import annotations
 
 import click
 
-from shared.config.flags import ProcessRole
-from shared.startup import ProcessMain, start
+from shared.startup import ProcessMain, process_command
 
 
 @click.group("run")
 def run_command() -> None:
     """Start a coordinator, a worker, or both in one process."""
-
-
-_PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
-
-
-def _process(role: ProcessRole, summary: str) -> click.Command:
-    @run_command.command(
-        role, context_settings=_PASSED_ON, short_help=summary, add_help_option=False
-    )
-    @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
-    def command(flags: tuple[str, ...]) -> int:
-        return start(role, flags, f"haulier run {role}", _FIND[role])
-
-    return command
 
 
 def _standalone() -> ProcessMain:
@@ -45,8 +30,6 @@ def _worker() -> ProcessMain:
     return worker
 
 
-_FIND = {"standalone": _standalone, "coordinator": _coordinator, "worker": _worker}
-
-_process("standalone", "Run a coordinator and a worker in one process.")
-_process("coordinator", "Run a coordinator: the REST API and the engine.")
-_process("worker", "Run a worker: it takes tasks from queues and runs them.")
+run_command.add_command(process_command("standalone", _standalone))
+run_command.add_command(process_command("coordinator", _coordinator))
+run_command.add_command(process_command("worker", _worker))

@@ -9,24 +9,17 @@ import click
 from haulier.cli.calls import MISUSE
 from haulier.cli.output import complain, say_on_stderr
 from shared.config import ConfigurationError, Override, load
+from shared.config.flags import general_options
 from shared.config.show import as_toml
 from shared.config.show import settings_as_json as origins_and_values
 
 
-@click.command("config")
-@click.option("--config", "file", metavar="FILE", help="Configuration file to read.")
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a setting; may be repeated.",
-)
+@click.command("config", params=general_options())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: {key: {value, origin}}.")
-def config_command(file: str | None, assignments: tuple[str, ...], as_json: bool) -> int:
-    """Print the settings in effect and where each one comes from, with secrets masked."""
+def config_command(config: str | None, set: tuple[Override, ...], as_json: bool) -> int:
+    """Print the settings in effect and where each came from, with secrets masked."""
     try:
-        loaded = load([override(text) for text in assignments], file=file)
+        loaded = load(set, file=config)
     except ConfigurationError as error:
         complain(str(error))
         return MISUSE
@@ -37,11 +30,3 @@ def config_command(file: str | None, assignments: tuple[str, ...], as_json: bool
     else:
         click.echo(as_toml(loaded))
     return 0
-
-
-def override(text: str) -> Override:
-    """Return what `--set text` says. Raises `BadParameter`."""
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise click.BadParameter("must be KEY=VALUE, like engine.beat=2s", param_hint="--set")
-    return Override("--set", path.strip(), value)

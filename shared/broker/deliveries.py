@@ -71,7 +71,7 @@ class DeliveryBase(ABC):
                 self._lost_event.set()
 
     async def ack(self) -> None:
-        """It is handled: forget it."""
+        """Tell the broker that it is handled and may be forgotten."""
         if self.open:
             await self._settle(self._acknowledge)
 

@@ -25,9 +25,7 @@ class MemoryBroker:
     seconds.
     """
 
-    def __init__(
-        self, *, node_expiry: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, node_expiry: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._node_expiry = node_expiry
         self._clock = clock
         self._queues: dict[str, MemoryQueue] = {}
@@ -117,12 +115,12 @@ class MemoryBroker:
         return slot
 
     async def queues(self) -> list[QueueInfo]:
-        """Figures of all queues, by name."""
+        """Return the figures of all queues, by name."""
         self._check_running()
         return [self._queues[name].info() for name in sorted(self._queues)]
 
     async def queue(self, name: str) -> QueueInfo | None:
-        """Figures of one queue, or None."""
+        """Return the figures of one queue, or None."""
         self._check_running()
         found = self._queues.get(name)
         return None if found is None else found.info()

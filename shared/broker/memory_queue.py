@@ -96,12 +96,12 @@ class MemoryQueue:
         self._watch()
 
     def info(self) -> QueueInfo:
-        """Its figures now."""
+        """Return its figures now."""
         self._drop_late()
         return QueueInfo(self.name, self._size, len(self._consumers), self._unacked)
 
     def deadline(self) -> float | None:
-        """When a message put in now is dropped."""
+        """Return when a message put in now is dropped."""
         ttl = self._kind.message_ttl
         return None if ttl is None else self._clock() + ttl
 

@@ -55,7 +55,7 @@ class Delivery(Protocol):
         """Return when `lost` becomes true (never, if it is settled first: cancel the wait)."""
 
     async def ack(self) -> None:
-        """It is handled: forget it."""
+        """Tell the broker that it is handled and may be forgotten."""
 
     async def requeue(self) -> None:
         """Give it back, to be delivered again to anyone."""
@@ -161,10 +161,10 @@ class Broker(Protocol):
         ours."""
 
     async def queues(self) -> list[QueueInfo]:
-        """Figures of all known queues by name; raises `BrokerUnavailable`."""
+        """Return the figures of all known queues by name; raises `BrokerUnavailable`."""
 
     async def queue(self, name: str) -> QueueInfo | None:
-        """Figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
+        """Return the figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
 
     async def delete_queue(self, name: str) -> bool:
         """Delete a queue and what is in it; False where there is none."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Literal, NoReturn, get_args
 
+import click
 import msgspec
 
 from shared.config.sources import Override
@@ -25,124 +25,110 @@ class Flags(msgspec.Struct, frozen=True):
     overrides: tuple[Override, ...] = ()
 
 
-def parse_flags(role: ProcessRole, argv: Sequence[str], program: str) -> Flags:
-    """Return what `argv` (without the program's name) says for a process of this role.
-
-    Like any argparse parser it prints help and exits 0 for `--help`, and says what is wrong and
-    exits 2 for a flag that it does not know.
-    """
-    parser = argparse.ArgumentParser(
-        prog=program, description=_DESCRIPTIONS[role], allow_abbrev=False
-    )
-    add_general_flags(parser)
-    _add_named_flags(parser, role)
-    parsed = parser.parse_args(argv)
-    return Flags(parsed.config, tuple(parsed.overrides))
+def _any_setting(value: str) -> tuple[str, str]:
+    path, equals, text = value.partition("=")
+    if not equals or not path.strip():
+        raise ValueError("must be KEY=VALUE, like engine.beat=2s")
+    return path.strip(), text
 
 
-def add_general_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--config` and `--set`, which every process takes."""
-    parser.set_defaults(overrides=[])
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="configuration file; by default the first haulier.toml found",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action=_SetAny,
-        help="override a setting, for example engine.beat=2s; may be repeated",
-    )
+def _queue(value: str) -> tuple[str, str]:
+    name, equals, slots = value.rpartition("=")
+    if not equals or not name:
+        raise ValueError("must be NAME=SLOTS, like default=4")
+    return f"worker.queues.{name}", slots
 
 
-_DESCRIPTIONS: Final = {
+def _option(
+    flag: str, metavar: str, help: str, split: Callable[[str], tuple[str, str]], **more: Any
+) -> click.Option:
+    """Return an option each value of which is an override. `split` gives the setting's path and text, or ValueError."""
+
+    def read(
+        _ctx: click.Context, _param: click.Parameter, values: Iterable[str]
+    ) -> tuple[Override, ...]:
+        try:
+            return tuple(Override(flag, *split(value)) for value in values)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return click.Option([flag], metavar=metavar, help=help, callback=read, multiple=True, **more)
+
+
+def _named(flag: str, path: str, metavar: str, help: str, **more: Any) -> click.Option:
+    return _option(flag, metavar, help, lambda value: (path, value), **more)
+
+
+def general_options() -> list[click.Option]:
+    """Return `--config` and `--set`, for whatever reads the configuration."""
+    return [
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            help="Configuration file; by default the first haulier.toml found.",
+        ),
+        _option(
+            "--set",
+            "KEY=VALUE",
+            "Override a setting, for example engine.beat=2s; may be repeated.",
+            _any_setting,
+        ),
+    ]
+
+
+def _options(role: ProcessRole) -> Iterator[click.Option]:
+    yield from general_options()
+    side = "worker" if role == "worker" else "coordinator"
+    what = "GET /health" if role == "worker" else "the REST API"
+    yield _named("--address", f"{side}.address", "HOST:PORT", f"Address of {what}.")
+    if role != "standalone":
+        yield _named("--name", f"{role}.name", "NAME", "Name of this node in lists.")
+    if role != "coordinator":
+        yield _named("--runtime", "runtime.type", "TYPE", f"How tasks run: {_RUNTIMES}.")
+        yield _named(
+            "--ignore-image",
+            "runtime.shell.ignore_image",
+            "",
+            "With --runtime shell: also run tasks that name an image, on this host, ignoring the image.",
+            is_flag=True,
+            flag_value="true",
+        )
+        yield _option(
+            "--queue",
+            "NAME=SLOTS",
+            "Take tasks from this queue, with this number of slots; may be repeated.",
+            _queue,
+        )
+    yield _named("--log-level", "logging.level", "LEVEL", f"Lowest level to log: {_LEVELS}.")
+    yield _named("--log-format", "logging.format", "FORMAT", f"Log format: {_FORMATS}.")
+
+
+_HELP: Final = {
     "standalone": "Run a coordinator and a worker in one process.",
     "coordinator": "Run a coordinator: the REST API and the engine.",
     "worker": "Run a worker: it takes tasks from queues and runs them.",
 }
 
 
-def _add_named_flags(parser: argparse.ArgumentParser, role: ProcessRole) -> None:
-    side = "worker" if role == "worker" else "coordinator"
-    what = "GET /health" if role == "worker" else "the REST API"
-    _named(parser, "--address", f"{side}.address", "HOST:PORT", f"address of {what}")
-    if role != "standalone":
-        _named(parser, "--name", f"{role}.name", "NAME", "name of this node in lists")
-    if role != "coordinator":
-        _named(parser, "--runtime", "runtime.type", "TYPE", f"how tasks run: {_RUNTIMES}")
-        parser.add_argument(
-            "--ignore-image",
-            action=_SetTrue,
-            path="runtime.shell.ignore_image",
-            help="with --runtime shell: also run tasks that name an image, on this host, ignoring the image",
+class FlagsCommand(click.Command):
+    """Starts a process of one role: calls `begin` with its flags, and exits with what that returns."""
+
+    def __init__(self, role: ProcessRole, begin: Callable[[Flags], int]) -> None:
+        super().__init__(
+            role,
+            params=list(_options(role)),
+            help=_HELP[role],
+            context_settings={"help_option_names": ["-h", "--help"]},
         )
-        parser.add_argument(
-            "--queue",
-            metavar="NAME=SLOTS",
-            action=_SetQueue,
-            help="take tasks from this queue, with this number of slots; may be repeated",
-        )
-    _named(parser, "--log-level", "logging.level", "LEVEL", f"lowest level to log: {_LEVELS}")
-    _named(parser, "--log-format", "logging.format", "FORMAT", f"log format: {_FORMATS}")
+        self._begin = begin
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the flags, and keep their order: click itself gives the values of each flag apart."""
+        _, _, ctx.obj = self.make_parser(ctx).parse_args(args=list(args))
+        return super().parse_args(ctx, args)
 
-def _named(
-    parser: argparse.ArgumentParser, flag: str, path: str, metavar: str, explanation: str
-) -> None:
-    parser.add_argument(flag, action=_SetPath, path=path, metavar=metavar, help=explanation)
-
-
-class _Set(argparse.Action):
-    """Add an override, in the order of the command line: later ones win."""
-
-    def __init__(self, option_strings: list[str], dest: str, path: str = "", **more: Any) -> None:
-        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **more)
-        self.path = path
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002  (argparse's signature)
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        try:
-            path, text = self.split(values if isinstance(values, str) else "")
-        except ValueError as error:
-            raise argparse.ArgumentError(self, str(error)) from None
-        override = Override(option_string or self.option_strings[0], path, text)
-        namespace.overrides = [*namespace.overrides, override]
-
-    def split(self, value: str) -> tuple[str, str]:
-        """Return the path that is meant, and the text it is given."""
-        raise NotImplementedError
-
-
-class _SetAny(_Set):
-    def split(self, value: str) -> tuple[str, str]:
-        path, equals, text = value.partition("=")
-        if not equals or not path.strip():
-            raise ValueError("must be KEY=VALUE, like engine.beat=2s")
-        return path.strip(), text
-
-
-class _SetPath(_Set):
-    def split(self, value: str) -> tuple[str, str]:
-        return self.path, value
-
-
-class _SetQueue(_Set):
-    def split(self, value: str) -> tuple[str, str]:
-        name, equals, slots = value.rpartition("=")
-        if not equals or not name:
-            raise ValueError("must be NAME=SLOTS, like default=4")
-        return f"worker.queues.{name}", slots
-
-
-class _SetTrue(_Set):
-    def __init__(self, option_strings: list[str], dest: str, **more: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **more)
-
-    def split(self, value: str) -> tuple[str, str]:
-        return self.path, value or "true"
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Begin, and exit."""
+        given = {name: iter(values) for name, values in ctx.params.items() if name != "config"}
+        overrides = (next(given[flag.name]) for flag in ctx.obj if flag.name in given)
+        ctx.exit(self._begin(Flags(ctx.params["config"], tuple(overrides))))

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from shared.redaction import KEY_PATTERNS
+
 KIB = 1024
 _MIB = 1024 * KIB
 MINUTE = 60.0
@@ -19,7 +21,8 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 AMQP_HEARTBEAT = 5.0
-"""Seconds between the heartbeats of a connection to RabbitMQ (the engine spec, Queues)."""
+"""Whole seconds between the heartbeats of a connection to RabbitMQ (the engine spec, Queues). A peer that is frozen
+has its deliveries taken back after two to three of them."""
 
 BrokerType = Literal["memory", "rabbitmq"]
 DatastoreType = Literal["sqlite", "mongodb"]
@@ -487,7 +490,7 @@ class Redaction(Group, frozen=True):
     keys: Annotated[
         tuple[str, ...],
         _says("Values whose key contains one of these words, in any case, are never shown"),
-    ] = ("SECRET", "PASSWORD", "ACCESS_KEY")
+    ] = KEY_PATTERNS
 
 
 class LoggingSettings(Group, frozen=True):

@@ -31,19 +31,19 @@ class ExpressionError(HaulierError):
         self.source = source
 
     def at(self, position: int) -> ExpressionError:
-        """Itself, placed at `position` unless something nearer to the fault has placed it already."""
+        """Return itself, placed at `position` unless something nearer to the fault has placed it already."""
         if self.position is None:
             self.position = position
         return self
 
     def within(self, source: str) -> ExpressionError:
-        """Itself, knowing the text that `position` counts in."""
+        """Return itself, knowing the text that `position` counts in."""
         if not self.source:
             self.source = source
         return self
 
     def render(self) -> str:
-        """The message with line and column, the line it is about, and a caret below the fault."""
+        """Return the message with line and column, the line it is about, and a caret below the fault."""
         if self.position is None or not self.source.strip():
             return self.message
         position = min(self.position, len(self.source))
@@ -62,12 +62,12 @@ class ExpressionError(HaulierError):
 
 
 def name_error(message: str, position: int) -> ExpressionError:
-    """A fault seen before anything runs: a name, a type or a number of arguments."""
+    """Return a fault seen before anything runs: a name, a type or a number of arguments."""
     return ExpressionError(message, position, "name")
 
 
 def syntax_error(message: str, position: int) -> ExpressionError:
-    """A text that is not an expression."""
+    """Return a text that is not an expression."""
     return ExpressionError(message, position, "syntax")
 
 

@@ -56,13 +56,13 @@ _cached_compiled = lru_cache(_CACHED)(_compiled)
 
 
 def parsed(text: str, hidden: frozenset[str] = frozenset()) -> Parsed:
-    """The expression parsed; a call of a name in `hidden` is not one of the language's functions,
+    """Return the expression parsed; a call of a name in `hidden` is not one of the language's functions,
     because the scope means something else by it. Raises a `syntax` or `limit` fault."""
     return (_cached_parsed if len(text) <= _CACHED_LENGTH else _parsed)(text, hidden)
 
 
 def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -> CompiledCode:
-    """The expression compiled for a scope whose values have the `known` shapes. Raises any fault
+    """Return the expression compiled for a scope whose values have the `known` shapes. Raises any fault
     that can be seen before it runs."""
     return (_cached_compiled if len(text) <= _CACHED_LENGTH else _compiled)(
         text, hidden, known, closed
@@ -93,7 +93,7 @@ class Evaluation:
         self._hidden = FUNCTION_NAMES.intersection(scope)
 
     def value(self, text: str) -> object:
-        """The raw value of one expression. Raises an ExpressionError."""
+        """Return the raw value of one expression. Raises an ExpressionError."""
         text = adopted(text)
         try:
             self._budget.parse(len(text))

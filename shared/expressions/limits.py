@@ -46,28 +46,28 @@ class Budget:
         self.text = MAX_TEXT
 
     def step(self, count: int = 1) -> None:
-        """Takes `count` steps."""
+        """Take `count` steps."""
         self.steps -= count
         if self.steps < 0:
             raise limit_error(f"the expression takes more than {MAX_STEPS:,} steps")
 
     def build(self, count: int) -> None:
-        """Takes the room for `count` elements; asked before they are made."""
+        """Take the room for `count` elements; asked before they are made."""
         self.items -= count
         if self.items <= 0:
             raise limit_error(f"the expression builds more than {MAX_ITEMS:,} elements")
 
     def write(self, count: int) -> None:
-        """Takes the room for `count` characters; asked before they are written."""
+        """Take the room for `count` characters; asked before they are written."""
         self.text -= count
         if self.text < 0:
             raise limit_error(f"the expression builds more than {MAX_TEXT:,} characters of text")
         self.read(count)
 
     def parse(self, count: int) -> None:
-        """Takes the steps for making sense of an expression of `count` characters."""
+        """Take the steps for making sense of an expression of `count` characters."""
         self.step(_CHARACTER_STEPS * count)
 
     def read(self, count: int) -> None:
-        """Takes the steps for going once through `count` characters."""
+        """Take the steps for going once through `count` characters."""
         self.step(1 + count // _TEXT_PER_STEP)

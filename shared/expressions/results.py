@@ -21,7 +21,7 @@ _KEPT = (bool, float, type(None), Texts, Table, Time, Duration, Month, Weekday)
 
 
 def adopt(name: str, value: object) -> object:
-    """A value of the scope as the language has it: the maps of texts such, whole numbers beyond 64
+    """Return a value of the scope as the language has it: the maps of texts such, whole numbers beyond 64
     bits as floats, texts sound. Raises a `limit` fault where it is nested too deeply."""
     if name not in _MAPS_OF_TEXTS or not isinstance(value, dict):
         return _adopt(value, 0)
@@ -54,13 +54,13 @@ def _as_float(number: int) -> float:
 
 
 def finished(value: object) -> object:
-    """A value as plain lists and dicts, its texts sound. Raises a `limit` fault where it is nested
+    """Return a value as plain lists and dicts, its texts sound. Raises a `limit` fault where it is nested
     too deeply, or holds so much by holding the same again and again that no one could print it."""
     return _Walk(lambda scalar: scalar).walk(value, 0)
 
 
 def to_plain(value: object) -> object:
-    """A value as JSON has it: dates in RFC 3339, durations in nanoseconds, keys as texts.
+    """Return a value as JSON has it: dates in RFC 3339, durations in nanoseconds, keys as texts.
 
     Raises a fault for a float that is no number or not finite, and as `finished` does.
     """

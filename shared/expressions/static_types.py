@@ -47,11 +47,11 @@ class StaticType(msgspec.Struct, frozen=True):
         return self.kind in ("int", "float")
 
     def maybe(self, *kinds: str) -> bool:
-        """Whether it may be one of the kinds."""
+        """Return whether it may be one of the kinds."""
         return self.is_unknown or self.kind in kinds
 
     def items(self) -> StaticType:
-        """What its elements are."""
+        """Return what its elements are."""
         if self.kind == "map":
             return {"texts": TEXT_TYPE, "groups": LIST}.get(self.form, ANY)
         if self.element is not None:
@@ -59,11 +59,11 @@ class StaticType(msgspec.Struct, frozen=True):
         return {"string": TEXT_TYPE, "int": INT}.get(self.form, ANY)
 
     def keys(self) -> StaticType:
-        """What the keys of a map are."""
+        """Return what the keys of a map are."""
         return ANY if self.form in ("table", "groups") else TEXT_TYPE
 
     def fits(self, wanted: StaticType) -> bool:
-        """Whether a value of it may stand where `wanted` is asked for, in Go's sense."""
+        """Return whether a value of it may stand where `wanted` is asked for, in Go's sense."""
         if self.kind == "nil":
             return wanted.kind in ("any", "map", "list", "location", "func")
         if self.kind == "unknown" or wanted.kind == "unknown":
@@ -71,7 +71,7 @@ class StaticType(msgspec.Struct, frozen=True):
         return wanted.kind == "any" or (self.kind == wanted.kind and self.form == wanted.form)
 
     def compares_with(self, other: StaticType) -> bool:
-        """Whether `==` of the two makes sense."""
+        """Return whether `==` of the two makes sense."""
         if self.is_unknown or other.is_unknown or "nil" in (self.kind, other.kind):
             return True
         if (self.is_number and other.is_number) or self.kind == other.kind == "list":
@@ -120,12 +120,12 @@ _SHAPES: dict[type, StaticType] = {
 
 
 def list_of(element: StaticType) -> StaticType:
-    """A list of anything that is known to hold just that."""
+    """Return a list of anything that is known to hold just that."""
     return StaticType("list", "any", element)
 
 
 def shape_of(value: object) -> StaticType:
-    """What is known of a value of the scope: its kind, and nothing of what it holds."""
+    """Return what is known of a value of the scope: its kind, and nothing of what it holds."""
     known = _SHAPES.get(type(value))
     if known is not None:
         return known

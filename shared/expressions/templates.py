@@ -18,7 +18,7 @@ _OPEN, _CLOSE = "{{", "}}"
 
 
 def parts(template: str) -> list[str]:
-    """The template cut up: plain text and expressions by turns, plain text first and last. Raises a
+    """Return the template cut up: plain text and expressions by turns, plain text first and last. Raises a
     `limit` fault where it, or all the expressions in it, are too long.
 
     An expression goes from `{{` to the next `}}` and is not empty, with no line break inside; all
@@ -54,7 +54,7 @@ def _line_end(template: str, start: int) -> int:
 def evaluate_template(
     text: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
 ) -> object:
-    """The value of an expression (without braces).
+    """Return the value of an expression (without braces).
 
     `scope` gives the names: maps of texts under `inputs`, `secrets`, `tasks` and `job`, anything like
     JSON under others. `now` and `seed` decide what `now()` and `randomInt()` give; by default they
@@ -64,7 +64,7 @@ def evaluate_template(
 
 
 def finished_within(value: object, text: str) -> object:
-    """The value made plain, a fault of it knowing the expression."""
+    """Return the value made plain, a fault of it knowing the expression."""
     try:
         return finished(value)
     except ExpressionError as error:
@@ -74,7 +74,7 @@ def finished_within(value: object, text: str) -> object:
 def evaluate_field(
     field: str, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
 ) -> object:
-    """The value of a field that is an expression, bare or in braces (`if`, `each.list`). One with
+    """Return the value of a field that is an expression, bare or in braces (`if`, `each.list`). One with
     text around the braces, or with several pairs of them, is a template, worth the text it renders."""
     pieces = parts(field)
     whole = len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip()
@@ -90,7 +90,7 @@ def render(
     now: datetime | None = None,
     seed: int | None = None,
 ) -> str:
-    """The template with each expression in braces replaced by the text of its value.
+    """Return the template with each expression in braces replaced by the text of its value.
 
     Takes what `evaluate_template` takes. Raises ExpressionError for the first expression that fails, and
     where the text would be too long.
@@ -117,7 +117,7 @@ def _rendered(evaluation: Evaluation, text: str) -> str:
 
 
 def check_template(template: str) -> None:
-    """Refuses a template with an expression that cannot work whatever the scope holds.
+    """Refuse a template with an expression that cannot work whatever the scope holds.
 
     Raises the fault: kind `syntax`, or `name` for an unknown function or wrong arguments.
     """
@@ -126,20 +126,20 @@ def check_template(template: str) -> None:
 
 
 def check_field(field: str) -> None:
-    """The same for a field that is an expression, bare or in braces."""
+    """Refuse a field that is an expression, bare or in braces, as `check_template` does."""
     pieces = parts(field)
     for text in [field] if len(pieces) == 1 else pieces[1::2]:
         check_expression(text)
 
 
 def names_in(template: str) -> Names:
-    """The names that the expressions of a template speak of. An expression that is none counts as
+    """Return the names that the expressions of a template speak of. An expression that is none counts as
     speaking of everything, since only its evaluation says what is wrong with it."""
     return reduce(Names.joined, map(_names, parts(template)[1::2]), Names())
 
 
 def names_in_field(field: str) -> Names:
-    """The same for a field that is an expression, bare or in braces."""
+    """Return the names that a field speaks of which is an expression, bare or in braces."""
     pieces = parts(field)
     return reduce(Names.joined, map(_names, [field] if len(pieces) == 1 else pieces[1::2]), Names())
 

@@ -25,7 +25,7 @@ _GPU_KEYS: Final = frozenset({"count", "driver", "device", "capabilities", "opti
 
 
 def between(low: int, high: int) -> Rule:
-    """A number from `low` to `high`, both counted in."""
+    """Return the rule for a number from `low` to `high`, both counted in."""
 
     def check(value: float) -> str | None:
         return None if low <= value <= high else f"must be from {low} to {high}"
@@ -34,7 +34,7 @@ def between(low: int, high: int) -> Rule:
 
 
 def at_least_rule(low: int) -> Rule:
-    """A whole number from `low` up, that fits 63 bits."""
+    """Return the rule for a whole number from `low` up, that fits 63 bits."""
 
     def check(value: int) -> str | None:
         return None if low <= value < 2**63 else f"must be a whole number, at least {low}"
@@ -43,7 +43,7 @@ def at_least_rule(low: int) -> Rule:
 
 
 def one_of_rule(*allowed: str) -> Rule:
-    """One of the given words; the empty text passes as absent."""
+    """Return the rule for one of the given words; the empty text passes as absent."""
 
     def check(value: str) -> str | None:
         if not value or value in allowed:
@@ -55,7 +55,7 @@ def one_of_rule(*allowed: str) -> Rule:
 
 
 def at_most_characters(limit: int) -> Rule:
-    """A text of at most `limit` characters."""
+    """Return the rule for a text of at most `limit` characters."""
 
     def check(value: str) -> str | None:
         if len(value) <= limit:
@@ -66,12 +66,12 @@ def at_most_characters(limit: int) -> Rule:
 
 
 def _where_given(problem: Callable[[str], str | None]) -> Rule:
-    """A rule for texts that are absent when they are empty."""
+    """Return a rule for texts that are absent when they are empty."""
     return Rule(lambda value: problem(value) if value else None, {})
 
 
 def duration(*, zero: bool = False, most: int | None = None) -> Rule:
-    """A Go duration, never negative, above zero unless `zero`, at most `most` nanoseconds."""
+    """Return the rule for a Go duration, never negative, above zero unless `zero`, at most `most` nanoseconds."""
 
     def check(value: str) -> str | None:
         if not value:
@@ -221,12 +221,12 @@ TIMEZONE: Final = _where_given(timezone_problem)
 
 
 def problems_of(value: Any, rules: tuple[Rule, ...]) -> list[str]:
-    """What each rule finds wrong with a value."""
+    """Return what each rule finds wrong with a value."""
     return [message for rule in rules if (message := rule.check(value)) is not None]
 
 
 def text_problem(text: str) -> str | None:
-    """What keeps a text from being stored or handed to a process, or None."""
+    """Return what keeps a text from being stored or handed to a process, or None."""
     if "\0" in text:
         return "must not contain a NUL character"
     if not text.isascii() and not _is_encodable(text):
@@ -243,12 +243,12 @@ def _is_encodable(text: str) -> bool:
 
 
 def has_template(text: str) -> bool:
-    """Whether a template may hold an expression, so that its value is known only once evaluated."""
+    """Return whether a template may hold an expression, so that its value is known only once evaluated."""
     return "{{" in text
 
 
 def syntax_problem(role: TextRole, text: str) -> str | None:
-    """What is wrong with a template's or an expression's syntax, or None.
+    """Return what is wrong with a template's or an expression's syntax, or None.
 
     Only what cannot work whatever its values will be: syntax, unknown functions, wrong arguments.
     """

@@ -43,7 +43,7 @@ class Cron(msgspec.Struct, frozen=True):
 
 
 def parse_cron(text: str) -> Cron:
-    """Reads five fields, a macro (`@hourly`) or `@every 90s`, with or without a zone before it.
+    """Read five fields, a macro (`@hourly`) or `@every 90s`, with or without a zone before it.
 
     Raises ValueError with a message for the user.
     """
@@ -61,7 +61,7 @@ def parse_cron(text: str) -> Cron:
 
 
 def cron_problem(text: str) -> str | None:
-    """What is wrong with a schedule's text, or None."""
+    """Return what is wrong with a schedule's text, or None."""
     try:
         parse_cron(text)
     except ValueError as error:
@@ -70,7 +70,7 @@ def cron_problem(text: str) -> str | None:
 
 
 def timezone_problem(name: str) -> str | None:
-    """What is wrong with the name of a time zone, or None."""
+    """Return what is wrong with the name of a time zone, or None."""
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

@@ -19,7 +19,7 @@ _Mergeable = TypeVar("_Mergeable", Retry, Limits)
 
 
 def apply_defaults(task: TaskDefinition, defaults: Defaults | None) -> TaskDefinition:
-    """The task with what it does not set itself taken from its job's defaults.
+    """Return the task with what it does not set itself taken from its job's defaults.
 
     `retry` and `limits` merge field by field. The tasks inside parallel and each get them too; a
     sub-job has only its own defaults, and a composite itself takes none.

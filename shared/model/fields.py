@@ -50,7 +50,7 @@ def about(
     role: TextRole | None = None,
     required: bool = False,
 ) -> msgspec.Meta:
-    """The annotation of a field or of a kind of text; what it leaves out, the inner type says."""
+    """Return the annotation of a field or of a kind of text; what it leaves out, the inner type says."""
     schema: dict[str, Any] = {"description": description} if description else {}
     for rule in rules:
         schema |= rule.schema
@@ -65,7 +65,7 @@ def about(
 
 
 def traits(info: msgspec.inspect.Type) -> Traits:
-    """The traits of an inspected type."""
+    """Return the traits of an inspected type."""
     if not isinstance(info, msgspec.inspect.Metadata):
         return _BARE
     extra = info.extra or {}
@@ -77,7 +77,7 @@ def traits(info: msgspec.inspect.Type) -> Traits:
 
 
 def bare(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """An inspected type without its annotation and without its `| None`."""
+    """Return an inspected type without its annotation and without its `| None`."""
     if isinstance(info, msgspec.inspect.Metadata):
         return bare(info.type)
     if isinstance(info, msgspec.inspect.UnionType):

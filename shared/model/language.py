@@ -361,7 +361,7 @@ class SubJob(JobBody, frozen=True):
 
 
 def kind_of_task(task: TaskDefinition) -> TaskKind:
-    """Which of the four kinds a task is."""
+    """Return which of the four kinds a task is."""
     if task.parallel is not None:
         return TaskKind.PARALLEL
     if task.each is not None:

@@ -78,7 +78,7 @@ NAMES: Final[dict[type, str]] = {
 
 
 def name_of(plan: Plan) -> str:
-    """What a value of this plan is, in words for a message."""
+    """Return what a value of this plan is, in words for a message."""
     if isinstance(plan, NumberPlan):
         return "a whole number" if plan.whole else "a number"
     return NAMES[type(plan)]
@@ -86,7 +86,7 @@ def name_of(plan: Plan) -> str:
 
 @functools.cache
 def plan_of(cls: type[msgspec.Struct]) -> StructPlan:
-    """The plan of a Struct of the language."""
+    """Return the plan of a Struct of the language."""
     return _Compiler().struct(inspect.type_info(cls))
 
 
@@ -128,7 +128,7 @@ def _text(info: inspect.Type, *, loose: bool = False) -> TextPlan:
 
 
 def _rules(info: inspect.Type) -> tuple[Rule, ...]:
-    """The rules of a type and of what it wraps: `Annotated[Annotated[int, …] | None, …]`."""
+    """Return the rules of a type and of what it wraps: `Annotated[Annotated[int, …] | None, …]`."""
     own = traits(info).rules
     inner = info.type if isinstance(info, inspect.Metadata) else info
     if isinstance(inner, inspect.UnionType):
@@ -143,7 +143,7 @@ def _description(info: inspect.Type) -> str:
 
 
 def structs(plan: StructPlan) -> Iterator[StructPlan]:
-    """A plan and all that its fields lead to, each once, in the order they are met."""
+    """Yield a plan and all that its fields lead to, each once, in the order they are met."""
     seen: dict[type, StructPlan] = {}
     waiting: list[Any] = [plan]
     while waiting:

@@ -18,7 +18,7 @@ _LONGEST_KEY: Final = 64
 
 
 def path_text(path: Path) -> str:
-    """A path as people read it: `tasks[2].env.PORT`, and `["…"]` for keys of odd characters."""
+    """Return a path as people read it: `tasks[2].env.PORT`, and `["…"]` for keys of odd characters."""
     parts: list[str] = []
     for step in path:
         if isinstance(step, int):
@@ -31,7 +31,7 @@ def path_text(path: Path) -> str:
 
 
 def quoted_text(text: str) -> str:
-    """A text of the user's for a message: in quotes, escaped, cut where it is long."""
+    """Return a text of the user's for a message: in quotes, escaped, cut where it is long."""
     shown = text if len(text) <= _LONGEST_KEY else text[:_LONGEST_KEY] + "…"
     safe = shown.encode("utf-8", "backslashreplace").decode()
     return json.dumps(safe, ensure_ascii=False)

@@ -13,14 +13,14 @@ _LARGEST: Final = 2**63 - 1
 
 
 def parse_cpus(text: str) -> int:
-    """Billionths of a CPU (Docker's NanoCpus) of `.5`, `1`, `2.25`; ValueError for others."""
+    """Return billionths of a CPU (Docker's NanoCpus) of `.5`, `1`, `2.25`; ValueError for others."""
     if not _CPUS.fullmatch(text):
         raise ValueError(f'"{text[:40]}" is not a number of CPUs: use a form like ".5" or "2"')
     return int(Decimal(text) * 1_000_000_000)
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of `512m`, `1.5g`, `64MiB`, `1048576`; units count in 1024s, as for Docker.
+    """Return the bytes of `512m`, `1.5g`, `64MiB`, `1048576`; units count in 1024s, as for Docker.
 
     Raises ValueError for anything else.
     """

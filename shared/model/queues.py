@@ -62,7 +62,7 @@ def node_queue(node_id: str) -> str:
 
 
 def queue_problem(name: str) -> str | None:
-    """What makes a name unfit for a task queue, or None."""
+    """Return what makes a name unfit for a task queue, or None."""
     if not 1 <= len(name) <= _LONGEST or not name.isprintable():
         return f"the name of a queue must have 1 to {_LONGEST} printable characters"
     if len(name.encode("utf-8", "replace")) > _LONGEST_BYTES:

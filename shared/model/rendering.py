@@ -21,7 +21,7 @@ _OF_A_SUBJOB: Final = ("name", "inputs", "secrets", "webhooks")
 
 
 def render_task(task: TaskDefinition, render: Render) -> TaskDefinition:
-    """A copy with each template of the task's own rendered, its pre, post and sidecars included.
+    """Return a copy with each template of the task's own rendered, its pre, post and sidecars included.
 
     Not `if` and `each.list`, which are expressions, and nothing of the tasks inside a composite.
     """
@@ -30,7 +30,7 @@ def render_task(task: TaskDefinition, render: Render) -> TaskDefinition:
 
 
 def render_subjob(subjob: SubJob, render: Render) -> JobDefinition:
-    """The job that a sub-job task starts: name, inputs, secrets and webhooks in the parent's scope.
+    """Return the job that a sub-job task starts: name, inputs, secrets and webhooks in the parent's scope.
 
     The rest is left to be evaluated in the job's own scope. Its webhooks are evaluated by this and
     must not be evaluated again.
@@ -78,7 +78,7 @@ def _text(value: str, plan: TextPlan, render: Render, path: tuple[str, ...]) -> 
 
 @functools.cache
 def _templates(cls: type[msgspec.Struct]) -> tuple[tuple[str, str, Plan], ...]:
-    """The fields of a Struct that hold templates, at any depth but inside composites."""
+    """Return the fields of a Struct that hold templates, at any depth but inside composites."""
     return tuple(
         (name, field.attribute, field.plan)
         for name, field in plan_of(cls).fields.items()

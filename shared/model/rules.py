@@ -52,7 +52,7 @@ class RuleProblem(msgspec.Struct, frozen=True):
     unless: tuple[Path, ...] = ()
 
     def moot(self, lost: Callable[[Path], bool]) -> bool:
-        """Whether it only follows from a problem that is reported anyway."""
+        """Return whether it only follows from a problem that is reported anyway."""
         return any(map(lost, self.unless or (self.path,)))
 
 
@@ -65,7 +65,7 @@ class _Scope(msgspec.Struct, frozen=True):
 
 
 def job_rules(job: JobDefinition, *, scheduled: bool) -> Iterator[RuleProblem]:
-    """What is wrong with a job beyond its single values."""
+    """Yield what is wrong with a job beyond its single values."""
     if scheduled and job.schedule is None:
         yield RuleProblem(("schedule",), "required for a scheduled job")
     if not scheduled and job.schedule is not None:
@@ -79,7 +79,7 @@ def job_rules(job: JobDefinition, *, scheduled: bool) -> Iterator[RuleProblem]:
 
 
 def container_rules(task: SmallTask, path: Path = ()) -> Iterator[RuleProblem]:
-    """What a container task must have; `path` leads to it."""
+    """Yield what a container task must have; `path` leads to it."""
     if not any(getattr(task, name) for name in _STARTERS):
         missing = "nothing to do: give it run, cmd, entrypoint or image"
         yield RuleProblem(
@@ -197,7 +197,7 @@ _INNER: Final = (Parallel, Each, SubJob)
 
 
 def validate_evaluated(task: TaskDefinition) -> list[Problem]:
-    """What is wrong with an evaluated task: what a template's value can break, and nothing else.
+    """Return what is wrong with an evaluated task: what a template's value can break, and nothing else.
 
     A text that came out empty counts as absent. Tasks inside a composite are not looked at.
     """

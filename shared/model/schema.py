@@ -12,7 +12,7 @@ _SCALARS: Final = ["string", "number", "boolean", "null"]
 
 
 def job_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) that every valid job document meets.
+    """Return the JSON Schema (2020-12) that every valid job document meets.
 
     An editor sees YAML's values after their types are resolved, so where text is wanted it allows
     other scalars too (`cpus: .5`), and `null` for what may be absent.
@@ -63,7 +63,7 @@ def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a field that must be there and say something."""
+    """Return the schema of a field that must be there and say something."""
     result = dict(schema)
     if "anyOf" in result:
         result["anyOf"] = [kind for kind in result["anyOf"] if kind != {"type": "null"}]

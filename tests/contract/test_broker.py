@@ -10,7 +10,6 @@ import pytest
 
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Delivery, QueueInfo
-from shared.broker.rabbitmq import RabbitMQBroker
 from shared.errors import BrokerUnavailable
 from shared.model.queues import (
     ALWAYS_THERE,
@@ -21,6 +20,7 @@ from shared.model.queues import (
     TRANSIENT_TTL,
 )
 from tests.integration.rabbitmq.waiting import Inbox, eventually, within
+from tests.settings import rabbitmq_broker
 
 NODE_EXPIRY = 1.0
 
@@ -47,7 +47,7 @@ async def broker(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[
         made = MemoryBroker(node_expiry=NODE_EXPIRY, clock=clock)
     else:
         vhost = request.getfixturevalue("rabbitmq_vhost")
-        made = RabbitMQBroker(vhost.url, vhost.management_url, node_expiry=NODE_EXPIRY)
+        made = rabbitmq_broker(vhost.url, vhost.management_url, node_expiry=NODE_EXPIRY)
     await within(made.start())
     yield made
     await within(made.close())
@@ -438,7 +438,7 @@ async def test_closing_gives_back_what_is_on_loan(broker: Broker) -> None:
 
 
 async def test_who_asked_hears_of_the_first_connection() -> None:
-    broker = MemoryBroker()
+    broker = MemoryBroker(node_expiry=60.0)
     heard: list[bool] = []
     broker.on_connected(heard.append)
     await broker.start()

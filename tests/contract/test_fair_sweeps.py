@@ -5,21 +5,21 @@ from __future__ import annotations
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.engine import repairs
-from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import TaskDocument
 from shared.model.messages import MessageCodec
 from tests.contract.documents import job, task
+from tests.settings import default_bounds
 
 MANY = repairs.REPAIRS_AT_ONCE + 20
 
 
 async def sweeper_of(store: Store) -> Sweeper:
     await store.insert(job("j", state="RUNNING", task_count=1))
-    broker = MemoryBroker()
-    bounds = Bounds(job_window=1)
+    broker = MemoryBroker(node_expiry=60.0)
+    bounds = default_bounds(job_window=1)
     return Sweeper(FlowDriver(store, broker, bounds, MessageCodec()), broker, 5.0)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator.engine import beats, intents, job_lifecycle, progress, task_runs
-from coordinator.engine.flow import Bounds, Flow, get
+from coordinator.engine.flow import Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
 from shared.errors import StoreUnavailable, Unreadable
@@ -35,6 +35,7 @@ from shared.model.queues import (
 )
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
 from tests.faults.scenarios import each, parallel, retried, skipped, sub
+from tests.settings import default_bounds
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper
 from tests.unit.engine.world import Coordinator, World, check_end, step
@@ -130,7 +131,7 @@ class History(RuleBasedStateMachine):
             tempfile.mkdtemp(prefix="haulier-test-", dir=memory if memory.is_dir() else None)
         )
         self.runner = asyncio.Runner()
-        self.world = World(self.folder, Bounds(job_window=3))
+        self.world = World(self.folder, default_bounds(job_window=3))
         self.lucks: list[Luck] = []
         self.slow: list[Slow] = []
         self.jobs: list[str] = []

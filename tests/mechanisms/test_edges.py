@@ -16,7 +16,6 @@ from coordinator.consumers import QueueConsumers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.webhooks import WebhookSender
 from coordinator.effects import FlowDriver
-from coordinator.engine.flow import Bounds
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_queue import Recallable
 from shared.errors import StoreUnavailable
@@ -26,6 +25,7 @@ from shared.model.messages import JobChanged, MessageCodec, RunEnded
 from shared.model.queries import Change
 from shared.model.queues import COMPLETED_QUEUE, DEAD_QUEUE, JOBS_QUEUE
 from tests.faults.ports import FaultyBroker, FaultyStore, Luck, Mishap
+from tests.settings import default_bounds
 from tests.unit.engine.world import World, step
 from tests.unit.worker.plant import Plant
 from worker.runtime.port import Outcome
@@ -72,7 +72,7 @@ async def test_a_job_is_answered_for_without_a_broker_and_begun_when_one_is_ther
 
 
 async def test_an_end_is_sent_until_the_broker_has_it() -> None:
-    broker = MemoryBroker()
+    broker = MemoryBroker(node_expiry=60.0)
     await broker.start()
     luck = Luck(lambda number, _: Mishap.FAIL_BEFORE if number == 1 else None)
     post = Sender(FaultyBroker(broker, luck), MessageCodec())
@@ -149,7 +149,7 @@ class Trouble:
 @asynccontextmanager
 async def intake(world: World, store: Any) -> AsyncIterator[None]:
     """A coordinator that takes messages by itself."""
-    driver = FlowDriver(store, world.broker, Bounds(), world.codec)
+    driver = FlowDriver(store, world.broker, default_bounds(), world.codec)
     probes = PulseProbes(driver, world.broker, world.codec, "c")
     taking = QueueConsumers(driver, world.broker, world.codec, probes)
     await driver.start()

@@ -12,13 +12,13 @@ import pytest
 from coordinator.consumers import QueueConsumers, queue_consumers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
-from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.errors import QueueMismatch, StoreUnavailable
 from shared.model.documents import Document
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queues import DEAD_QUEUE, JOBS_QUEUE
+from tests.settings import default_bounds
 
 
 class Refusing(MemoryBroker):
@@ -58,7 +58,7 @@ async def parts(
     )
     await store.start()
     await broker.start()
-    driver = FlowDriver(store, broker, Bounds(), codec)
+    driver = FlowDriver(store, broker, default_bounds(), codec)
     probes = PulseProbes(driver, broker, codec, "c")
     taking = QueueConsumers(driver, broker, codec, probes)
     await driver.start()

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from coordinator.effects import FlowDriver, outbox
-from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import DeadNodes, MessageCodec
 from shared.model.states import JobState, TaskKind, TaskState
+from tests.settings import default_bounds
 
 
 class Silent(MemoryBroker):
@@ -32,7 +32,7 @@ async def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     store, broker = SqliteStore(tmp_path / "haulier.db"), Silent(node_expiry=60.0)
     await store.start()
     await broker.start()
-    made = FlowDriver(store, broker, Bounds(), MessageCodec(None))
+    made = FlowDriver(store, broker, default_bounds(), MessageCodec(None))
     await made.start()
     yield made
     await made.close()

@@ -10,11 +10,11 @@ import pytest
 
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
-from coordinator.engine.flow import Bounds
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model.messages import MessageCodec, PulseProbe
 from shared.model.queues import COMPLETED_QUEUE
+from tests.settings import default_bounds
 
 
 class Bench:
@@ -50,7 +50,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     broker = MemoryBroker(node_expiry=60.0)
     await store.start()
     await broker.start()
-    made = Bench(FlowDriver(store, broker, Bounds(), MessageCodec(None)), broker)
+    made = Bench(FlowDriver(store, broker, default_bounds(), MessageCodec(None)), broker)
     yield made
     await made.one.close()
     await made.two.close()

@@ -17,7 +17,7 @@ class Folders:
     """The folders of the runs of one node, and what other nodes on this machine have left."""
 
     def __init__(self, data: str, node_id: str) -> None:
-        """`data`: the worker's data folder; empty for one in the system's temporary folder."""
+        """Take `data`, the worker's data folder; empty for one in the system's temporary folder."""
         base = Path(data) if data else Path(tempfile.gettempdir(), f"haulier-{os.geteuid()}")
         self.top = (base / "runs").absolute()
         self.mine = self.top / node_id

@@ -102,14 +102,14 @@ class StagedRun(ABC):
             self._error = TaskError(self._timed_out())
 
     async def run(self) -> Outcome:
-        """As the port says."""
+        """Run pre, main and post tasks, one after the other; return how that ended."""
         try:
             return await self._run()
         finally:
             self._over.set()
 
     async def stop(self, reason: str) -> None:
-        """As the port says."""
+        """End the stage that runs, begin no other, and wait for the end of `run`."""
         if self._reason is None:
             self._reason = reason
         if self._work is not None:
@@ -237,7 +237,7 @@ async def following(
 
 
 def seconds_of(duration: str) -> float:
-    """Seconds of a duration; 0 where there is none. Raises TaskError for what is no duration."""
+    """Return the seconds of a duration; 0 where there is none. Raises TaskError for what is no duration."""
     try:
         return duration_seconds(duration) if duration else 0.0
     except ValueError as error:

@@ -129,7 +129,7 @@ class MongoStore:
             ) from None
 
     def now(self) -> Micros:
-        """The server's clock."""
+        """Return the server's clock."""
         return self._connection.clock.now()
 
     async def get(self, kind: type[_D], id: str) -> _D | None:

@@ -49,7 +49,7 @@ def code_of(error: sqlite3.Error) -> int:
 
 
 def blames_statement(error: Exception) -> bool:
-    """Whether an error is of one operation, not of the database under all of them."""
+    """Return whether an error is of one operation, not of the database under all of them."""
     if not isinstance(error, sqlite3.Error):
         return True
     code = code_of(error)

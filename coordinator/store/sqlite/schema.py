@@ -124,7 +124,7 @@ def _literal(value: object) -> str:
 
 
 def _make_search(connection: sqlite3.Connection) -> None:
-    """A full-text index over words that are already split (so `ascii`, which keeps each whole),
+    """Make a full-text index over words that are already split (so `ascii`, which keeps each whole),
     kept by triggers.
     """
     jobs, columns = JobDocument.collection, ", ".join(SEARCHED)
@@ -154,7 +154,7 @@ def _search_row(side: str, column: str, command: str) -> str:
 
 
 def _make_job_count(connection: sqlite3.Connection) -> None:
-    """How many jobs there are, kept by triggers: counting a million takes too long for a listing."""
+    """Make the count of jobs, kept by triggers: counting a million takes too long for a listing."""
     jobs = JobDocument.collection
     connection.execute(
         f"INSERT INTO meta SELECT 'jobs', (SELECT count(*) FROM {jobs}) "

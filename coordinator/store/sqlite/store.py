@@ -124,7 +124,7 @@ class SqliteStore:
             ) from None
 
     def now(self) -> Micros:
-        """This machine's time, never running backwards."""
+        """Return this machine's time, never running backwards."""
         return self._clock.now()
 
     async def get(self, kind: type[_D], id: str) -> _D | None:

@@ -62,7 +62,7 @@ def connected(path: Path) -> sqlite3.Connection:
 
 
 def _holds(text: str, terms: str) -> bool:
-    """Whether `text` has all of `terms` (folded, as JSON) in it, in any case.
+    """Return whether `text` has all of `terms` (folded, as JSON) in it, in any case.
 
     (SQLite's own LIKE folds ASCII only, and a chain of conditions has a limit.)
     """

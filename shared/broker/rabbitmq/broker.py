@@ -18,9 +18,10 @@ from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, Management
-from shared.broker.rabbitmq.session import HEARTBEAT_SECONDS, Session
+from shared.broker.rabbitmq.session import Session
 from shared.broker.rabbitmq.slot import RabbitSlot
 from shared.broker.rabbitmq.subscription import RabbitSubscription
+from shared.config import AMQP_HEARTBEAT
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind
 
@@ -51,9 +52,9 @@ class RabbitMQBroker:
         url: str,
         management_url: str | None = None,
         *,
-        queue_type: str = "classic",
-        node_expiry: float = 60.0,
-        reconnect_cap: float = 10.0,
+        queue_type: str,
+        node_expiry: float,
+        reconnect_cap: float,
         name: str = "haulier",
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -165,12 +166,12 @@ class RabbitMQBroker:
         return slot
 
     async def queues(self) -> list[QueueInfo]:
-        """Figures of all queues of the virtual host, by name; without a management API, of those
+        """Return the figures of all queues of the virtual host, by name; without a management API, of those
         that this process has met, `unacked` being what it holds itself."""
         return await self._figures.queues()
 
     async def queue(self, name: str) -> QueueInfo | None:
-        """Figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
+        """Return the figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
         return await self._figures.queue(name)
 
     async def delete_queue(self, name: str) -> bool:
@@ -182,7 +183,9 @@ class RabbitMQBroker:
         self._callbacks.append(callback)
 
     def _link(self, purpose: str) -> RabbitConnection:
-        url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS, name=f"{self._name} ({purpose})")
+        url = self._url.update_query(
+            heartbeat=int(AMQP_HEARTBEAT), name=f"{self._name} ({purpose})"
+        )
         return RabbitConnection(
             purpose,
             _address(self._url),
@@ -237,5 +240,5 @@ def _checked(url: str) -> URL:
 
 
 def _address(url: URL) -> str:
-    """The server and its virtual host, without user and password."""
+    """Return the server and its virtual host, without user and password."""
     return f"{url.host}:{url.explicit_port or (5671 if url.scheme == 'amqps' else 5672)}{url.path}"

@@ -169,7 +169,7 @@ class RabbitConsumer:
         self._receive(loan)
 
     def _cancelled_by_broker(self, _: Basic.Cancel) -> None:
-        """The queue was deleted, or its node went: there was no answer to wait for, no error."""
+        """Stop consuming: the queue was deleted, or its node went, without an error."""
         self._session.forget(self.queue)
         self.consuming = False
         self._tag = None

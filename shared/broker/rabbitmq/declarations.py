@@ -58,7 +58,7 @@ class Declarations(msgspec.Struct, frozen=True):
     node_expiry: float
 
     def arguments(self, queue: str, version: _Version) -> dict[str, Any]:
-        """The arguments of `queue` on a server of `version`."""
+        """Return the arguments of `queue` on a server of `version`."""
         kind = queue_kind(queue, node_expiry=self.node_expiry)
         quorum = self.queue_type == "quorum" and kind.persistent
         arguments: dict[str, Any] = {"x-queue-type": "quorum" if quorum else "classic"}
@@ -88,7 +88,7 @@ class Declarations(msgspec.Struct, frozen=True):
 
 
 def only_limit_differs(error: QueueMismatch) -> bool:
-    """Whether a quorum queue of before 4.0 has been found, that has the limit of 4.x."""
+    """Return whether a quorum queue of before 4.0 has been found, that has the limit of 4.x."""
     return isinstance(error.__cause__, ChannelPreconditionFailed) and (
         f"inequivalent arg '{DELIVERY_LIMIT}'" in str(error)
     )

@@ -84,5 +84,5 @@ def declaration_refused(error: BaseException, queue: str) -> HaulierError | None
 
 
 def _detail(text: str) -> str:
-    """What RabbitMQ says of a mismatch, without its own prefix."""
+    """Return what RabbitMQ says of a mismatch, without its own prefix."""
     return text.split(" - ", 1)[-1]

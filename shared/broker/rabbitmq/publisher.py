@@ -46,7 +46,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
             raise ValueError(f"headers of {size} characters: at most {LARGEST_HEADERS} go")
 
     def properties(self) -> Basic.Properties:
-        """What goes with the body."""
+        """Return what goes with the body."""
         return Basic.Properties(
             delivery_mode=2 if self.kind.persistent else 1,
             priority=self.priority,

@@ -44,14 +44,14 @@ class Management:
         self._client: aiohttp.ClientSession | None = None
 
     async def queues(self) -> list[dict[str, Any]]:
-        """Every queue. Raises `Interrupted` where the API does not answer as it should."""
+        """Return every queue. Raises `Interrupted` where the API does not answer as it should."""
         answer = await self._get(f"queues/{self._vhost}")
         if not isinstance(answer, list):
             raise Interrupted("RabbitMQ's management API does not know the virtual host")
         return answer
 
     async def queue(self, name: str) -> dict[str, Any] | None:
-        """One queue; None where it is not there. Raises `Interrupted` as above."""
+        """Return one queue; None where it is not there. Raises `Interrupted` as `queues` does."""
         answer = await self._get(f"queues/{self._vhost}/{quote(name, safe='')}")
         return answer if isinstance(answer, dict) else None
 
@@ -96,7 +96,7 @@ class Figures:
         self._known.add(name)
 
     async def queue(self, name: str) -> QueueInfo | None:
-        """Figures of one queue. Raises `BrokerUnavailable`."""
+        """Return the figures of one queue. Raises `BrokerUnavailable`."""
         if not _possible(name):
             return None
         listed = await self._listed(name)
@@ -111,7 +111,7 @@ class Figures:
         return QueueInfo(name, ready, consumers, listed.unacked if listed else self._held[name])
 
     async def queues(self) -> list[QueueInfo]:
-        """Figures of all queues, by name. Raises `BrokerUnavailable`."""
+        """Return the figures of all queues, by name. Raises `BrokerUnavailable`."""
         found = await self._all_listed()
         if found is None:
             # To ask for a queue that expires is to use it: it would never go.
@@ -136,7 +136,7 @@ class Figures:
         return True
 
     async def _all_listed(self) -> list[QueueInfo | None] | None:
-        """All that the management API lists; None where there is none that answers."""
+        """Return all that the management API lists; None where there is none that answers."""
         if self._management is None:
             return None
         try:
@@ -175,7 +175,7 @@ class Figures:
 
 
 def _of_entry(entry: dict[str, Any] | None) -> QueueInfo | None:
-    """Figures as the management API gives them; None where it has none yet."""
+    """Return the figures as the management API gives them; None where it has none yet."""
     if entry is None or not all(isinstance(entry.get(column), int) for column in _FIGURES):
         return None
     return QueueInfo(str(entry["name"]), *(entry[column] for column in _FIGURES))

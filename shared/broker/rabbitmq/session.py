@@ -29,9 +29,6 @@ _T = TypeVar("_T")
 ANSWERED_WITHIN = 10.0
 """Seconds that RabbitMQ has for any answer."""
 
-HEARTBEAT_SECONDS = 5
-"""Seconds. A peer that is frozen has its deliveries taken back after two to three of them."""
-
 _CLOSING = 5.0
 
 _FRAMES = 1_000

@@ -82,7 +82,7 @@ class RabbitSlot:
         self._changed.set()
 
     def _next(self) -> RabbitDelivery | None:
-        """The delivery that nobody has taken, unless it was lost meanwhile."""
+        """Return the delivery that nobody has taken, unless it was lost meanwhile."""
         while self._inbox:
             loan = self._inbox.pop(0)
             if not loan.lost:

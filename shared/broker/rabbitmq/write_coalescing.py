@@ -37,7 +37,7 @@ class CorkedWriter:
         await self._writer.drain()
 
     def can_write_eof(self) -> bool:
-        """As the writer beneath."""
+        """Return what the writer beneath says."""
         return self._writer.can_write_eof()
 
     def write_eof(self) -> None:
@@ -46,7 +46,7 @@ class CorkedWriter:
         self._writer.write_eof()
 
     def is_closing(self) -> bool:
-        """As the writer beneath."""
+        """Return what the writer beneath says."""
         return self._writer.is_closing()
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class CorkedWriter:
         self._writer.close()
 
     async def wait_closed(self) -> None:
-        """As the writer beneath."""
+        """Wait for the writer beneath."""
         await self._writer.wait_closed()
 
     def _flush(self) -> None:

@@ -36,7 +36,7 @@ from shared.expressions.values.strings import to_bytes
 
 
 def bind_unary(operator: str, operand: Code, position: int) -> Code:
-    """The code of a sign before `operand`. Raises a `name` fault where it makes no sense."""
+    """Return the code of a sign before `operand`. Raises a `name` fault where it makes no sense."""
     shape, run = operand.shape, operand.run
     inverts = operator in ("not", "!")
     if not shape.maybe(*(("bool",) if inverts else NUMBER_KINDS)):
@@ -55,7 +55,7 @@ def bind_unary(operator: str, operand: Code, position: int) -> Code:
 
 
 def bind_binary(node: Binary, left: Code, right: Code) -> Code:
-    """The code of an operator. Raises a `name` fault where the sides do not fit it."""
+    """Return the code of an operator. Raises a `name` fault where the sides do not fit it."""
     sign, position = node.operator, node.position
     gives = RULES[sign](left.shape, right.shape)
     if gives is None:
@@ -76,7 +76,7 @@ def _plain(
 
 
 def _special(node: Binary, left: Code, right: Code) -> CompiledCode | None:
-    """The code of the operators that skip a side, or go by what is known of the sides."""
+    """Return the code of the operators that skip a side, or go by what is known of the sides."""
     sign = node.operator
     if sign in ("and", "&&", "or", "||"):
         return _logic(left.run, right.run, stop=sign in ("or", "||"))
@@ -197,7 +197,7 @@ def _matching(left: Code, right: Code, position: int) -> CompiledCode:
 
 
 def _folded(sign: str, left: Code, right: Code, position: int) -> Code | None:
-    """The value, where both sides (or for `and` and `or` one) are written out."""
+    """Return the value, where both sides (or for `and` and `or` one) are written out."""
     if sign in ("and", "&&", "or", "||"):
         return _folded_logic(left, right, neutral=sign in ("and", "&&"))
     kinds = (left.shape.kind, right.shape.kind)

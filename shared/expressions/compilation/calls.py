@@ -20,7 +20,7 @@ _ENDS = {"first": 0, "last": -1}
 
 
 def compile_function(node: Builtin, arguments: Sequence[Code]) -> Code:
-    """The code of a call of one of the language's functions. Raises a `name` fault for arguments that
+    """Return the code of a call of one of the language's functions. Raises a `name` fault for arguments that
     it does not take."""
     shape = _given(node.name, SIGNATURES[node.name], arguments, node.position)
     sieve = arguments[0].sieve if arguments else None
@@ -48,7 +48,7 @@ def _given(name: str, signature: object, arguments: Sequence[Code], position: in
 
 
 def compile_call(node: Call, callee: Code, arguments: Sequence[Code]) -> Code:
-    """The code of a call of anything else. Raises a `name` fault where it is no function."""
+    """Return the code of a call of anything else. Raises a `name` fault where it is no function."""
     shape = callee.shape
     runs = tuple(argument.run for argument in arguments)
     if shape.is_unknown:
@@ -85,6 +85,6 @@ def _dynamic(callee: CompiledCode, runs: Sequence[CompiledCode]) -> CompiledCode
 
 
 def extra_function(name: str) -> CompiledCode:
-    """The code that finds a function of the job language."""
+    """Return the code that finds a function of the job language."""
     apply = EXTRA_FUNCTIONS[name]
     return lambda frame: Function(name, partial(apply, frame))

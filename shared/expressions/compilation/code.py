@@ -72,12 +72,12 @@ class Loop(msgspec.Struct, frozen=True):
 
 
 def constant(shape: StaticType, value: object) -> Code:
-    """The code of a value that is written out."""
+    """Return the code of a value that is written out."""
     return Code(shape, lambda _: value, value)
 
 
 def guarded(position: int, run: CompiledCode) -> CompiledCode:
-    """The same, its faults placed at `position` unless they are placed already."""
+    """Return `run`, its faults placed at `position` unless they are placed already."""
 
     def place(frame: Frame) -> object:
         try:

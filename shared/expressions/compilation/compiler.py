@@ -56,7 +56,7 @@ FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 
 
 def compile_tree(tree: SyntaxNode, scope: Scope) -> CompiledCode:
-    """The code of a whole expression. Raises a `name` fault where it cannot work."""
+    """Return the code of a whole expression. Raises a `name` fault where it cannot work."""
     return _Compiler(scope).visit(tree).run
 
 
@@ -67,7 +67,7 @@ class _Compiler:
         self._loops: list[tuple[StaticType, dict[str, StaticType]]] = []
 
     def visit(self, node: SyntaxNode) -> Code:
-        """The code of any node."""
+        """Return the code of any node."""
         visit: Callable[[_Compiler, SyntaxNode], Code] = _VISITS[type(node)]
         return visit(self, node)
 
@@ -162,7 +162,7 @@ class _Compiler:
         return bind_binary(node, self.visit(node.left), self.visit(node.right))
 
     def _side(self, node: SyntaxNode) -> Code:
-        """A side of `??`, where a chain may give a list that was never made."""
+        """Return a side of `??`, where a chain may give a list that was never made."""
         return self.chain(node, tidy=False) if isinstance(node, Chain) else self.visit(node)
 
     def array(self, node: Array) -> Code:

@@ -23,12 +23,12 @@ class Scope:
         self.closed = closed
 
     def find(self, name: str) -> StaticType | None:
-        """The shape of a name, None where there is no such name."""
+        """Return the shape of a name, None where there is no such name."""
         return self.shapes.get(name) or (None if self.closed else UNKNOWN)
 
 
 def either_shape(then: StaticType, otherwise: StaticType) -> StaticType:
-    """What a condition gives, one or the other."""
+    """Return what a condition gives, one or the other."""
     if "nil" in (then.kind, otherwise.kind):
         return otherwise if then.kind == "nil" else then
     if not then.fits(otherwise):
@@ -41,7 +41,7 @@ def either_shape(then: StaticType, otherwise: StaticType) -> StaticType:
 
 
 def member_shape(node: Member, base: StaticType, key: Code) -> StaticType:
-    """What `base[key]` gives. Raises a `name` fault where there is no such thing."""
+    """Return what `base[key]` gives. Raises a `name` fault where there is no such thing."""
     if base.is_unknown:
         return UNKNOWN
     name = (
@@ -65,7 +65,7 @@ def member_shape(node: Member, base: StaticType, key: Code) -> StaticType:
 
 
 def speaks_of_index(node: SyntaxNode) -> bool:
-    """Whether `#index` is anywhere in it."""
+    """Return whether `#index` is anywhere in it."""
     pending: list[SyntaxNode] = [node]
     while pending:
         part = pending.pop()

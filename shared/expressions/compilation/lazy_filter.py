@@ -13,12 +13,12 @@ from shared.expressions.values.strings import to_bytes
 
 
 def body_of(loop: Loop) -> CompiledCode:
-    """What a loop evaluates for each element: the element itself where nothing is given."""
+    """Return what a loop evaluates for each element: the element itself where nothing is given."""
     return loop.body.run if loop.body is not None else current
 
 
 def compile_filter(loop: Loop, shape: StaticType) -> Code:
-    """The code of a `filter`; one over another filter goes through the list once."""
+    """Return the code of a `filter`; one over another filter goes through the list once."""
     inner = loop.collection.sieve
     if inner is not None and inner.made is None:
         conditions = (*inner.conditions, body_of(loop))
@@ -29,7 +29,7 @@ def compile_filter(loop: Loop, shape: StaticType) -> Code:
 
 
 def mapped(code: Code, loop: Loop) -> Code:
-    """A `map` over a filter, as one sieve that makes what it keeps."""
+    """Return a `map` over a filter, as one sieve that makes what it keeps."""
     inner = loop.collection.sieve
     if inner is None or inner.made is not None:
         return code
@@ -67,7 +67,7 @@ def _sifted(sieve: Sieve) -> CompiledCode:
 
 
 def sifted_end(sieve: Sieve, index: int, *, must: bool) -> CompiledCode:
-    """The first (0) or last (-1) of what a sieve keeps, looking no further; nil if there is none, or
+    """Return the first (0) or last (-1) of what a sieve keeps, looking no further; nil if there is none, or
     a fault where there `must` be one."""
     passing = _passing(sieve, forwards if index == 0 else backwards)
 
@@ -82,7 +82,7 @@ def sifted_end(sieve: Sieve, index: int, *, must: bool) -> CompiledCode:
 
 
 def sifted_count(sieve: Sieve) -> CompiledCode:
-    """How many elements a sieve keeps, making nothing of them."""
+    """Return how many elements a sieve keeps, making nothing of them."""
     passing = _passing(
         Sieve(sieve.collection, sieve.conditions, sieve.cost, sieve.position, lambda _: None),
         forwards,
@@ -97,7 +97,7 @@ _BEYOND = object()
 
 
 def elements_of(value: object) -> Sequence[object]:
-    """What a loop goes through: the elements of a list, the bytes of a text. Raises a fault else."""
+    """Return what a loop goes through: the elements of a list, the bytes of a text. Raises a fault else."""
     if isinstance(value, list):
         return value
     if isinstance(value, str):
@@ -108,7 +108,7 @@ def elements_of(value: object) -> Sequence[object]:
 
 
 def current(frame: Frame) -> object:
-    """The element that `#` stands for."""
+    """Return the element that `#` stands for."""
     item = frame.item
     if item is _HOLE:
         raise ExpressionError("a loop goes through a list, not a map")
@@ -118,7 +118,7 @@ def current(frame: Frame) -> object:
 
 
 def before(frame: Frame, elements: Sequence[object], run: CompiledCode) -> object:
-    """What an argument besides the predicate gives: to it, `#` is the first element already."""
+    """Return what an argument besides the predicate gives: to it, `#` is the first element already."""
     saved = frame.item, frame.index, frame.acc
     frame.item, frame.index, frame.acc = elements[0] if elements else _BEYOND, 0, None
     value = run(frame)
@@ -129,7 +129,7 @@ def before(frame: Frame, elements: Sequence[object], run: CompiledCode) -> objec
 def turns(
     frame: Frame, items: Sequence[object], body: CompiledCode, cost: int, order: Sequence[int]
 ) -> Iterator[object]:
-    """What the body gives for each element, which is the current one meanwhile."""
+    """Yield what the body gives for each element, which is the current one meanwhile."""
     saved = frame.item, frame.index
     try:
         for index in order:
@@ -141,12 +141,12 @@ def turns(
 
 
 def forwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
-    """What the body gives for each element from the first on."""
+    """Yield what the body gives for each element from the first on."""
     items = elements_of(value)
     return turns(frame, items, body, cost, range(len(items)))
 
 
 def backwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
-    """What the body gives for each element from the last back."""
+    """Yield what the body gives for each element from the last back."""
     items = elements_of(value)
     return turns(frame, items, body, cost, range(len(items) - 1, -1, -1))

@@ -76,7 +76,7 @@ _GIVES: dict[str, Callable[[StaticType, StaticType | None], StaticType]] = {
 
 
 def compile_loop(loop: Loop) -> Code:
-    """The code of a loop. Raises a `name` fault where it cannot be one."""
+    """Return the code of a loop. Raises a `name` fault where it cannot be one."""
     shape = _check(loop)
     if loop.name == "filter":
         return compile_filter(loop, shape)

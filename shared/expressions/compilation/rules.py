@@ -21,7 +21,7 @@ NUMBER_KINDS = ("int", "float")
 
 
 def _either(left: StaticType, right: StaticType, *kinds: str) -> bool:
-    """Whether both may be of the kinds, at least one of them being anything."""
+    """Return whether both may be of the kinds, at least one of them being anything."""
     return (left.is_unknown and right.maybe(*kinds)) or (right.is_unknown and left.kind in kinds)
 
 
@@ -32,7 +32,7 @@ def _promoted(left: StaticType, right: StaticType) -> StaticType:
 def _arithmetic(
     pairs: dict[tuple[str, str], StaticType], *kinds: str
 ) -> Callable[[StaticType, StaticType], StaticType | None]:
-    """The rule of an operator on numbers and on the given pairs of kinds."""
+    """Return the rule of an operator on numbers and on the given pairs of kinds."""
 
     def rule(left: StaticType, right: StaticType) -> StaticType | None:
         if left.is_number and right.is_number:
@@ -46,7 +46,7 @@ def _arithmetic(
 
 
 def _only(gives: StaticType, *kinds: str) -> Callable[[StaticType, StaticType], StaticType | None]:
-    """The rule of an operator whose sides must both be of the kinds."""
+    """Return the rule of an operator whose sides must both be of the kinds."""
 
     def rule(left: StaticType, right: StaticType) -> StaticType | None:
         both = left.kind in kinds and right.kind in kinds

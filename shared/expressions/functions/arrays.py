@@ -152,7 +152,7 @@ def _pour(frame: Frame, items: list[object], flat: list[object], depth: int) -> 
 
 
 def sort_key(frame: Frame) -> Callable[[object], Any]:
-    """The key that sorts values as `<` orders them; what `<` refuses, the sort refuses."""
+    """Return the key that sorts values as `<` orders them; what `<` refuses, the sort refuses."""
 
     def compare(left: object, right: object) -> int:
         frame.budget.step()
@@ -164,7 +164,7 @@ def sort_key(frame: Frame) -> Callable[[object], Any]:
 
 
 def descends(order: object) -> bool:
-    """Whether `desc` and not `asc` is asked for. Raises a fault for anything else."""
+    """Return whether `desc` and not `asc` is asked for. Raises a fault for anything else."""
     if to_text(order) not in ("asc", "desc"):
         raise ExpressionError("the order is neither asc nor desc")
     return order == "desc"

@@ -73,7 +73,7 @@ def _extreme(name: str, passes: _Passes) -> Callable[..., object]:
 
 
 def _candidates(frame: Frame, name: str, values: Iterable[object], depth: int) -> Iterator[object]:
-    """The numbers (outside of lists durations and the like too) that one is to be chosen of."""
+    """Yield the numbers (outside of lists durations and the like too) that one is to be chosen of."""
     if depth > MAX_VALUE_DEPTH:
         raise ExpressionError(f"{name} takes no lists nested deeper than {MAX_VALUE_DEPTH}")
     for value in values:
@@ -89,7 +89,7 @@ def _candidates(frame: Frame, name: str, values: Iterable[object], depth: int) -
 
 
 def _flat(frame: Frame, name: str, values: list[object], depth: int = 0) -> Iterator[float]:
-    """All the numbers in the lists, as floats."""
+    """Yield all the numbers in the lists, as floats."""
     if depth > MAX_VALUE_DEPTH:
         raise ExpressionError(f"{name} takes no lists nested deeper than {MAX_VALUE_DEPTH}")
     for value in values:
@@ -120,7 +120,7 @@ def _mean(frame: Frame, *arguments: object) -> object:
 
 
 def _mean_parts(frame: Frame, values: list[object], depth: int) -> tuple[int, float]:
-    """How many numbers, and their sum, list by list (which decides the last bit)."""
+    """Return how many numbers, and their sum, list by list (which decides the last bit)."""
     count, total = 0, 0.0
     for value in values:
         if isinstance(value, list) and depth < MAX_VALUE_DEPTH:

@@ -19,7 +19,7 @@ _Implementation = Callable[..., object]
 
 
 def _bound(value: object) -> int:
-    """A bound of a sequence, nil counting as zero."""
+    """Return a bound of a sequence, nil counting as zero."""
     if value is None:
         return 0
     if not is_int(value):

@@ -38,7 +38,7 @@ def _misfit(name: str, given: Sequence[StaticType], wanted: Sequence[StaticType]
 
 
 def overloads(*forms: Sequence[StaticType], gives: StaticType) -> Signature:
-    """A function that takes what any one of the forms lists."""
+    """Return a function that takes what any one of the forms lists."""
 
     def check(name: str, given: Sequence[StaticType]) -> StaticType:
         reason: str | None = None
@@ -52,7 +52,7 @@ def overloads(*forms: Sequence[StaticType], gives: StaticType) -> Signature:
 
 
 def takes(*wanted: StaticType, gives: StaticType) -> Signature:
-    """A function with one list of arguments."""
+    """Return a function with one list of arguments."""
     return overloads(wanted, gives=gives)
 
 
@@ -68,7 +68,7 @@ def _kinds(name: str, shape: StaticType, *kinds: str) -> None:
 
 
 def _of_kinds(*kinds: str, gives: StaticType | None = None) -> Signature:
-    """A function of one argument of some kinds; it gives the same kind where `gives` says nothing."""
+    """Return a function of one argument of some kinds; it gives the same kind where `gives` says nothing."""
 
     def check(name: str, given: Sequence[StaticType]) -> StaticType:
         _count(name, given, 1)
@@ -79,7 +79,7 @@ def _of_kinds(*kinds: str, gives: StaticType | None = None) -> Signature:
 
 
 def _bare(shape: StaticType) -> StaticType:
-    """The shape without what is known of its elements, which the original forgets in calls."""
+    """Return the shape without what is known of its elements, which the original forgets in calls."""
     if shape.is_unknown:
         return ANY
     return StaticType(shape.kind, shape.form)

@@ -41,7 +41,7 @@ def _read(frame: Frame, value: object) -> str:
 
 
 def _written(frame: Frame, value: object) -> str:
-    """A text that costs as much as it is handled slowly, letter by letter."""
+    """Return the text of a value, its cost taken for handling it slowly, letter by letter."""
     text = to_text(value)
     frame.budget.write(len(text))
     if not text.isascii():

@@ -58,7 +58,7 @@ class TokenCursor:
     # The nodes
 
     def _grown(self, node: _AnyNode) -> _AnyNode:
-        """Counts a new node against the limits."""
+        """Count a new node against the limits."""
         self._nodes += 1
         if self._nodes > MAX_TREE_NODES:
             raise limit_error(
@@ -74,7 +74,7 @@ class TokenCursor:
         return node
 
     def _list(self, closing: str, read: Callable[[], _AnyNode]) -> tuple[_AnyNode, ...]:
-        """What `read` reads, between commas up to the closing bracket; a last comma may stand."""
+        """Return what `read` reads, between commas up to the closing bracket; a last comma may stand."""
         items: list[_AnyNode] = []
         while not self._takes("bracket", closing):
             if items:

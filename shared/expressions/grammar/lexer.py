@@ -21,7 +21,7 @@ class Token(msgspec.Struct, frozen=True):
     position: int
 
     def is_(self, kind: TokenKind, value: str) -> bool:
-        """Whether it is exactly this word."""
+        """Return whether it is exactly this word."""
         return self.kind == kind and self.value == value
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ _BARE = r"[0-9][0-9_]*(?:\.(?!\.)[0-9_]*)?(?:[eE][+-]?[0-9_]*)?"
 
 
 def _based(letter: str, digits: str) -> str:
-    """The pattern of a number with a prefix, and of what may wrongly follow it."""
+    """Return the pattern of a number with a prefix, and of what may wrongly follow it."""
     return rf"0[{letter}][{digits}_]*(?:\.(?!\.)[{digits}_]*)?(?:[eE][+-]?[{digits}_]*)?"
 
 
@@ -48,12 +48,12 @@ _SIGN = re.compile(r"[(){}\[\]]|[,;%+\-^/]|[&!=*<>][&=*]?|\|\|?|::?|\?[.?]?|\.\.
 
 
 def is_word_character(character: str) -> bool:
-    """Whether it may stand in a name: a letter of any script, a decimal digit, `_` or `$`."""
+    """Return whether it may stand in a name: a letter of any script, a decimal digit, `_` or `$`."""
     return character.isalpha() or character.isdecimal() or character in "_$"
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`, the last one of kind `end`. Raises a `syntax` fault."""
+    """Return the tokens of `text`, the last one of kind `end`. Raises a `syntax` fault."""
     tokens: list[Token] = []
     position = _skip(text, 0)
     while position < len(text):
@@ -101,7 +101,7 @@ def _number(text: str, position: int) -> tuple[Token, int]:
 
 
 def _names_pointer(after: Token | None, position: int) -> bool:
-    """Whether a `#` stands right before, so that a word here is its name, whatever the word."""
+    """Return whether a `#` stands right before, so that a word here is its name, whatever the word."""
     return after is not None and after.is_("operator", "#") and after.position == position - 1
 
 

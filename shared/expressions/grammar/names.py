@@ -25,7 +25,7 @@ class Names(msgspec.Struct, frozen=True):
     keys: dict[str, frozenset[str] | None] = {}
 
     def joined(self, other: Names) -> Names:
-        """What both speak of."""
+        """Return what both speak of."""
         keys: dict[str, frozenset[str] | None] = dict(self.keys)
         for name, wanted in other.keys.items():
             known = keys.get(name, frozenset())
@@ -34,7 +34,7 @@ class Names(msgspec.Struct, frozen=True):
 
 
 def names_in_tree(tree: SyntaxNode) -> Names:
-    """The names that a tree speaks of, those of its own `let` among them."""
+    """Return the names that a tree speaks of, those of its own `let` among them."""
     keys: dict[str, set[str] | None] = {}
     whole = False
     for node, parent in _walk(tree):

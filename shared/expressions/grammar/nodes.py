@@ -18,7 +18,7 @@ class SyntaxNode:
     size: int = field(init=False, default=1)
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return ()
 
 
@@ -51,7 +51,7 @@ class Unary(SyntaxNode):
     operand: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.operand,)
 
 
@@ -64,7 +64,7 @@ class Binary(SyntaxNode):
     right: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.left, self.right)
 
 
@@ -77,7 +77,7 @@ class Member(SyntaxNode):
     optional: bool = False
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.base, self.key)
 
 
@@ -88,7 +88,7 @@ class Chain(SyntaxNode):
     inner: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.inner,)
 
 
@@ -101,7 +101,7 @@ class Slice(SyntaxNode):
     stop: SyntaxNode | None
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.base, self.start, self.stop)
 
 
@@ -113,7 +113,7 @@ class Call(SyntaxNode):
     arguments: tuple[SyntaxNode, ...]
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.callee, *self.arguments)
 
 
@@ -125,7 +125,7 @@ class Builtin(SyntaxNode):
     arguments: tuple[SyntaxNode, ...]
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return self.arguments
 
 
@@ -136,7 +136,7 @@ class Predicate(SyntaxNode):
     body: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.body,)
 
 
@@ -149,7 +149,7 @@ class Let(SyntaxNode):
     body: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.value, self.body)
 
 
@@ -160,7 +160,7 @@ class Sequence(SyntaxNode):
     parts: tuple[SyntaxNode, ...]
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return self.parts
 
 
@@ -173,7 +173,7 @@ class Conditional(SyntaxNode):
     otherwise: SyntaxNode
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return (self.condition, self.then, self.otherwise)
 
 
@@ -184,7 +184,7 @@ class Array(SyntaxNode):
     items: tuple[SyntaxNode, ...]
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return self.items
 
 
@@ -195,5 +195,5 @@ class Map(SyntaxNode):
     pairs: tuple[tuple[SyntaxNode, SyntaxNode], ...]
 
     def children(self) -> tuple[SyntaxNode | None, ...]:
-        """The nodes right below."""
+        """Return the nodes right below."""
         return tuple(node for pair in self.pairs for node in pair)

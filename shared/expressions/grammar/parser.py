@@ -43,7 +43,7 @@ from shared.expressions.values.numerals import read_number
 
 
 def parse(text: str, builtins: Collection[str]) -> SyntaxNode:
-    """The tree of `text`; a call of a name in `builtins` is one of the language's own functions.
+    """Return the tree of `text`; a call of a name in `builtins` is one of the language's own functions.
 
     Raises a fault of kind `syntax`, or `limit` where the text is too long, too nested or too rich.
     """
@@ -65,7 +65,7 @@ class _Parser(TokenCursor):
         self._loops = 0
 
     def whole(self) -> SyntaxNode:
-        """All of the tokens as one expression."""
+        """Return all of the tokens as one expression."""
         node = self._sequence()
         if self._token.kind != "end":
             raise self._unexpected()
@@ -134,7 +134,7 @@ class _Parser(TokenCursor):
         return self._grown(Binary(operator.position, operator.value, left, right))
 
     def _comparison(self, left: SyntaxNode, operator: Token, binds: int) -> SyntaxNode:
-        """`a < b < c` means `a < b && b < c`."""
+        """Read a chain: `a < b < c` means `a < b && b < c`."""
         whole: SyntaxNode | None = None
         while True:
             right = self._expression(binds + 1)
@@ -236,7 +236,7 @@ class _Parser(TokenCursor):
     def _call(
         self, token: Token, given: tuple[SyntaxNode, ...], *, own: bool = False
     ) -> SyntaxNode:
-        """A call of `token`, its first arguments `given` by a pipe.
+        """Return a call of `token`, its first arguments `given` by a pipe.
 
         `own` is the `::` form: the language's function, whatever the scope calls so too.
         """

@@ -26,7 +26,7 @@ _LAST_CHARACTER = 0x10FFFF
 
 
 def read_quoted(text: str, start: int) -> tuple[str, int]:
-    """The value of the text quoted by the `'` or `"` at `start`, and where it ends.
+    """Return the value of the text quoted by the `'` or `"` at `start`, and where it ends.
 
     A carriage return counts as a line feed. Raises a `syntax` fault.
     """
@@ -73,7 +73,7 @@ def _escape(text: str, position: int, quote: str) -> tuple[str, int]:
 
 
 def read_raw(text: str, start: int) -> tuple[str, int]:
-    """The text between backticks at `start`, a doubled backtick standing for one, and its end."""
+    """Return the text between backticks at `start`, a doubled backtick standing for one, and its end."""
     position = start + 1
     while True:
         position = text.find("`", position)

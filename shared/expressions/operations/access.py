@@ -50,7 +50,7 @@ def _entry(base: Mapping[object, object], key: object) -> object:
 
 
 def usable_key(base: Mapping[object, object], key: object) -> object:
-    """The key as the map takes it: nil stands for the empty text where keys are texts."""
+    """Return the key as the map takes it: nil stands for the empty text where keys are texts."""
     if isinstance(base, Table) or isinstance(key, str):
         return key
     if key is None:

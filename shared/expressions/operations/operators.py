@@ -24,7 +24,7 @@ def _refused(sign: str, left: object, right: object) -> ExpressionError:
 
 
 def to_int(value: object) -> int:
-    """A number as a whole one, cut toward zero. Raises a fault for anything else."""
+    """Return a number as a whole one, cut toward zero. Raises a fault for anything else."""
     if is_int(value):
         assert isinstance(value, int)
         return value
@@ -34,7 +34,7 @@ def to_int(value: object) -> int:
 
 
 def to_float(value: object) -> float:
-    """A number as a float. Raises a fault for anything else."""
+    """Return a number as a float. Raises a fault for anything else."""
     if is_number(value):
         assert isinstance(value, int | float)
         return float(value)
@@ -42,14 +42,14 @@ def to_float(value: object) -> float:
 
 
 def to_text(value: object) -> str:
-    """A text. Raises a fault for anything else."""
+    """Return a text. Raises a fault for anything else."""
     if isinstance(value, str):
         return value
     raise ExpressionError(f"expected a string, not {type_name(value)}")
 
 
 def to_bool(value: object) -> bool:
-    """A boolean. Raises a fault for anything else."""
+    """Return a boolean. Raises a fault for anything else."""
     if isinstance(value, bool):
         return value
     raise ExpressionError(f"expected a bool, not {type_name(value)}")
@@ -58,7 +58,7 @@ def to_bool(value: object) -> bool:
 def _number(
     function: Callable[[int | float, int | float], int | float], left: object, right: object
 ) -> object:
-    """A number by Go's rules: whole numbers wrap round at 64 bits, a float makes it a float."""
+    """Return a number by Go's rules: whole numbers wrap round at 64 bits, a float makes it a float."""
     assert isinstance(left, int | float)
     assert isinstance(right, int | float)
     if is_int(left) and is_int(right):

@@ -29,7 +29,7 @@ _OPTIONS = _options()
 
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> Any:
-    """A compiled pattern, whose `search` takes bytes. Raises a fault where it is none."""
+    """Return a compiled pattern, whose `search` takes bytes. Raises a fault where it is none."""
     if len(pattern) > MAX_PATTERN:
         raise limit_error(f"the regular expression has more than {MAX_PATTERN:,} characters")
     if _BYTE.search(pattern):

@@ -10,7 +10,7 @@ _FAR_EXPONENT = 1 << 12
 
 
 def power(base: float, exponent: float) -> float:
-    """`base` to the `exponent`, by the IEEE's rules where there is no finite answer."""
+    """Return `base` to the `exponent`, by the IEEE's rules where there is no finite answer."""
     if exponent == 0 or base == 1:
         return 1.0
     if exponent == 1:
@@ -25,7 +25,7 @@ def power(base: float, exponent: float) -> float:
 
 
 def _at_the_edge(base: float, exponent: float) -> float:
-    """What the C library gives without rounding: zeros and infinities."""
+    """Return what the C library gives without rounding: zeros and infinities."""
     try:
         return math.pow(base, exponent)
     except ValueError:
@@ -132,7 +132,7 @@ def exponential(number: float) -> float:
 
 
 def logarithm(number: float) -> float:
-    """The natural logarithm of a finite number above zero."""
+    """Return the natural logarithm of a finite number above zero."""
     mantissa, scale = math.frexp(number)
     if mantissa < math.sqrt(2) / 2:
         mantissa *= 2

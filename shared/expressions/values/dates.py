@@ -36,7 +36,7 @@ class _Read(msgspec.Struct):
     zone_name: str = ""
 
     def number(self, pattern: str, low: int, high: int) -> int:
-        """Takes the number at the front. Raises ValueError where none is, or it is out of range."""
+        """Take the number at the front. Raises ValueError where none is, or it is out of range."""
         match = re.match(pattern, self.rest)
         if match is None:
             raise ValueError("no number")
@@ -47,7 +47,7 @@ class _Read(msgspec.Struct):
         return value
 
     def named(self, names: Sequence[str]) -> int:
-        """Takes one of the names at the front, in any case, and tells which."""
+        """Take one of the names at the front, in any case, and tell which."""
         for index, name in enumerate(names):
             if self.rest[: len(name)].lower() == name.lower():
                 self.rest = self.rest[len(name) :]
@@ -55,7 +55,7 @@ class _Read(msgspec.Struct):
         raise ValueError("no such name")
 
     def skip(self, plain: str) -> None:
-        """Takes the plain text of a layout; a run of spaces stands for any number of them."""
+        """Take the plain text of a layout; a run of spaces stands for any number of them."""
         while plain:
             if plain[0] == " ":
                 if self.rest and self.rest[0] != " ":
@@ -144,7 +144,7 @@ _READERS: dict[str, Callable[[_Read], None]] = {
 
 
 def _abbreviation(text: str) -> int:
-    """The length of the name of a time at the front of the text, 0 where there is none."""
+    """Return the length of the name of a time at the front of the text, 0 where there is none."""
     if text[:4] in ("ChST", "MeST"):
         return 4
     if text.startswith("GMT"):
@@ -215,7 +215,7 @@ def _take(read: _Read, part: str, following: str) -> None:
 
 
 def parse_time(text: str, layout: str, zone: Location | None = None) -> Time:
-    """The instant that `text` writes in `layout`; without a zone in it, in `zone` (UTC by default).
+    """Return the instant that `text` writes in `layout`; without a zone in it, in `zone` (UTC by default).
 
     Raises a fault where the text does not follow the layout, or no calendar has that day.
     """
@@ -276,7 +276,7 @@ def _day(read: _Read) -> tuple[int, int]:
 
 
 def _placed(shown: Time, read: _Read, local: Location) -> Time:
-    """The instant of what is shown, by the offset or the name of the time that stood in the text."""
+    """Return the instant of what is shown, by the offset or the name of the time that stood in the text."""
     if read.offset is not None:
         second = shown.second - read.offset
         here = local.at(second)
@@ -294,7 +294,7 @@ def _placed(shown: Time, read: _Read, local: Location) -> Time:
 
 
 def parse_any(text: str, zone: Location | None = None) -> Time:
-    """The instant that `text` writes in the first of the usual layouts that fits."""
+    """Return the instant that `text` writes in the first of the usual layouts that fits."""
     for layout in DEFAULT_LAYOUTS:
         try:
             return parse_time(text, layout, zone)

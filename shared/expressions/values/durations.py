@@ -63,36 +63,36 @@ class Duration:
         return f"Duration({self})"
 
     def within(self, unit: str) -> float:
-        """The length in a unit (`h`, `m`, `s`), with its fraction."""
+        """Return the length in a unit (`h`, `m`, `s`), with its fraction."""
         size = _UNITS[unit]
         whole = abs(self.ns) // size
         length = float(whole) + float(abs(self.ns) - whole * size) / float(size)
         return -length if self.ns < 0 else length
 
     def whole(self, unit: str) -> int:
-        """The length in whole units (`ns`, `us`, `ms`), cut toward zero."""
+        """Return the length in whole units (`ns`, `us`, `ms`), cut toward zero."""
         return _cut(self.ns, _UNITS[unit])
 
     def truncate(self, step: Duration) -> Duration:
-        """The nearest multiple of `step` toward zero; itself where `step` is not positive."""
+        """Return the nearest multiple of `step` toward zero; itself where `step` is not positive."""
         if step.ns <= 0:
             return self
         return Duration(_cut(self.ns, step.ns) * step.ns)
 
     def round(self, step: Duration) -> Duration:
-        """The nearest multiple of `step`, halves away from zero; never past what 64 bits hold."""
+        """Return the nearest multiple of `step`, halves away from zero; never past what 64 bits hold."""
         if step.ns <= 0:
             return self
         steps = (abs(self.ns) * 2 + step.ns) // (step.ns * 2)
         return clamped(steps * step.ns * (-1 if self.ns < 0 else 1))
 
     def absolute(self) -> Duration:
-        """Its length without a sign, never past what 64 bits hold."""
+        """Return its length without a sign, never past what 64 bits hold."""
         return clamped(abs(self.ns))
 
 
 def clamped(ns: int) -> Duration:
-    """A length that stops at the ends of 64 bits rather than start again."""
+    """Return a length that stops at the ends of 64 bits rather than start again."""
     return Duration(max(MIN_INT, min(MAX_INT64, ns)))
 
 
@@ -110,7 +110,7 @@ def _decimal(number: int, unit: int) -> str:
 
 
 def parse_go_duration(text: str) -> Duration:
-    """The duration that `1h30m`, `-1.5h` or `250ms` writes. Raises a fault for anything else."""
+    """Return the duration that `1h30m`, `-1.5h` or `250ms` writes. Raises a fault for anything else."""
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if unsigned == "0":
         return Duration(0)

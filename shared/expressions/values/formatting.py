@@ -14,7 +14,7 @@ _LEAST_POWER, _GREATEST_POWER = -4, 6
 
 
 def shortest(number: float) -> tuple[str, str, int]:
-    """A finite float as sign, the fewest digits that tell it from others, and the place of the point
+    """Return a finite float as sign, the fewest digits that tell it from others, and the place of the point
     after the first digit, as a power of ten."""
     mantissa, _, exponent = f"{abs(number)!r}".partition("e")
     whole, _, fraction = mantissa.partition(".")
@@ -27,7 +27,7 @@ def shortest(number: float) -> tuple[str, str, int]:
 
 
 def special(number: float) -> str | None:
-    """The name of a float that is no number or not finite."""
+    """Return the name of a float that is no number or not finite."""
     if number != number:
         return "NaN"
     if number in (float("inf"), float("-inf")):
@@ -51,7 +51,7 @@ def positional(sign: str, digits: str, power: int) -> str:
 
 
 def format_float(number: float) -> str:
-    """A float in the fewest digits, with an exponent from a million on and under 0.0001."""
+    """Return a float in the fewest digits, with an exponent from a million on and under 0.0001."""
     named = special(number)
     if named is not None:
         return named
@@ -62,7 +62,7 @@ def format_float(number: float) -> str:
 
 
 def format_value(value: object) -> str:
-    """The text of any value. Raises a `limit` fault where it would be too long or too nested."""
+    """Return the text of any value. Raises a `limit` fault where it would be too long or too nested."""
     written: list[str] = []
     _Writer(written).write(value, 0)
     return "".join(written)
@@ -114,7 +114,7 @@ class _Writer:
 
 
 def format_scalar(value: object) -> str:
-    """The text of a value that holds no others."""
+    """Return the text of a value that holds no others."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -29,12 +29,12 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def json_string(text: str) -> str:
-    """The text in quotes, safe inside HTML too."""
+    """Return the text in quotes, safe inside HTML too."""
     return f'"{_ESCAPED.sub(_escape, text)}"'
 
 
 def json_float(number: float) -> str:
-    """The float in the fewest digits. Raises a fault for what JSON has no word for."""
+    """Return the float in the fewest digits. Raises a fault for what JSON has no word for."""
     if special(number) is not None:
         raise ExpressionError(f"JSON has no {special(number)}")
     sign, digits, power = shortest(number)
@@ -46,7 +46,7 @@ def json_float(number: float) -> str:
 
 
 def to_json(value: object) -> str:
-    """The value as JSON over several lines, two spaces deep, keys in order.
+    """Return the value as JSON over several lines, two spaces deep, keys in order.
 
     Raises a fault for what JSON cannot hold: maps with keys of any kind, functions, NaN.
     """
@@ -139,7 +139,7 @@ def _number(digits: str) -> float:
 
 
 def from_json(text: str) -> object:
-    """The value of a JSON text; every number is a float. Raises a fault where it is not JSON."""
+    """Return the value of a JSON text; every number is a float. Raises a fault where it is not JSON."""
     try:
         value: object = json.loads(
             text, parse_int=_number, parse_float=_number, parse_constant=_no_constant
@@ -152,7 +152,7 @@ def from_json(text: str) -> object:
 
 
 def _checked(value: object, depth: int) -> object:
-    """The value with sound texts, no deeper than a value may be."""
+    """Return the value with sound texts, no deeper than a value may be."""
     if depth > MAX_VALUE_DEPTH:
         raise limit_error(f"the JSON is nested deeper than {MAX_VALUE_DEPTH}")
     if isinstance(value, str):

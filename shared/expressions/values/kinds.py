@@ -88,7 +88,7 @@ class Table(Mapping[object, object]):
         self.groups = groups
 
     def put(self, key: object, value: object) -> None:
-        """Sets the value of a key. Raises a fault for a list or a map as a key."""
+        """Set the value of a key. Raises a fault for a list or a map as a key."""
         self._entries[identity(key)] = (key, value)
 
     def __getitem__(self, key: object) -> object:
@@ -109,7 +109,7 @@ class Table(Mapping[object, object]):
 
 
 def identity(key: object) -> object:
-    """What two keys share when they are the same key. Raises a fault for a list or a map."""
+    """Return what two keys share when they are the same key. Raises a fault for a list or a map."""
     if isinstance(key, Pair):
         return ("pair", *(identity(part) for part in key))
     if isinstance(key, list | dict | Mapping):
@@ -175,27 +175,27 @@ class Function:
 
 
 def is_nil(value: object) -> bool:
-    """Whether the value counts as nil, as a list that was never made does."""
+    """Return whether the value counts as nil, as a list that was never made does."""
     return value is None or type(value) is Nil
 
 
 def is_list(value: object) -> bool:
-    """Whether it is a list of any kind."""
+    """Return whether it is a list of any kind."""
     return isinstance(value, list)
 
 
 def is_map(value: object) -> bool:
-    """Whether it is a map of any kind."""
+    """Return whether it is a map of any kind."""
     return isinstance(value, dict | Mapping)
 
 
 def is_int(value: object) -> bool:
-    """Whether it is a whole number (a boolean is none)."""
+    """Return whether it is a whole number (a boolean is none)."""
     return type(value) is int
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a whole number or a float."""
+    """Return whether it is a whole number or a float."""
     return type(value) is int or type(value) is float
 
 
@@ -211,7 +211,7 @@ _NAMES: dict[type, str] = {
 
 
 def type_name(value: object) -> str:
-    """The name that `type()` gives, which messages use too."""
+    """Return the name that `type()` gives, which messages use too."""
     if value is None:
         return "nil"
     if is_list(value):

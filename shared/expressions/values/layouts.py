@@ -18,7 +18,7 @@ _CHUNK = re.compile(_LETTERS)
 
 @lru_cache(maxsize=256)
 def chunks(layout: str) -> tuple[tuple[str, str], ...]:
-    """The layout as pairs of plain text and the reference part after it (empty after the last)."""
+    """Return the layout as pairs of plain text and the reference part after it (empty after the last)."""
     found: list[tuple[str, str]] = []
     plain, position = "", 0
     while position < len(layout):
@@ -35,7 +35,7 @@ def chunks(layout: str) -> tuple[tuple[str, str], ...]:
 
 
 def _refused(part: str, layout: str, position: int) -> str:
-    """The part that really stands there: `Jan` in `Janet` and `Mon` in `Month` are plain text."""
+    """Return the part that really stands there: `Jan` in `Janet` and `Mon` in `Month` are plain text."""
     following = layout[position + 3 : position + 4]
     if part in ("Jan", "Mon") and "a" <= following <= "z":
         return ""
@@ -123,7 +123,7 @@ def _fraction(ns: int, form: str) -> str:
 
 
 def format_time(time: Time, layout: str) -> str:
-    """The instant as `layout` shows it."""
+    """Return the instant as `layout` shows it."""
     written: list[str] = []
     for plain, part in chunks(layout):
         written.append(plain)

@@ -112,7 +112,7 @@ _TAKEN: dict[str, tuple[type, ...]] = {
 
 
 def bound(value: object, name: str) -> Function:
-    """The method `name` of a value. Raises a fault where it has none."""
+    """Return the method `name` of a value. Raises a fault where it has none."""
     method = METHODS[type(value)].get(name)
     if method is None:
         raise ExpressionError(f"{type_name(value)} has no method {name}")

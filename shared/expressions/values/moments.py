@@ -45,7 +45,7 @@ def days_from_civil(year: int, month: int, day: int) -> int:
 
 
 def civil_from_days(days: int) -> Civil:
-    """The date that many days after 1 January 1970."""
+    """Return the date that many days after 1 January 1970."""
     era, day_of_era = divmod(days + 719_468, 146_097)
     year_of_era = (
         day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096
@@ -73,7 +73,7 @@ class Time:
 
     @classmethod
     def of(cls, moment: datetime) -> Time:
-        """The instant of a datetime that knows its zone; of its zone only the offset stays."""
+        """Return the instant of a datetime that knows its zone; of its zone only the offset stays."""
         offset = moment.utcoffset()
         if offset is None:
             raise ValueError("a datetime without a zone is no instant")
@@ -87,7 +87,7 @@ class Time:
     def civil(
         cls, date: tuple[int, int, int], clock: tuple[int, int, int], ns: int, zone: Location
     ) -> Time:
-        """The instant when the clocks of `zone` show that date and time, months and days out of
+        """Return the instant when the clocks of `zone` show that date and time, months and days out of
         range counting on. An hour that a change of clocks skips is taken with the offset before it."""
         year, month, day = date
         years, month = divmod(month - 1, 12)
@@ -102,14 +102,14 @@ class Time:
     # What the calendar and the clock show
 
     def offset(self) -> Offset:
-        """What holds in its zone at this instant."""
+        """Return what holds in its zone at this instant."""
         return self.zone.at(self.second)
 
     def _shown(self) -> int:
         return self.second + self.offset().seconds
 
     def date(self) -> Civil:
-        """The date in its zone."""
+        """Return the date in its zone."""
         return civil_from_days(self._shown() // _DAY)
 
     def clock(self) -> tuple[int, int, int]:
@@ -118,15 +118,15 @@ class Time:
         return second // 3_600, second // 60 % 60, second % 60
 
     def month(self) -> Month:
-        """The month in its zone."""
+        """Return the month in its zone."""
         return Month(self.date().month)
 
     def weekday(self) -> Weekday:
-        """The day of the week in its zone."""
+        """Return the day of the week in its zone."""
         return Weekday(self.date().weekday)
 
     def iso_year(self) -> int:
-        """The year that its ISO week belongs to."""
+        """Return the year that its ISO week belongs to."""
         days = self._shown() // _DAY
         thursday = days - (days + 3) % 7 + 3
         return civil_from_days(thursday).year
@@ -134,20 +134,20 @@ class Time:
     # Arithmetic
 
     def total_ns(self) -> int:
-        """Nanoseconds from 1970."""
+        """Return the nanoseconds from 1970."""
         return self.second * DURATION_SECOND + self.ns
 
     def add(self, length: Duration) -> Time:
-        """The instant that much later."""
+        """Return the instant that much later."""
         second, ns = divmod(self.total_ns() + length.ns, DURATION_SECOND)
         return Time(second, ns, self.zone)
 
     def sub(self, other: Time) -> Duration:
-        """How long after `other` it is, never past what a duration holds."""
+        """Return how long after `other` it is, never past what a duration holds."""
         return clamped(self.total_ns() - other.total_ns())
 
     def add_date(self, years: int, months: int, days: int) -> Time:
-        """The same time of day that many years, months and days on."""
+        """Return the same time of day that many years, months and days on."""
         if max(abs(years), abs(months), abs(days)) > _FAR // 10**7:
             raise ExpressionError("the date is too far away")
         date = self.date()
@@ -155,13 +155,13 @@ class Time:
         return Time.civil(moved, self.clock(), self.ns, self.zone)
 
     def truncate(self, step: Duration) -> Time:
-        """The last multiple of `step`, counted from the zero time, not after it."""
+        """Return the last multiple of `step`, counted from the zero time, not after it."""
         if step.ns <= 0:
             return self
         return self.add(Duration(-(self._since_zero() % step.ns)))
 
     def round(self, step: Duration) -> Time:
-        """The nearest multiple of `step`, counted from the zero time; halves go up."""
+        """Return the nearest multiple of `step`, counted from the zero time; halves go up."""
         if step.ns <= 0:
             return self
         over = self._since_zero() % step.ns
@@ -173,11 +173,11 @@ class Time:
         return (self.second - _ZERO_SECOND) * DURATION_SECOND + self.ns
 
     def is_zero(self) -> bool:
-        """Whether it is the first instant of the year 1, in UTC."""
+        """Return whether it is the first instant of the year 1, in UTC."""
         return self.second == _ZERO_SECOND and self.ns == 0
 
     def placed(self, zone: Location) -> Time:
-        """The same instant, shown in another zone."""
+        """Return the same instant, shown in another zone."""
         return Time(self.second, self.ns, zone)
 
     # Comparison is by instant, wherever it is shown

@@ -17,21 +17,21 @@ _MANY_DIGITS = 400
 
 
 def wrap(number: int) -> int:
-    """The number in 64 bits: past the largest it starts again at the smallest, as in Go."""
+    """Return the number in 64 bits: past the largest it starts again at the smallest, as in Go."""
     if MIN_INT <= number <= MAX_INT64:
         return number
     return (number - MIN_INT & 0xFFFF_FFFF_FFFF_FFFF) + MIN_INT
 
 
 def truncate(number: float) -> int:
-    """The whole part of a float; what no 64 bits hold becomes the smallest number, as on amd64."""
+    """Return the whole part of a float; what no 64 bits hold becomes the smallest number, as on amd64."""
     if number != number or not -(2.0**63) <= number < 2.0**63:
         return MIN_INT
     return int(number)
 
 
 def read_number(written: str, position: int) -> int | float:
-    """The value of a number token. Raises a `syntax` fault where it has none."""
+    """Return the value of a number token. Raises a `syntax` fault where it has none."""
     digits = written.replace("_", "").lower()
     base = _BASES.get(digits[:2])
     if base == 16 or (base is not None and "." not in digits and "e" not in digits):

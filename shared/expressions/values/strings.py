@@ -13,45 +13,45 @@ _REPLACEMENT = "\ufffd"
 
 
 def is_broken(text: str) -> bool:
-    """Whether it holds bytes that are no UTF-8."""
+    """Return whether it holds bytes that are no UTF-8."""
     return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def adopted(text: str) -> str:
-    """A text from outside, what no UTF-8 can say replaced."""
+    """Return a text from outside, what no UTF-8 can say replaced."""
     return text if text.isascii() else _SURROGATE.sub(_REPLACEMENT, text)
 
 
 def presented(text: str) -> str:
-    """A text for outside, each byte that is no UTF-8 replaced."""
+    """Return a text for outside, each byte that is no UTF-8 replaced."""
     return adopted(text)
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes of a text."""
+    """Return the bytes of a text."""
     if text.isascii():
         return text.encode("ascii")
     return _FOREIGN_SURROGATE.sub(_REPLACEMENT, text).encode("utf-8", "surrogateescape")
 
 
 def from_bytes(data: bytes) -> str:
-    """The text of bytes."""
+    """Return the text of bytes."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def byte_length(text: str) -> int:
-    """How many bytes it has."""
+    """Return how many bytes it has."""
     return len(text) if text.isascii() else len(to_bytes(text))
 
 
 def concatenated(left: str, right: str) -> str:
-    """One text after the other; halves of a cut character grow together."""
+    """Return one text after the other; halves of a cut character grow together."""
     text = left + right
     return from_bytes(to_bytes(text)) if is_broken(text) else text
 
 
 def byte_slice(text: str, start: int, stop: int) -> str:
-    """The bytes from `start` up to `stop`, both within the text."""
+    """Return the bytes from `start` up to `stop`, both within the text."""
     if text.isascii():
         return text[start:stop]
     return from_bytes(to_bytes(text)[start:stop])
@@ -63,7 +63,7 @@ def trimmed(text: str) -> str:
 
 
 def upper(text: str) -> str:
-    """Each letter on its own in upper case, where that is one letter (`ß` stays)."""
+    """Return each letter on its own in upper case, where that is one letter (`ß` stays)."""
     return text.upper() if text.isascii() else "".join(_upper(letter) for letter in text)
 
 
@@ -75,7 +75,7 @@ def _upper(letter: str) -> str:
 
 
 def lower(text: str) -> str:
-    """Each letter on its own in lower case."""
+    """Return each letter on its own in lower case."""
     return text.lower() if text.isascii() else "".join(_lower(letter) for letter in text)
 
 
@@ -92,49 +92,49 @@ def _bytes_if_broken(text: str, part: str) -> tuple[str, str] | tuple[bytes, byt
 
 
 def contains_text(text: str, part: str) -> bool:
-    """Whether `part` is somewhere in the text."""
+    """Return whether `part` is somewhere in the text."""
     whole, piece = _bytes_if_broken(text, part)
     return piece in whole  # type: ignore[operator] # both are of one type
 
 
 def starts(text: str, part: str) -> bool:
-    """Whether the text begins with `part`."""
+    """Return whether the text begins with `part`."""
     whole, piece = _bytes_if_broken(text, part)
     return whole.startswith(piece)  # type: ignore[arg-type] # both are of one type
 
 
 def ends(text: str, part: str) -> bool:
-    """Whether the text ends with `part`."""
+    """Return whether the text ends with `part`."""
     whole, piece = _bytes_if_broken(text, part)
     return whole.endswith(piece)  # type: ignore[arg-type] # both are of one type
 
 
 def without_prefix(text: str, prefix: str) -> str:
-    """The text without `prefix` before it, where it has it."""
+    """Return the text without `prefix` before it, where it has it."""
     if not is_broken(prefix):
         return text.removeprefix(prefix)
     return from_bytes(to_bytes(text).removeprefix(to_bytes(prefix)))
 
 
 def without_suffix(text: str, suffix: str) -> str:
-    """The text without `suffix` after it, where it has it."""
+    """Return the text without `suffix` after it, where it has it."""
     if not is_broken(suffix):
         return text.removesuffix(suffix)
     return from_bytes(to_bytes(text).removesuffix(to_bytes(suffix)))
 
 
 def index_of(text: str, part: str) -> int:
-    """The byte where `part` first begins, or -1."""
+    """Return the byte where `part` first begins, or -1."""
     return to_bytes(text).find(to_bytes(part))
 
 
 def last_index_of(text: str, part: str) -> int:
-    """The byte where `part` last begins, or -1."""
+    """Return the byte where `part` last begins, or -1."""
     return to_bytes(text).rfind(to_bytes(part))
 
 
 def split(text: str, separator: str, limit: int = -1, *, keep: bool = False) -> list[str]:
-    """The parts between separators, at most `limit` of them unless that is negative; with `keep`
+    """Return the parts between separators, at most `limit` of them unless that is negative; with `keep`
     each part keeps the separator after it. An empty separator stands between all characters."""
     if separator == "":
         return _characters(text, limit)

@@ -37,7 +37,7 @@ class Location(Protocol):
         ...
 
     def at(self, second: int) -> Offset:
-        """What holds at `second`, counted from 1970 in UTC."""
+        """Return what holds at `second`, counted from 1970 in UTC."""
         ...
 
 
@@ -51,7 +51,7 @@ class Fixed:
         self._offset = Offset(name if shown is None else shown, seconds, summer=False)
 
     def at(self, second: int) -> Offset:  # noqa: ARG002 - the protocol's
-        """The one offset there is."""
+        """Return the one offset there is."""
         return self._offset
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Region:
         self._zone = zone
 
     def at(self, second: int) -> Offset:
-        """What held or will hold there at `second`."""
+        """Return what held or will hold there at `second`."""
         while second > _LAST:
             second -= _FOUR_CENTURIES * max(1, (second - _LAST) // _FOUR_CENTURIES)
         moment = _EPOCH + timedelta(seconds=max(second, _FIRST))
@@ -88,7 +88,7 @@ LOCAL = Fixed("Local", 0, shown="UTC")
 
 @lru_cache(maxsize=256)
 def load_location(name: str) -> Location:
-    """The zone of that IANA name; `UTC` and the empty name are UTC. Raises a fault if unknown."""
+    """Return the zone of that IANA name; `UTC` and the empty name are UTC. Raises a fault if unknown."""
     if name in ("", "UTC"):
         return GREENWICH
     if name == "Local":

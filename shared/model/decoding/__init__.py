@@ -29,7 +29,7 @@ def decode_job(
     scheduled: bool = False,
     syntax: SyntaxFault = syntax_problem,
 ) -> JobDefinition:
-    """The job that a document describes, as it was written.
+    """Return the job that a document describes, as it was written.
 
     `scheduled`: the document must have a `schedule` (else it must have none). Raises
     InvalidDocument with every problem of the document, each with its path, line and column. Time and

@@ -28,7 +28,7 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 def read_json_text(text: str) -> DocumentNode:
-    """The value of a JSON text; BrokenText where it is not JSON, too big or too deep."""
+    """Return the value of a JSON text; BrokenText where it is not JSON, too big or too deep."""
     reader = _Reader(text)
     node = reader.value()
     reader.expect("", "the end of the document")

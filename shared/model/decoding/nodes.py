@@ -88,7 +88,7 @@ class SourceLines:
         self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
 
     def place(self, offset: int) -> SourcePlace:
-        """The line and column of an offset in characters."""
+        """Return the line and column of an offset in characters."""
         line = bisect.bisect_right(self._starts, offset)
         return SourcePlace(line, offset - self._starts[line - 1] + 1)
 
@@ -112,12 +112,12 @@ class Flawed(msgspec.Struct, frozen=True):
 
 
 def is_merge(key: DocumentNode) -> bool:
-    """Whether a key is YAML's merge key, which is only so where it stands without quotes."""
+    """Return whether a key is YAML's merge key, which is only so where it stands without quotes."""
     return isinstance(key, TextNode) and key.bare and key.text == MERGE
 
 
 def own_entries(node: MapNode) -> tuple[dict[str, MapEntry], list[DocumentNode], list[Flawed]]:
-    """What a map says itself, the values of its merges, and what is wrong with its keys."""
+    """Return what a map says itself, the values of its merges, and what is wrong with its keys."""
     own: dict[str, MapEntry] = {}
     merges: list[DocumentNode] = []
     flaws: list[Flawed] = []
@@ -135,7 +135,7 @@ def own_entries(node: MapNode) -> tuple[dict[str, MapEntry], list[DocumentNode],
 
 
 def _sources(value: DocumentNode) -> Iterator[DocumentNode]:
-    """The maps that a merge takes from, the first of them the strongest."""
+    """Yield the maps that a merge takes from, the first of them the strongest."""
     if isinstance(value, ListNode):
         yield from value.items
     else:

@@ -22,23 +22,23 @@ class ProblemReport:
         self._lost: set[Path] = set()
 
     def lose(self, path: Path, message: str, offset: int | None) -> None:
-        """A problem that leaves no value at all: nothing more can be said of what is under it."""
+        """Add a problem that leaves no value at all: nothing more can be said of what is under it."""
         self._lost.add(path)
         self.add(path, message, offset)
 
     def add(self, path: Path, message: str, offset: int | None) -> None:
-        """One problem; Stop once there are too many."""
+        """Add a problem. Raises `TooManyProblems` past the limit."""
         self._found.append((path, message, offset))
         if len(self._found) >= MAX_FAULTS:
             self.stop(path, f"and more: only the first {MAX_FAULTS} problems are listed", offset)
 
     def stop(self, path: Path, message: str, offset: int | None) -> None:
-        """A problem after which nothing more is looked at."""
+        """Add a problem and raise `TooManyProblems`: nothing more is looked at."""
         self._found.append((path, message, offset))
         raise TooManyProblems
 
     def lost(self, path: Path) -> bool:
-        """Whether there is no value at this path because of a problem there or above it."""
+        """Return whether there is no value at this path because of a problem there or above it."""
         lengths = range(len(path) + 1) if self._lost else ()
         return any(path[:length] in self._lost for length in lengths)
 
@@ -46,7 +46,7 @@ class ProblemReport:
         return bool(self._found)
 
     def problems(self, text: str) -> list[Problem]:
-        """The problems with their lines and columns, from the top of the document down."""
+        """Return the problems with their lines and columns, from the top of the document down."""
         lines = SourceLines(text)
         end = len(text) + 1
         found = sorted(self._found, key=lambda one: end if one[2] is None else one[2])
@@ -61,7 +61,7 @@ def _problem(path: Path, message: str, offset: int | None, lines: SourceLines) -
 
 
 def locate(root: DocumentNode, path: Path) -> int:
-    """The offset of the deepest node on a path that is there."""
+    """Return the offset of the deepest node on a path that is there."""
     node = root
     for step in path:
         found = _step(node, step)
@@ -80,7 +80,7 @@ def _step(node: DocumentNode, step: str | int) -> DocumentNode | None:
 
 
 def _named(node: MapNode, name: str) -> Iterator[DocumentNode]:
-    """The value of a key, a map's own before those of its merges; each map is looked at once."""
+    """Yield the value of a key, a map's own before those of its merges; each map is looked at once."""
     waiting, seen = [node], {id(node)}
     while waiting:
         own, merges, _ = own_entries(waiting.pop(0))

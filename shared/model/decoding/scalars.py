@@ -17,12 +17,12 @@ _BASES: Final = {"0b": 2, "0o": 8, "0x": 16}
 
 
 def is_null(text: str) -> bool:
-    """Whether a bare scalar means nothing at all."""
+    """Return whether a bare scalar means nothing at all."""
     return text in _NULLS
 
 
 def boolean(text: str) -> bool | None:
-    """The boolean that a bare scalar spells in lower, upper or title case, or None."""
+    """Return the boolean that a bare scalar spells in lower, upper or title case, or None."""
     if text not in (text.lower(), text.upper(), text.title()):
         return None
     word = text.lower()
@@ -32,7 +32,7 @@ def boolean(text: str) -> bool | None:
 
 
 def number(text: str) -> int | float | None:
-    """The number that a bare scalar spells, or None; never infinite, never NaN."""
+    """Return the number that a bare scalar spells, or None; never infinite, never NaN."""
     if len(text) > _LONGEST:
         return None
     if _INTEGER.fullmatch(text):
@@ -44,7 +44,7 @@ def number(text: str) -> int | float | None:
 
 
 def kind_of_bare(text: str) -> str:
-    """What a bare scalar is, in words for a message."""
+    """Return what a bare scalar is, in words for a message."""
     if is_null(text):
         return "nothing"
     if boolean(text) is not None:
@@ -55,7 +55,7 @@ def kind_of_bare(text: str) -> str:
 
 
 def is_beyond(text: str) -> bool:
-    """Whether a bare scalar spells a number that is too long or too large to be had as one."""
+    """Return whether a bare scalar spells a number that is too long or too large to be had as one."""
     if number(text) is not None:
         return False
     whole = _INTEGER.fullmatch(text)

@@ -67,7 +67,7 @@ class Walker:
         }
 
     def value(self, node: DocumentNode, plan: Plan) -> Any:
-        """The value, or UNSET where the node means nothing or has a problem."""
+        """Return the value, or UNSET where the node means nothing or has a problem."""
         self._spend(node)
         if isinstance(node, BadNode):
             return self._lose(node.message, node)
@@ -81,7 +81,7 @@ class Walker:
         return made
 
     def struct(self, node: DocumentNode, plan: StructPlan) -> Any:
-        """A Struct, always: what could not be made of it is left at its default."""
+        """Return a Struct, always: what could not be made of it is left at its default."""
         values: dict[str, Any] = {}
         if not isinstance(node, MapNode):
             self._mismatch(node, plan)

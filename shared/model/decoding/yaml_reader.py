@@ -30,7 +30,7 @@ _BARE_TAGS: Final = frozenset(
 
 
 def read_yaml(text: str) -> DocumentNode:
-    """The first document of a YAML text; BrokenText where it is not YAML, too big or too deep."""
+    """Return the first document of a YAML text; BrokenText where it is not YAML, too big or too deep."""
     loader = _Loader(text)
     try:
         return _Composer(loader).compose()

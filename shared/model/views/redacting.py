@@ -111,7 +111,7 @@ def _declared(node: msgspec.Struct) -> Iterator[str]:
 
 @cache
 def _telling(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of a part of a job that hold what is declared secret, or parts that may."""
+    """Return the fields of a part of a job that hold what is declared secret, or parts that may."""
     described = msgspec.inspect.type_info(kind)
     assert isinstance(described, msgspec.inspect.StructType)
     return tuple(

@@ -12,6 +12,7 @@ from shared.broker.rabbitmq import RabbitMQBroker
 from tests.integration.rabbitmq.server import Server, settings
 from tests.services.fixtures import Vhost
 from tests.services.management import Management
+from tests.settings import rabbitmq_broker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,10 +29,10 @@ class Brokers:
         self._made: list[RabbitMQBroker] = []
 
     def make(self, vhost: Vhost, **settings: object) -> RabbitMQBroker:
-        broker = RabbitMQBroker(
+        broker = rabbitmq_broker(
             vhost.url,
             vhost.management_url,
-            **settings,  # type: ignore[arg-type]  # each test gives what it needs
+            **settings,
         )
         self._made.append(broker)
         return broker

@@ -85,10 +85,13 @@ async def test_a_frozen_broker_is_noticed(
 
 TAKE_AND_SAY = """
 import asyncio, sys
-from shared.broker.rabbitmq import RabbitMQBroker
+from shared.process_log import configure_logging
+from tests.settings import rabbitmq_broker
+
+configure_logging("error", "json")
 
 async def main():
-    broker = RabbitMQBroker(sys.argv[1])
+    broker = rabbitmq_broker(sys.argv[1])
     await broker.start()
     slot = await broker.slot("work")
     delivery = await slot.take()

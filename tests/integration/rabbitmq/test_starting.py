@@ -11,7 +11,6 @@ import pytest
 from aiormq.channel import Channel
 from yarl import URL
 
-from shared.broker.rabbitmq import RabbitMQBroker
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
@@ -21,6 +20,7 @@ from tests.integration.rabbitmq.forwarder import Forwarder
 from tests.integration.rabbitmq.server import Server
 from tests.integration.rabbitmq.waiting import eventually, within
 from tests.services.fixtures import Vhost
+from tests.settings import rabbitmq_broker
 
 
 async def test_it_waits_for_a_server_that_is_away(brokers: Brokers, rabbitmq_vhost: Vhost) -> None:
@@ -38,7 +38,7 @@ async def test_it_waits_for_a_server_that_is_away(brokers: Brokers, rabbitmq_vho
 
 async def test_a_start_that_is_cancelled_leaves_nothing(rabbitmq_vhost: Vhost) -> None:
     before = asyncio.all_tasks()
-    broker = RabbitMQBroker(Forwarder(rabbitmq_vhost.url).url)
+    broker = rabbitmq_broker(Forwarder(rabbitmq_vhost.url).url)
     with pytest.raises(TimeoutError):
         await within(broker.start(), 0.5)
 
@@ -63,7 +63,7 @@ async def test_what_waiting_does_not_help_stops_the_start(
 ) -> None:
     began = time.monotonic()
     with pytest.raises(BrokerMisconfigured, match=message) as refused:
-        await within(RabbitMQBroker(change(rabbitmq_vhost)).start())
+        await within(rabbitmq_broker(change(rabbitmq_vhost)).start())
     assert time.monotonic() - began < 5
     assert "wrong" not in str(refused.value)
 
@@ -100,7 +100,7 @@ async def test_a_coordinators_queue_of_another_program_stops_the_start(
 ) -> None:
     await server.declare_queue(COMPLETED_QUEUE, durable=False)
     with pytest.raises(QueueMismatch, match=COMPLETED_QUEUE):
-        await within(RabbitMQBroker(rabbitmq_vhost.url).start())
+        await within(rabbitmq_broker(rabbitmq_vhost.url).start())
 
 
 async def test_two_brokers_of_one_name_start_at_once(

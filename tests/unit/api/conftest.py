@@ -32,7 +32,7 @@ def start(tmp_path: Path, stack: AsyncExitStack) -> Serve:
     """Start an API with a configuration."""
 
     async def start(config: Config | None = None) -> Served:
-        store, broker = SqliteStore(tmp_path / "haulier.db"), MemoryBroker()
+        store, broker = SqliteStore(tmp_path / "haulier.db"), MemoryBroker(node_expiry=60.0)
         await store.start()
         stack.push_async_callback(store.close)
         await broker.start()

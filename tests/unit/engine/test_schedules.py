@@ -11,12 +11,12 @@ import pytest
 from coordinator.commands import JobCommands
 from coordinator.due.schedules import ScheduleTimer
 from coordinator.effects import FlowDriver
-from coordinator.engine.flow import Bounds
 from coordinator.store.port import Change
 from shared.broker.memory import MemoryBroker
 from shared.model import language
 from shared.model.documents import GUEST, MICROS_PER_SECOND, JobDocument, ScheduleDocument
 from shared.model.messages import MessageCodec
+from tests.settings import default_bounds
 from tests.unit.engine.clock import Clock, ClockedStore
 
 
@@ -27,7 +27,7 @@ class Plant:
         codec = MessageCodec(None)
         self.store = store
         self.clock = store.test_clock
-        drivers = [FlowDriver(store, broker, Bounds(), codec) for _ in range(2)]
+        drivers = [FlowDriver(store, broker, default_bounds(), codec) for _ in range(2)]
         self.commands = JobCommands(drivers[0], broker, codec)
         self.schedules = [ScheduleTimer(driver) for driver in drivers]
 
@@ -62,7 +62,7 @@ class Plant:
 async def plant(folder: Path) -> AsyncIterator[Plant]:
     store = ClockedStore(folder / "haulier.db", Clock())
     await store.start()
-    broker = MemoryBroker()
+    broker = MemoryBroker(node_expiry=60.0)
     await broker.start()
     made = Plant(store, broker)
     yield made

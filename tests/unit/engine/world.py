@@ -31,6 +31,7 @@ from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queries import In
 from shared.model.queues import JOBS_QUEUE, LOGS_QUEUE
 from tests.faults.ports import Died
+from tests.settings import default_bounds
 from tests.unit.engine.audit import Audit
 from tests.unit.engine.clock import Clock, ClockedStore
 from tests.unit.engine.hands import Run, Worker
@@ -445,7 +446,7 @@ async def world_at(
     folder: Path, prepare: Callable[[World], None] = lambda _: None, **bounds: Any
 ) -> AsyncIterator[World]:
     """Open a world whose store lies in `folder`, `prepare`d before its first coordinator comes."""
-    world = World(folder, Bounds(**bounds))
+    world = World(folder, default_bounds(**bounds))
     prepare(world)
     await world.start()
     try:

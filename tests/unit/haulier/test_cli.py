@@ -222,7 +222,7 @@ def test_misuse_is_exit_code_2(haulier: Command) -> None:
     for flags in (("run", "worker", "--nope"), ("run", "standalone", "--set", "novalue")):
         code, _, err = haulier(*flags)
         assert code == 2
-        assert "usage: haulier run" in err
+        assert "Usage: haulier run" in err
 
 
 def test_help(haulier: Command) -> None:

@@ -112,7 +112,7 @@ class Plant:
     """The whole of it; the test plays the coordinators."""
 
     def __init__(self, folder: Path, *, slots: int = 1, drain_timeout: float = 5.0) -> None:
-        self.broker = MemoryBroker()
+        self.broker = MemoryBroker(node_expiry=60.0)
         self.runtime = HeldRuntime()
         self.codec = MessageCodec()
         settings = Settings(
@@ -123,6 +123,7 @@ class Plant:
             beat=0.2,
             drain_timeout=drain_timeout,
             folder=folder,
+            spool_limit=1024 * 1024,
         )
         self.daemon = Daemon(self.broker, self.runtime, self.codec, settings)
         self._heard: dict[type[Message], asyncio.Queue[Message]] = {}

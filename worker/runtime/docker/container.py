@@ -75,7 +75,7 @@ class Container:
             self._started.set()
 
     async def terminate(self, grace: float) -> None:
-        """As `Live` says."""
+        """End the container: SIGTERM, `grace` seconds, SIGKILL; one that was not started is refused its start."""
         self._stopped = True
         if self._started is None:
             self._refused = True
@@ -125,7 +125,7 @@ class Container:
                 return int(answer["StatusCode"])
 
     async def _engine_lives(self) -> None:
-        """An engine that shuts down ends all containers; that is no failure of the task's."""
+        """Raise RunLostError where the engine is gone: it ends all containers, which is no failure of the task's."""
         try:
             await self._engine.ping()
         except RuntimeUnavailable:
@@ -133,7 +133,7 @@ class Container:
             raise RunLostError("the engine was stopped") from None
 
     def seconds(self, script_read: float | None) -> float:
-        """How long it ran; `script_read`: when its script was first read, in seconds since the epoch."""
+        """Return how long it ran; `script_read`: when its script was first read, in seconds since the epoch."""
         return usage.seconds(self.state, self._seen, script_read)
 
 

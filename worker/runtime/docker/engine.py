@@ -46,7 +46,7 @@ class Engine:
     """One engine's API. `call` keeps its blocking off the event loop."""
 
     def __init__(self, configured: str, docker_config: str) -> None:
-        """`configured`: the address in the settings; `docker_config`: the file of credentials."""
+        """Take `configured`, the address in the settings; `docker_config`: the file of credentials."""
         self._configured = configured
         self.docker_config = docker_config or None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")

@@ -17,7 +17,7 @@ def _all(lines: Lines) -> list[tuple[str, ...]]:
 
 
 def _counts(lines: Lines) -> list[tuple[str, ...]]:
-    """How many sockets there are of each kind, those in time-wait too; what else is there is the machine's."""
+    """Return how many sockets there are of each kind, those in time-wait too; what else is there is the machine's."""
     found = []
     for line in lines:
         pairs = zip(line[1::2], line[2::2], strict=False)
@@ -30,7 +30,7 @@ def _first(lines: Lines) -> list[tuple[str, ...]]:
 
 
 def _without_counters(lines: Lines) -> list[tuple[str, ...]]:
-    """An IPv6 route without its use: destination, source, next hop, flags, device."""
+    """Return an IPv6 route without its use: destination, source, next hop, flags, device."""
     return sorted((*line[:5], *line[8:]) for line in lines)
 
 
@@ -52,7 +52,7 @@ class Namespace:
     """The network namespace of a process, for as long as that lives."""
 
     def __init__(self, process: int) -> None:
-        """Raises OSError where the process cannot be seen."""
+        """Raise OSError where the process cannot be seen."""
         self._folder = os.open(f"/proc/{process}", os.O_DIRECTORY | os.O_CLOEXEC)
         self._before: dict[str, list[tuple[str, ...]]] = {}
 
@@ -65,7 +65,7 @@ class Namespace:
         self._before = self._look()
 
     def clean(self) -> bool:
-        """Whether it looks as it did: no socket left, time-wait included, and nothing else new."""
+        """Return whether it looks as it did: no socket left, time-wait included, and nothing else new."""
         try:
             return self._look() == self._before
         except OSError:
@@ -92,5 +92,5 @@ class Namespace:
 
 
 def is_own(process: int) -> bool:
-    """Whether a process is in another network namespace than this one. Raises OSError."""
+    """Return whether a process is in another network namespace than this one. Raises OSError."""
     return Path(f"/proc/{process}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()

@@ -58,7 +58,7 @@ def joined_networks(networks: list[str], name: str, private: str = "") -> Networ
 
 
 def has_aliases(network: str) -> bool:
-    """Whether containers can answer to names of their own on a network."""
+    """Return whether containers can answer to names of their own on a network."""
     return network not in (DEFAULT_NETWORK, "bridge", *_ALONE)
 
 

@@ -97,7 +97,7 @@ class DockerRun(StagedRun):
         return await self._usage() if self._ran else None
 
     async def remove(self) -> None:
-        """As the port says."""
+        """Remove the containers, networks and volumes, and give the sandbox back."""
         await self._settle()  # does nothing after a run, gives back the sandbox instead of one
         await self._maker.remove()
 

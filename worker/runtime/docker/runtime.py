@@ -44,7 +44,7 @@ class DockerRuntime:
         )
 
     async def start(self) -> None:
-        """As the port says."""
+        """Connect to the engine, and find out whether it sees our files, and which cgroups and sandboxes it allows."""
         services = self._services
         await services.engine.connect()
         await asyncio.to_thread(services.folders.open)
@@ -79,12 +79,12 @@ class DockerRuntime:
         return Sandboxes(services.engine, services.node_id, size=slots, uses=settings.sandbox_uses)
 
     def warm_up(self) -> None:
-        """As the port says."""
+        """Make a network sandbox for each slot, where sandboxes are kept."""
         if self._services.sandboxes is not None:
             self._services.sandboxes.open()
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> DockerRun:
-        """As the port says."""
+        """Pull the image and create the container."""
         run = DockerRun(assignment, sink, self._services)
         try:
             await run.prepare()
@@ -96,18 +96,18 @@ class DockerRuntime:
     async def sweep(
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
-        """As the port says; prunes images that nobody uses, too."""
+        """Remove what dead nodes left, and the images that have not been used for `image_ttl`."""
         removed = await sweep(self._services, dead, mine)
         if self._services.settings.image_ttl:
             removed += await self._services.images.prune(self._services.settings.image_ttl)
         return removed
 
     async def ping(self) -> None:
-        """As the port says."""
+        """Return if the engine answers its ping; else raise `RuntimeUnavailable`."""
         await self._services.engine.ping()
 
     async def close(self) -> None:
-        """As the port says."""
+        """Remove sandboxes, cgroups and the node's folder, and disconnect."""
         services = self._services
         if services.sandboxes is not None:
             await services.sandboxes.close()

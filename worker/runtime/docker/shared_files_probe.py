@@ -19,7 +19,7 @@ _INSIDE = "/probe"
 
 
 async def shares_files(engine: Engine, folders: Folders) -> bool:
-    """Whether the worker's folders can be bound into containers, and removed afterwards."""
+    """Return whether the worker's folders can be bound into containers, and removed afterwards."""
     options = " ".join(engine.info.get("SecurityOptions") or [])
     if "selinux" in options:
         return False

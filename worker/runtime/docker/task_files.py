@@ -52,21 +52,21 @@ class SharedFolderFiles:
         self._container_id = ""
 
     async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
-        """As promised above."""
+        """Make the folder with the script, the files and those to write to, and bind it."""
         await asyncio.to_thread(self._make, small)
         body["HostConfig"]["Mounts"].append(
             {"Type": "bind", "Source": str(self._folder), "Target": TORK}
         )
 
     async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
-        """As promised above."""
+        """Copy the files in whose folder is not the bound one."""
         self._container_id = container_id
         if small.files and not _in_tork(workdir):
             put = archive.put_in
             await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
 
     async def output(self, limit: int) -> str:
-        """As promised above."""
+        """Read the output on this machine; through the engine where another user's file can't be read."""
         try:
             return await asyncio.to_thread(
                 task_folder.read_output, self._folder / task_folder.OUTPUT_FILE, limit
@@ -79,13 +79,13 @@ class SharedFolderFiles:
             raise errors.of_files(error, "the output cannot be read") from None
 
     async def progress(self) -> float | None:
-        """As promised above."""
+        """Read the progress on this machine."""
         return await asyncio.to_thread(
             task_folder.read_progress, self._folder / task_folder.PROGRESS_FILE
         )
 
     def script_read(self) -> float | None:
-        """As promised above: the kernel's word, where the file system keeps it (not with `noatime`)."""
+        """Return the kernel's word, where the file system keeps it (not with `noatime`)."""
         try:
             return (self._folder / task_folder.SCRIPT_FILE).lstat().st_atime
         except OSError:
@@ -110,10 +110,10 @@ class ArchivedFiles:
         self._container_id = ""
 
     async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
-        """As promised above."""
+        """Make nothing: all is copied in."""
 
     async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
-        """As promised above."""
+        """Copy the script, the files and those to write to into the container."""
         self._container_id = container_id
         entries = [
             ArchiveEntry(TORK, None, 0o777),
@@ -134,19 +134,19 @@ class ArchivedFiles:
             await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
 
     async def output(self, limit: int) -> str:
-        """As promised above."""
+        """Copy the output out of the container."""
         data = await self._get(OUTPUT, limit)
         return task_folder.decoded_output(data or b"", limit)
 
     async def progress(self) -> float | None:
-        """As promised above."""
+        """Copy the progress out of the container; None where that fails."""
         try:
             return task_folder.parse_progress(await self._get(PROGRESS, 64) or b"")
         except Exception:
             return None
 
     def script_read(self) -> float | None:
-        """As promised above."""
+        """Return None: no engine tells."""
         return None
 
     async def _get(self, path: str, limit: int) -> bytes | None:

@@ -53,7 +53,7 @@ class Cgroups(ABC):
 
     @abstractmethod
     def starved(self, run: str, limit: int) -> bool:
-        """Whether the kernel killed for lack of memory in a run whose containers have this limit.
+        """Return whether the kernel killed for lack of memory in a run whose containers have this limit.
 
         Engines say it too, but not all of them, and some too late.
         """
@@ -92,7 +92,7 @@ class CgroupsV1(Cgroups):
     """One hierarchy for each controller."""
 
     def read(self, run: str) -> Used | None:
-        """As promised above."""
+        """Return what the controllers cpuacct and memory have counted."""
         try:
             cpu = int(self._file("cpuacct", run, "cpuacct.usage").read_text())
             memory = int(self._file("memory", run, "memory.max_usage_in_bytes").read_text())
@@ -101,12 +101,12 @@ class CgroupsV1(Cgroups):
         return Used(cpu / NANO, memory)
 
     def starved(self, run: str, limit: int) -> bool:
-        """As promised above. Only a container's own cgroup counts its kills, and that is gone."""
+        """Tell it by the peak: only a container's own cgroup counts its kills, and that is gone."""
         used = self.read(run)
         return used is not None and 0 < limit <= used.peak_memory_bytes + _CHARGED_AT_ONCE
 
     def folders(self, run: str) -> list[Path]:
-        """As promised above."""
+        """Return its folder in each hierarchy."""
         return [hierarchy / self.parent / run for hierarchy in _hierarchies()]
 
     def _file(self, controller: str, run: str, name: str) -> Path:
@@ -123,7 +123,7 @@ class CgroupsV2(Cgroups):
     """One hierarchy for all."""
 
     def read(self, run: str) -> Used | None:
-        """As promised above."""
+        """Return what cpu.stat and memory.peak say."""
         folder = ROOT / self.parent / run
         try:
             lines = (folder / "cpu.stat").read_text().split()
@@ -134,7 +134,7 @@ class CgroupsV2(Cgroups):
         return Used(cpu / MICRO, memory)
 
     def starved(self, run: str, limit: int) -> bool:
-        """As promised above. The count includes that of the containers."""
+        """Tell it by the kernel's count of kills, which includes that of the containers."""
         del limit
         try:
             words = (ROOT / self.parent / run / "memory.events").read_text().split()
@@ -143,7 +143,7 @@ class CgroupsV2(Cgroups):
             return False
 
     def folders(self, run: str) -> list[Path]:
-        """As promised above."""
+        """Return its one folder."""
         return [ROOT / self.parent / run]
 
 
@@ -212,15 +212,15 @@ class Seen(msgspec.Struct):
     """When its end was heard of."""
 
     def start_asked(self) -> None:
-        """It is about to be started."""
+        """Note that it is about to be started."""
         self.called, self.asked = time.time(), time.monotonic()
 
     def has_started(self) -> None:
-        """The engine says that it has started."""
+        """Note that the engine says it has started."""
         self.started = time.monotonic()
 
     def has_ended(self) -> None:
-        """Its end was heard of."""
+        """Note that its end was heard of."""
         self.ended = time.monotonic()
 
 

@@ -65,7 +65,7 @@ class FolderPool:
 
 
 def _alone(folder: Path) -> bool:
-    """Whether a run had no folders besides `MAIN_FOLDER`."""
+    """Return whether a run had no folders besides `MAIN_FOLDER`."""
     try:
         return [entry.name for entry in folder.iterdir()] == [MAIN_FOLDER]
     except OSError:

@@ -247,7 +247,7 @@ def _reason(error: Exception, order: dict[str, Any]) -> str:
 
 
 def _descendants(top: int) -> list[int]:
-    """All processes below `top`, parents first."""
+    """Return all processes below `top`, parents first."""
     found = [top]
     for process in found:
         found.extend(_children(process))

@@ -93,7 +93,7 @@ class ShellRun(StagedRun):
         )
 
     async def remove(self) -> None:
-        """As the port says."""
+        """Give the folder back for another run, or remove it where that cannot be."""
         await asyncio.to_thread(self._remove)
 
     # --- inside ---
@@ -164,7 +164,7 @@ class ShellRun(StagedRun):
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the bytes of a file; 0 where there is none."""
     try:
         return path.lstat().st_size
     except FileNotFoundError:

@@ -26,7 +26,7 @@ class ShellRuntime:
         self._spares = FolderPool()
 
     async def start(self) -> None:
-        """As the port says."""
+        """Start the keepers of processes. Raises `RuntimeUnavailable` where `cmd` is no program of this machine."""
         program = self._config.runtime.shell.cmd[0]
         if shutil.which(program) is None:
             raise RuntimeUnavailable(
@@ -36,10 +36,10 @@ class ShellRuntime:
         await asyncio.to_thread(self._keepers.start)
 
     def warm_up(self) -> None:
-        """As the port says: what is kept is what runs have left."""
+        """Do nothing: what is kept warm is what runs have left."""
 
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
-        """As the port says."""
+        """Make the folder with script and files."""
         folder = self._folders.new()
         run = ShellRun(assignment, sink, self._config, self._keepers, self._spares, folder)
         try:
@@ -52,7 +52,7 @@ class ShellRuntime:
     async def sweep(
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
-        """As the port says. Processes died with their worker; their folders are left."""
+        """Remove the folders of dead nodes; their processes died with them."""
         owners = await asyncio.to_thread(self._folders.owners)
         gone = await dead(owners - {mine}) if owners - {mine} else ()
         removed = 0
@@ -61,10 +61,10 @@ class ShellRuntime:
         return removed
 
     async def ping(self) -> None:
-        """As the port says."""
+        """Return at once: there is no engine to ask."""
 
     async def close(self) -> None:
-        """As the port says."""
+        """End the keepers, with what still runs, and remove the folders."""
         await asyncio.to_thread(self._keepers.close)
         await asyncio.to_thread(self._spares.close)
         await asyncio.to_thread(self._folders.close)

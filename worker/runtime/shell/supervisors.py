@@ -60,7 +60,7 @@ class Supervisors:
         self._control = ours
 
     def alive(self) -> bool:
-        """Whether the program runs."""
+        """Return whether the program runs."""
         return self._program is not None and self._program.poll() is None
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class LocalProcess:
             self._output = -1
 
     async def terminate(self, grace: float) -> None:
-        """As `Live` says."""
+        """End the tree: SIGTERM, `grace` seconds, SIGKILL, each by way of the keeper."""
         for word in (b"T", b"K"):
             if self._keeper is not None:
                 with contextlib.suppress(OSError):  # it has ended
@@ -195,7 +195,7 @@ class LocalProcess:
         return tail
 
     async def _read(self) -> bytes:
-        """Some output; nothing at its end.
+        """Return some output; nothing at its end.
 
         Not by `connect_read_pipe`: uvloop closes such a descriptor twice, and by the second time it
         may be another thread's file.
