@@ -1,4 +1,4 @@
-"""What users command, by way of the API: stored at once, carried out right after, by whoever hears of it."""
+"""Commands of users: each is stored first, then carried out by any coordinator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything in one process, on embedded parts: the composition root that knows both sides."""
+"""The standalone process: a coordinator and a worker with embedded broker and datastore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim: asking the coordinators whether a task may be run here (engine spec, The run of a task)."""
+"""Claims tasks: asks the coordinators for permission to run one (engine spec, The run of a task)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon: its slots, its own queue, its beats, and its end (engine spec, Queues and The run of a task)."""
+"""The daemon: runs the worker's slots, queue, heartbeats and shutdown (engine spec, The run of a task)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _PREFETCH = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is."""
+    """The settings of a worker."""
 
     node_id: str
     name: str

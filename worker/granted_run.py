@@ -1,4 +1,4 @@
-"""A granted task from its start to the report of its end."""
+"""Runs a granted task and reports its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscribes to the coordinators' queues, and settles each delivery by what came of handling it."""
+"""Subscribes to the coordinators' queues, and settles each delivery according to how handling it went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweeper: finds what was left half done and puts it right. It only repairs: in a quiet system it finds nothing."""
+"""The sweeper: finds unfinished work and completes it. It only repairs: in a quiet system it finds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loop that does something again and again, and outlives its failures."""
+"""A loop that repeats some work and survives its failures."""
 
 from __future__ import annotations
 

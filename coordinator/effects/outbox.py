@@ -1,4 +1,4 @@
-"""What goes out: tasks to their queues, answers to nodes, events to those who listen."""
+"""The outbox: publishes tasks to their queues, answers to nodes, and events to listeners."""
 
 from __future__ import annotations
 

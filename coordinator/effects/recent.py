@@ -1,4 +1,4 @@
-"""What a coordinator remembers so as not to read it again."""
+"""A small cache of recently used values."""
 
 from __future__ import annotations
 

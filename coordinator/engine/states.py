@@ -1,4 +1,4 @@
-"""The states of jobs and tasks, and what each may become: one table, that every change goes through."""
+"""The states of jobs and tasks, and the table of allowed transitions that every change is checked against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`haulier run`: start a process. Its flags are read where every process of ours reads them."""
+"""`haulier run`: starts a process. Its flags are parsed in `shared.config.flags`."""
 
 from __future__ import annotations
 

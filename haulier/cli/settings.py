@@ -1,4 +1,4 @@
-"""`haulier config` and `haulier version`: what this installation is set to, and which it is."""
+"""`haulier config` and `haulier version`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MICROS_PER_SECOND: Micros = 1_000_000
 
 
 class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What must still follow from a write that was made; kept in the written document until it is done.
+    """What must still follow from a write; kept in the written document until it is done.
 
     `id` names it within its document, `do` is one of the follow-ups of `coordinator.engine`, `at` says when it is
     due (so that the sweeper may tell a forgotten one), `args` is data for it.
@@ -48,7 +48,7 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a run used. `sampled` where the figures are not exact."""
+    """The resources that a run used. If `sampled`, the figures are estimates."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -78,7 +78,7 @@ class ScheduleRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class JobDocument(Document, kw_only=True, rename="camel"):
-    """A job and where it stands. `definition` is what was submitted, as it was submitted."""
+    """A job and its state. `definition` is the job as submitted."""
 
     collection = "jobs"
     sealed = ("definition", "inherited_secrets", "result")
@@ -212,7 +212,7 @@ class LogPartDocument(Document, kw_only=True, rename="camel"):
 
 
 class NodeDocument(Document, kw_only=True, rename="camel"):
-    """A process of ours and the lease that its beats renew."""
+    """A coordinator or worker, and the lease that its heartbeats renew."""
 
     collection = "nodes"
 
@@ -269,7 +269,7 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
 
 
 class ScheduleDocument(Document, kw_only=True, rename="camel"):
-    """A job that is made at set times."""
+    """A scheduled job."""
 
     collection = "schedules"
     sealed = ("definition",)
@@ -290,7 +290,7 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
 
 
 class UserDocument(Document, kw_only=True, rename="camel"):
-    """Somebody who may sign in. `password_hash` is argon2id's."""
+    """A user who can sign in. `password_hash` is an argon2id hash."""
 
     collection = "users"
 
@@ -305,7 +305,7 @@ class UserDocument(Document, kw_only=True, rename="camel"):
 
 
 class RoleDocument(Document, kw_only=True, rename="camel"):
-    """A name that permissions may be given to."""
+    """A role that permissions can name."""
 
     collection = "roles"
 

@@ -1,4 +1,4 @@
-"""Every error as JSON: ours, aiohttp's own, and accidents, which are logged and never shown."""
+"""Turns every error into JSON: ours, aiohttp's, and unexpected ones, which are logged but not shown."""
 
 from __future__ import annotations
 

@@ -116,9 +116,7 @@ async def test_the_engines_socket_only_where_it_is_named(
         return found
 
     for sources in ((), ("/",)):
-        assert all(
-            "engine's socket" in (told or "") for told in (await errors(sources)).values()
-        )
+        assert all("engine's socket" in (told or "") for told in (await errors(sources)).values())
     named = await errors((engine,))
     assert named[engine] is None
     assert named[str(tmp_path / "link")] is None
