@@ -91,7 +91,7 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
 
     removed = await worker.runtime.sweep(known, worker.node_id)
     if removed:
-        log.info("removed what an earlier process left", things=removed)
+        log.info("removed what an earlier process left behind", things=removed)
 
 
 async def take_up(coordinator: Coordinator) -> None:

@@ -137,7 +137,7 @@ class Daemon:
             try:
                 await worker.work()
             except Exception:
-                log.exception("a slot failed and takes up again")
+                log.exception("a slot failed and starts again")
                 await asyncio.sleep(1.0)
             else:
                 return
@@ -168,7 +168,9 @@ class Daemon:
                     await asyncio.wait(pending)
                 await self._registry.wait_empty()
         except TimeoutError:
-            log.warning("not all ends were told stored", left=len(self._registry.listed()))
+            log.warning(
+                "not all results were confirmed as stored", left=len(self._registry.listed())
+            )
 
     def _stop_all(self, *roles: str) -> None:
         """Have claims given up, and what runs handed back."""
@@ -245,7 +247,9 @@ class Daemon:
         try:
             self._obey(self._codec.decode(delivery.body))
         except Unreadable as error:
-            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            log.warning(
+                "a message was moved to the queue dead", queue=delivery.queue, reason=str(error)
+            )
             await delivery.bury(str(error))
             return
         await delivery.ack()
@@ -339,10 +343,10 @@ class Daemon:
             try:
                 removed = await self._runtime.sweep(self._dead_of, self._settings.node_id)
             except Exception:
-                log.exception("what dead workers left could not be looked for")
+                log.exception("could not look for what dead workers left behind")
             else:
                 if removed:
-                    log.info("removed what dead workers left", things=removed)
+                    log.info("removed what dead workers left behind", things=removed)
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _dead_of(self, nodes: Collection[str]) -> Collection[str]:

@@ -96,7 +96,9 @@ class SlotWorker:
         try:
             message = self._read(delivery.body)
         except Unreadable as error:
-            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            log.warning(
+                "a message was moved to the queue dead", queue=delivery.queue, reason=str(error)
+            )
             await delivery.bury(str(error))
             return
         self.delivery, self.task_id = delivery, message.task_id

@@ -84,7 +84,7 @@ async def make_first_user(api: Api) -> None:
         return
     new = NewUser(username=settings.username, password=settings.password)
     if await _insert_user(api, new, roles=[ADMIN]) is not None:
-        log.info("made the first user", username=settings.username)
+        log.info("created the first user", username=settings.username)
 
 
 def _check_name(field: str, name: str) -> None:

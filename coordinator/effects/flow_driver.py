@@ -145,9 +145,9 @@ class FlowDriver:
         try:
             await work
         except HaulierError as error:
-            log.info("a follow-up is left to the sweeper", reason=str(error))
+            log.info("an intent is left to the sweeper", reason=str(error))
         except Exception:
-            log.exception("a follow-up failed and is left to the sweeper")
+            log.exception("an intent failed and is left to the sweeper")
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,9 @@ async def note_begun(_request: web.Request, _response: web.StreamResponse) -> No
 
 
 def _cut_off(request: web.Request, error: Exception) -> ConnectionError:
-    log.warning("an answer broke off", method=request.method, path=request.path, reason=str(error))
+    log.warning(
+        "a response was interrupted", method=request.method, path=request.path, reason=str(error)
+    )
     if request.transport is not None:
         request.transport.abort()
     return ConnectionResetError("the answer had begun")
