@@ -1,1 +1,1 @@
-"""The control plane: decides what runs next."""
+"""The coordinator: serves the REST API and decides what runs next."""

@@ -1,4 +1,4 @@
-"""`python -m coordinator`: a coordinator as a process of its own."""
+"""`python -m coordinator`: runs a coordinator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordinator's composition root: builds the parts, starts and stops them in order of need."""
+"""The coordinator's composition root: builds the parts, and starts and stops them in the right order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class Coordinator:
-    """A coordinator, whole. `start` returns once it serves; `close` finishes what it handles and stops."""
+    """A whole coordinator. `start` returns once it serves; `close` finishes what it is handling and stops."""
 
     def __init__(self, config: Config, store: Store, broker: Broker, codec: MessageCodec) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""What users command, by way of the API: stored at once, carried out right after, by whoever hears of it."""
+"""Commands of users: each is stored first, then carried out by any coordinator."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class JobCommands:
         try:
             await self._broker.publish(JOBS_QUEUE, self._codec.encode(JobChanged(job_id=job.id)))
         except BrokerUnavailable as error:
-            log.info("a job waits for the broker", job=job.id, reason=str(error))
+            log.info("a job is waiting for the broker", job=job.id, reason=str(error))
 
     async def cancel(self, job: JobDocument) -> None:
         """Store that a job is cancelled; what runs is stopped right after."""

@@ -1,1 +1,1 @@
-"""The documentation, and what makes its reference pages from the code."""
+"""The documentation, and the generators of its reference pages."""

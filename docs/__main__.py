@@ -1,4 +1,4 @@
-"""Makes the reference pages anew: `make docs`; with `--check`, only says whether they are current."""
+"""Generates the reference pages (`make docs`); with `--check`, only checks whether they are current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the job language's fields."""
+"""Generates the page of job fields."""
 
 from __future__ import annotations
 

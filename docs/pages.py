@@ -1,4 +1,4 @@
-"""The reference pages: each a text made from the code."""
+"""The reference pages, each with the function that generates it."""
 
 from __future__ import annotations
 

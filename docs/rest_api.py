@@ -1,4 +1,4 @@
-"""The page of the REST API, made from its OpenAPI document."""
+"""Generates the page of the REST API from its OpenAPI document."""
 
 from __future__ import annotations
 

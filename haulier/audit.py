@@ -1,4 +1,4 @@
-"""The audit: what in a datastore, a broker and an engine should not be there once all is put right.
+"""The audit: finds what is stuck, left over or done twice in a datastore, a broker and a Docker engine.
 
 It only reads. What is under way is left alone: a thing counts once it is older than the time within
 which the engine repairs by itself (the engine spec, promise 2).
@@ -46,7 +46,7 @@ COMPOSITES = In((TaskKind.PARALLEL, TaskKind.EACH, TaskKind.SUBJOB))
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
-    """Something that is not as it should be: what is wrong, with which document, queue or node."""
+    """A problem that the audit found: what is wrong, and with which document, queue or node."""
 
     what: str
     subject: str

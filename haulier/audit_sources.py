@@ -1,4 +1,4 @@
-"""How an audit is made: by the configuration of a coordinator or worker, reading all that it names."""
+"""Runs an audit of the datastore, broker and engine that a configuration names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ANSWER_WITHIN: Final = 30.0
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """What an audit found, and what it could not look at."""
+    """What an audit found, and what it could not check."""
 
     findings: list[Finding]
     not_seen: list[str]

@@ -1,4 +1,4 @@
-"""What can go wrong when a server is asked."""
+"""The errors of the client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class UnreachableError(HaulierError):
 
 
 class ApiError(HaulierError):
-    """The server refused: `status` is HTTP's, `message` what the server said."""
+    """The server rejected a request: `status` is the HTTP status, `message` the server's message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

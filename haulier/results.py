@@ -1,4 +1,4 @@
-"""What the API answers, as types. Fields that this version does not know are passed over."""
+"""The types of the API's responses. Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something that the API answered."""
+    """Base of all responses."""
 
 
 class Page(Result, Generic[_T], frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class Page(Result, Generic[_T], frozen=True, kw_only=True):
 
 
 class User(Result, frozen=True, kw_only=True):
-    """Somebody who may sign in."""
+    """A user who can sign in."""
 
     username: str
     id: str = ""
@@ -40,7 +40,7 @@ class User(Result, frozen=True, kw_only=True):
 
 
 class Role(Result, frozen=True, kw_only=True):
-    """A name that permissions may be given to."""
+    """A role that permissions can name."""
 
     name: str
     id: str = ""
@@ -48,7 +48,7 @@ class Role(Result, frozen=True, kw_only=True):
 
 
 class Usage(Result, frozen=True, kw_only=True):
-    """What a run used; `sampled` where the figures are not exact."""
+    """The resources that a run used; if `sampled`, the figures are estimates."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -113,7 +113,7 @@ class JobSummary(Result, frozen=True, kw_only=True):
 
 
 class Job(JobSummary, frozen=True, kw_only=True):
-    """A job whole. `tasks` is as it was submitted, `execution` what became of it."""
+    """A whole job: `tasks` as submitted, `execution` as they ran."""
 
     tasks: list[dict[str, Any]] = []
     execution: list[Task] = []
@@ -122,7 +122,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
 
 class LogPart(Result, frozen=True, kw_only=True):
-    """Whole lines of a task's log."""
+    """Some complete lines of a task's log."""
 
     task_id: str
     contents: str
@@ -139,7 +139,7 @@ class LogLine(Result, frozen=True, kw_only=True):
 
 
 class Node(Result, frozen=True, kw_only=True):
-    """A process of the cluster."""
+    """A coordinator or worker."""
 
     id: str
     name: str = ""
@@ -155,7 +155,7 @@ class Node(Result, frozen=True, kw_only=True):
 
 
 class Queue(Result, frozen=True, kw_only=True):
-    """A queue's figures, the broker's own."""
+    """The statistics of a queue, as the broker reports them."""
 
     name: str
     size: int = 0
@@ -164,7 +164,7 @@ class Queue(Result, frozen=True, kw_only=True):
 
 
 class Health(Result, frozen=True, kw_only=True):
-    """How the server is: `UP`, or `DOWN` with what fails in `message`."""
+    """The health of the server: `UP`, or `DOWN` with the reason in `message`."""
 
     status: str
     version: str = ""
@@ -172,20 +172,20 @@ class Health(Result, frozen=True, kw_only=True):
 
 
 class Running(Result, frozen=True, kw_only=True):
-    """How many run."""
+    """The number of running jobs or tasks."""
 
     running: int = 0
 
 
 class OnlineNodes(Result, frozen=True, kw_only=True):
-    """How many nodes are online, and how busy they are on the whole."""
+    """How many nodes are online, and their average CPU load."""
 
     online: int = 0
     cpu_percent: float = 0.0
 
 
 class Metrics(Result, frozen=True, kw_only=True):
-    """The cluster in four numbers."""
+    """The metrics of the cluster."""
 
     jobs: Running = Running()
     tasks: Running = Running()
@@ -193,7 +193,7 @@ class Metrics(Result, frozen=True, kw_only=True):
 
 
 class ScheduledJob(Result, frozen=True, kw_only=True):
-    """A job that is made at set times."""
+    """A scheduled job."""
 
     id: str
     name: str = ""

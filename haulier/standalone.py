@@ -1,4 +1,4 @@
-"""Everything in one process, on embedded parts: the composition root that knows both sides."""
+"""The standalone process: a coordinator and a worker with embedded broker and datastore."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
 
     removed = await worker.runtime.sweep(known, worker.node_id)
     if removed:
-        log.info("removed what an earlier process left", things=removed)
+        log.info("removed what an earlier process left behind", things=removed)
 
 
 async def take_up(coordinator: Coordinator) -> None:

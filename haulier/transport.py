@@ -1,4 +1,4 @@
-"""Requests to one server, with its refusals and absences told as errors of ours."""
+"""Sends requests to one server, and turns its errors into the client's errors."""
 
 from __future__ import annotations
 

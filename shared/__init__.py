@@ -1,1 +1,1 @@
-"""What coordinator and worker both speak."""
+"""Code that the coordinator and the worker share."""

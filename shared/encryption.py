@@ -1,4 +1,4 @@
-"""Encryption of what rests: a vault seals bytes to text and opens them again.
+"""Encryption of stored data: a vault encrypts bytes to text and decrypts them again.
 
 Where no key is configured there is no vault (None) and things rest as they are.
 """
@@ -21,11 +21,11 @@ SCRYPT_COST = 2**15
 
 
 class WrongKey(HaulierError):
-    """Something is sealed with a key that is not configured here."""
+    """Data is encrypted with a key that is not configured here."""
 
 
 class Vault:
-    """Seals with `key`; opens what was sealed with it or with one of `old_keys`.
+    """Encrypts with `key`; decrypts with it or with one of `old_keys`.
 
     A key is a Fernet key (32 bytes in URL-safe base64: `openssl rand -base64 32 | tr +/ -_`) or any
     passphrase, from which one is derived by scrypt (RFC 7914; n=2^15, r=8, p=1). To change it

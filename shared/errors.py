@@ -1,4 +1,4 @@
-"""The errors of Haulier: one shallow tree, data as attributes, messages that a user can act on."""
+"""The errors of Haulier: a shallow class tree, with messages that a user can act on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class CannotGoOn(HaulierError):
 
 
 class StoreUnavailable(HaulierError):
-    """The datastore does not answer now; trying again later may help."""
+    """The datastore is unavailable now; trying again later may help."""
 
 
 class BrokerUnavailable(HaulierError):
-    """The broker does not answer now; trying again later may help."""
+    """The broker is unavailable now; trying again later may help."""
 
 
 class BrokerMisconfigured(HaulierError):
@@ -43,7 +43,7 @@ class RuntimeUnavailable(HaulierError):
 
 
 class Unreadable(HaulierError):
-    """A message that no version of us can read or handle: it goes to the queue `dead` with this reason."""
+    """A message that can't be read or handled: it goes to the queue `dead` with this reason."""
 
 
 class UnknownKind(Unreadable):
@@ -51,11 +51,11 @@ class UnknownKind(Unreadable):
 
 
 class NotFound(HaulierError):
-    """What was asked for does not exist, or must not be seen by who asked."""
+    """The requested thing does not exist, or the caller must not see it."""
 
 
 class NotAllowed(HaulierError):
-    """What was asked for makes no sense in the present state (HTTP 400)."""
+    """The request is not possible in the present state (HTTP 400)."""
 
 
 class Conflict(HaulierError):
@@ -63,4 +63,4 @@ class Conflict(HaulierError):
 
 
 class Forbidden(HaulierError):
-    """Who asked may not do this (HTTP 403)."""
+    """The caller is not allowed to do this (HTTP 403)."""

@@ -1,4 +1,4 @@
-"""Identifiers: random ones for what users submit, derived ones for what the engine makes."""
+"""Identifiers: random ones for what users submit, derived ones for what the engine creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process's own log: one way of writing it, for our code and for libraries alike.
+"""Sets up the log of the process, in one format for our code and for libraries.
 
 Our code takes a logger from `structlog.get_logger(__name__)` and names the event in a few words,
 with the data as keywords: `log.info("job stored", job=job.id)`.

@@ -1,4 +1,4 @@
-"""Taking secrets' values out of what leaves (job-format spec, `secrets`).
+"""Removes the values of secrets from everything that leaves a process (job language spec, `secrets`).
 
 Values are looked for as UTF-8 bytes by an Aho-Corasick automaton, so that the time is linear in
 the text whatever the number, length and likeness of the values, and so that a stream knows exactly

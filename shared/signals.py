@@ -1,4 +1,4 @@
-"""What a process does when it is told something by signal.
+"""Signal handlers of a process.
 
 SIGTERM and SIGINT: the first asks it to stop in order, the second ends it at once (engine spec, promise 8). SIGUSR1:
 it says on stderr where each of its tasks stands.

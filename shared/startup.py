@@ -1,4 +1,4 @@
-"""How every process starts and ends: flags, configuration, logging, event loop, exit code."""
+"""Starts and ends a process: flags, configuration, logging, event loop, exit code."""
 
 from __future__ import annotations
 

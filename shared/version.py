@@ -1,4 +1,4 @@
-"""Which version of Haulier this is."""
+"""The version of Haulier."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The muscle: takes tasks, runs each in a container, reports."""
+"""The worker: claims tasks, runs each in a container or as a local process, and reports the results."""

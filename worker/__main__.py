@@ -1,4 +1,4 @@
-"""`python -m worker`: a worker as a process of its own."""
+"""`python -m worker`: runs a worker."""
 
 from __future__ import annotations
 

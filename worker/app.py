@@ -1,4 +1,4 @@
-"""The worker's composition root: builds the parts, starts and stops them in order."""
+"""The worker's composition root: builds the parts, and starts and stops them in the right order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """A worker, whole. `start` returns once it takes tasks; `drain` and `close` end it."""
+    """A whole worker. `start` returns once it takes tasks; `drain` and `close` end it."""
 
     def __init__(self, config: Config, broker: Broker, codec: MessageCodec) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""A claim: asking the coordinators whether a task may be run here (engine spec, The run of a task)."""
+"""Claims tasks: asks the coordinators for permission to run one (engine spec, The run of a task)."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ class Claimant:
                     await self._too_late(answer)
                     return None
                 if isinstance(answer, Refused):
-                    log.info(
-                        "a delivery was refused", task=self._entry.task_id, reason=answer.reason
-                    )
+                    log.info("a claim was refused", task=self._entry.task_id, reason=answer.reason)
                     await self._delivery.ack()
                     return None
                 if self._is_over():

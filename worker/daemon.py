@@ -1,4 +1,4 @@
-"""The daemon: its slots, its own queue, its beats, and its end (engine spec, Queues and The run of a task)."""
+"""The daemon: runs the worker's slots, queue, heartbeats and shutdown (engine spec, The run of a task)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _PREFETCH = 100
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is. Times in seconds; `spool_limit` in bytes."""
+    """The settings of a worker. Times in seconds; `spool_limit` in bytes."""
 
     node_id: str
     name: str
@@ -156,7 +156,9 @@ class Daemon:
                 await self._slots_over()
                 await self._registry.wait_empty()
         except TimeoutError:
-            log.warning("not all ends were told stored", left=len(self._registry.listed()))
+            log.warning(
+                "not all results were confirmed as stored", left=len(self._registry.listed())
+            )
 
     async def _slots_over(self) -> None:
         for loop in self._loops:
@@ -202,7 +204,9 @@ class Daemon:
         except UnknownKind as error:
             log.info("a message of a newer version is passed over", reason=str(error))
         except Unreadable as error:
-            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            log.warning(
+                "a message was moved to the queue dead", queue=delivery.queue, reason=str(error)
+            )
             await delivery.bury(str(error))
             return
         await delivery.ack()
@@ -290,7 +294,7 @@ class Daemon:
         with waiting():
             removed = await self._runtime.sweep(self._dead_of, self._settings.node_id)
         if removed:
-            log.info("removed what dead workers left", things=removed)
+            log.info("removed what dead workers left behind", things=removed)
 
     async def _dead_of(self, nodes: Collection[str]) -> Collection[str]:
         """Ask which of these nodes are dead; nobody is, where no answer comes."""

@@ -1,4 +1,4 @@
-"""A granted task from its start to the report of its end."""
+"""Runs a granted task and reports its result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class GrantedRun:
                 run = await self._prepared(preparing)
                 outcome = await self._outcome(run) if run is not None else None
             except Exception as error:
-                log.exception("a run failed by this worker's fault", task=self._entry.task_id)
+                log.exception(
+                    "a run failed because of an error in this worker", task=self._entry.task_id
+                )
                 outcome = Outcome(lost=True, error=f"{type(error).__name__}: {error}")
             await self._report(outcome, time.monotonic() - started)
         finally:

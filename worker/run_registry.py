@@ -1,4 +1,4 @@
-"""The registry: every nonce that this worker has asked for, runs, or has ended and was not told stored.
+"""The run registry: every nonce that this worker has claimed, is running, or has finished but not confirmed.
 
 It is what the beats say; a coordinator puts right what differs from the store (engine spec, Beats).
 """

@@ -1,4 +1,4 @@
-"""What a worker sends: with confirmation and for ever where it matters, once where the next message says it again."""
+"""Sends a worker's messages: until confirmed if they matter, once if the next message repeats them."""
 
 from __future__ import annotations
 

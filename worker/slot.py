@@ -1,4 +1,4 @@
-"""One slot at work: take a delivery, claim it, run it, report its end, and take the next."""
+"""A slot: takes a delivery, claims it, runs it, reports the result, and takes the next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAILED_DELAY = 1.0
 
 
 class SlotWorker:
-    """Works one slot. At most one task at a time, whatever becomes of its channel."""
+    """Runs one slot: at most one task at a time, even if its channel is lost."""
 
     def __init__(self, context: WorkerContext, slot: Slot, number: int) -> None:
         self._context = context
@@ -100,7 +100,9 @@ class SlotWorker:
             await self._tries.unknown(delivery, str(error))
             return
         except Unreadable as error:
-            log.warning("a message was buried", queue=delivery.queue, reason=str(error))
+            log.warning(
+                "a message was moved to the queue dead", queue=delivery.queue, reason=str(error)
+            )
             await delivery.bury(str(error))
             return
         self.delivery, self.task_id = delivery, message.task_id

@@ -1,4 +1,4 @@
-"""A queue of texts that keeps little in memory: the rest waits in a file of its own."""
+"""A queue of texts that keeps a few in memory and the rest in a file."""
 
 from __future__ import annotations
 

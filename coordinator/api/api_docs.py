@@ -1,4 +1,4 @@
-"""What the API says of itself: OpenAPI, a page that shows it, the job language's JSON Schema."""
+"""Endpoints that describe the API: the OpenAPI document, a page that shows it, and the JSON Schema of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting the API together."""
+"""Builds the aiohttp application from the routes and the middleware."""
 
 from __future__ import annotations
 

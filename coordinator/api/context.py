@@ -1,4 +1,4 @@
-"""What every handler works with, and who is asking."""
+"""The context of request handlers: the API's parts, and the caller."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.model.documents import GUEST, Actor
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks. `viewer`: whose eyes jobs are read with, None where all may be seen."""
+    """The user who sent a request. `viewer` limits which jobs the caller can see; None: all of them."""
 
     actor: Actor
     viewer: Viewer | None = None
@@ -32,7 +32,7 @@ _DECODED_AT_ONCE: Final = 2
 
 
 class Api:
-    """The parts that the API is made of."""
+    """The parts that the handlers of the API share."""
 
     def __init__(
         self, store: Store, broker: Broker, commands: Commands, config: Config, version: str

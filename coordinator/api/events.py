@@ -1,4 +1,4 @@
-"""State changes of jobs and tasks as they happen."""
+"""`GET /events`: streams state changes of jobs and tasks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _FREE: Final = ("name", "description", "tags", "inputs", "result", "error")
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """Whether a job's events may be seen, and what must be taken out of them."""
+    """Whether a caller can see a job's events, and what must be redacted in them."""
 
     visible: bool
     redactor: Redactor | None = None
 
 
 class Eyes:
-    """What somebody may see of jobs; remembers the latest ones."""
+    """Checks which jobs a caller can see, with a cache of recent ones."""
 
     def __init__(self, api: Api, viewer: Viewer | None) -> None:
         self._api = api

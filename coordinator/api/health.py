@@ -1,4 +1,4 @@
-"""Whether this coordinator, its datastore and its broker answer."""
+"""`GET /health`: checks this coordinator, its datastore and its broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE: Final = 2.0
 
 
 class HealthView(View, frozen=True, kw_only=True):
-    """UP, or DOWN with the part that does not answer and why."""
+    """UP, or DOWN with the part that is unavailable and the reason."""
 
     status: str
     version: str

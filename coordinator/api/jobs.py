@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look, cancel, restart, delete."""
+"""Endpoints for jobs: submit, list, get, cancel, restart, delete."""
 
 from __future__ import annotations
 

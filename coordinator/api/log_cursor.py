@@ -1,4 +1,4 @@
-"""Where a reader of a log stream is: what `Last-Event-ID` says (the REST API spec, log streams).
+"""The position in a log stream, as encoded in `Last-Event-ID` (REST API spec, log streams).
 
 A job's log is the logs of its container tasks, each in order. Tasks take part by (creation, id), so
 the place is short however many there are: all tasks up to a mark are done, but for those listed.

@@ -1,4 +1,4 @@
-"""Following the log of a job or a task: all that is there, then what comes, without gap or repeat."""
+"""Follows the log of a job or task: first the stored lines, then new ones, without gaps or repeats."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FollowedLine(msgspec.Struct, frozen=True):
 
 
 class _Tail(msgspec.Struct):
-    """One task that is followed."""
+    """The position in the log of one task."""
 
     place: LogPlace
     key: TaskKey

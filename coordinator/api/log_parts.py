@@ -1,4 +1,4 @@
-"""Reading stored logs: only the run that counts, and waiting for parts that are on their way.
+"""Reads stored logs: only those of the current run, waiting for parts that are still on their way.
 
 The end of a run may be stored before the last parts of its log (the engine spec, Logs).
 """

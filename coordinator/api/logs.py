@@ -1,4 +1,4 @@
-"""Logs: pages of parts, the whole as text, and streams."""
+"""Endpoints for logs: pages of parts, the whole log as text, and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the whole system, as JSON and for Prometheus."""
+"""`GET /metrics`: metrics of the whole system, as JSON and for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEXT: Final = ("application/openmetrics-text", "text/plain")
 
 
 class Meters:
-    """What Prometheus is told, in a registry of its own."""
+    """The Prometheus metrics of this coordinator, in their own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry

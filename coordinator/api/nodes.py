@@ -1,4 +1,4 @@
-"""Nodes: which there are, draining them."""
+"""Endpoints for nodes: list, drain, resume."""
 
 from __future__ import annotations
 

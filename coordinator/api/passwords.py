@@ -1,4 +1,4 @@
-"""Passwords: hashed with argon2id, on threads, for it takes time and memory by design."""
+"""Hashes passwords with argon2id, in threads, because that takes time and memory by design."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API asks of the rest of the coordinator. What it only reads, it reads from the store and the broker."""
+"""The port through which the API gives commands to the rest of the coordinator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.model.messages import StateChanged
 
 
 class Commands(Protocol):
-    """Commands. Each is stored on return, broker or no broker (engine spec, promise 1)."""
+    """Commands of users. Each is stored when the call returns, even without a broker (engine spec, promise 1)."""
 
     async def submit(
         self,

@@ -20,7 +20,7 @@ _LONGEST_ID: Final = 255
 
 
 class Paging(msgspec.Struct, frozen=True):
-    """Which part of a list is asked for."""
+    """The page of a list that a request asks for."""
 
     number: int
     size: int
@@ -32,7 +32,7 @@ class Paging(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What `q` asks for: all terms, and of each set of tags at least one."""
+    """The search in `q`: all terms must match, and at least one tag of each set."""
 
     terms: tuple[str, ...]
     tags_any: tuple[tuple[str, ...], ...]

@@ -1,4 +1,4 @@
-"""Queues: the broker's own figures."""
+"""Endpoints for queues: list, get, delete. The figures come from the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers: JSON of typed views, and the errors."""
+"""Responses: typed views as JSON, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PageView(View, Generic[_T], frozen=True, kw_only=True):
 
 
 class StatusView(View, frozen=True, kw_only=True):
-    """That it is done."""
+    """The request succeeded."""
 
     status: str = msgspec.field(name="status")
 

@@ -1,4 +1,4 @@
-"""What an endpoint is: one declaration, from which the server's routes and the OpenAPI document come."""
+"""The declaration of an endpoint, from which the server's routes and the OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Param(msgspec.Struct, frozen=True):
 
 
 class Media(msgspec.Struct, frozen=True):
-    """A body that is not JSON of a typed view."""
+    """A response body other than a typed view as JSON."""
 
     type: str
     description: str
@@ -32,7 +32,7 @@ class Media(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """What a request carries: a model, and the content types that it may come in."""
+    """The body of a request: its model and the content types it accepts."""
 
     model: Any
     types: Sequence[str] = ("application/json",)

@@ -1,4 +1,4 @@
-"""Scheduled jobs: make, list, pause, resume, delete."""
+"""Endpoints for scheduled jobs: create, list, get, pause, resume, delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking in a job's definition: content types, problems, keys, waiting (the REST API spec, `POST /jobs`)."""
+"""Receives submitted jobs: content types, errors, idempotency keys, waiting (REST API spec, `POST /jobs`)."""
 
 from __future__ import annotations
 

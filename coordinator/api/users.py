@@ -1,4 +1,4 @@
-"""Users and roles: who may sign in, and what permissions may be given to."""
+"""Endpoints for users and roles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRIES: Final = 10
 
 
 class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A user to be made. The user name has up to 64 characters, none of them a space, `:` or `/`."""
+    """A new user. The user name can have up to 64 characters, without spaces, `:` or `/`."""
 
     username: str = ""
     password: str = ""
@@ -39,7 +39,7 @@ class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A role to be made."""
+    """A new role."""
 
     name: str = ""
 
@@ -84,7 +84,7 @@ async def make_first_user(api: Api) -> None:
         return
     new = NewUser(username=settings.username, password=settings.password)
     if await _insert_user(api, new, roles=[ADMIN]) is not None:
-        log.info("made the first user", username=settings.username)
+        log.info("created the first user", username=settings.username)
 
 
 def _check_name(field: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Putting together what is shown of jobs and tasks: figures counted when read, secrets of all around."""
+"""Loads what the views of jobs and tasks need: counts, results, and the secrets to redact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding what a request speaks of, seen with the caller's eyes: what may not be seen is not there."""
+"""Finds the job, task or schedule of a request. What the caller is not allowed to see does not exist."""
 
 from __future__ import annotations
 

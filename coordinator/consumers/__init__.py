@@ -1,4 +1,4 @@
-"""What comes in: the coordinators' queues, each message decoded, handled, and settled."""
+"""Consumes the coordinators' queues: decodes, handles and settles each message."""
 
 from coordinator.consumers.queue_consumers import QueueConsumers
 

@@ -1,4 +1,4 @@
-"""Parts of logs: many messages, one bulk write, then many acknowledgements."""
+"""Stores log parts: many messages in one bulk write, then acknowledges them."""
 
 from __future__ import annotations
 

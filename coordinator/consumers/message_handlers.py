@@ -1,4 +1,4 @@
-"""What each message asks the engine."""
+"""Maps each kind of message to the flow that handles it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ READ_BY: dict[str, tuple[type[Message], ...]] = {
 
 
 class MessageHandlers:
-    """Handles messages, each by its kind. A handler may hear a message twice, late, or in the wrong order."""
+    """Handles messages by kind. A message can arrive twice, late, or in the wrong order."""
 
     def __init__(self, driver: FlowDriver, probes: PulseProbes) -> None:
         self._driver = driver

@@ -1,4 +1,4 @@
-"""Subscribes to the coordinators' queues, and settles each delivery by what came of handling it."""
+"""Subscribes to the coordinators' queues, and settles each delivery according to how handling it went."""
 
 from __future__ import annotations
 
@@ -100,18 +100,18 @@ class QueueConsumers:
         while True:
             with waiting():
                 await self._in_trouble.wait()
-            log.warning("this coordinator hears nothing until the datastore answers")
+            log.warning("consuming is paused until the datastore answers")
             await self._abandon()
             await self._until_store_answers()
             self._in_trouble.clear()
             try:
                 await self._open()
             except HaulierError as error:
-                log.warning("this coordinator can't hear its queues yet", reason=str(error))
+                log.warning("the coordinator queues can't be consumed yet", reason=str(error))
                 self._in_trouble.set()
                 await asyncio.sleep(STORE_CHECK)
             else:
-                log.info("this coordinator hears its queues again")
+                log.info("consuming the coordinator queues again")
 
     async def _until_store_answers(self) -> None:
         while True:
@@ -138,11 +138,13 @@ class QueueConsumers:
         except UnknownKind as error:
             await self._unknown(queue, delivery, error)
         except Unreadable as error:
-            log.warning("a message was buried", queue=queue, reason=str(error))
+            log.warning("a message was moved to the queue dead", queue=queue, reason=str(error))
             await delivery.bury(str(error))
         except (StoreUnavailable, TimeoutError) as error:
             log.warning(
-                "a message goes back", queue=queue, reason=str(error) or "its handler took too long"
+                "a message was returned to its queue",
+                queue=queue,
+                reason=str(error) or "the handler took too long",
             )
             self._in_trouble.set()
             await delivery.requeue()

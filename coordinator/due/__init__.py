@@ -1,1 +1,1 @@
-"""Work that time brings, not messages: shared among coordinators, stored, and taken up by whoever is there."""
+"""Timed work: stored, and shared among all coordinators."""

@@ -1,4 +1,4 @@
-"""The coordinator's own beats: it is a node like any other, so that it is seen in listings."""
+"""The coordinator's own heartbeats, so that it appears in the list of nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.supervision import Loop
 
 
 class CoordinatorBeats:
-    """Writes this coordinator's node into the store, every beat."""
+    """Writes this coordinator's node to the store at every heartbeat."""
 
     def __init__(
         self,

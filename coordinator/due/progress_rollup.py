@@ -1,4 +1,4 @@
-"""The progress of composites and sub-jobs: looked at after something below them moved, not at each move."""
+"""Updates the progress of composites and sub-jobs some time after a task below them has moved."""
 
 from __future__ import annotations
 

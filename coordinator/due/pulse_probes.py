@@ -1,4 +1,4 @@
-"""The coordinator's part in the pulse: probes through the queues on which nodes are heard, and stamps moved on."""
+"""Measures the pulse: sends probes through the queues that nodes write to, and stores how far these are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes away by itself: jobs with `autoDelete`, and, after a time, ended jobs, old logs and forgotten nodes."""
+"""Deletes jobs with `autoDelete` and, after their retention time, ended jobs, old logs and old nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules that are due make their jobs: however many coordinators run, each firing makes one."""
+"""Creates the jobs of schedules that are due: one for each firing, however many coordinators run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweeper: finds what was left half done and puts it right. It only repairs: in a quiet system it finds nothing."""
+"""The sweeper: finds unfinished work and completes it. It only repairs: in a quiet system it finds nothing."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Sweeper:
                 await look()
             except HaulierError as error:
                 log.info(
-                    "a look of the sweeper waits for its next turn",
+                    "a sweep waits for its next turn",
                     look=look.__name__,
                     reason=str(error),
                 )
             except Exception:
-                log.exception("a look of the sweeper failed", look=look.__name__)
+                log.exception("a sweep failed", look=look.__name__)
 
     async def _overdue(self) -> None:
         before = self._driver.store.now() - OVERDUE

@@ -1,4 +1,4 @@
-"""Deliveries of webhooks: stored before they are tried, retried with growing delays, shared among coordinators."""
+"""Sends webhook deliveries: stored before they are sent, retried with growing delays, shared among coordinators."""
 
 from __future__ import annotations
 

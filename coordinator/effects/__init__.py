@@ -1,4 +1,4 @@
-"""Carries decisions out: drives the engine's flows against the real store and broker."""
+"""Carries decisions out: runs the engine's flows against the real store and broker."""
 
 from coordinator.effects.flow_driver import FlowDriver
 

@@ -1,4 +1,4 @@
-"""Gathers what comes within a moment and hands it on in one go."""
+"""Collects items for a short time and hands them on in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State changes, told to whoever listens on any coordinator, and to nobody where nobody does."""
+"""Publishes state changes to the coordinators that have listeners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BACKLOG = 1000
 
 
 class Events:
-    """This coordinator's part in the exchange of events."""
+    """Sends and receives the events of this coordinator."""
 
     def __init__(
         self, broker: Broker, now: Callable[[], Micros], redaction_keys: Sequence[str]

@@ -1,4 +1,4 @@
-"""The flow driver: takes each step of a flow, and answers it with what came of it."""
+"""The flow driver: carries out each effect that a flow yields, and sends the result back into it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MOVES = frozenset({"open", "progress", "position"})
 
 
 class FlowDriver:
-    """Drives flows. One for each coordinator; all its methods belong to one event loop."""
+    """Runs flows. There is one for each coordinator; all its methods belong to one event loop."""
 
     def __init__(self, store: Store, broker: Broker, bounds: Bounds, codec: MessageCodec) -> None:
         self.store = store

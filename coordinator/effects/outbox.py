@@ -1,4 +1,4 @@
-"""What goes out: tasks to their queues, answers to nodes, events to those who listen."""
+"""The outbox: publishes tasks to their queues, answers to nodes, and events to listeners."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Outbox:
             if wanted:
                 await self._store.change_many(wanted)
         except StoreUnavailable as error:
-            log.info("courtesy writes were dropped", count=len(wanted), reason=str(error))
+            log.info("deferred writes were dropped", count=len(wanted), reason=str(error))
         finally:
             for change in wanted:
                 self.marks.end(change)
@@ -177,7 +177,7 @@ class Outbox:
             await self._put(node_queue(node_id), self._codec.encode(message))
         except BrokerUnavailable as error:
             log.info(
-                "a node could not be told",
+                "a message to a node was not sent",
                 node=node_id,
                 message=type(message).__name__,
                 reason=str(error),

@@ -1,4 +1,4 @@
-"""Beats: a node's lease is renewed, and what it holds is compared with what the store grants it.
+"""Heartbeats: renew a node's lease, and compare what the node holds with what the store grants it.
 
 A lost answer, a lost end, a run that nobody has any more: all are found here (engine spec, Beats).
 """

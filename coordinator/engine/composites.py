@@ -1,4 +1,4 @@
-"""Composites: `parallel` and `each` grow children, `subjob` a job of its own; over when nothing below is open."""
+"""Composites: `parallel` and `each` insert children, `subjob` creates a job; over when nothing below is open."""
 
 from __future__ import annotations
 

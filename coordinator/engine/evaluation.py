@@ -1,4 +1,4 @@
-"""Evaluating a task's templates, once, when its turn comes (engine spec, States: Evaluated once)."""
+"""Evaluates a task's templates, once, just before it runs (engine spec, States: Evaluated once)."""
 
 from __future__ import annotations
 

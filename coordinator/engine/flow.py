@@ -1,4 +1,4 @@
-"""Flows: the steps that a decision may take, and what each answers.
+"""Flows: the effects that a decision can yield, and the answer to each.
 
 A flow knows no store and no broker. It yields effects; the answer to each is what `yield` returns. The functions
 here give each effect its type.

@@ -1,4 +1,4 @@
-"""What each intent asks for, in one table; and following them, one after another, until nothing follows."""
+"""The table of intents and their flows, and the loop that carries intents out until none is left."""
 
 from __future__ import annotations
 

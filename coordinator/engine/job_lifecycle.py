@@ -1,4 +1,4 @@
-"""A job's beginning, cancel, restart and end."""
+"""Begins, cancels, restarts and ends jobs."""
 
 from __future__ import annotations
 

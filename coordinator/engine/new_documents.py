@@ -1,4 +1,4 @@
-"""Making tasks and jobs out of definitions. Ids follow from their cause: doing it twice makes one thing."""
+"""Creates tasks and jobs from definitions. Ids follow from their cause: creating the same thing twice makes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far tasks and jobs are: what a run tells of itself, and what composites and sub-jobs are found to have done."""
+"""The progress of tasks and jobs: reported by runs, or computed for composites and sub-jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pulse: how far the coordinators' queues have been handled, so that a backlog makes nobody look dead.
+"""The pulse: how far the coordinators' queues have been handled, so that a backlog makes no node look dead.
 
 Each coordinator sends probes, stamped with the store's time, through the queues on which nodes are heard. Who takes
 one moves that queue's stored stamp on, a handler's deadline later: by then everything sent before it was handled or

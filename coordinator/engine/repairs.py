@@ -1,4 +1,4 @@
-"""The sweeper's questions: what was left half done, and what follows. In a quiet system each finds nothing."""
+"""What the sweeper looks for, and how it repairs what it finds. In a quiet system it finds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a schedule fires, and the job that a firing makes (job language spec, Schedule)."""
+"""Computes when a schedule fires, and creates the job of a firing (job language spec, Schedule)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each state of a job or task may become: one table. Every change of state is a move, which keeps to it."""
+"""The table of allowed state changes. Every change of a job's or task's state is a move, checked against it."""
 
 from __future__ import annotations
 

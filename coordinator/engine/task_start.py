@@ -1,4 +1,4 @@
-"""A task's turn: its templates are evaluated, it is inserted (or taken from its hold), and sent to its queue."""
+"""Starts a task: evaluates its templates, inserts it (or ends its hold), and sends it to its queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks: which changes of state somebody wants to hear of, and the deliveries that are made of them.
+"""Webhooks: decides which state changes they apply to, and creates the deliveries.
 
 A delivery is stored before it is tried (job language spec, Webhook). The write that changes a state holds an intent
 for it; following the intent makes the deliveries.

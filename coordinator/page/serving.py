@@ -1,4 +1,4 @@
-"""The pages as answers: each with its script and style inside, and allowed nothing else."""
+"""Serves the pages, each with its script and style inlined; a policy forbids loading anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a document rests: a plain map of what a datastore can hold, the same in every adapter.
+"""Converts documents to the plain maps that every datastore adapter stores, and back.
 
 A field is **open** where its type is flat (a scalar, a list of scalars, a map from text to scalars,
 a struct of scalars, a list of such): a store sees into it, can match it and index it. Any other

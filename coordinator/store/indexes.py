@@ -1,4 +1,4 @@
-"""The indexes that the engine's questions need, said once for every adapter."""
+"""The indexes that the engine's queries need, declared once for all adapters."""
 
 from __future__ import annotations
 

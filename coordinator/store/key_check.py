@@ -1,4 +1,4 @@
-"""Whether the configured key is the one that a store was written with, asked once at the start."""
+"""Checks at the start whether the configured key is the one that the store was written with."""
 
 from __future__ import annotations
 

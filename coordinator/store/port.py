@@ -1,4 +1,4 @@
-"""What the coordinator asks of a datastore. One contract suite runs over all adapters.
+"""The port of the datastore. One contract suite runs against all adapters.
 
 All truth is in documents of `shared.model.documents`. A change is one compare-and-set on one
 document; there are no transactions over several. On return a write is durable

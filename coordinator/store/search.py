@@ -1,4 +1,4 @@
-"""The words by which jobs are found: said once, so that every datastore finds the same.
+"""How a search matches jobs, defined once so that every datastore finds the same ones.
 
 A word is a run of letters and digits, without regard to case; what surrounds words separates them
 and counts for nothing else, in a job and in a question alike. So no question has a syntax that

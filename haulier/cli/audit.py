@@ -1,4 +1,4 @@
-"""`haulier audit`: whether anything was lost, left or done twice."""
+"""`haulier audit`: finds what is stuck, left over or done twice."""
 
 from __future__ import annotations
 

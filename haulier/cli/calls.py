@@ -1,4 +1,4 @@
-"""Asking a server: the options that say which, and the event loop around it."""
+"""Options that name the server, and the event loop around its client."""
 
 from __future__ import annotations
 

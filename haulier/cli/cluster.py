@@ -1,4 +1,4 @@
-"""The cluster: nodes, queues, health."""
+"""Commands for the cluster: nodes, queues, health."""
 
 from __future__ import annotations
 

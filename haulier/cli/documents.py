@@ -1,4 +1,4 @@
-"""`haulier validate`: what is wrong with job files, without a server."""
+"""`haulier validate`: checks job files without a server."""
 
 from __future__ import annotations
 

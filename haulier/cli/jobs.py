@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look, cancel, restart, delete."""
+"""Commands for jobs: submit, list, show, cancel, restart, delete."""
 
 from __future__ import annotations
 

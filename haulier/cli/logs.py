@@ -1,4 +1,4 @@
-"""Logs: of a job or a task, whole or as they come."""
+"""`haulier logs`: prints or follows the log of a job or task."""
 
 from __future__ import annotations
 

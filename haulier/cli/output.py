@@ -1,4 +1,4 @@
-"""What the command prints: tables and fields for people, lines and JSON for programs."""
+"""The output of the commands: tables and fields for people, lines and JSON for programs."""
 
 from __future__ import annotations
 

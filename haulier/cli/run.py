@@ -1,4 +1,4 @@
-"""`haulier run`: start a process."""
+"""`haulier run`: starts a process. Its flags are parsed in `shared.config.flags`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`haulier config`: what this installation is set to."""
+"""`haulier config`: the settings in effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What single values can't show: settings that must fit together (the engine spec)."""
+"""Checks of settings that must fit together (engine spec)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _RUNTIMES: Final = " or ".join(get_args(RuntimeType))
 
 
 class Flags(msgspec.Struct, frozen=True):
-    """What a command line says about the configuration."""
+    """The settings given on a command line."""
 
     file: str | None = None
     overrides: tuple[Override, ...] = ()

@@ -1,4 +1,4 @@
-"""Putting it together: defaults, file, environment, command line; later wins."""
+"""Loads the configuration: defaults, file, environment, command line; later ones win."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT = "default"
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that may be started with."""
+    """A valid configuration, ready to start with."""
 
     config: Config
     origins: dict[str, str]

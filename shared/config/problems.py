@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: all of it at once, each with its key, value and remedy."""
+"""The problems of a configuration, each with its key, value and remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConfigProblem(msgspec.Struct, frozen=True):
 
 
 class ConfigurationError(HaulierError):
-    """A configuration that nothing can start with; `problems` are all that is wrong, at least one."""
+    """An invalid configuration; `problems` lists everything that is wrong, at least one thing."""
 
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         lines = [f"configuration: {problem}" for problem in problems]

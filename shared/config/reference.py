@@ -1,4 +1,4 @@
-"""The reference of all settings, made from the tree: `python -m shared.config.reference FILE`."""
+"""Generates the reference of all settings from the tree: `python -m shared.config.reference FILE`."""
 
 from __future__ import annotations
 

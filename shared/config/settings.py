@@ -1,4 +1,4 @@
-"""The tree seen flat: each setting by its path, with all that the tree says about it."""
+"""The settings as a flat list: each by its path, with its type, default and description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The effective configuration as people and programs read it, with secrets masked."""
+"""Shows the configuration in effect, for people and programs, with secrets masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file, the environment and the command line give, each read into the same plain form."""
+"""Reads settings from the file, the environment and the command line into one common form."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Given(msgspec.Struct, frozen=True):
 
 
 class Harvest(msgspec.Struct):
-    """What a source gave, and what was wrong with it."""
+    """The values that a source gave, and its problems."""
 
     given: list[Given] = []
     problems: list[ConfigProblem] = []

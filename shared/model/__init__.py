@@ -1,1 +1,1 @@
-"""What both sides speak: the job language, documents, messages, and the views of the API."""
+"""The shared model: the job language, documents, messages, and the views of the API."""

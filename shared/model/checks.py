@@ -1,4 +1,4 @@
-"""Rules for single values: each says what is wrong, or nothing.
+"""Rules for single values: each returns what is wrong, or None.
 
 They are rules for what a value finally is. A template is held to them only once it is evaluated.
 """

@@ -1,4 +1,4 @@
-"""What a schedule's `cron` may say, taken apart (the job language spec, Schedule).
+"""Parses a schedule's `cron` (job language spec, Schedule).
 
 Firing times are computed where schedules are kept; here it is only said what the text means, so
 that a bad one is refused when it is submitted.
@@ -32,7 +32,7 @@ _ANY_TIME: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """A schedule's text, understood: either `fields` or `every_seconds` is set."""
+    """A parsed `cron`: either `fields` or `every_seconds` is set."""
 
     timezone: str | None
     """The zone the text itself names by `CRON_TZ=` or `TZ=`."""

@@ -1,4 +1,4 @@
-"""A job's defaults put into its tasks (the job language spec, Job)."""
+"""Applies a job's defaults to its tasks (job language spec, Job)."""
 
 from typing import Any, TypeVar
 

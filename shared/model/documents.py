@@ -30,7 +30,7 @@ MICROS_PER_SECOND: Micros = 1_000_000
 
 
 class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What must still follow from a write that was made; kept in the written document until it is done.
+    """What must still follow from a write; kept in the written document until it is done.
 
     `id` names it within its document, `do` is one of the follow-ups of `coordinator.engine`, `at` says when it is
     due (so that the sweeper may tell a forgotten one), `args` is data for it.
@@ -58,7 +58,7 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a run used. `sampled` where the figures are not exact."""
+    """The resources that a run used. If `sampled`, the figures are estimates."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -88,7 +88,7 @@ class ScheduleRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class JobDocument(Document, kw_only=True, rename="camel"):
-    """A job and where it stands. `definition` is what was submitted, as it was submitted."""
+    """A job and its state. `definition` is the job as submitted."""
 
     collection = "jobs"
     sealed = ("definition", "inherited_secrets", "result")
@@ -222,7 +222,7 @@ class LogPartDocument(Document, kw_only=True, rename="camel"):
 
 
 class NodeDocument(Document, kw_only=True, rename="camel"):
-    """A process of ours and the lease that its beats renew."""
+    """A coordinator or worker, and the lease that its heartbeats renew."""
 
     collection = "nodes"
 
@@ -279,7 +279,7 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
 
 
 class ScheduleDocument(Document, kw_only=True, rename="camel"):
-    """A job that is made at set times."""
+    """A scheduled job."""
 
     collection = "schedules"
     sealed = ("definition",)
@@ -300,7 +300,7 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
 
 
 class UserDocument(Document, kw_only=True, rename="camel"):
-    """Somebody who may sign in. `password_hash` is argon2id's."""
+    """A user who can sign in. `password_hash` is an argon2id hash."""
 
     collection = "users"
 
@@ -315,7 +315,7 @@ class UserDocument(Document, kw_only=True, rename="camel"):
 
 
 class RoleDocument(Document, kw_only=True, rename="camel"):
-    """A name that permissions may be given to."""
+    """A role that permissions can name."""
 
     collection = "roles"
 

@@ -1,4 +1,4 @@
-"""What is known of a field beside its type: its meaning, its role, its rules.
+"""What is known of a field in addition to its type: its description, its role, its rules.
 
 All of it is data in the annotation (`msgspec.Meta`), so the document reader, the renderer, the JSON
 Schema and the reference page read the one definition in `language.py`.

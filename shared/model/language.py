@@ -1,4 +1,4 @@
-"""The job language: what a user may write, typed once (the job language spec).
+"""The job language as types (job language spec).
 
 A value is kept as it was written: an absent field is empty or None, no default is filled in, no
 template evaluated. So a job reads back as it was submitted and can be submitted again. What holds

@@ -1,4 +1,4 @@
-"""What is wrong with a user's document, all of it, each with its place."""
+"""The problems of a user's document, each with its position."""
 
 import difflib
 import json
@@ -38,7 +38,7 @@ def quoted_text(text: str) -> str:
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing wrong: where (path; line and column from 1, where known) and what."""
+    """A problem: where it is (path; line and column from 1, if known) and what is wrong."""
 
     path: str
     message: str
@@ -50,7 +50,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidDocument(HaulierError):
-    """A document that is not a job; `problems` are all that is wrong with it, at least one."""
+    """An invalid document; `problems` lists everything that is wrong, at least one thing."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

@@ -1,4 +1,4 @@
-"""Amounts of a machine as Docker's command line writes them: `.5` CPUs, `512m` of memory."""
+"""Amounts of CPU and memory as Docker's command line writes them: `.5` CPUs, `512m` of memory."""
 
 import re
 from decimal import Decimal

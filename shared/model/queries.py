@@ -1,4 +1,4 @@
-"""The language of questions and writes that the engine decides in and every datastore understands."""
+"""The query language of the engine: conditions and writes that every datastore adapter supports."""
 
 from __future__ import annotations
 

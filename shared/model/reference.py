@@ -1,4 +1,4 @@
-"""Every field of the language, for the reference page and for tests that must miss none."""
+"""Lists every field of the job language, for the reference page and for tests."""
 
 from typing import Final
 

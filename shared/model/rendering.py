@@ -1,4 +1,4 @@
-"""Evaluated copies: every template field of a task, or of a sub-job as its parent sees it."""
+"""Makes evaluated copies of tasks and sub-jobs, in which every template field is evaluated."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The JSON Schema of the language, for editors: made from the types, never beside them."""
+"""Generates the JSON Schema of the job language from its types, for editors."""
 
 from typing import Any, Final
 

@@ -1,1 +1,1 @@
-"""Runtimes: each runs one task and gives back its end. The port and its adapters."""
+"""Runtimes run tasks: the port and its adapters."""

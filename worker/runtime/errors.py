@@ -1,4 +1,4 @@
-"""What can go wrong with a run, inside a runtime; outside, all of it is an `Outcome`."""
+"""The errors of a run inside a runtime; outside, they become an `Outcome`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker asks of a runtime (runtime spec). One contract suite runs over all adapters."""
+"""The port of a runtime (runtime spec). One contract suite runs against all adapters."""
 
 from __future__ import annotations
 

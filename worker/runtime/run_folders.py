@@ -1,4 +1,4 @@
-"""Where the folders of runs are: in the worker's data folder, by node, to be swept by it."""
+"""The folders of runs, in the worker's data folder, by node."""
 
 from __future__ import annotations
 

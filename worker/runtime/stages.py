@@ -1,4 +1,4 @@
-"""A run's course, the same in every runtime: pre, main, post; its timeout; how it is stopped."""
+"""The stages of a run, the same in every runtime: pre, main, post; its timeout; how it is stopped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What each request passes through, from the outside in."""
+"""The middleware that every request passes through."""

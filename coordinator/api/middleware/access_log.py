@@ -1,4 +1,4 @@
-"""One line in the log for each request, but for those that are skipped."""
+"""The access log: one line for each request that is not skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks: a stored user by name and password, or whoever has the key."""
+"""Authentication: a stored user by name and password, or the shared key."""
 
 from __future__ import annotations
 

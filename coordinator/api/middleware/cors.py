@@ -1,4 +1,4 @@
-"""Answers to browsers from other origins (the Fetch standard, CORS)."""
+"""Cross-origin requests from browsers (the Fetch standard, CORS)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error as JSON: ours, aiohttp's own, and accidents, which are logged and never shown."""
+"""Turns every error into JSON: ours, aiohttp's, and unexpected ones, which are logged but not shown."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ async def note_begun(_request: web.Request, _response: web.StreamResponse) -> No
 
 
 def _cut_off(request: web.Request, error: Exception) -> ConnectionError:
-    log.warning("an answer broke off", method=request.method, path=request.path, reason=str(error))
+    log.warning(
+        "a response was interrupted", method=request.method, path=request.path, reason=str(error)
+    )
     if request.transport is not None:
         request.transport.abort()
     return ConnectionResetError("the answer had begun")

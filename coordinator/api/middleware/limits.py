@@ -1,4 +1,4 @@
-"""Bounds on what one request may cost: the size that it announces, the time that it takes."""
+"""Limits on requests: their size, their time, and their rate for each client address."""
 
 from __future__ import annotations
 

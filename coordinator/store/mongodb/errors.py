@@ -1,4 +1,4 @@
-"""MongoDB's errors as ours."""
+"""Translates MongoDB's errors to those of the port."""
 
 from __future__ import annotations
 

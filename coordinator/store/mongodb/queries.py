@@ -1,4 +1,4 @@
-"""Questions and writes in MongoDB's own language."""
+"""Translates queries and writes to MongoDB's query language."""
 
 from __future__ import annotations
 

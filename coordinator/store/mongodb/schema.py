@@ -1,4 +1,4 @@
-"""Collections and indexes, made at the start by whoever comes first."""
+"""Creates the collections and indexes at the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite's errors as ours."""
+"""Translates SQLite's errors to those of the port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reader threads do."""
+"""The queries that the reader threads run."""
 
 from __future__ import annotations
 

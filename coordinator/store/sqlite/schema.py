@@ -1,4 +1,4 @@
-"""The tables, made and moved on at the start.
+"""Creates and migrates the tables at the start.
 
 Tables, columns and indexes follow `DOCUMENTS` and `INDEXES`: what is missing is added, an index
 that is no longer wanted is dropped; a column of an older version stays, unread. What that can't do

@@ -1,4 +1,4 @@
-"""Questions and writes rendered as SQL. Values are always bound, names are always ours."""
+"""Renders queries and writes as SQL. Values are always bound; names are always ours."""
 
 from __future__ import annotations
 

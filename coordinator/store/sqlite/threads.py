@@ -1,4 +1,4 @@
-"""The threads on which SQLite works: one writes, a few read.
+"""The threads that use SQLite: one writes, a few read.
 
 The writer takes everything that waits, makes it one transaction, and lets those who wait go on only
 when the disk has it (group commit): a sync is shared by all who came while the one before was under

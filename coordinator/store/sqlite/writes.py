@@ -1,4 +1,4 @@
-"""What the writer thread does, each within a transaction of its own or of several."""
+"""The writes that the writer thread makes, several in one transaction if possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's document, strictly read: `decode_job`."""
+"""Decodes a user's document strictly: `decode_job`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""JSON into nodes (RFC 8259), with offsets, and with numbers as they are written."""
+"""Parses JSON into nodes (RFC 8259), with offsets, and with numbers as they are written."""
 
 import json
 import re

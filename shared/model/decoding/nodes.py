@@ -1,4 +1,4 @@
-"""What a text holds before it is known what is wanted of it: scalars as written, maps, lists.
+"""The nodes of a parsed text, before types are applied: scalars as written, maps, lists.
 
 A node is small (a hostile body may hold a hundred thousand) and knows only its offset; line and
 column are computed for the few that have a problem.

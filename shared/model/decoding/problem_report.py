@@ -1,4 +1,4 @@
-"""Problems as they are found, with the path that the walk is at."""
+"""Collects problems as they are found, with the path of each."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,7 +11,7 @@ MAX_FAULTS: Final = 1_000
 
 
 class TooManyProblems(Exception):
-    """The rest of the document is not looked at."""
+    """Too many problems: the rest of the document is not checked."""
 
 
 class ProblemReport:

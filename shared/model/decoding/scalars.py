@@ -1,4 +1,4 @@
-"""What a bare scalar's spelling means (YAML 1.1, as Go's decoders read it too)."""
+"""The meaning of unquoted scalars (YAML 1.1, as Go's decoders read them too)."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""From nodes to the typed model: one walk, led by the types, that finds every problem."""
+"""Turns nodes into the typed model in one walk along the types, which finds every problem."""
 
 from collections.abc import Callable
 from typing import Any, Final

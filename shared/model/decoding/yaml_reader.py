@@ -1,4 +1,4 @@
-"""YAML into nodes: only the first document, event by event, so that a hostile one stops early."""
+"""Parses YAML into nodes: only the first document, event by event, so that a hostile one stops early."""
 
 from collections.abc import Callable
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What the API, events and webhooks show of documents (the REST API spec, Fields).
+"""The views of documents that the API, events and webhooks show (REST API spec, Fields).
 
 A view is typed, camel case on the wire, redacted, and leaves out empty texts, maps and lists, but
 never a number. Making one is pure: what must be read from elsewhere is handed in.

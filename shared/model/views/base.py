@@ -1,4 +1,4 @@
-"""What all views have in common, and how a time is written."""
+"""The base of all views, and the format of times."""
 
 from __future__ import annotations
 

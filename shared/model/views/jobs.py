@@ -1,4 +1,4 @@
-"""What is shown of a job and of a scheduled job."""
+"""Views of jobs and scheduled jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of nodes, logs, users and figures."""
+"""Views of nodes, logs, users and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redaction of what a user wrote or the engine made of it (the job language spec, `secrets`).
+"""Redacts secrets in definitions and in what the engine makes of them (job language spec, `secrets`).
 
 Free text loses the values of secrets; ids, states, numbers and names of fields are never touched.
 """

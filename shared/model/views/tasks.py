@@ -1,4 +1,4 @@
-"""What is shown of a task: its summary for webhooks and events, and the whole."""
+"""Views of tasks: the summary for webhooks and events, and the whole task."""
 
 from __future__ import annotations
 

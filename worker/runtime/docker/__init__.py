@@ -1,4 +1,4 @@
-"""Tasks in containers, by any engine that speaks Docker's API."""
+"""Runs tasks in containers, with any engine that supports the Docker API."""
 
 from worker.runtime.docker.runtime import DockerRuntime
 

@@ -1,4 +1,4 @@
-"""Files into and out of a container by archives: the engine need not see the worker's."""
+"""Copies files into and out of a container as archives, for engines that can't see the worker's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the host's files a task may mount: by their real paths, after all links."""
+"""Checks which host files a task can mount, by their real paths with all links resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine is told of a container, from what its task says. Pure."""
+"""Builds the engine's specification of a container from its task. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the engine is: as the settings say, else as the docker command would find it."""
+"""Finds the engine's address: from the settings, or else in the same way as the docker command."""
 
 from __future__ import annotations
 

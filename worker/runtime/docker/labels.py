@@ -1,4 +1,4 @@
-"""Names and labels on all that is made, so that it can be found, and nothing else is touched."""
+"""Names and labels of everything that Haulier creates, so that it can be found again."""
 
 from __future__ import annotations
 

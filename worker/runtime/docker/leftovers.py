@@ -1,4 +1,4 @@
-"""What this software has made in the engine, and for which node: read, not touched."""
+"""Lists what Haulier has created in a Docker engine, and for which node. Changes nothing."""
 
 from __future__ import annotations
 

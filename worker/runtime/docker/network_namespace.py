@@ -1,4 +1,4 @@
-"""What a network namespace looks like, so that it can be told whether a task has left anything in it."""
+"""Inspects a network namespace, to find out whether a task has left anything in it."""
 
 from __future__ import annotations
 

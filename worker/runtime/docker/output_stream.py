@@ -1,4 +1,4 @@
-"""What a container prints, as it prints it: the engine's multiplexed stream of stdout and stderr.
+"""Reads a container's output as it is written: the engine's multiplexed stream of stdout and stderr.
 
 Attached before the start, it holds everything, in order, and is the only copy: the engine is told
 to keep no log. A reader that is slow slows the container, and nothing piles up anywhere.

@@ -1,4 +1,4 @@
-"""Making what a run needs in the engine, and removing all of it."""
+"""Creates what a run needs in the engine, and removes all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the engine sees the worker's files under the same paths: tried in both directions."""
+"""Checks, in both directions, whether the engine sees the worker's files under the same paths."""
 
 from __future__ import annotations
 

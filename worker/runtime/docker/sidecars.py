@@ -1,4 +1,4 @@
-"""Containers beside the main one: started, waited for, and gone when it ends."""
+"""Runs sidecars: starts them, waits until they are ready, and removes them when the task ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dead nodes left: containers, volumes, networks and folders, found by their labels."""
+"""Removes what dead nodes left: containers, volumes, networks and folders, found by their labels."""
 
 from __future__ import annotations
 

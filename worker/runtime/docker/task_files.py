@@ -1,4 +1,4 @@
-"""Two ways for files into and out of a container: a folder of the host's, or archives."""
+"""Two ways to move files into and out of a container: a shared host folder, or archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run used: read, after its end, from a parent cgroup of its own.
+"""Measures what a run used, from its own parent cgroup after its end.
 
 The containers of a run are children of that cgroup. They are gone when the run has ended, but what
 they used is counted in it too, exactly, however short they were.

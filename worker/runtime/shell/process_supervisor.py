@@ -1,4 +1,4 @@
-"""The keeper of local processes: a program of its own that imports nothing of ours.
+"""The supervisor (keeper) of local processes: a separate program that imports no other module of Haulier.
 
 The worker starts it, and it forks as many keepers as there are runs at a time; each keeps one run after
 another. A keeper is the reaper of all processes of its run, however often they fork and whatever

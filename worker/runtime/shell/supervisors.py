@@ -1,4 +1,4 @@
-"""The worker's side of the keeper: starts it, has it run processes, hears their ends."""
+"""The worker's side of the supervisor: starts it, lets it run processes, and learns how they end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 256 * 1024
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """What a keeper says in the end. Times in seconds, memory in bytes."""
+    """A keeper's report of a run. Times in seconds, memory in bytes."""
 
     code: int
     problem: str
