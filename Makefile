@@ -1,6 +1,6 @@
 # Every target is one line into a script or a tool; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-fast lint lock format bench docs chaos promises images services services-stop clean
+.PHONY: help setup demo run test test-fast lint lock format bench docs measure chaos promises images services services-stop clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -34,6 +34,9 @@ bench: setup ## Measure beside the bare engine's and drivers' own speed
 
 docs: setup ## Generate the reference pages from the code
 	@.venv/bin/python -m docs $(ARGS)
+
+measure: setup ## Count files, functions, names; ARGS='--trace --compare REF' for more
+	@tools/services run docker rabbitmq mongodb -- tools/measure $(ARGS)
 
 chaos: setup ## Break things for 30 minutes while jobs run, and audit what became of them
 	@HAULIER_CHAOS_SECONDS=$${HAULIER_CHAOS_SECONDS:-1800} tools/services run docker rabbitmq mongodb -- .venv/bin/pytest -s tests/chaos/test_chaos.py -k campaign $(ARGS)

@@ -1,0 +1,1 @@
+"""The shape of the product in figures: files, functions, names, and the path of one task."""
