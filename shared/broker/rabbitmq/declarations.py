@@ -124,12 +124,12 @@ Attempt = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class Retaking:
-    """Repeats `attempt`, with `delays` between those that follow one another, until it is
+    """Repeats `attempt` to consume a queue, with `delays` between those that follow one another, until it is
     stopped."""
 
-    def __init__(self, name: str, attempt: Attempt, delays: Callable[[], Iterator[float]]) -> None:
-        self._name = name
-        self._loop = Loop(name, self._run)
+    def __init__(self, queue: str, attempt: Attempt, delays: Callable[[], Iterator[float]]) -> None:
+        self._queue = queue
+        self._loop = Loop("consume", self._run, about=queue)
         self._attempt = attempt
         self._delays = delays
         self._waits = delays()
@@ -157,17 +157,17 @@ class Retaking:
                 with waiting():  # whatever RabbitMQ is asked has a limit of its own
                     await self._attempt(self._had)
             except (Interrupted, TimeoutError) as error:
-                log.info("%s is taken up again: %s", self._name, str(error) or "no answer")
+                log.info("queue %s is consumed again: %s", self._queue, str(error) or "no answer")
             except BrokerMisconfigured as error:
                 if self._failed(error):
                     return
-                log.warning("%s can't be taken up: %s", self._name, error)
+                log.warning("queue %s can't be consumed: %s", self._queue, error)
             except BrokerUnavailable as closed:
                 self._failed(closed)
                 return
             except Exception:
                 # Whatever it is, a queue that nobody takes from is worse.
-                log.exception("%s failed and is taken up again", self._name)
+                log.exception("consuming queue %s failed and is begun again", self._queue)
             await asyncio.sleep(next(self._waits))
 
     def _had(self) -> None:

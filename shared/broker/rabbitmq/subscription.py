@@ -30,7 +30,7 @@ class RabbitSubscription:
         self._forget = forget
         self._tap: RabbitConsumer | None = None
         self._stopped = asyncio.Event()
-        self._upkeep = Retaking(f"consume {source.queue}", self._consume, delays)
+        self._upkeep = Retaking(source.queue, self._consume, delays)
 
     async def start(self) -> None:
         """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""
