@@ -13,7 +13,7 @@ from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
-from shared.errors import StoreUnavailable, Unreadable
+from shared.errors import HaulierError, StoreUnavailable, Unreadable
 from shared.ids import derived_id
 from shared.model import queues
 from shared.model.messages import LogWritten, MessageCodec
@@ -107,10 +107,15 @@ class QueueConsumers:
             self._in_trouble.clear()
             try:
                 await self._open()
+            except HaulierError as error:
+                log.warning("this coordinator can't hear its queues yet", reason=str(error))
+                self._in_trouble.set()
+                await asyncio.sleep(STORE_CHECK)
             except BaseException:
-                self._in_trouble.set()  # begun again, this goes on from there
+                self._in_trouble.set()  # begun again, this loop goes on from there
                 raise
-            log.info("this coordinator hears its queues again")
+            else:
+                log.info("this coordinator hears its queues again")
 
     async def _until_store_answers(self) -> None:
         while True:
