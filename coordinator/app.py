@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from coordinator.api.app import create_app
-from coordinator.api.metrics import NotedFigures
+from coordinator.api.metrics import LoopFigures, NotedFigures
 from coordinator.api.server import ApiRunner
 from coordinator.commands import JobCommands
 from coordinator.consumers import QueueConsumers
@@ -34,6 +34,7 @@ from shared.ids import node_id
 from shared.model.documents import MICROS_PER_SECOND
 from shared.model.messages import MessageCodec
 from shared.signals import StopSignal
+from shared.supervision import present
 from shared.version import version
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,7 @@ class Coordinator:
     async def _serve(self, commands: JobCommands) -> int:
         registry = CollectorRegistry()
         registry.register(NotedFigures(self.driver.counts))
+        registry.register(LoopFigures(present.get()))
         app = create_app(
             store=self._store,
             broker=self._broker,

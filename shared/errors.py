@@ -23,6 +23,11 @@ class BrokerMisconfigured(HaulierError):
     """The broker refuses for good (credentials, a queue with other properties): trying again does not help."""
 
 
+class BrokerForbids(BrokerMisconfigured, BrokerUnavailable):
+    """The broker does not let this user do so. At the start that ends the process; later on it is waited out, for
+    rights that were withdrawn are given back."""
+
+
 class StoreMisconfigured(HaulierError):
     """The datastore refuses for good (credentials, a newer schema): trying again does not help."""
 

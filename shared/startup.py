@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
-import resource
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -16,6 +14,7 @@ import structlog
 from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.config.load import load
 from shared.config.tree import Config
+from shared.descriptors import raise_descriptor_limit
 from shared.errors import HaulierError
 from shared.process_log import configure_logging
 from shared.tracing import tracing
@@ -67,16 +66,6 @@ _OF_THE_USER: Final = frozenset(
     {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EROFS, errno.ENOSPC}
 )
 """Faults of a machine that its user can put right: no traceback helps there."""
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many files and connections as the machine's administrator allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(
-            ValueError, OSError
-        ):  # macOS names a hard limit that it does not give
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run(run: ProcessMain, config: Config) -> int:

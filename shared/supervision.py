@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +21,14 @@ from typing import Any, Final, Self, TypeVar
 import structlog
 
 from shared.backoff import Backoff
-from shared.errors import BrokerUnavailable, CannotGoOn, RuntimeUnavailable, StoreUnavailable
+from shared.errors import (
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    CannotGoOn,
+    RuntimeUnavailable,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +44,20 @@ FIRST_DELAY: Final = 0.2
 LONGEST_DELAY: Final = 10.0
 """Seconds before a loop that failed begins again."""
 
-_OUTAGES: Final = (StoreUnavailable, BrokerUnavailable, RuntimeUnavailable)
-"""What a loop may fail of without being at fault: `GET /health` tells of these."""
+_OUTAGES: Final = (
+    StoreUnavailable,
+    StoreMisconfigured,
+    BrokerUnavailable,
+    BrokerMisconfigured,
+    RuntimeUnavailable,
+)
+"""What a loop may fail of without being at fault: `GET /health` tells of these. Rights that were taken from a user are
+given back."""
 
 
-class LoopHungError(Exception):
-    """A loop gave no sign of life for its `patience`; its cause says where it stood."""
+class LoopCutError(Exception):
+    """A loop's work was cut short because it hung, or by a cancellation that nobody asked for; the cause says where it
+    stood."""
 
 
 class Supervision:
@@ -49,6 +65,8 @@ class Supervision:
 
     def __init__(self) -> None:
         self.loops: set[Loop] = set()
+        self.restarts: Counter[str] = Counter()
+        """How often loops of each name were begun again after a failure of their own."""
         self._fatal: CannotGoOn | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -85,9 +103,10 @@ class Loop:
     Without `every`, `work` is one long coroutine: when it returns, the loop is over. With `every`, it is a round that
     is called again each `every` seconds, give or take a tenth, or as soon as `woken_by` is set.
 
-    Where it raises, that is logged, with `about` (what this loop is for, where there are many of a name), and it begins
-    again, with growing delays. Where it hangs, it is cut short first: it hangs when it spends `patience` seconds
-    outside of `waiting` without `came_round`.
+    Names are few, and fit for a metric; `about` says what this loop is for, where there are many of a name.
+
+    Where it raises, that is logged, and it begins again, with growing delays. Where it hangs, it is cut short first: it
+    hangs when it spends `patience` seconds outside of `waiting` without `came_round`.
 
     A context manager too: it goes on as long as the block does."""
 
@@ -103,8 +122,6 @@ class Loop:
     ) -> None:
         self.name = name
         self.about = about
-        self.restarts = 0
-        """How often it was begun again after a failure of its own."""
         self._work = work
         self._every = every
         self._woken_by = woken_by
@@ -113,6 +130,7 @@ class Loop:
         self._task: asyncio.Task[None] | None = None
         self._sign_at = 0.0
         self._waits = 0
+        self._waited = False
         self._cut_at: float | None = None
         self._failing_since: float | None = None
         self._well = False
@@ -149,10 +167,14 @@ class Loop:
         """Return what keeps it from getting on, None where it does; an outage of store, broker or engine is none."""
         now = _time()
         if self._cut_at is not None and now - self._cut_at > LIVE_WITHIN - self._patience:
-            return f"{self.name} hangs and can't be cut short"
-        if self._failing_since is not None and now - self._failing_since > LIVE_WITHIN:
-            return f"{self.name} has been failing for {now - self._failing_since:.0f} s"
+            return f"{self} hangs and can't be cut short"
+        failing = 0.0 if self._waits or self._failing_since is None else now - self._failing_since
+        if failing > LIVE_WITHIN:
+            return f"{self} has been failing for {failing:.0f} s"
         return None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.about})" if self.about else self.name
 
     def sign(self) -> None:
         """Take a sign of life."""
@@ -160,15 +182,20 @@ class Loop:
 
     @contextlib.contextmanager
     def excused(self) -> Iterator[None]:
-        """Let it wait, however long, while the block runs."""
-        if self._every is None:
+        """Let it wait, however long, while the block runs. Work that is not a round gets on when it comes to wait a
+        second time: what it did after the first went well."""
+        if self._every is None and self._waited:
             self._got_on()
         self._waits += 1
+        began = _time()
         try:
             yield
         finally:
             self._waits = max(0, self._waits - 1)
             self._sign_at = _time()
+            self._waited = True
+            if self._every is None and self._sign_at - began > LONGEST_DELAY:
+                self._got_on()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -176,6 +203,8 @@ class Loop:
         _current.set(self)
         try:
             while not await self._try() or self._every is not None:
+                if _asked_to_end():
+                    return  # its work has swallowed that
                 await self._pause()
         finally:
             present.get().loops.discard(self)
@@ -207,39 +236,57 @@ class Loop:
         except Exception as error:
             self._failed(error)
         else:
+            self._well = True
             self._got_on()
         return self._well
 
     async def _cut_where_it_hangs(self) -> None:
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
-        self._sign_at, self._waits = _time(), 0
+        self._sign_at, self._waits, self._waited = _time(), 0, False
         self._watch(task)
         try:
             await self._work()
         except asyncio.CancelledError as error:
-            if self._cut_at is None or task.uncancel():
+            if self._cut_at is None:
+                if task.cancelling():
+                    raise
+                raise LoopCutError("an await of its was cancelled by nobody") from error
+            if task.cancelling() > 1:
                 raise
-            raise LoopHungError(f"no sign of life for {self._patience:g} s") from error
+            raise LoopCutError(f"no sign of life for {self._patience:g} s") from error
         finally:
             self._watcher.cancel()
-            self._cut_at = None
+            self._forget_cut(task)
 
     def _watch(self, task: asyncio.Task[Any]) -> None:
         left = self._patience if self._waits else self._sign_at + self._patience - _time()
         if left > 0:
-            self._watcher = asyncio.get_running_loop().call_later(left, self._watch, task)
+            self._forget_cut(task)  # it has swallowed that, and gets on
         else:
+            self._cut(task)
+            left = self._patience
+        self._watcher = asyncio.get_running_loop().call_later(left, self._watch, task)
+
+    def _cut(self, task: asyncio.Task[Any]) -> None:
+        if self._cut_at is None:
             self._cut_at = _time()
-            task.cancel()
+            log.error("a loop hangs and is cut short", **self._named())
+        else:
+            task.uncancel()
+        task.cancel()
+
+    def _forget_cut(self, task: asyncio.Task[Any]) -> None:
+        if self._cut_at is not None:
+            self._cut_at = None
+            task.uncancel()
 
     def _got_on(self) -> None:
-        self._well = True
         self._failing_since = None
         self._delays.reset()
 
     def _failed(self, error: Exception) -> None:
-        self.restarts += 1
+        present.get().restarts[self.name] += 1
         if self._failing_since is None:
             self._failing_since = self._sign_at
         log.error("a loop failed and begins again", **self._named(), exc_info=error)
@@ -353,6 +400,11 @@ async def done_first(
     finally:
         await end_tasks(*rivals)
     return task.done()
+
+
+def _asked_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _time() -> float:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from shared.config import parse_address
+from shared.http_server import IDLE_TIME, BoundedRunner
 from shared.supervision import stuck_loops
 
 PORTS_TRIED = 100
@@ -28,7 +29,7 @@ class HealthServer:
         app = web.Application()
         app.router.add_get("/health", self._answer)
         app.router.add_get("/health/live", self._live)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = BoundedRunner(app, access_log=None, keepalive_timeout=IDLE_TIME)
 
     async def start(self) -> int:
         """Listen on the configured port, or the next free one; return which."""

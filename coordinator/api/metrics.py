@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -22,6 +23,7 @@ from shared.model.documents import JobDocument, TaskDocument
 from shared.model.states import JobState, TaskState
 from shared.model.views import MetricsView
 from shared.model.views.nodes_users import JobFigures, NodeFigures, TaskFigures
+from shared.supervision import Supervision
 
 _ONLINE: Final = ("UP", "DRAINING")
 _TEXT: Final = ("application/openmetrics-text", "text/plain")
@@ -154,3 +156,28 @@ class NotedFigures(Collector):
         for what, count in sorted(self._counts.items()):
             family.add_metric((what,), count)
         yield family
+
+
+class LoopFigures(Collector):
+    """How the loops of this process get on, by name."""
+
+    def __init__(self, process: Supervision) -> None:
+        self._process = process
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Yield the figures."""
+        restarts = CounterMetricFamily(
+            "haulier_loop_restarts",
+            "Times that a loop of this process failed or hung and was begun again",
+            labels=("loop",),
+        )
+        stuck = GaugeMetricFamily(
+            "haulier_loop_stuck", "Loops of this process that do not get on", labels=("loop",)
+        )
+        begun_again = self._process.restarts
+        not_getting_on = Tally(loop.name for loop in self._process.loops if loop.stuck())
+        for name in sorted({*begun_again, *(loop.name for loop in self._process.loops)}):
+            restarts.add_metric((name,), begun_again[name])
+            stuck.add_metric((name,), not_getting_on[name])
+        yield restarts
+        yield stuck

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
-from aiohttp.web_protocol import RequestHandler
 
 from coordinator.api.middleware.errors import http_error
 from coordinator.api.responses import error_response
+from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
 
 log = structlog.get_logger(__name__)
 
-HEADER_TIME: Final = 30.0
-"""Seconds in which a connection must bring the headers of its next request."""
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 _LINGER: Final = 1.0
 """Seconds in which the rest of a refused body is read, so that the client sees the answer."""
 _STOP: Final = 10.0
 """Seconds that requests have to end when the server stops."""
 
 
-class _Connection(RequestHandler):
+class _Connection(BoundedConnection):
     """A connection whose errors are JSON."""
 
     __slots__ = ()
@@ -49,41 +49,32 @@ class _Connection(RequestHandler):
         return response
 
 
-class _Server(web.Server):
-    """A server of such connections."""
+class _Server(BoundedServer):
+    """A server of such connections, that answers in JSON also what aiohttp refuses before any middleware (an unknown
+    `Expect`)."""
 
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    connection_type = _Connection
+
+    def __init__(self, handle: Handle, **settings: Any) -> None:
+        super().__init__(_as_json(handle), **settings)
 
 
-class ApiRunner(web.AppRunner):
+class ApiRunner(BoundedRunner):
     """Serves an application of `create_app`; used as aiohttp's own runner is."""
+
+    server_type = _Server
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = _STOP) -> None:
         super().__init__(
             app,
             access_log=None,
-            keepalive_timeout=HEADER_TIME,
+            keepalive_timeout=IDLE_TIME,
             lingering_time=_LINGER,
             shutdown_timeout=shutdown_timeout,
         )
 
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(
-            _as_json(made.request_handler),
-            request_factory=made.request_factory,
-            loop=made._loop,  # noqa: SLF001 - aiohttp has no other way to its own connections
-            **made._kwargs,  # noqa: SLF001 - the same
-        )
-
-
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
 
 def _as_json(handle: Handle) -> Handle:
-    """Answer in JSON also what aiohttp refuses before any middleware (an unknown `Expect`)."""
-
     async def handled(request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await handle(request)

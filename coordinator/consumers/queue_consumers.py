@@ -110,6 +110,9 @@ class QueueConsumers:
                 log.warning("the coordinator queues can't be consumed yet", reason=str(error))
                 self._in_trouble.set()
                 await asyncio.sleep(STORE_CHECK)
+            except BaseException:
+                self._in_trouble.set()  # begun again, this loop goes on from there
+                raise
             else:
                 log.info("consuming the coordinator queues again")
 

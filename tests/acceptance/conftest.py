@@ -10,6 +10,14 @@ import pytest
 from tests.acceptance.processes import SHELL, Cluster, Standalone
 from tests.services.fixtures import Database, Vhost
 
+QUICK = {
+    "HAULIER_ENGINE_BEAT": "1s",
+    "HAULIER_ENGINE_LEASE": "17s",
+    "HAULIER_ENGINE_SWEEP": "1s",
+    "HAULIER_ENGINE_RECONNECT_CAP": "2s",
+}
+"""The shortest times that fit together: a lease lasts three of AMQP's heartbeats and two beats."""
+
 
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
@@ -56,5 +64,13 @@ def cluster_settings(rabbitmq_vhost: Vhost, mongodb_database: Database) -> dict[
 def cluster(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]:
     """A cluster with nothing in it yet."""
     made = Cluster(tmp_path, cluster_settings)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def quick(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster with short times, and nothing in it yet."""
+    made = Cluster(tmp_path, {**cluster_settings, **QUICK})
     yield made
     made.stop()

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,26 +33,10 @@ pytestmark = [
     pytest.mark.timeout(240),
 ]
 
-QUICK = {
-    "HAULIER_ENGINE_BEAT": "1s",
-    "HAULIER_ENGINE_LEASE": "17s",
-    "HAULIER_ENGINE_SWEEP": "1s",
-    "HAULIER_ENGINE_RECONNECT_CAP": "2s",
-}
-"""The shortest times that fit together: a lease lasts three of AMQP's heartbeats and two beats."""
-
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger")
-
-
-@pytest.fixture
-def quick(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]:
-    """A cluster with short times, and nothing in it yet."""
-    made = Cluster(tmp_path, {**cluster_settings, **QUICK})
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class RabbitConnection:
     def _begin(self, *, fussy: bool) -> None:
         if self._loop is None and not self._closed:
             keep = functools.partial(self._keep, fussy=fussy)
-            self._loop = Loop(f"RabbitMQ {self._purpose}", keep)
+            self._loop = Loop("RabbitMQ connection", keep, about=self._purpose)
             self._loop.start()
 
     async def _keep(self, *, fussy: bool) -> None:

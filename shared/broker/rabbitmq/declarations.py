@@ -125,11 +125,11 @@ Attempt = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class Retaking:
-    """Repeats `attempt`, with the delays of `backoff` between them, until it is stopped."""
+    """Repeats `attempt` to consume a queue, with the delays of `backoff` between them, until it is stopped."""
 
-    def __init__(self, name: str, attempt: Attempt, backoff: Backoff) -> None:
-        self._name = name
-        self._loop = Loop(name, self._run)
+    def __init__(self, queue: str, attempt: Attempt, backoff: Backoff) -> None:
+        self._queue = queue
+        self._loop = Loop("consume", self._run, about=queue)
         self._attempt = attempt
         self._backoff = backoff
         self._first: asyncio.Future[None] | None = None
@@ -156,17 +156,19 @@ class Retaking:
                 with waiting():  # whatever RabbitMQ is asked has a limit of its own
                     await self._attempt(self._had)
             except (Interrupted, TimeoutError) as error:
-                log.info("taken up again", what=self._name, reason=str(error) or "no answer")
+                log.info(
+                    "a queue is consumed again", queue=self._queue, reason=str(error) or "no answer"
+                )
             except BrokerMisconfigured as error:
                 if self._failed(error):
                     return
-                log.warning("can't be taken up", what=self._name, reason=str(error))
+                log.warning("a queue can't be consumed", queue=self._queue, reason=str(error))
             except BrokerUnavailable as closed:
                 self._failed(closed)
                 return
             except Exception:
                 # Whatever it is, a queue that nobody takes from is worse.
-                log.exception("failed and is taken up again", what=self._name)
+                log.exception("consuming a queue failed and begins again", queue=self._queue)
             await asyncio.sleep(self._backoff.next())
 
     def _had(self) -> None:

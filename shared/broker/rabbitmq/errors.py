@@ -16,7 +16,7 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
-from shared.errors import BrokerMisconfigured, HaulierError, QueueMismatch
+from shared.errors import BrokerForbids, BrokerMisconfigured, HaulierError, QueueMismatch
 
 
 class Interrupted(Exception):  # it says what happened, not that anything is wrong
@@ -79,7 +79,8 @@ def declaration_refused(error: BaseException, queue: str) -> HaulierError | None
     if isinstance(error, ChannelPreconditionFailed | ChannelLockedResource):
         return QueueMismatch(queue, _detail(str(error)))
     if isinstance(error, ChannelAccessRefused):
-        return BrokerMisconfigured(f"RabbitMQ: the user may not use queue {queue!r}: {error}")
+        kind = BrokerMisconfigured if "reserved prefix" in str(error) else BrokerForbids
+        return kind(f"RabbitMQ: the user may not use queue {queue!r}: {error}")
     return None
 
 

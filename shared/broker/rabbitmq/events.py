@@ -88,7 +88,7 @@ class RabbitEvents:
         self._feed = EventFanout(handler)
         self._forget = forget
         self._queue = f"{EVENTS}-{uuid4().hex}"
-        self._upkeep = Retaking("consume events", self._consume, backoff)
+        self._upkeep = Retaking(EVENTS, self._consume, backoff)
 
     async def start(self) -> None:
         """Hear events from now on."""

@@ -31,7 +31,7 @@ class RabbitSubscription:
         self._forget = forget
         self._tap: RabbitConsumer | None = None
         self._stopped = asyncio.Event()
-        self._upkeep = Retaking(f"consume {source.queue}", self._consume, backoff)
+        self._upkeep = Retaking(source.queue, self._consume, backoff)
 
     async def start(self) -> None:
         """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""

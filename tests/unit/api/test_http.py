@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from coordinator.api import request_body, server
 from coordinator.api.app import ALL_ROUTES
+from shared import http_server
 from shared.config.tree import RequestLog
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured
@@ -157,7 +159,7 @@ async def test_answers_are_not_kept(api: Served) -> None:
 
 
 async def test_headers_that_do_not_come(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_TIME", 0.2)
+    monkeypatch.setattr(server, "IDLE_TIME", 0.2)
     api = await start()
     reader, writer = await asyncio.open_connection(api.host, api.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
@@ -165,6 +167,25 @@ async def test_headers_that_do_not_come(start: Serve, monkeypatch: pytest.Monkey
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+async def test_connections_leave_half_of_the_descriptors_to_the_process(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "descriptor_limit", lambda: 8)
+    lines = [await asyncio.open_connection(api.host, api.port) for _ in range(4)]
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(api.host, api.port)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        lines[0][1].close()
+        await lines[0][1].wait_closed()
+        for _, line in lines[1:]:
+            line.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for answer, _ in lines[1:]:
+            assert (await answer.read()).startswith(b"HTTP/1.1 200 ")
+    assert (await api.get("/health/live")).status == 200
 
 
 ODD = [

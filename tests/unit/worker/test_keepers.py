@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from worker.runtime.errors import RunLostError
+from worker.runtime.shell import supervisors
 from worker.runtime.shell.supervisors import LocalOrder, LocalProcess, Supervisors
 
 
@@ -73,6 +75,20 @@ async def test_one_keeper_keeps_one_run_after_another(keepers: Supervisors) -> N
     assert (await ran(keepers, "exit 7"))[0] == 7
     assert (await ran(keepers, "no-such-program"))[0] == 127
     assert (await ran(keepers, "echo $PPID"))[1] == keeper
+
+
+async def test_a_run_has_the_soft_limit_of_descriptors_that_the_worker_was_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisors, "FOUND_LIMIT", 200)
+    keepers = Supervisors()
+    keepers.start()
+    try:
+        code, lines, _ = await ran(keepers, "ulimit -Sn; ulimit -Hn")
+    finally:
+        await asyncio.to_thread(keepers.close)
+    assert code == 0
+    assert lines == ["200", str(resource.getrlimit(resource.RLIMIT_NOFILE)[1])]
 
 
 async def test_what_one_run_used_is_not_counted_for_the_next(keepers: Supervisors) -> None:

@@ -23,6 +23,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -37,8 +38,12 @@ LONGEST_PROBLEM = 4000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(control: socket.socket) -> None:
-    """Serve until the worker closes its end. Keepers that still have runs outlive this, briefly."""
+def main(control: socket.socket, descriptors: int) -> None:
+    """Serve until the worker closes its end. Keepers that still have runs outlive this, briefly.
+
+    Runs have the soft limit of `descriptors`, not the one that the worker has raised for itself."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C in a terminal is the worker's to handle
     _adopt()
     waker = _wake_on_child()
@@ -51,11 +56,11 @@ def main(control: socket.socket) -> None:
                 os.read(waker, 4096)
                 _bury(keepers)
                 continue
-            length, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+            length, given, _, _ = socket.recv_fds(control, 16, 1)
             if not length:
                 return
             with contextlib.suppress(OSError):  # its socket is closed, which says it all
-                keepers.add(_fork(control, descriptors[0]))
+                keepers.add(_fork(control, given[0]))
 
 
 def _fork(control: socket.socket, own: int) -> int:
@@ -269,4 +274,4 @@ def _signal(process: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

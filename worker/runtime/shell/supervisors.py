@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from shared.descriptors import FOUND_LIMIT
 from shared.errors import RuntimeUnavailable
 from worker.runtime.errors import RunLostError, Tail
 from worker.runtime.port import Sink
@@ -49,7 +50,14 @@ class Supervisors:
         """Start the program. Raises RuntimeUnavailable."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-I", "-S", str(_PROGRAM), str(theirs.fileno())]
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                str(_PROGRAM),
+                str(theirs.fileno()),
+                str(FOUND_LIMIT),
+            ]
             try:
                 self._program = subprocess.Popen(  # noqa: S603 - our own program
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/"

@@ -1,0 +1,143 @@
+"""A cluster robbed of its rights at the broker, or of its descriptors, goes on by itself once it has them back."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.acceptance.ledger import Ledger
+from tests.acceptance.processes import Cluster, Coordinator, wait_for
+from tests.acceptance.rabbit import ask
+from tests.services.fixtures import Vhost
+
+pytestmark = [
+    pytest.mark.rabbitmq,
+    pytest.mark.mongodb,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.timeout(240),
+]
+
+MENDED_WITHIN = 40.0
+"""Seconds after the mend within which the next job is completed."""
+
+DESCRIPTORS = 1024
+LEASE = 17.0
+
+ALL = {"configure": ".*", "write": ".*", "read": ".*"}
+NONE = {"configure": "^$", "write": "^$", "read": "^$"}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+def goes_on(server: Coordinator, ledger: Ledger) -> None:
+    """See that a job submitted now completes in time, with its log, and that both processes are up."""
+    began = time.monotonic()
+    job_id = server.submit(ledger.job(ledger.task("echo hello")))
+    assert server.wait_job(job_id, MENDED_WITHIN)["state"] == "COMPLETED"
+    assert "hello" in server.log_of(job_id)
+    left = MENDED_WITHIN - (time.monotonic() - began)
+    wait_for(lambda: both_up(server), left, "both nodes UP")
+    for part in ("/health", "/health/live"):
+        assert server.call("GET", part)[0] == 200, part
+
+
+def both_up(server: Coordinator) -> bool:
+    """Whether the coordinator and the worker are; there may be nodes that were before."""
+    return [node["status"] for node in server.get("/nodes")].count("UP") == 2
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("withdrawn", ["to the virtual host", "to everything in it"])
+def test_rights_are_withdrawn_and_given_back(
+    cluster: Cluster, ledger: Ledger, rabbitmq_vhost: Vhost, withdrawn: str
+) -> None:
+    server, worker = cluster.add_coordinator(), cluster.add_worker()
+    cluster.wait_ready()
+    goes_on(server, ledger)
+    user = urlsplit(rabbitmq_vhost.url).username or ""
+    path = f"permissions/{quote(rabbitmq_vhost.name, safe='')}/{user}"
+    if withdrawn == "to everything in it":
+        ask(rabbitmq_vhost, "PUT", path, NONE)
+    else:
+        ask(rabbitmq_vhost, "DELETE", path)
+    close_connections(rabbitmq_vhost)
+    waits = server.submit(ledger.job(ledger.task()))
+    time.sleep(12)
+    assert server.call("GET", "/health/live")[0] == 200, "the fault is not its own"
+    ask(rabbitmq_vhost, "PUT", path, ALL)
+    began = time.monotonic()
+    goes_on(server, ledger)
+    left = MENDED_WITHIN - (time.monotonic() - began)
+    assert server.wait_job(waits, left)["state"] == "COMPLETED"
+    assert ledger.repeated == {}
+    for part in (server, worker):
+        assert "a loop failed" not in part.text()
+
+
+def close_connections(vhost: Vhost) -> None:
+    """Close every connection to a virtual host."""
+    names = wait_for(lambda: connections(vhost), 20, "its connections")
+    for name in names:
+        with contextlib.suppress(OSError):  # it is gone
+            ask(vhost, "DELETE", f"connections/{quote(name, safe='')}")
+
+
+def connections(vhost: Vhost) -> list[str]:
+    path = f"vhosts/{quote(vhost.name, safe='')}/connections"
+    return [connection["name"] for connection in ask(vhost, "GET", path)]
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process open some thousand connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def idle_connections(port: int, count: int = 1500) -> Iterator[None]:
+    """Hold so many connections open that say nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            line = stack.enter_context(socket.socket())
+            line.setblocking(False)
+            line.connect_ex(("127.0.0.1", port))
+        yield
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("robbed", ["worker", "coordinator"])
+def test_idle_connections_take_every_descriptor(
+    quick: Cluster, ledger: Ledger, robbed: str
+) -> None:
+    limited = ["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "limited"]
+    server, worker = quick.add_coordinator(), quick.add_worker()
+    quick.wait_ready()
+    part = worker if robbed == "worker" else server
+    part.stop()
+    part.prefix = limited
+    part.start()
+    goes_on(server, ledger)
+    port = worker.health_port if robbed == "worker" else int(server.url.rpartition(":")[2])
+    with idle_connections(port):
+        time.sleep(LEASE + 5)
+    goes_on(server, ledger)
+    assert ledger.repeated == {}
