@@ -53,6 +53,11 @@ GRANTED = TaskMove(WAITING, TaskState.RUNNING)
 MAY_END = (TaskState.RUNNING, *WAITING)
 """States in which the end of a task's last run counts: RUNNING, or lost by lease and not yet granted again."""
 
+ENDED = {state: TaskMove(MAY_END, state) for state in (TaskState.COMPLETED, TaskState.FAILED)}
+LOST = TaskMove((TaskState.RUNNING,), TaskState.PENDING)
+HANDED_BACK = TaskMove((TaskState.RUNNING, TaskState.SCHEDULED), TaskState.PENDING, stays=True)
+"""A run that is handed back may have been lost by lease before, so that its task waits already."""
+
 LOOKS = 3
 """So often a run is looked at that somebody else changes at the same time."""
 
@@ -62,10 +67,6 @@ LEASE_LEFT: Micros = 15 * MICROS_PER_SECOND
 LOST_BY_LEASE = "lease"
 GIVEN_BACK = "given back"
 """`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
-
-LOST = TaskMove((TaskState.RUNNING,), TaskState.PENDING)
-HANDED_BACK = TaskMove((TaskState.RUNNING, TaskState.SCHEDULED), TaskState.PENDING, stays=True)
-"""A run that is handed back may have been lost by lease before, so that its task waits already."""
 
 COUNTS = In((None, LOST_BY_LEASE))
 """`lost_by` of a run whose end counts."""
@@ -167,8 +168,7 @@ def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
         fields["progress"] = 100.0
     where = {"run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
     add = (intent(ENDED_INTENT, at), *task_hooks(job, state, at))
-    move = TaskMove(MAY_END, state)
-    image = yield from change_task(end.task_id, where, fields, move=move, add=add)
+    image = yield from change_task(end.task_id, where, fields, move=ENDED[state], add=add)
     if image is None:
         image = yield from _applied_before(end)
     if image is not None:
@@ -270,7 +270,8 @@ def _given_up(
         TaskState.FAILED, at, error="task redelivered too many times", lost=lost
     )
     add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
-    move = TaskMove((TaskState.RUNNING,) if lost_by else MAY_END, TaskState.FAILED)
+    sources = (TaskState.RUNNING,) if lost_by else MAY_END
+    move = TaskMove(sources, TaskState.FAILED)
     image = yield from change_task(task.id, where, fields, move=move, add=add)
     return [image] if image else []
 

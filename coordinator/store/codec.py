@@ -79,10 +79,21 @@ class StoredField(msgspec.Struct, frozen=True):
     sealed: bool = False
     keys: Mapping[str, str] = {}
     """Of a struct: the Python names of its fields → their names in a store."""
-    words: type[Word] | None = None
-    """Whose words the field holds, where it holds one."""
+    words: Mapping[str, Word] | None = None
+    """Of a field that holds a word: text → the word."""
     plain: bool = False
     """Whether what rests is the value itself."""
+
+
+class _Words(dict[str, Word]):
+    """A set of words by their texts: quicker than asking the enumeration, which is asked for unknown ones."""
+
+    def __init__(self, words: type[Word]) -> None:
+        super().__init__({word.value: word for word in words})
+        self._words = words
+
+    def __missing__(self, text: str) -> Word:
+        return self._words(text)
 
 
 @functools.cache
@@ -101,7 +112,9 @@ def _field(kind: type[Document], field: inspect.Field, hint: Any) -> StoredField
     if field.name == "then":
         shape = FieldShape.THEN
     keys = _struct_keys(inner) if shape is FieldShape.STRUCT else {}
-    words = inner.cls if isinstance(inner, inspect.EnumType) else None
+    words = None
+    if isinstance(inner, inspect.EnumType) and issubclass(inner.cls, Word):
+        words = _Words(inner.cls)
     plain = shape in _PLAIN and words is None
     return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, words, plain)
 
@@ -214,7 +227,7 @@ class Codec:
     def decode_value(self, field: StoredField, value: Any) -> Any:
         """Return the value that rests as `value`. Raises `WrongKey`."""
         if field.words is not None:
-            return field.words(value)
+            return field.words[value]
         match field.shape:
             case FieldShape.CLOSED:
                 return _decoder(field.type).decode(self._opened(field, value))

@@ -363,8 +363,8 @@ async def test_prometheus_is_told_of_loops_by_name(process: Supervision) -> None
 
 async def test_a_task_that_fails_is_logged_and_an_outage_is_no_error(logged: list[Any]) -> None:
     tasks = Tasks()
-    tasks.start(fail(), "dig")  # type: ignore[arg-type]
-    tasks.start(outage(), "store")  # type: ignore[arg-type]
+    tasks.start(fail(), "dig")
+    tasks.start(outage(), "store")
     assert len(tasks) == 2
     await tasks.finish()
     assert {(entry["task"], entry["log_level"]) for entry in logged} == {
@@ -393,8 +393,8 @@ async def test_tasks_wait_for_those_too_that_theirs_start() -> None:
 
 async def test_tasks_end_with_their_owner(logged: list[Any]) -> None:
     tasks = Tasks()
-    task = tasks.start(hang(), "hang")  # type: ignore[arg-type]
-    tasks.adopt(start_task(hang(), "adopted"))  # type: ignore[arg-type]
+    task = tasks.start(hang(), "hang")
+    tasks.adopt(start_task(hang(), "adopted"))
     await asyncio.sleep(0)
     await tasks.cancel()
     assert task.cancelled()
@@ -423,25 +423,25 @@ async def test_a_task_of_tasks_says_nothing_for_the_loop_that_started_it(
 
 
 async def test_beside_ends_with_the_block() -> None:
-    async with beside(hang(), "hang") as task:  # type: ignore[arg-type]
+    async with beside(hang(), "hang") as task:
         await asyncio.sleep(0)
         assert not task.done()
     assert task.cancelled()
     with pytest.raises(RuntimeError, match="block"):
-        async with beside(hang(), "hang") as task:  # type: ignore[arg-type]
+        async with beside(hang(), "hang") as task:
             raise RuntimeError("the block fails")
     assert task.cancelled()
 
 
 async def test_which_is_done_first() -> None:
-    task = start_task(hang(), "hang")  # type: ignore[arg-type]
+    task = start_task(hang(), "hang")
     event = asyncio.Event()
     event.set()
     assert not await done_first(task, event.wait())
     assert not await done_first(task, timeout=0.01)
     assert not task.cancelled(), "the others are cut short, not the task"
     await end_tasks(task)
-    assert await done_first(task, hang())  # type: ignore[arg-type]
+    assert await done_first(task, hang())
 
 
 async def test_whoever_waits_for_what_is_done_first_is_not_stuck(process: Supervision) -> None:
