@@ -102,7 +102,7 @@ class Evaluation:
         except ExpressionError as error:
             raise error.within(text) from None
         except RecursionError:
-            raise limit_error("the expression works too deep inside a value").within(text) from None
+            raise limit_error("the expression goes too deep into a value").within(text) from None
 
     def _compiled(self, text: str) -> CompiledCode:
         names = parsed(text, self._hidden).names

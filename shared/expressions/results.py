@@ -75,7 +75,7 @@ def _plain_scalar(value: object) -> object:
     if isinstance(value, Time):
         return format_time(value, RFC3339_NANO)
     if isinstance(value, float) and special(value) is not None:
-        raise ExpressionError(f"{special(value)} cannot be kept: JSON has no word for it")
+        raise ExpressionError(f"{special(value)} cannot be stored: JSON can't represent it")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return format_value(value)

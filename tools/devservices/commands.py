@@ -78,7 +78,7 @@ def start(names: list[str], say: Say) -> int:
                 failed = 1
                 print(f"{name}: can't be had: {fault}", file=sys.stderr)
                 continue
-        say(f"{name}: {'was there' if found else 'started'}, {_place(service)}")
+        say(f"{name}: {'already running' if found else 'started'}, {_place(service)}")
     return failed
 
 

@@ -66,7 +66,7 @@ def have(name: str, host: str | None = None) -> str:
             return "pulled" if _pulled(engine, name) else _stand_in(engine, name)
         except (DockerException, OSError) as fault:
             raise ServiceError(f"no Docker engine answers: {fault}") from fault
-        return "was there"
+        return "already present"
 
 
 def _pulled(engine: DockerClient, name: str) -> bool:
@@ -81,14 +81,14 @@ def _stand_in(engine: DockerClient, name: str) -> str:
     repository = name.rpartition("/")[2].partition(":")[0]
     if repository == "python":
         _import(engine, name, _debian_with_python(), "python3")
-        return "could not be pulled; made of a minimal Debian with Python"
+        return "could not be pulled; built from a minimal Debian with Python"
     tree = Tree()
     source = _fill(tree)
     if repository in WITH_BASH:
         tree.program("/bin/bash", packages.find("bash") or "/bin/bash")
         source += " and bash"
     _import(engine, name, tree.archive(), "sh")
-    return f"could not be pulled; made of this machine's {source}"
+    return f"could not be pulled; built from this machine's {source}"
 
 
 def _fill(tree: Tree) -> str:

@@ -37,4 +37,4 @@ def compile_pattern(pattern: str) -> Any:
     try:
         return re2.compile(to_bytes(pattern), _OPTIONS)
     except re2.error:
-        raise ExpressionError("the regular expression is not one (RE2 syntax)") from None
+        raise ExpressionError("the regular expression is not valid (RE2 syntax)") from None

@@ -46,7 +46,7 @@ def _whole(digits: str, base: int, written: str, position: int) -> int:
     if not digits or digits.strip(allowed):
         raise syntax_error(f"{written!r} is not a number", position)
     if len(digits) > _MANY_DIGITS or int(digits, base) > MAX_INT64:
-        raise syntax_error(f"{written!r} is more than 64 bits hold", position)
+        raise syntax_error(f"{written!r} does not fit in 64 bits", position)
     return int(digits, base)
 
 
@@ -55,5 +55,5 @@ def _float(digits: str, written: str, position: int) -> float:
         raise syntax_error(f"{written!r} is not a number", position)
     number = float(digits)
     if math.isinf(number):
-        raise syntax_error(f"{written!r} is more than a float holds", position)
+        raise syntax_error(f"{written!r} does not fit in a float", position)
     return number
