@@ -195,7 +195,8 @@ class MemoryStore:
             )
             for target, value in targets_of(change.kind, change.set)
         ]
-        then = fields_of(change.kind)["then"]
+        kind: type[Document] = change.kind
+        then = fields_of(kind)["then"]
         added = self._codec.encode_value(then, change.add_then) or []
         conditions = conditions_of(change.kind, change.where)
         return _Prepared(change.kind, change.id, conditions, sets, added, change.drop_then)
@@ -425,7 +426,7 @@ def _sort_key(rest: Rest, name: str) -> tuple[bool, Any]:
 
 
 def _due(rest: Rest) -> Micros:
-    return min(intent["at"] for intent in rest["then"])
+    return min(int(intent["at"]) for intent in rest["then"])
 
 
 def _holds(text: str, folded: Iterable[str]) -> bool:
