@@ -34,7 +34,7 @@ LIMITS: list[tuple[str, str]] = [
     ),
     ("reduce(1..500, [#acc], 1)", "nested deeper than 100"),
     ("string(reduce(1..500, [#acc], 1))", "nested deeper than 100"),
-    ("reduce(1..5000, [#acc], 1) == reduce(1..5000, [#acc], 1)", "too deep inside a value"),
+    ("reduce(1..5000, [#acc], 1) == reduce(1..5000, [#acc], 1)", "too deep into a value"),
     ('reduce(1..60, #acc + #acc, "x")', "more than 33,554,432 characters of text"),
     (
         'replace(repeat("a", 400000), "a", repeat("b", 1000))',
