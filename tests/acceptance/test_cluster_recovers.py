@@ -141,3 +141,19 @@ def test_idle_connections_take_every_descriptor(
         time.sleep(LEASE + 5)
     goes_on(server, ledger)
     assert ledger.repeated == {}
+
+
+@pytest.mark.parametrize("robbed", ["worker", "coordinator"])
+def test_a_process_can_open_nothing_and_has_lost_its_connections(
+    quick: Cluster, ledger: Ledger, rabbitmq_vhost: Vhost, robbed: str
+) -> None:
+    server, worker = quick.add_coordinator(), quick.add_worker()
+    quick.wait_ready()
+    goes_on(server, ledger)
+    process = (worker if robbed == "worker" else server).process.pid
+    found = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (0, found[1]))
+    close_connections(rabbitmq_vhost)
+    time.sleep(LEASE + 5)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, found)
+    goes_on(server, ledger)

@@ -51,7 +51,7 @@ OF_ALL = [
 ]
 OF_CLUSTERS = ["MongoDB's clock", "RabbitMQ connection", "consume", "send events"]
 
-cluster_only = [pytest.mark.rabbitmq, pytest.mark.mongodb, pytest.mark.xdist_group("cluster")]
+cluster_only = [pytest.mark.rabbitmq, pytest.mark.mongodb]
 
 each_loop = pytest.mark.parametrize(
     ("kind", "name"),

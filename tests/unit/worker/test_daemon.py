@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.broker.port import Delivery
@@ -23,6 +25,7 @@ from shared.model.messages import (
     WhoIsDead,
 )
 from shared.model.queues import node_queue
+from shared.supervision import present
 from tests.unit.worker.plant import NODE, Plant
 from worker.runtime.port import Outcome
 
@@ -44,6 +47,19 @@ async def test_nothing_is_kept_warm_before_the_node_is_known(plant: Plant) -> No
     assert not plant.runtime.warm.is_set()
     await plant.tell(NodeStored())
     await asyncio.wait_for(plant.runtime.warm.wait(), 10)
+
+
+async def test_beats_go_on_where_the_load_of_the_machine_cannot_be_read(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable() -> float:
+        raise OSError(errno.EMFILE, "Too many open files", "/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_percent", unreadable)
+    before = present.get().restarts["beats"]
+    first = (await plant.next_beat(lambda _: True)).number
+    await plant.next_beat(lambda beat: beat.number > first + 1)
+    assert present.get().restarts["beats"] == before
 
 
 async def test_a_grant_says_too_that_the_node_is_known(plant: Plant) -> None:
