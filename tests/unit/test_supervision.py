@@ -146,7 +146,7 @@ async def test_what_shows_signs_of_life_is_left_alone(process: Supervision, how:
     over = asyncio.Event()
 
     async def work() -> None:
-        for _ in range(25):
+        for _ in range(40):
             if how == "waits":
                 with waiting():
                     await asyncio.sleep(0.02)
@@ -155,7 +155,7 @@ async def test_what_shows_signs_of_life_is_left_alone(process: Supervision, how:
                 came_round()
         over.set()
 
-    async with Loop("digging", work, patience=0.3) as loop, asyncio.timeout(SOON):
+    async with Loop("digging", work, patience=0.5) as loop, asyncio.timeout(SOON):
         await over.wait()
         await loop.wait()
     assert loop.over
