@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import structlog
 
 from devservices.commands import SERVICES
 from tests.services.need import MARKERS, REASON, need
@@ -15,8 +16,13 @@ RUNNING_BEFORE = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember which services were there, to tell in the end which the run left."""
+    """Log as processes do; remember which services were there, to tell in the end which the run left."""
     config.stash[RUNNING_BEFORE] = _ours()
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False,
+        exception_formatter=structlog.dev.plain_traceback,  # by default, rich takes a second for one
+    )
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
