@@ -12,6 +12,7 @@ import pytest
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
 from shared.encryption import Vault
+from tests.simulation.store import MemoryData, MemoryStore
 
 
 class StorePlace:
@@ -20,6 +21,7 @@ class StorePlace:
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self.name = str(request.param)
         self.path = folder / "haulier.db"
+        self.data = MemoryData()
         self.database: Any = None
         if self.name == "mongodb":
             self.database = request.getfixturevalue("mongodb_database")
@@ -31,6 +33,8 @@ class StorePlace:
             from coordinator.store.mongodb import MongoStore
 
             return MongoStore(self.database.url, self.database.name, vault)
+        if self.name == "memory":
+            return MemoryStore(self.data, vault)
         return SqliteStore(self.path, vault)
 
     async def open(self, vault: Vault | None = None) -> Store:
@@ -44,6 +48,8 @@ class StorePlace:
         """Return all bytes that rest there."""
         if self.name == "mongodb":
             return self._raw_mongodb()
+        if self.name == "memory":
+            return self.data.raw()
         files = self.path.parent.glob(self.path.name + "*")
         return b"".join(file.read_bytes() for file in files)
 
@@ -60,7 +66,11 @@ class StorePlace:
         await self._stack.aclose()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=pytest.mark.mongodb)])
+OF_THE_PRODUCT = ["sqlite", pytest.param("mongodb", marks=pytest.mark.mongodb)]
+"""The datastores that users have."""
+
+
+@pytest.fixture(params=[*OF_THE_PRODUCT, "memory"])
 async def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StorePlace]:
     place = StorePlace(request, tmp_path)
     yield place

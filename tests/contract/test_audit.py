@@ -1,4 +1,4 @@
-"""The audit finds what should not be there, in both datastores, and nothing where all is well."""
+"""The audit finds what should not be there, in every datastore, and nothing where all is well."""
 
 from __future__ import annotations
 

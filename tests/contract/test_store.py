@@ -1,4 +1,5 @@
-"""What every datastore promises of single documents: the same bodies over SQLite and a real MongoDB."""
+"""What every datastore promises of single documents: the same bodies over SQLite, a real MongoDB and the
+store in memory that other tests use."""
 
 from __future__ import annotations
 

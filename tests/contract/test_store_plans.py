@@ -29,7 +29,7 @@ from shared.model.documents import (
     UserDocument,
 )
 from shared.model.queries import Above, Below, In, Where
-from tests.contract.conftest import StorePlace
+from tests.contract.conftest import OF_THE_PRODUCT, StorePlace
 from tests.contract.documents import job
 
 Question = tuple[type[Document], Where, tuple[str, ...]]
@@ -89,6 +89,7 @@ QUESTIONS: list[Question] = [
 ]
 
 
+@pytest.mark.parametrize("store_place", OF_THE_PRODUCT, indirect=True)
 @pytest.mark.parametrize(
     "question", QUESTIONS, ids=lambda asked: f"{asked[0].__name__}-{'-'.join(asked[1])}"
 )

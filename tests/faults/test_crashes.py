@@ -38,39 +38,48 @@ def unlucky(world: World, first: Luck) -> None:
     world.wrap = wrapped
 
 
-async def play(folder: Path, scenario: Scenario, luck: Luck, *, loses: bool = False) -> int:
-    """Play a scenario in a new world; return how many steps its first coordinator took."""
+async def play(
+    scenario: Scenario, luck: Luck, *, loses: bool = False, folder: Path | None = None
+) -> None:
+    """Play a scenario in a new world."""
     prepare = partial(unlucky, first=luck)
     async with world_at(folder, prepare, job_window=scenario.window) as world:
         world.coordinators[0].loses_messages = loses
         await played(world, scenario)
-    return len(luck.steps)
 
 
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-async def test_without_bad_luck_all_ends_as_it_must(folder: Path, scenario: Scenario) -> None:
-    await play(folder / "0", scenario, Luck())
+async def test_without_bad_luck_all_ends_as_it_must(
+    folder: Path, scenario: Scenario, store: str
+) -> None:
+    await play(scenario, Luck(), folder=folder if store == "sqlite" else None)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("loses", [False, True], ids=["given back", "lost"])
 @cases
-async def test_a_death_at_any_step_is_healed(folder: Path, scenario: Scenario, loses: bool) -> None:
-    await at_every_step(folder, scenario, Mishap.DIE_BEFORE, loses=loses)
+async def test_a_death_at_any_step_is_healed(scenario: Scenario, loses: bool) -> None:
+    await at_every_step(scenario, Mishap.DIE_BEFORE, loses=loses)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.value)
 @cases
-async def test_any_mishap_at_any_step_is_healed(
-    folder: Path, scenario: Scenario, mishap: Mishap
-) -> None:
-    await at_every_step(folder, scenario, mishap)
+async def test_any_mishap_at_any_step_is_healed(scenario: Scenario, mishap: Mishap) -> None:
+    await at_every_step(scenario, mishap)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.value)
+async def test_a_real_store_heals_as_one_in_memory_does(folder: Path, mishap: Mishap) -> None:
+    (scenario,) = (each for each in SCENARIOS if each.name == "sub-job fails")
+    await at_every_step(scenario, mishap, folder=folder)
 
 
 async def at_every_step(
-    folder: Path, scenario: Scenario, mishap: Mishap, *, loses: bool = False
+    scenario: Scenario, mishap: Mishap, *, loses: bool = False, folder: Path | None = None
 ) -> None:
     """Play a scenario once for each of its steps, which goes wrong."""
     number, luck = 0, Luck()
@@ -78,7 +87,8 @@ async def at_every_step(
         number += 1
         luck = Luck(at(number, mishap))
         try:
-            await play(folder / str(number), scenario, luck, loses=loses)
+            place = folder / str(number) if folder else None
+            await play(scenario, luck, loses=loses, folder=place)
         except AssertionError as error:
             name = luck.steps[number - 1] if number <= len(luck.steps) else "after the last step"
             error.add_note(f"{mishap.value}, step {number}: {name}")

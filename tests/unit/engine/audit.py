@@ -1,12 +1,16 @@
-"""What really happened to jobs and tasks: every change of state, written down by triggers in the datastore itself."""
+"""What really happened to jobs and tasks: every change of state, written down by the datastore itself."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+
+from shared.model.documents import Document, JobDocument, TaskDocument
+from tests.simulation.store import MemoryData, Rest
 
 # The states and what each may become, as the engine spec's table says it (not as the engine does).
 MAY_BECOME = {
@@ -46,23 +50,30 @@ class Entry(msgspec.Struct, frozen=True):
     id: str
     old: str
     new: str
-    run: int | None
-    nonce: str | None
-    position: int | None
-    old_position: int | None
-    restarts: int | None
-    old_restarts: int | None
+    run: int | None = None
+    nonce: str | None = None
+    position: int | None = None
+    old_position: int | None = None
+    restarts: int | None = None
+    old_restarts: int | None = None
 
 
-class Audit:
-    """Reads the book, and checks that nothing in it breaks a promise."""
+class Book(Protocol):
+    """Where the changes are written down."""
+
+    def entries(self, after: int = 0) -> list[Entry]:
+        """Return what came after the entry of a number."""
+
+    def close(self) -> None:
+        """Write nothing more."""
+
+
+class SqliteBook:
+    """Kept by triggers in the file."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.executescript(TRIGGERS)
-        self._seen = 0
-        self._nonces: dict[str, str] = {}
-        self._runs: dict[str, int] = defaultdict(int)
 
     def close(self) -> None:
         self._connection.close()
@@ -70,6 +81,46 @@ class Audit:
     def entries(self, after: int = 0) -> list[Entry]:
         rows = self._connection.execute("SELECT * FROM audit WHERE n > ? ORDER BY n", (after,))
         return [Entry(*row) for row in rows]
+
+
+_TOLD_OF_JOBS = ("state", "position", "restarts")
+
+
+class MemoryBook:
+    """Kept by a watcher of the documents in memory."""
+
+    def __init__(self, data: MemoryData) -> None:
+        self._data = data
+        self._entries: list[Entry] = []
+        data.watchers.append(self._write)
+
+    def close(self) -> None:
+        self._data.watchers.remove(self._write)
+
+    def entries(self, after: int = 0) -> list[Entry]:
+        return self._entries[after:]
+
+    def _write(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
+        if before is None or after is None or kind not in (TaskDocument, JobDocument):
+            return
+        n = len(self._entries) + 1
+        states = before["state"], after["state"]
+        if kind is TaskDocument and states[0] != states[1]:
+            entry = Entry(n, "task", after["id"], *states, after["run"], after.get("nonce"))
+            self._entries.append(entry)
+        if kind is JobDocument and any(before[name] != after[name] for name in _TOLD_OF_JOBS):
+            moved = (after["position"], before["position"], after["restarts"], before["restarts"])
+            self._entries.append(Entry(n, "job", after["id"], *states, None, None, *moved))
+
+
+class Audit:
+    """Reads the book, and checks that nothing in it breaks a promise."""
+
+    def __init__(self, book: Book) -> None:
+        self.entries = book.entries
+        self._seen = 0
+        self._nonces: dict[str, str] = {}
+        self._runs: dict[str, int] = defaultdict(int)
 
     def ends(self) -> Counter[str]:
         """How often each task ended."""

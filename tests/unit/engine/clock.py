@@ -22,7 +22,7 @@ class Clock:
 
 
 class ClockedStore(SqliteStore):
-    """The real store, whose clock is the test's."""
+    """A real store, whose clock is the test's."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         super().__init__(path)

@@ -1,4 +1,5 @@
-"""A whole engine without processes: the real store and broker, coordinators and workers that a test moves by hand.
+"""A whole engine without processes: a real broker, a store (SQLite or in memory), coordinators and workers that a test
+moves by hand.
 
 Nothing happens by itself: messages are handled when a test lets things `settle`, time goes on when it says so.
 """
@@ -10,6 +11,7 @@ import inspect
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queries import In
 from shared.model.queues import JOBS_QUEUE, LOGS_QUEUE
 from tests.faults.ports import Died
-from tests.unit.engine.audit import Audit
+from tests.simulation.store import MemoryData, MemoryStore
+from tests.unit.engine.audit import Audit, Book, MemoryBook, SqliteBook
 from tests.unit.engine.clock import Clock, ClockedStore
 from tests.unit.engine.hands import Run, Worker
 
@@ -139,13 +142,13 @@ async def _flushed(batcher: Batcher[Any]) -> bool:
 
 
 class World:
-    """Everything there is."""
+    """Everything there is: its store a file in `folder`, or in memory where there is none."""
 
-    def __init__(self, folder: Path, bounds: Bounds) -> None:
+    def __init__(self, folder: Path | None, bounds: Bounds) -> None:
         self.clock = Clock()
         self.codec = MessageCodec()
         self.bounds = bounds
-        self.store = ClockedStore(folder / "haulier.db", self.clock)
+        self.store, self._open_book = self._store_in(folder)
         self.broker = MemoryBroker(
             node_expiry=3600.0, clock=lambda: self.clock.now / MICROS_PER_SECOND
         )
@@ -156,12 +159,20 @@ class World:
         self.root = ""
         """The job that a test is about, where it has one."""
         self.audit: Audit
-        self._path = folder / "haulier.db"
+        self._book: Book
         self._numbers = itertools.count(1)
+
+    def _store_in(self, folder: Path | None) -> tuple[Store, Callable[[], Book]]:
+        if folder is None:
+            data = MemoryData()
+            return MemoryStore(data, clock=lambda: self.clock.now), partial(MemoryBook, data)
+        path = folder / "haulier.db"
+        return ClockedStore(path, self.clock), partial(SqliteBook, path)
 
     async def start(self) -> None:
         await self.store.start()
-        self.audit = Audit(self._path)
+        self._book = self._open_book()
+        self.audit = Audit(self._book)
         await self.broker.start()
         self.coordinator()
 
@@ -169,7 +180,7 @@ class World:
         for coordinator in self.coordinators:
             await coordinator.abandon()
         await self.broker.close()
-        self.audit.close()
+        self._book.close()
         await self.store.close()
 
     # --- who there is ---------------------------------------------------------------------------------------------
@@ -448,9 +459,9 @@ def check_end(job: JobDocument, tasks: list[TaskDocument]) -> None:
 
 @asynccontextmanager
 async def world_at(
-    folder: Path, prepare: Callable[[World], None] = lambda _: None, **bounds: Any
+    folder: Path | None, prepare: Callable[[World], None] = lambda _: None, **bounds: Any
 ) -> AsyncIterator[World]:
-    """Open a world whose store lies in `folder`, `prepare`d before its first coordinator comes."""
+    """Open a world whose store lies in `folder` (None: in memory), `prepare`d before its first coordinator comes."""
     world = World(folder, Bounds(**bounds))
     prepare(world)
     await world.start()
