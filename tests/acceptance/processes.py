@@ -93,6 +93,10 @@ class Process:
         assert self._process is not None
         return self._process
 
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
@@ -109,14 +113,20 @@ class Process:
 
     def stop(self) -> None:
         """Have it gone, whatever state it is in."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self.signal(signal.SIGCONT)
-        self.signal(signal.SIGTERM)
+        stop_all([self])
+
+
+def stop_all(processes: Iterable[Process]) -> None:
+    """Have them all gone, whatever state they are in: asked at once, killed after 30 s."""
+    running = [each for each in processes if each.runs()]
+    for each in running:
+        each.signal(signal.SIGCONT)
+        each.signal(signal.SIGTERM)
+    for each in running:
         try:
-            self._process.wait(30)
+            each.process.wait(30)
         except subprocess.TimeoutExpired:
-            self.kill()
+            each.kill()
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -303,6 +313,6 @@ class Cluster:
             part.wait_ready()
 
     def stop(self) -> None:
-        """Have all gone."""
-        for part in (*self.workers, *self.coordinators):
-            part.stop()
+        """Have all gone; workers first, whom coordinators must answer until then."""
+        stop_all(self.workers)
+        stop_all(self.coordinators)

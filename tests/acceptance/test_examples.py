@@ -44,6 +44,8 @@ class Surroundings:
     registry: Registry
     folder: Path
     """A folder of the host that may be mounted; `a-file` is in it."""
+    network: str
+    """A network of the engine: of this run alone, for an engine takes a name twice, and then knows neither."""
 
     def text_of(self, name: str) -> str:
         """Return an example as a user would adapt it to these surroundings."""
@@ -56,6 +58,7 @@ class Surroundings:
         return {
             "http://localhost:9999": self.hooks.url,
             "/var/lib/haulier-example": str(self.folder),
+            "[haulier-example]": f"[{self.network}]",
             "localhost:5000/": f"{self.registry.address}/example/",
             "username: someone": f"username: {self.registry.username}",
             "password: keep-this-quiet": f"password: {self.registry.password}",
@@ -79,15 +82,16 @@ def surroundings(
 ) -> Iterator[Surroundings]:
     folder = tmp_path_factory.mktemp("bound")
     (folder / "a-file").touch()
-    network = docker_engine.networks.create("haulier-example")
     private = f"{registry.address}/example/{IMAGE}"
     docker_engine.images.get(IMAGE).tag(private)
     credentials = {"username": registry.username, "password": registry.password}
     pushed = docker_engine.images.push(private, auth_config=credentials)
     assert '"error"' not in pushed, pushed
     docker_engine.images.remove(private)
+    name = f"haulier-example-{uuid4().hex}"
+    network = docker_engine.networks.create(name)
     with receiver() as hooks:
-        yield Surroundings(hooks, registry, folder)
+        yield Surroundings(hooks, registry, folder, name)
     network.remove()
 
 
@@ -350,7 +354,7 @@ def _(run: Run) -> None:
 @check("networks")
 def _(run: Run) -> None:
     assert "joined" in run.log
-    assert run.tasks[0]["networks"] == ["haulier-example"]
+    assert run.tasks[0]["networks"] == [run.surroundings.network]
 
 
 @check("output")
