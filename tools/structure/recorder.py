@@ -31,6 +31,7 @@ class Recorder:
     def __init__(self, tree: Path, rooms: tuple[str, ...]) -> None:
         self._prefixes = tuple(f"{tree / room}{os.sep}" for room in rooms)
         self._root = f"{tree}{os.sep}"
+        self._supervision = str(tree / "shared" / "supervision.py")
         self._phase = ""
         self._files: set[str] = set()
         self._timers: set[CodeType] = set()
@@ -63,13 +64,16 @@ class Recorder:
             self._files.add(file)
 
     def _origin(self, frame: FrameType) -> tuple[CodeType, bool]:
-        """The product's function that a thread or its loop called, and whether a module is being imported."""
+        """The product's function that a thread or its loop called, and whether a module is being imported.
+
+        Supervision calls timers and all other loops alike, so it is what it calls that counts.
+        """
         outermost, importing = frame.f_code, False
         at: FrameType | None = frame
         while at is not None and not _is_base(at):
             code = at.f_code
             if code.co_filename.startswith(self._prefixes):
-                outermost = code
+                outermost = outermost if code.co_filename == self._supervision else code
                 importing = importing or not code.co_flags & inspect.CO_OPTIMIZED
             at = at.f_back
         return outermost, importing
