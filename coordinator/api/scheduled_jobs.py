@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.query_params import Paging, flag, paging
+from coordinator.api.requests import Paging, flag, paging
 from coordinator.api.responses import OK, PageView, StatusView, answer, page_of
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
 from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, read_submission

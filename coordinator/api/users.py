@@ -12,8 +12,7 @@ from aiohttp import web
 from coordinator.api.context import Api, api_of
 from coordinator.api.middleware.auth import ADMIN
 from coordinator.api.passwords import LONGEST, hash_password
-from coordinator.api.query_params import path_id
-from coordinator.api.request_body import read_json_body
+from coordinator.api.requests import path_id, read_json_body
 from coordinator.api.responses import OK, HttpError, StatusView, answer
 from coordinator.api.routes import Body, Route
 from coordinator.api.visibility import require_admin

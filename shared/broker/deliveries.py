@@ -1,19 +1,24 @@
-"""A message on loan: what `Delivery` promises, whatever the broker."""
+"""What all adapters share in handing messages over: deliveries, pools of handlers, and events in order."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 
 import structlog
 from cachetools import LRUCache
 
-from shared.broker.port import Delivery
+from shared.broker.port import Delivery, DeliveryHandler
 from shared.ids import derived_id
+from shared.model.queues import EVENTS
+from shared.supervision import Loop, Tasks, waiting
 
 log = structlog.get_logger(__name__)
+
 
 REASON = "x-reason"
 """Header of a message in `dead`: why nobody could handle it."""
@@ -145,3 +150,100 @@ class Tries:
         del self._counts[key]
         log.warning("a message was buried", queue=delivery.queue, reason=reason)
         await delivery.bury(reason)
+
+
+REQUEUE_DELAY = 1.0
+"""Seconds before a delivery that its handler left unsettled goes back, so that a poor one does not
+spin."""
+
+
+class HandlerPool:
+    """Runs `handler` on each loan it is given and sees that none stays unsettled."""
+
+    def __init__(self, name: str, handler: DeliveryHandler) -> None:
+        self._name = name
+        self._handler = handler
+        self._tasks = Tasks()
+        self._closing = asyncio.Event()
+
+    def start(self, loan: DeliveryBase) -> None:
+        """Handle `loan` in a task of its own."""
+        self._tasks.start(self._handle(loan), f"handle {self._name}")
+
+    async def finish(self) -> None:
+        """Wait until the handlers that run have ended; what they leave unsettled goes back at
+        once."""
+        self._closing.set()
+        await self._tasks.finish()
+
+    async def cancel(self) -> None:
+        """Cancel the handlers that run, and wait for them to end."""
+        self._closing.set()
+        await self._tasks.cancel()
+
+    async def _handle(self, loan: DeliveryBase) -> None:
+        try:
+            await self._handler(loan)
+        except Exception:
+            log.exception("a handler failed; its message is delivered again", queue=self._name)
+        if loan.open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REQUEUE_DELAY):
+                    await self._closing.wait()
+            await loan.requeue()
+
+
+EVENT_BACKLOG = 10_000
+"""Events kept for a subscriber that is slower than they come; past that the oldest is dropped."""
+
+
+class EventDelivery(DeliveryBase):
+    """An event as a delivery: settling it has no effect."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(EVENTS, body, 0, {})
+
+    async def _acknowledge(self) -> None:
+        """Nothing: it was never on loan."""
+
+    async def _give_back(self) -> None:
+        """Nothing: an event is heard once."""
+
+    async def _copy_to_dead(self, headers: Mapping[str, str]) -> None:
+        """Nothing: what nobody understands of an event, nobody misses."""
+
+
+class EventFanout:
+    """Hands events to `handler`, in the order they came. Make it inside a running loop."""
+
+    def __init__(self, handler: DeliveryHandler) -> None:
+        self._handler = handler
+        self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
+        self._arrived = asyncio.Event()
+        self._loop = Loop("handle events", self._run)
+        self._loop.start()
+
+    def offer(self, body: bytes) -> None:
+        """Add an event; never blocks."""
+        self._waiting.append(body)
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """Stop; what was not yet handled is dropped."""
+        await self._loop.close()
+
+    async def _run(self) -> None:
+        while True:
+            with waiting():
+                await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._hand_over(self._waiting.popleft())
+
+    async def _hand_over(self, body: bytes) -> None:
+        try:
+            await self._handler(EventDelivery(body))
+        except Exception:
+            log.exception("a handler of events failed; the event is dropped")

@@ -10,8 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from shared.broker.event_fanout import EventFanout
-from shared.broker.handler_pool import HandlerPool
+from shared.broker.deliveries import EventFanout, HandlerPool
 from shared.broker.memory_queue import MemoryConsumer, MemoryQueue, QueuedMessage, Recallable
 from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
 from shared.errors import BrokerUnavailable

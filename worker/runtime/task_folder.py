@@ -1,4 +1,4 @@
-"""The folder through which a run and its worker exchange files: what a task sees as `/tork`.
+"""The folder through which a task and its worker exchange files, which the task sees as `/tork`, and where these are.
 
 The task may do what it likes in there: replace a file by a link to the host's, by a FIFO that
 nobody writes, by a device, by a folder. So nothing is followed, nothing is waited for, and nothing
@@ -7,14 +7,18 @@ is read past its limit.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import posixpath
 import shutil
 import stat
+import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from shared.errors import RuntimeUnavailable
 from worker.runtime.errors import TaskError
 
 SCRIPT_FILE = "entrypoint"
@@ -211,3 +215,58 @@ def remove_folder(folder: Path) -> bool:
     """Remove a folder and all in it, following no link. Returns whether it is gone."""
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
+
+
+class Folders:
+    """The folders of the runs of one node, and what other nodes on this machine have left."""
+
+    def __init__(self, data: str, node_id: str) -> None:
+        """Take `data`, the worker's data folder; empty for one in the system's temporary folder."""
+        base = Path(data) if data else Path(tempfile.gettempdir(), f"haulier-{os.geteuid()}")
+        self.top = (base / "runs").absolute()
+        self.mine = self.top / node_id
+
+    def open(self) -> None:
+        """Make what is needed. Raises RuntimeUnavailable."""
+        try:
+            for folder in (self.top.parent, self.top, self.mine):
+                folder.mkdir(parents=True, exist_ok=True)
+            _check_owner(self.top.parent)
+            for folder in (self.top, self.mine):
+                folder.chmod(
+                    0o711
+                )  # entered by those who know a run's random name, listed by nobody
+        except OSError as error:
+            raise RuntimeUnavailable(
+                f"worker.data: {self.top} cannot be used: {error.strerror}"
+            ) from None
+
+    def new(self) -> Path:
+        """Return the path of a folder for a run; it is not made."""
+        return self.mine / uuid.uuid4().hex
+
+    def owners(self) -> set[str]:
+        """Return the ids of the nodes that have folders here."""
+        with contextlib.suppress(OSError):
+            return {entry.name for entry in self.top.iterdir() if entry.is_dir()}
+        return set()
+
+    def remove_all(self, node_id: str) -> int:
+        """Remove what a node left. Returns 1 if that was something, else 0."""
+        folder = self.top / node_id
+        if folder.parent != self.top or folder.is_symlink() or not folder.is_dir():
+            return 0
+        return int(remove_folder(folder))
+
+    def close(self) -> None:
+        """Remove the node's folder where no run has left anything in it."""
+        with contextlib.suppress(OSError):
+            self.mine.rmdir()
+
+
+def _check_owner(folder: Path) -> None:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        raise RuntimeUnavailable(
+            f"worker.data: {folder} belongs to another user: choose another folder"
+        )

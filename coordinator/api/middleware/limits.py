@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware as AioMiddleware
 from cachetools import LRUCache
 
 from coordinator.api.context import api_of
-from coordinator.api.request_body import too_large
+from coordinator.api.requests import too_large
 from coordinator.api.responses import HttpError
 from coordinator.api.routes import RouteHandler, route_of
 

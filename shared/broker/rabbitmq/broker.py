@@ -12,15 +12,13 @@ from yarl import URL
 from shared.backoff import Backoff
 from shared.broker.port import DeliveryHandler, QueueInfo
 from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.consumer import Source
+from shared.broker.rabbitmq.consumers import RabbitSlot, RabbitSubscription, Source
 from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, Management
 from shared.broker.rabbitmq.session import Session
-from shared.broker.rabbitmq.slot import RabbitSlot
-from shared.broker.rabbitmq.subscription import RabbitSubscription
 from shared.config import AMQP_HEARTBEAT
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind

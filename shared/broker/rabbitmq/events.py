@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
 from shared.backoff import Backoff
-from shared.broker.event_fanout import EVENT_BACKLOG, EventFanout
+from shared.broker.deliveries import EVENT_BACKLOG, EventFanout
 from shared.broker.port import DeliveryHandler
 from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.declarations import Retaking

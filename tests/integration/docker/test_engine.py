@@ -21,7 +21,7 @@ from devservices import packages
 from shared.errors import RuntimeUnavailable
 from tests.contract.runtime_runs import IMAGE, Log
 from tests.integration.docker.conftest import Start
-from worker.runtime.docker import engine, engine_address
+from worker.runtime.docker import engine
 
 pytestmark = pytest.mark.docker
 
@@ -190,21 +190,17 @@ def test_the_address_is_found_as_docker_finds_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    assert engine.find_address("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "tcp://1.2.3.4:5"
     assert (
-        engine_address.find_address("", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host
-        == "tcp://1.2.3.4:5"
-    )
-    assert (
-        engine_address.find_address("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host
-        == "unix:///a/sock"
+        engine.find_address("/a/sock", {"DOCKER_HOST": "tcp://1.2.3.4:5"}).host == "unix:///a/sock"
     )
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (runtime / "docker.sock").touch()
-    found = engine_address.find_address("", {"XDG_RUNTIME_DIR": str(runtime)})
-    assert found.host in (f"unix://{runtime}/docker.sock", engine_address.USUAL)
+    found = engine.find_address("", {"XDG_RUNTIME_DIR": str(runtime)})
+    assert found.host in (f"unix://{runtime}/docker.sock", engine.USUAL)
     with pytest.raises(RuntimeUnavailable, match="cannot be read"):
-        engine_address.find_address(
+        engine.find_address(
             "", {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no"}
         )
 
@@ -223,6 +219,6 @@ def test_a_context_of_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".docker/config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far"}))
     (tmp_path / "contexts").symlink_to(tmp_path / ".docker/contexts")
-    found = engine_address.find_address("", {})
+    found = engine.find_address("", {})
     assert found.host == "tcp://far:2375"
     assert "far" in found.origin

@@ -9,7 +9,7 @@ import pytest
 from devservices.rabbitmq_node import Node
 from shared.broker.port import Delivery
 from shared.broker.rabbitmq import RabbitMQBroker
-from shared.broker.rabbitmq.slot import RabbitSlot
+from shared.broker.rabbitmq.consumers import RabbitSlot
 from shared.model.queues import COMPLETED_QUEUE, JOBS_QUEUE, LOGS_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.server import CONSUMER_TIMEOUT, Server, look_often

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.messages import LogWritten
-from worker.log_shipper import PART_BYTES, LineParts, LogShipper
-from worker.spool import IN_MEMORY, Spool
+from worker.log_shipper import IN_MEMORY, PART_BYTES, LineParts, LogShipper, Spool
 
 
 class Letterbox:

@@ -1,4 +1,4 @@
-"""Creates what a run needs in the engine, and removes all of it."""
+"""What all runs share, and what each creates in the engine and removes again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,47 @@ from typing import Any
 import msgspec
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from shared.config.tree import Docker, WorkerSettings
 from shared.model.language import SmallTask
 from worker.runtime import errors
 from worker.runtime import task_folder as host
 from worker.runtime.docker import container_spec, labels, mounts, networks
+from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
-from worker.runtime.docker.context import DockerContext
-from worker.runtime.docker.engine import EngineGoneError, explain
-from worker.runtime.docker.network_sandboxes import Sandbox
-from worker.runtime.docker.task_files import TaskFiles
+from worker.runtime.docker.engine import Engine, EngineGoneError, explain
+from worker.runtime.docker.images import Images, UsedImages
+from worker.runtime.docker.network_sandboxes import Sandbox, Sandboxes
+from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
+from worker.runtime.docker.usage import Cgroups
 from worker.runtime.environment import host_names, own_names
 from worker.runtime.errors import TaskError
 from worker.runtime.port import Assignment, Sink
+from worker.runtime.task_folder import Folders
+
+
+class DockerContext(msgspec.Struct):
+    """The engine, the settings, and what was found out about them at the start."""
+
+    node_id: str
+    engine: Engine
+    settings: Docker
+    worker: WorkerSettings
+    stop_timeout: float
+    folders: Folders
+    images: Images
+    used: UsedImages
+    bind_rules: BindRules
+    cgroups: Cgroups | None = None
+    sandboxes: Sandboxes | None = None
+    shares_files: bool = False
+    """Whether the engine sees the worker's files under the same paths."""
+
+    def exchange(self, folder: Path) -> TaskFiles:
+        """Return the way files go into and out of one container; `folder` is not yet made."""
+        if self.shares_files:
+            return SharedFolderFiles(self.engine, folder)
+        return ArchivedFiles(self.engine)
+
 
 _TRIES = 3
 Adjust = Callable[[dict[str, Any]], None]

@@ -13,10 +13,9 @@ from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
 from worker.runtime.docker import networks, sidecars
 from worker.runtime.docker.container import StartError
-from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import EngineGoneError
 from worker.runtime.docker.network_sandboxes import Sandbox
-from worker.runtime.docker.resources import Made, Maker, engine_refusals
+from worker.runtime.docker.resources import DockerContext, Made, Maker, engine_refusals
 from worker.runtime.docker.sidecars import Beside
 from worker.runtime.docker.usage import Sampler
 from worker.runtime.port import Assignment, Sink

@@ -11,15 +11,15 @@ import msgspec
 from shared.config import Config
 from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules
-from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.images import Images, UsedImages
 from worker.runtime.docker.network_sandboxes import Sandboxes
+from worker.runtime.docker.resources import DockerContext
 from worker.runtime.docker.run import DockerRun
 from worker.runtime.docker.sweep import sweep
 from worker.runtime.docker.usage import Cgroups, cgroups
 from worker.runtime.port import Assignment, Sink
-from worker.runtime.run_folders import Folders
+from worker.runtime.task_folder import Folders
 
 
 class DockerRuntime:

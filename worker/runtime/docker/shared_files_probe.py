@@ -10,10 +10,10 @@ from pathlib import Path
 from docker.errors import APIError
 
 from worker.runtime import task_folder
-from worker.runtime.docker import archive, labels, pause_image
-from worker.runtime.docker.archive import ArchiveEntry
+from worker.runtime.docker import labels, pause_image, task_files
 from worker.runtime.docker.engine import Engine
-from worker.runtime.run_folders import Folders
+from worker.runtime.docker.task_files import ArchiveEntry
+from worker.runtime.task_folder import Folders
 
 _INSIDE = "/probe"
 
@@ -59,10 +59,12 @@ def _goes_both_ways(engine: Engine, node_id: str, folder: Path, word: bytes) -> 
         body, labels.fresh_name()
     )["Id"]
     try:
-        if archive.get_plain(api, container, f"{_INSIDE}/word", len(word)) != word:
+        if task_files.get_plain(api, container, f"{_INSIDE}/word", len(word)) != word:
             return False
         # Only who may remove what the engine's root has made can use folders.
-        archive.put(api, container, [ArchiveEntry("made/by/engine", word[::-1], 0o600)], _INSIDE)
+        task_files.put_archive(
+            api, container, [ArchiveEntry("made/by/engine", word[::-1], 0o600)], _INSIDE
+        )
         made = folder / "made/by/engine"
         return made.exists() and task_folder.remove_folder(folder)
     finally:

@@ -9,8 +9,8 @@ from typing import Any
 from docker.errors import APIError
 
 from worker.runtime.docker import labels
-from worker.runtime.docker.context import DockerContext
 from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.resources import DockerContext
 
 _FILTER = {"label": [labels.NODE]}
 

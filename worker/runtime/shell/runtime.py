@@ -9,7 +9,7 @@ from functools import partial
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
-from worker.runtime import run_folders
+from worker.runtime import task_folder
 from worker.runtime.port import Assignment, Sink
 from worker.runtime.shell.folder_pool import FolderPool
 from worker.runtime.shell.run import ShellRun
@@ -21,7 +21,7 @@ class ShellRuntime:
 
     def __init__(self, config: Config, node_id: str) -> None:
         self._config = config
-        self._folders = run_folders.Folders(config.worker.data, node_id)
+        self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
         self._spares = FolderPool()
 

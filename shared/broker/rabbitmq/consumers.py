@@ -1,21 +1,30 @@
-"""A channel with a consumer, and what is on loan through it."""
+"""Consumers: a channel and what is on loan through it, a worker's slot, and a subscription with handlers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
+import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from shared.broker.deliveries import DeliveryBase
+from shared.backoff import Backoff
+from shared.broker.deliveries import DeliveryBase, HandlerPool
+from shared.broker.port import Delivery, DeliveryHandler
 from shared.broker.rabbitmq.connection import RabbitConnection
+from shared.broker.rabbitmq.declarations import Retaking
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session, close_channel
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY
+
+log = structlog.get_logger(__name__)
+
 
 Bury = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
 """Puts a body with its headers into `dead`, confirmed."""
@@ -189,3 +198,141 @@ class RabbitConsumer:
         if loan in self._loans:
             self._loans.discard(loan)
             self._held[self.queue] -= 1
+
+
+class RabbitSlot:
+    """A `Slot` on a queue of RabbitMQ. `forget` is called when it ends."""
+
+    def __init__(
+        self,
+        source: Source,
+        backoff: Backoff,
+        forget: Callable[[RabbitSlot], None],
+    ) -> None:
+        self._source = source
+        self._backoff = backoff
+        self._forget = forget
+        self._tap: RabbitConsumer | None = None
+        self._inbox: list[RabbitDelivery] = []
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    async def take(self) -> Delivery:
+        """Wait for the next delivery, for ever. Raises `BrokerUnavailable` once it is closed."""
+        self._backoff.reset()
+        while True:
+            self._changed.clear()
+            if (loan := self._next()) is not None:
+                return loan
+            if self._closed:
+                raise BrokerUnavailable(f"the slot on {self._source.queue!r} was closed")
+            try:
+                await self._consume()
+            except (Interrupted, TimeoutError, BrokerMisconfigured) as error:
+                self._say(error)
+                await asyncio.sleep(self._backoff.next())
+            else:
+                self._backoff.reset()
+                await self._changed.wait()
+
+    async def pause(self) -> None:
+        """Stop consuming; a delivery that nobody has taken goes back."""
+        if self._tap is not None:
+            # What fails closes the channel: then nothing is consumed either.
+            with contextlib.suppress(Interrupted, TimeoutError):
+                await self._tap.cancel()
+        while (loan := self._next()) is not None:
+            await loan.requeue()
+
+    async def close(self) -> None:
+        """Close the channel: what was not settled goes back. Who waits in `take` is told."""
+        self._closed = True
+        self._forget(self)
+        if self._tap is not None:
+            await self._tap.close()
+        self._changed.set()
+
+    async def _consume(self) -> None:
+        if self._tap is None or self._tap.ended:
+            self._tap = await RabbitConsumer.open(self._source, 1, self._arrived, self._changed.set)
+        if self._closed:
+            await self._tap.close()
+        elif not self._tap.consuming:
+            await self._tap.consume()
+
+    def _arrived(self, loan: RabbitDelivery) -> None:
+        self._inbox.append(loan)
+        self._changed.set()
+
+    def _next(self) -> RabbitDelivery | None:
+        """Return the delivery that nobody has taken, unless it was lost meanwhile."""
+        while self._inbox:
+            loan = self._inbox.pop(0)
+            if not loan.lost:
+                return loan
+        return None
+
+    def _say(self, error: BaseException) -> None:
+        say = log.error if isinstance(error, BrokerMisconfigured) else log.info
+        say(
+            "a slot tries to consume again",
+            queue=self._source.queue,
+            reason=str(error) or "no answer",
+        )
+
+
+class RabbitSubscription:
+    """A `Subscription` on a queue of RabbitMQ. `forget` is called when it ends."""
+
+    def __init__(
+        self,
+        source: Source,
+        handler: DeliveryHandler,
+        prefetch: int,
+        backoff: Backoff,
+        forget: Callable[[RabbitSubscription], None],
+    ) -> None:
+        self.crew = HandlerPool(source.queue, handler)
+        self._source = source
+        self._prefetch = prefetch
+        self._forget = forget
+        self._tap: RabbitConsumer | None = None
+        self._stopped = asyncio.Event()
+        self._upkeep = Retaking(source.queue, self._consume, backoff)
+
+    async def start(self) -> None:
+        """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""
+        await self._upkeep.start()
+
+    async def close(self) -> None:
+        """Stop consuming, wait for handlers that run; what they leave unsettled goes back."""
+        self._forget(self)
+        await self._upkeep.stop()
+        if self._tap is not None:
+            with contextlib.suppress(Interrupted, TimeoutError):
+                await self._tap.cancel()
+        await self.crew.finish()
+        await self._close_tap()
+
+    async def abandon(self) -> None:
+        """Close the channel: all that is on loan goes back at once."""
+        self._forget(self)
+        await self._upkeep.stop()
+        await self._close_tap()
+
+    async def _consume(self, had: Callable[[], None]) -> None:
+        await self._close_tap()
+        self._tap = await RabbitConsumer.open(
+            self._source, self._prefetch, self.crew.start, self._stopped.set
+        )
+        while not self._tap.ended:
+            self._stopped.clear()
+            await self._tap.consume()
+            had()
+            if self._tap.consuming:
+                await self._stopped.wait()
+
+    async def _close_tap(self) -> None:
+        tap, self._tap = self._tap, None
+        if tap is not None:
+            await tap.close()
