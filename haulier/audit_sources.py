@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from coordinator.app import make_store
+from coordinator.queue_figures import all_queues
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker import from_config
@@ -70,7 +71,7 @@ async def _queues(config: Config, store: Store, patience: float) -> list[Finding
     broker = from_config.rabbitmq(config, "audit")
     try:
         await _begun(broker.start(), "the broker")
-        return await audit_queues(store, await broker.queues(), patience)
+        return await audit_queues(store, await all_queues(store, broker), patience)
     finally:
         await broker.close()
 

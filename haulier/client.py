@@ -245,9 +245,11 @@ class Client(Transport):
         """Return the figures of one queue."""
         return _read(await self.request("GET", f"/queues/{path_name(name)}"), Queue)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a task queue."""
-        await self.request("DELETE", f"/queues/{path_name(name)}")
+    async def delete_queue(self, name: str, *, force: bool = False) -> None:
+        """Delete a task queue; while tasks wait in it only with `force`, and they are sent again when a worker takes
+        from it."""
+        params = {"force": "true"} if force else {}
+        await self.request("DELETE", f"/queues/{path_name(name)}", params=params)
 
     async def metrics(self) -> Metrics:
         """Return the cluster in four numbers."""

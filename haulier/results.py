@@ -155,12 +155,12 @@ class Node(Result, frozen=True, kw_only=True):
 
 
 class Queue(Result, frozen=True, kw_only=True):
-    """The statistics of a queue, as the broker reports them."""
+    """The statistics of a queue. `unacked` is None where it can't be known."""
 
     name: str
     size: int = 0
     subscribers: int = 0
-    unacked: int = 0
+    unacked: int | None = None
 
 
 class Health(Result, frozen=True, kw_only=True):

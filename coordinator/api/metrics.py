@@ -18,6 +18,7 @@ from coordinator.api.context import Api, api_of
 from coordinator.api.nodes import present_nodes
 from coordinator.api.responses import answer
 from coordinator.api.routes import Media, Route, RouteHandler, route_of
+from coordinator.queue_figures import all_queues
 from shared.errors import BrokerUnavailable
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.states import JobState, TaskState
@@ -85,14 +86,15 @@ class Meters:
         self.nodes.set(figures.nodes.online)
         self.cpu.set(figures.nodes.cpu_percent)
         try:
-            queues = await api.broker.queues()
+            queues = await all_queues(api.store, api.broker)
         except BrokerUnavailable:
             queues = []
         for gauge in (self.ready, self.unacked, self.subscribers):
             gauge.clear()
         for queue in queues:
             self.ready.labels(queue.name).set(queue.size)
-            self.unacked.labels(queue.name).set(queue.unacked)
+            if queue.unacked is not None:
+                self.unacked.labels(queue.name).set(queue.unacked)
             self.subscribers.labels(queue.name).set(queue.subscribers)
 
 

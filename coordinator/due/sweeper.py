@@ -11,7 +11,7 @@ from coordinator.effects import FlowDriver
 from coordinator.engine import pulse, repairs
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
-from shared.model.documents import Document, JobDocument, TaskDocument
+from shared.model.documents import Document, JobDocument, QueueDocument, TaskDocument
 from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ OVERDUE = 5_000_000
 """Microseconds after which an intent counts as forgotten."""
 
 QUIET_SWEEPS = 2
-"""Sweeps in a row at which a queue must have had nothing ready for what is SCHEDULED in it to count as lost."""
+"""Looks in a row at which a queue must have had nothing ready for what is SCHEDULED in it to count as lost."""
 
 DUE_EVERY = 0.25
 """Seconds between looks at retries whose delay is over."""
@@ -57,6 +57,7 @@ class Sweeper:
             self._overdue,
             self._unconfirmed,
             self._unheard,
+            self._unused,
             self._leases,
             self._structure,
         )
@@ -93,15 +94,26 @@ class Sweeper:
         await self._driver.handle(repairs.unconfirmed())
 
     async def _unheard(self) -> None:
+        waited = await self._driver.carry_out(repairs.waited_in(self._rounds))
         try:
-            for queue in await self._broker.queues():
-                self._quiet[queue.name] = 0 if queue.size else self._quiet[queue.name] + 1
+            quiet = [queue for queue in waited if await self._is_quiet(queue)]
         except BrokerUnavailable:
             self._quiet.clear()
             return
         grants = await self._driver.carry_out(repairs.latest_grants())
-        quiet = [queue for queue, sweeps in self._quiet.items() if sweeps >= QUIET_SWEEPS]
         await self._driver.handle(repairs.unheard(quiet, grants))
+
+    async def _is_quiet(self, queue: str) -> bool:
+        self._quiet[queue] = 0 if await self._broker.ready(queue) else self._quiet[queue] + 1
+        return self._quiet[queue] >= QUIET_SWEEPS
+
+    async def _unused(self) -> None:
+        for queue in await self._driver.carry_out(repairs.unused_queues()):
+            if await self._broker.delete_queue(queue.id, unused=True):
+                log.info("a queue was unused for long and is deleted", queue=queue.id)
+            if await self._broker.ready(queue.id) is None:
+                seen = {"id": queue.id, "used_at": queue.used_at}
+                await self._driver.store.delete(QueueDocument, seen)
 
     async def _leases(self) -> None:
         await self._driver.handle(pulse.expire_leases())

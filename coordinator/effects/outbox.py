@@ -22,10 +22,17 @@ from coordinator.engine.task_ends import task_hooks
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
-from shared.model.documents import Document, JobDocument, Micros, TaskDocument
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    JobDocument,
+    Micros,
+    QueueDocument,
+    TaskDocument,
+)
 from shared.model.messages import EndStored, Message, MessageCodec, TaskMessage
 from shared.model.queries import D
-from shared.model.queues import DEFAULT_QUEUE, node_queue
+from shared.model.queues import ALWAYS_THERE, DEFAULT_QUEUE, node_queue
 from shared.model.states import TaskState
 
 log = structlog.get_logger(__name__)
@@ -42,6 +49,11 @@ ANSWER_DELAY = 0.05
 SENT_WITHIN = 4.0
 """Seconds that the broker has to take a message: a handler that sends two must end within its own 10 s, for else the
 coordinator takes a broker that is away for trouble of its own and gives back all that it holds."""
+
+NOTED_FOR: Micros = 600 * MICROS_PER_SECOND
+"""How long a queue counts as used without a further write; far less than until an unused one is deleted."""
+
+REMEMBERED_QUEUES = 2_000
 
 _BATCH = 500
 
@@ -69,6 +81,7 @@ class Outbox:
         self._stored: Batcher[tuple[str, str]] = Batcher(
             self._tell_stored, delay=ANSWER_DELAY, size=_BATCH, name="ends-stored"
         )
+        self._noted: LRUCache[str, Micros] = LRUCache(REMEMBERED_QUEUES)
         self.marks = Marks()
         self.on_hooked: Callable[[list[Document]], None] = lambda _: None
 
@@ -124,6 +137,7 @@ class Outbox:
         """Send a task; return whether the broker has it."""
         body = self._codec.encode(task_message(job, task))
         queue = task.queue or DEFAULT_QUEUE
+        await self._note_use(queue)
         try:
             await self._put(queue, body, priority=task.priority)
         except BrokerUnavailable as error:
@@ -133,6 +147,15 @@ class Outbox:
             await self._fail(task, str(error))
             return False
         return True
+
+    async def _note_use(self, queue: str) -> None:
+        """Store that a queue is used, before it is made: nobody else may know it when we are gone."""
+        now = self._store.now()
+        if queue in ALWAYS_THERE or now < self._noted.get(queue, 0) + NOTED_FOR:
+            return
+        if not await self._store.insert(QueueDocument(id=queue, used_at=now)):
+            await self._store.change(Change(kind=QueueDocument, id=queue, set={"used_at": now}))
+        self._noted[queue] = now
 
     async def _fail(self, task: TaskDocument, error: str) -> None:
         """Fail a task whose queue can't be used, whoever tries."""

@@ -19,12 +19,13 @@ from coordinator.engine.flow import (
     find,
     get,
     insert,
+    insert_many,
     later,
     now,
     send,
     task_change,
 )
-from shared.model.documents import Document, Micros, NodeDocument, TaskDocument
+from shared.model.documents import Document, Micros, NodeDocument, QueueDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
@@ -70,6 +71,9 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
 def _told_so(node: NodeDocument) -> Flow[NodeDocument]:
     """Tell a worker whose epoch was opened: now that its node is stored, it may make what outlives it."""
     if node.kind == NodeKind.WORKER:
+        yield from insert_many(
+            [QueueDocument(id=queue, used_at=node.last_heartbeat_at) for queue in node.queues]
+        )
         yield from send(node.id, NodeStored())
     return node
 

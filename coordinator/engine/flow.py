@@ -20,13 +20,14 @@ from shared.model.documents import (
     Micros,
     NodeDocument,
     Pulse,
+    QueueDocument,
     TaskDocument,
 )
 from shared.model.messages import Message
 from shared.model.queries import Change, D, Where
 
 _T = TypeVar("_T")
-_Free = TypeVar("_Free", NodeDocument, Pulse)
+_Free = TypeVar("_Free", NodeDocument, Pulse, QueueDocument)
 """Documents that have no state, and so no table of what it may become."""
 
 
@@ -174,7 +175,7 @@ class Noted(msgspec.Struct, frozen=True):
 
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
-    | Change[NodeDocument] | Change[Pulse] | ChangeFirst | Later | Publish | Send | Lease
+    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Later | Publish | Send | Lease
     | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]

@@ -10,6 +10,7 @@ from coordinator.engine import beats, composites, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
+    change,
     change_task,
     find,
     get,
@@ -28,6 +29,7 @@ from shared.model.documents import (
     JobDocument,
     Micros,
     NodeDocument,
+    QueueDocument,
     TaskDocument,
 )
 from shared.model.queries import Above, Below, In
@@ -48,6 +50,11 @@ UNHEARD: Micros = 10 * MICROS_PER_SECOND
 OVERTAKEN: Micros = 30 * MICROS_PER_SECOND
 """A task published so much later was granted first: the earlier message is lost."""
 
+UNUSED: Micros = 3_600 * MICROS_PER_SECOND
+"""A queue that was not in use for so long is deleted if it is empty."""
+
+UNUSED_AT_ONCE = 50
+
 RECENT: Micros = 600 * MICROS_PER_SECOND
 """Jobs that ended in this time are looked at for what is still open below them."""
 
@@ -58,6 +65,7 @@ class Rounds(msgspec.Struct):
     composites: str = ""
     slots: str = ""
     windows: str = ""
+    queues: str = ""
 
 
 def release_delayed() -> Flow[list[Document]]:
@@ -104,6 +112,48 @@ def unconfirmed() -> Flow[list[Document]]:
     return []
 
 
+def waited_in(rounds: Rounds) -> Flow[list[str]]:
+    """Return the queues that a worker takes from in which a task has been SCHEDULED for so long that it may be lost.
+
+    Whoever may take a task knows its queue; a job may name as many queues as it likes, and only its own tasks wait
+    for them."""
+    old: dict[str, object] = {"published_at": Below((yield from now()) - UNHEARD)}
+    if not (yield from _scheduled(old, limit=1)):
+        return []
+    taken = sorted((yield from queues_taken()))
+    turn = [queue for queue in taken if queue > rounds.queues][:REPAIRS_AT_ONCE]
+    rounds.queues = turn[-1] if len(turn) == REPAIRS_AT_ONCE else ""
+    waited: list[str] = []
+    for queue in turn:
+        lost = yield from _scheduled({"queue": queue, **old}, limit=1)
+        waited += [queue] if lost else []
+    return waited
+
+
+def queues_taken() -> Flow[set[str]]:
+    """Return the queues that a worker takes from, by the last beats."""
+    nodes = yield from find(NodeDocument, {"closed": False, "draining": False})
+    return {queue for node in nodes for queue in node.queues}
+
+
+def unused_queues() -> Flow[list[QueueDocument]]:
+    """Return queues that nobody takes from, no task waits for, and nothing was sent to for long; no other coordinator
+    is given the same. What is in use is marked as such."""
+    at = yield from now()
+    where = {"used_at": Below(at - UNUSED)}
+    late = yield from find(QueueDocument, where, order=("used_at",), limit=UNUSED_AT_ONCE)
+    taken = (yield from queues_taken()) if late else set()
+    unused: list[QueueDocument] = []
+    for queue in late:
+        seen = {"used_at": queue.used_at}
+        image = yield from change(QueueDocument, queue.id, seen, {"used_at": at})
+        if image is None or queue.id in taken:
+            continue
+        if not (yield from _scheduled({"queue": queue.id}, limit=1)):
+            unused.append(image)
+    return unused
+
+
 def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Document]]:
     """Send again what is SCHEDULED while nobody holds it, in a queue that had nothing ready at two sweeps (`quiet`),
     or that was overtaken by one of `grants`."""
@@ -122,11 +172,11 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
     return []
 
 
-def _scheduled(where: dict[str, object]) -> Flow[list[TaskDocument]]:
+def _scheduled(where: dict[str, object], limit: int = REPAIRS_AT_ONCE) -> Flow[list[TaskDocument]]:
     where = {"state": TaskState.SCHEDULED, **where}
     return (
         yield from find(
-            TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+            TaskDocument, where, order=("published_at",), limit=limit, without=slots.HEAVY
         )
     )
 

@@ -68,7 +68,12 @@ def queues(client: Client, as_json: bool) -> int:
         show_json(_answer(client, "/queues"))
         return 0
     rows = [
-        (queue.name, str(queue.size), str(queue.subscribers), str(queue.unacked))
+        (
+            queue.name,
+            str(queue.size),
+            str(queue.subscribers),
+            "" if queue.unacked is None else str(queue.unacked),
+        )
         for queue in ask(client, Client.queues)
     ]
     show_table(("NAME", "SIZE", "SUBSCRIBERS", "UNACKED"), rows, "no queues")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from shared.broker.deliveries import EventFanout, HandlerPool
 from shared.broker.memory_queue import MemoryConsumer, MemoryQueue, QueuedMessage, Recallable
@@ -113,7 +113,7 @@ class MemoryBroker:
         self._slots.add(slot)
         return slot
 
-    async def queues(self) -> list[QueueInfo]:
+    async def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:  # noqa: ARG002  # it can list them
         """Return the figures of all queues, by name."""
         self._check_running()
         return [self._queues[name].info() for name in sorted(self._queues)]
@@ -124,13 +124,18 @@ class MemoryBroker:
         found = self._queues.get(name)
         return None if found is None else found.info()
 
-    async def delete_queue(self, name: str) -> bool:
+    async def ready(self, name: str) -> int | None:
+        """Return how many messages are ready in a queue, or None."""
+        found = await self.queue(name)
+        return None if found is None else found.size
+
+    async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
         """Delete a queue and what is in it; its consumers, if any, have it declared again at
         once."""
-        self._check_running()
-        gone = self._queues.pop(name, None)
-        if gone is None:
+        found = await self.queue(name)
+        if found is None or (unused and (found.size or found.subscribers or found.unacked)):
             return False
+        gone = self._queues.pop(name)
         consumers = gone.discard()
         for consumer in consumers:
             self._declared(name).attach(consumer)

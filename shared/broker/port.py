@@ -7,20 +7,19 @@ its first use, and again whenever it finds it gone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 import msgspec
 
 
-class QueueInfo(msgspec.Struct, frozen=True, rename="camel"):
-    """A queue's figures as the broker itself gives them. `size` is what is ready, without
-    `unacked`."""
+class QueueInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A queue's figures. `size` is what is ready, without `unacked`, which is left out where it can't be known."""
 
     name: str
     size: int
     subscribers: int
-    unacked: int
+    unacked: int | None = None
 
 
 class Delivery(Protocol):
@@ -160,14 +159,20 @@ class Broker(Protocol):
         """Open a slot of a worker on `queue`. Raises `QueueMismatch` where the queue can't be
         ours."""
 
-    async def queues(self) -> list[QueueInfo]:
-        """Return the figures of all known queues by name; raises `BrokerUnavailable`."""
+    async def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        """Return the figures of all queues that the broker can list, of those that are always there, and of those
+        of `names` that exist, by name; raises `BrokerUnavailable`."""
 
     async def queue(self, name: str) -> QueueInfo | None:
         """Return the figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
 
-    async def delete_queue(self, name: str) -> bool:
-        """Delete a queue and what is in it; False where there is none."""
+    async def ready(self, name: str) -> int | None:
+        """Return how many messages are ready in a queue now, or None where there is none; raises
+        `BrokerUnavailable`. One question to the broker itself; not for queues that expire."""
+
+    async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
+        """Delete a queue and what is in it; with `unused`, only one that is empty and has no consumer. False where
+        there is none, or it is in use."""
 
     def on_connected(self, callback: Callable[[bool], None]) -> None:
         """Call `callback(first)` at every new consuming connection, `first` being true for the

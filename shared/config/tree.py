@@ -53,7 +53,7 @@ class RabbitMQ(Group, frozen=True):
     management_url: Annotated[
         str,
         _says(
-            "URL of its management API, for queue statistics; empty: statistics come over AMQP",
+            "URL of its management API, for queue statistics; empty: tried at port 15672 of the host, else over AMQP",
             "http-url",
         ),
     ] = ""

@@ -248,6 +248,15 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
     """Ids of tasks whose delivery it holds, by its last beat."""
 
 
+class QueueDocument(Document, kw_only=True, rename="camel"):
+    """A task queue that we have had made; its name is its id. A broker need not be able to list what is there."""
+
+    collection = "queues"
+
+    used_at: Micros
+    """When it was last seen in use, to within some minutes."""
+
+
 class Pulse(Document, kw_only=True, rename="camel"):
     """How far each coordinator queue has been handled (engine spec, The pulse)."""
 
@@ -329,6 +338,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ItemsDocument,
     LogPartDocument,
     NodeDocument,
+    QueueDocument,
     Pulse,
     DeliveryDocument,
     ScheduleDocument,

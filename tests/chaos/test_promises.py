@@ -89,7 +89,7 @@ def test_promise_2_a_task_whose_queue_was_deleted_is_sent_again(
         )
 
     wait_for(waiting, 20, "five tasks in their queue")
-    assert server.call("DELETE", "/queues/default")[0] == 200
+    assert server.call("DELETE", "/queues/default?force=true")[0] == 200
     began = time.monotonic()
     quick.add_worker().wait_ready()
     done = server.wait_jobs(ids, within=60)

@@ -348,6 +348,31 @@ async def test_queues_lists_all_with_their_figures(broker: Broker) -> None:
     assert names == sorted(names)
 
 
+async def test_what_is_ready_is_known_at_once(broker: Broker) -> None:
+    assert await broker.ready("work") is None
+    for ready in (1, 2):
+        await broker.publish("work", b"x")
+        assert await broker.ready("work") == ready
+    slot = await broker.slot("work")
+    await within(slot.take())
+    assert await broker.ready("work") == 1
+    assert await broker.ready("\ud800") is None
+
+
+async def test_only_an_unused_queue_is_deleted_where_that_is_asked(broker: Broker) -> None:
+    assert not await broker.delete_queue("work", unused=True)
+    await broker.publish("work", b"x")
+    assert not await broker.delete_queue("work", unused=True)
+    slot = await broker.slot("work")
+    await (await within(slot.take())).ack()
+    await figures(broker, "work", 0, 1, 0)
+    assert not await broker.delete_queue("work", unused=True)
+    await slot.close()
+    await figures(broker, "work", 0, 0, 0)
+    assert await broker.delete_queue("work", unused=True)
+    assert await broker.ready("work") is None
+
+
 @pytest.mark.parametrize("name", ["a b/c?#%2F", "größe·漢字", "-" * 128])
 async def test_any_name_of_a_queue(broker: Broker, name: str) -> None:
     await broker.publish(name, b"x")

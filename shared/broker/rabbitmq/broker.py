@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from yarl import URL
 
@@ -17,7 +16,7 @@ from shared.broker.rabbitmq.declarations import Declarations
 from shared.broker.rabbitmq.errors import Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
-from shared.broker.rabbitmq.queue_stats import Figures, Management
+from shared.broker.rabbitmq.queue_stats import Figures, management_of
 from shared.broker.rabbitmq.session import Session
 from shared.config import AMQP_HEARTBEAT
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
@@ -36,10 +35,11 @@ class RabbitMQBroker:
     """A `Broker` over RabbitMQ 3.10 to 4.x.
 
     `url`: `amqp(s)://user:password@host:port/vhost`; `management_url`: of the management API, with
-    user and password, where there is one. `queue_type`: `classic` or `quorum`, for durable queues.
-    `node_expiry`: seconds that a node's own queue outlives its node. `reconnect_cap`: the longest
-    delay between two tries to connect, in seconds. `name` is what RabbitMQ's management page calls
-    our connections. `chance` gives numbers from 0 to 1, that spread these delays.
+    user and password; without, it is looked for where RabbitMQ has it by default. `queue_type`:
+    `classic` or `quorum`, for durable queues. `node_expiry`: seconds that a node's own queue
+    outlives its node. `reconnect_cap`: the longest delay between two tries to connect, in seconds.
+    `name` is what RabbitMQ's management page calls our connections. `chance` gives numbers from 0
+    to 1, that spread these delays.
 
     Four connections, each made when it is first needed: one for publishing (RabbitMQ stops reading
     from one that publishes while memory is short, and acknowledgements must go on), one for
@@ -70,11 +70,9 @@ class RabbitMQBroker:
         self._consuming_logs = self._link("consuming logs")
         self._publisher = Publisher(self._publishing)
         self._log_publisher = Publisher(self._publishing_logs)
-        self._held: Counter[str] = Counter()
-        vhost = self._url.path.removeprefix("/") or "/"
-        self._management = Management(management_url, vhost) if management_url else None
+        self._management = management_of(self._url, management_url)
         lane = PublishChannel(self._consuming, confirms=False)
-        self._figures = Figures(lane, self._management, self._held)
+        self._figures = Figures(lane, self._management)
         self._pinging = PublishChannel(self._consuming, confirms=False)
         self._events: EventSender | None = None
         self._consumers: set[RabbitSubscription | RabbitSlot | RabbitEvents] = set()
@@ -125,7 +123,6 @@ class RabbitMQBroker:
     ) -> None:
         """Put `body` into `queue`. Raises `BrokerUnavailable` past 10 s, `QueueMismatch`, and
         `ValueError` for more than 16 MiB."""
-        self._figures.know(queue)
         kind = queue_kind(queue, node_expiry=self._node_expiry)
         letter = Letter(queue, kind, body, priority, headers or {})
         publisher = self._log_publisher if queue == LOGS_QUEUE else self._publisher
@@ -163,18 +160,23 @@ class RabbitMQBroker:
         self._consumers.add(slot)
         return slot
 
-    async def queues(self) -> list[QueueInfo]:
-        """Return the figures of all queues of the virtual host, by name; without a management API, of those
-        that this process has met, `unacked` being what it holds itself."""
-        return await self._figures.queues()
+    async def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        """Return the figures of all queues of the virtual host, by name; without a management API, of those that are
+        always there and of `names`, without `unacked`."""
+        return await self._figures.queues(names)
 
     async def queue(self, name: str) -> QueueInfo | None:
         """Return the figures of one queue, or None where there is none; raises `BrokerUnavailable`."""
         return await self._figures.queue(name)
 
-    async def delete_queue(self, name: str) -> bool:
-        """Delete a queue and what is in it; who consumes it declares it again."""
-        return await self._figures.delete(name)
+    async def ready(self, name: str) -> int | None:
+        """Return how many messages are ready in a queue, or None where there is none; raises `BrokerUnavailable`."""
+        return await self._figures.ready(name)
+
+    async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
+        """Delete a queue and what is in it; who consumes it declares it again. With `unused`, a message that comes
+        in the same moment is lost with it."""
+        return await self._figures.delete(name, unused=unused)
 
     def on_connected(self, callback: Callable[[bool], None]) -> None:
         """Call `callback(first)` at every new consuming connection, before anything consumes."""
@@ -199,9 +201,8 @@ class RabbitMQBroker:
             callback(first)
 
     def _source(self, queue: str) -> Source:
-        self._figures.know(queue)
         link = self._consuming_logs if queue == LOGS_QUEUE else self._consuming
-        return Source(link, queue, self._bury, self._held)
+        return Source(link, queue, self._bury)
 
     async def _bury(self, body: bytes, headers: Mapping[str, str]) -> None:
         await self.publish(DEAD_QUEUE, body, headers=headers)

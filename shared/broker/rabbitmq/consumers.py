@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -62,15 +61,12 @@ def _priority(given: int | None) -> int:
 
 
 class Source:
-    """Where taps are opened: a queue of a connection, and how what comes from it is buried.
+    """Where taps are opened: a queue of a connection, and how what comes from it is buried."""
 
-    `held` counts by queue what is on loan."""
-
-    def __init__(self, link: RabbitConnection, queue: str, bury: Bury, held: Counter[str]) -> None:
+    def __init__(self, link: RabbitConnection, queue: str, bury: Bury) -> None:
         self.link = link
         self.queue = queue
         self.bury = bury
-        self.held = held
 
 
 class RabbitConsumer:
@@ -90,7 +86,6 @@ class RabbitConsumer:
         self.consuming = False
         self.ended = False
         """The channel is gone, and with it all that was on loan."""
-        self._held = source.held
         self._session = session
         self._channel = channel
         self._receive = receive
@@ -166,7 +161,7 @@ class RabbitConsumer:
                     await self._channel.basic_ack(tag, wait=False)
         except (Interrupted, TimeoutError):
             pass
-        self._forget(loan)
+        self._loans.discard(loan)
 
     async def _arrived(self, message: DeliveredMessage) -> None:
         loan = RabbitDelivery(self, message)
@@ -174,7 +169,6 @@ class RabbitConsumer:
             loan.lose()
             return
         self._loans.add(loan)
-        self._held[self.queue] += 1
         self._receive(loan)
 
     def _cancelled_by_broker(self, _: Basic.Cancel) -> None:
@@ -191,13 +185,8 @@ class RabbitConsumer:
         self.consuming = False
         for loan in tuple(self._loans):
             loan.lose()
-            self._forget(loan)
+        self._loans.clear()
         self._stopped()
-
-    def _forget(self, loan: RabbitDelivery) -> None:
-        if loan in self._loans:
-            self._loans.discard(loan)
-            self._held[self.queue] -= 1
 
 
 class RabbitSlot:

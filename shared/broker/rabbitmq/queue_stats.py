@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -32,12 +33,37 @@ _FIGURES = ("messages_ready", "consumers", "messages_unacknowledged")
 _COLUMNS = ",".join(("name", *_FIGURES))
 
 
-class Management:
-    """RabbitMQ's management API, for one virtual host."""
+_SILENT = 60.0
+"""Seconds for which a management API that nobody said is there, and that did not answer, is left alone."""
 
-    def __init__(self, url: str, vhost: str) -> None:
+_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+def management_of(broker: URL, given: str | None) -> Management | None:
+    """Return the management API that was `given`, else the one of `broker` where RabbitMQ has it by default: at port
+    15672, behind TLS at 15671. None for a broker at a port of its own: what is at those ports may be another's."""
+    vhost = broker.path.removeprefix("/") or "/"
+    if given:
+        return Management(given, vhost)
+    if broker.port not in (None, _DEFAULT_PORTS[broker.scheme]):
+        return None
+    scheme, port = ("https", 15671) if broker.scheme == "amqps" else ("http", 15672)
+    usual = URL.build(
+        scheme=scheme, host=broker.host or "", port=port, user=broker.user, password=broker.password
+    )
+    return Management(str(usual), vhost, silence=_SILENT)
+
+
+class Management:
+    """RabbitMQ's management API, for one virtual host. One that did not answer is left alone for `silence` seconds."""
+
+    def __init__(self, url: str, vhost: str, *, silence: float = 0.0) -> None:
+        self._silence = silence
+        self._silent_until = 0.0
+        self.level = logging.DEBUG if silence else logging.WARNING
+        """How its silence is logged: one that nobody said is there need not be."""
         given = URL(url)
-        self._url = given.with_user(None)
+        self.url = given.with_user(None)
         secret = f"{given.user or 'guest'}:{given.password or 'guest'}"
         self._headers = {"Authorization": f"Basic {b64encode(secret.encode()).decode()}"}
         self._vhost = quote(vhost, safe="")
@@ -61,10 +87,12 @@ class Management:
             await self._client.close()
 
     async def _get(self, path: str) -> Any:
+        if time.monotonic() < self._silent_until:
+            raise Interrupted("RabbitMQ's management API did not answer lately")
         if self._client is None:
             timeout = aiohttp.ClientTimeout(total=_PATIENCE)
             self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
-        base = str(self._url).rstrip("/")
+        base = str(self.url).rstrip("/")
         url = URL(f"{base}/api/{path}?columns={_COLUMNS}", encoded=True)
         try:
             async with self._client.get(url) as answer:
@@ -73,27 +101,18 @@ class Management:
                 answer.raise_for_status()
                 return await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self._silent_until = time.monotonic() + self._silence
             raise Interrupted(f"RabbitMQ's management API at {base}: {error}") from error
 
 
 class Figures:
-    """Looks at queues through `lane`, a channel of its own, and `management` where that is there.
+    """Looks at queues through `lane`, a channel of its own, and `management` where that is there: without it nobody
+    can list queues, or tell what is on loan."""
 
-    `held` counts what this process has on loan: without the management API nobody else's is
-    known."""
-
-    def __init__(
-        self, lane: PublishChannel, management: Management | None, held: Counter[str]
-    ) -> None:
+    def __init__(self, lane: PublishChannel, management: Management | None) -> None:
         self._lane = lane
         self._management = management
-        self._held = held
-        self._known: set[str] = set(ALWAYS_THERE)
         self._turn = asyncio.Lock()
-
-    def know(self, name: str) -> None:
-        """Remember that there is a queue of this name: the protocol has no way to list them."""
-        self._known.add(name)
 
     async def queue(self, name: str) -> QueueInfo | None:
         """Return the figures of one queue. Raises `BrokerUnavailable`."""
@@ -108,26 +127,30 @@ class Figures:
             return None
         except Elsewhere:
             return listed
-        return QueueInfo(name, ready, consumers, listed.unacked if listed else self._held[name])
+        return QueueInfo(name, ready, consumers, listed.unacked if listed else None)
 
-    async def queues(self) -> list[QueueInfo]:
-        """Return the figures of all queues, by name. Raises `BrokerUnavailable`."""
+    async def queues(self, names: Collection[str]) -> list[QueueInfo]:
+        """Return the figures of all queues, or where they can't be listed of `names`, by name. Raises
+        `BrokerUnavailable`."""
         found = await self._all_listed()
         if found is None:
-            # To ask for a queue that expires is to use it: it would never go.
-            names = sorted(name for name in self._known if not _expires(name))
-            found = [await self.queue(name) for name in names]
+            found = [await self._asked(name) for name in {*ALWAYS_THERE, *names}]
         there = [info for info in found if info is not None]
-        self._known = {info.name for info in there} | set(ALWAYS_THERE)
         return sorted(there, key=lambda info: info.name)
 
-    async def delete(self, name: str) -> bool:
-        """Delete a queue with what is in it; False where it is not there. Raises
+    async def ready(self, name: str) -> int | None:
+        """Return what is ready in a queue; None where it is not there. Raises `BrokerUnavailable`."""
+        asked = await self._asked(name)
+        return None if asked is None else asked.size
+
+    async def delete(self, name: str, *, unused: bool = False) -> bool:
+        """Delete a queue with what is in it; False where it is not there, or not `unused` where it must be. Raises
         `BrokerUnavailable`, also where it is one that another connection has for itself."""
         if not _possible(name):
             return False
         try:
-            await self._look(name)
+            if any(await self._look(name)) and unused:
+                return False
             await self._ask(lambda channel: channel.queue_delete(name))
         except Absent:
             return False
@@ -142,10 +165,20 @@ class Figures:
         try:
             entries = await self._management.queues()
         except Interrupted as silent:
-            log.warning("figures are asked for queue by queue", reason=str(silent))
+            log.log(
+                self._management.level, "figures are asked for queue by queue", reason=str(silent)
+            )
             return None
         # One so new that there are no figures of it yet is asked for itself.
         return [_of_entry(entry) or await self.queue(str(entry["name"])) for entry in entries]
+
+    async def _asked(self, name: str) -> QueueInfo | None:
+        if not _possible(name):
+            return None
+        try:
+            return QueueInfo(name, *await self._look(name))
+        except (Absent, Elsewhere):
+            return None
 
     async def _listed(self, name: str) -> QueueInfo | None:
         if self._management is None:
@@ -153,7 +186,8 @@ class Figures:
         try:
             return _of_entry(await self._management.queue(name))
         except Interrupted as silent:
-            log.warning("figures of a queue lack what others hold", queue=name, reason=str(silent))
+            text = "figures of a queue lack what others hold"
+            log.log(self._management.level, text, queue=name, reason=str(silent))
             return None
 
     async def _look(self, name: str) -> tuple[int, int]:

@@ -71,6 +71,23 @@ async def test_queues(api: Served) -> None:
     assert (await api.ask("DELETE", "/queues/a%20b%2Fc")).status == 404
 
 
+async def test_a_queue_that_tasks_wait_for_is_deleted_only_by_force(api: Served) -> None:
+    job = (await api.submit())["id"]
+    await api.broker.publish("gpu", b"x")
+    await api.task(job, id="t1", queue="gpu", state="SCHEDULED")
+    await api.task(job, id="t2", queue="gpu", state="PENDING")
+    await api.task(job, id="t3", queue="gpu", state="RUNNING")
+    await api.task(job, id="t4", queue="other", state="SCHEDULED")
+    refused = await api.ask("DELETE", "/queues/gpu")
+    assert refused.status == 400
+    assert refused.json["message"].startswith("2 tasks wait in this queue")
+    assert (await api.get("/queues/gpu")).json["size"] == 1
+    assert (await api.ask("DELETE", "/queues/gpu?force=maybe")).status == 400
+    assert (await api.ask("DELETE", "/queues/jobs?force=true")).status == 400
+    assert (await api.ask("DELETE", "/queues/gpu?force=true")).json == {"status": "OK"}
+    assert (await api.get("/queues/gpu")).status == 404
+
+
 async def test_metrics_as_json(api: Served) -> None:
     await node(api, "a", cpu_percent=10)
     await node(api, "b", cpu_percent=20, draining=True)

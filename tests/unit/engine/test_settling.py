@@ -53,7 +53,7 @@ async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def size(world: World, queue: str) -> int:
     figures = await world.broker.queue(queue)
-    return 0 if figures is None else figures.size + figures.unacked
+    return 0 if figures is None else figures.size + (figures.unacked or 0)
 
 
 async def buried(world: World) -> tuple[bytes, str, str]:

@@ -61,14 +61,16 @@ async def test_the_cluster(server: SeedServer) -> None:
         await client.drain("n 1")
         await client.resume("n/1")
         await client.delete_queue("a?b#c")
+        await client.delete_queue("gpu", force=True)
     assert [node.name for node in nodes] == ["Coordinator", "Worker"]
     assert (nodes[1].task_count, nodes[1].port) == (3, 8001)
     assert (queues[0].size, queues[0].subscribers, queues[0].unacked) == (12, 3, 3)
     assert (metrics.jobs.running, metrics.tasks.running, metrics.nodes.online) == (1, 2, 3)
-    assert server.requests[-3:] == [
+    assert server.requests[-4:] == [
         ("PUT", "/nodes/n%201/drain"),
         ("PUT", "/nodes/n%2F1/resume"),
         ("DELETE", "/queues/a%3Fb%23c"),
+        ("DELETE", "/queues/gpu?force=true"),
     ]
 
 
