@@ -226,15 +226,18 @@ class World:
     async def restart(self, job_id: str) -> bool:
         return await self._command(job_lifecycle.restarted_by_user(await self.job(job_id)))
 
+    async def delete(self, job_id: str) -> bool:
+        return await self._command(job_ends.marked_for_removal(job_id))
+
     async def _command(self, flow: Any) -> bool:
         coordinator = self.coordinators[0]
-        stored = []
+        stored: list[Any] = []
 
         async def command() -> bool:
             image = await coordinator.driver.carry_out(flow)
-            if image is not None:
-                stored.append(image)
-                coordinator.driver.follow_soon([image])
+            if image:
+                stored.extend(image if isinstance(image, list) else [image])
+                coordinator.driver.follow_soon(stored)
             return True
 
         await self.guarded(coordinator, command())
