@@ -71,7 +71,7 @@ class Coordinator:
                 config.coordinator.webhooks.timeout,
             ),
             RetentionTimer(
-                self._store, config.datastore.retention.jobs, config.datastore.retention.logs
+                driver, config.datastore.retention.jobs, config.datastore.retention.logs
             ),
             Sweeper(driver, self._broker, config.engine.sweep),
             probes,

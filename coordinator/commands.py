@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from coordinator.effects import FlowDriver
-from coordinator.engine import job_lifecycle, new_documents, schedule_firings
+from coordinator.engine import job_ends, job_lifecycle, new_documents, schedule_firings
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
@@ -82,7 +82,7 @@ class JobCommands:
 
     async def _first_of(self, job: JobDocument) -> JobDocument:
         first = await self._store.get(JobDocument, job.id)
-        if first is None:
+        if first is None or first.deleted_at is not None:
             raise NotFound("the job created with this Idempotency-Key has been deleted")
         if first.body_hash != job.body_hash:
             raise Conflict("this Idempotency-Key was used for another job")
@@ -113,7 +113,7 @@ class JobCommands:
 
     async def cancel(self, job: JobDocument) -> None:
         """Store that a job is cancelled; what runs is stopped right after."""
-        image = await self._driver.carry_out(job_lifecycle.cancelled_by_user(job))
+        image = await self._driver.carry_out(job_ends.cancelled_by_user(job))
         if image is None:
             raise NotAllowed("job is not running")
         self._driver.follow_soon([image])
@@ -128,13 +128,14 @@ class JobCommands:
         self._driver.follow_soon([image])
 
     async def delete(self, job: JobDocument) -> None:
-        """Delete an ended job."""
-        present = await self._store.get(JobDocument, job.id)
-        if present is None:
-            raise NotFound(f"there is no job {job.id}")
-        if present.state not in JOB_ENDED:
+        """Mark an ended job for removal; it is removed right after, with the sub-jobs attached to it."""
+        marked = await self._driver.carry_out(job_ends.marked_for_removal(job.id))
+        if not marked:
+            present = await self._store.get(JobDocument, job.id)
+            if present is None or present.deleted_at is not None:
+                raise NotFound(f"there is no job {job.id}")
             raise NotAllowed("job is still running; cancel it first")
-        await self._store.delete_job(present)
+        self._driver.follow_soon(marked)
 
     async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
         """Return the job once it has ended."""

@@ -62,7 +62,7 @@ class Eyes:
 
     async def _look(self, job_id: str) -> Sight:
         job = await self._api.store.get(JobDocument, job_id)
-        if job is None:
+        if job is None or job.deleted_at is not None:
             return Sight(visible=self._viewer is None)
         if not may_see(job.permissions, self._viewer):
             return Sight(visible=False)

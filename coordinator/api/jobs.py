@@ -44,7 +44,7 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
     )
     return answer(
         page_of(
-            await summaries(api, found.items),
+            await summaries(api, [job for job in found.items if job.deleted_at is None]),
             number=page.number,
             size=page.size,
             total=found.total,

@@ -148,7 +148,7 @@ class Follower:
         store = self._api.store
         if self._only is None:
             job = await store.get(JobDocument, self._job.id)
-            self.state = job.state if job is not None else ""
+            self.state = job.state if job is not None and job.deleted_at is None else ""
             await self._take_on()
         ids = [tail.place.task_id for tail in self._tails]
         self._known = {task.id: task for task in await store.get_many(TaskDocument, ids)}

@@ -104,7 +104,8 @@ async def _wait(request: web.Request, job: JobDocument, timeout: float) -> JobDo
         ended = await api.commands.wait_ended(job.id, min(left, _LOOK))
         if ended is not None:
             return ended
-        if await api.store.get(JobDocument, job.id) is None:
+        present = await api.store.get(JobDocument, job.id)
+        if present is None or present.deleted_at is not None:
             raise NotFound("job was deleted after it ended")
     raise HttpError(408, "timeout waiting for job to complete")
 

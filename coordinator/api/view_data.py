@@ -172,5 +172,5 @@ async def whole_job(api: Api, job: JobDocument) -> JobView:
     """Return all of a job, as `GET /jobs/{id}` shows it."""
     its_redactor = await redactor(api, job)
     tasks, truncated = await execution(api, job, its_redactor)
-    results = await api.store.vars(job.id, None, job.restarts)
+    results = await api.store.vars(job.id, None, job.restarts, job.restarted_from)
     return job_view(job, its_redactor, execution=tasks, truncated=truncated, results=results)

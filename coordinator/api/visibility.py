@@ -35,7 +35,7 @@ def may_see(permissions: Sequence[language.Permission], viewer: Viewer | None) -
 async def visible_job(request: web.Request, id: str) -> JobDocument:
     """Return a job; `NotFound` where it is not there or may not be seen."""
     job = await api_of(request).store.get(JobDocument, id)
-    if job is None or not may_see(job.permissions, caller().viewer):
+    if job is None or job.deleted_at is not None or not may_see(job.permissions, caller().viewer):
         raise NotFound("job not found")
     return job
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.store.port import Below, Store
+from coordinator.effects import FlowDriver
+from coordinator.engine.job_ends import marked_for_removal
+from coordinator.store.port import Below
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, JobDocument, NodeDocument
 from shared.model.states import DeliveryState
 from shared.supervision import Loop
@@ -19,8 +21,9 @@ NODES: float = 30 * 24 * 3600
 class RetentionTimer:
     """Deletes what is due. Deleting twice deletes once, so coordinators need not agree who does it."""
 
-    def __init__(self, store: Store, jobs: float, logs: float) -> None:
-        self._store = store
+    def __init__(self, driver: FlowDriver, jobs: float, logs: float) -> None:
+        self._driver = driver
+        self._store = driver.store
         self._jobs = jobs
         self._logs = logs
         self._turn = 0
@@ -52,6 +55,7 @@ class RetentionTimer:
         await self._store.delete(DeliveryDocument, delivered)
 
     async def _delete_jobs(self, where: dict[str, object]) -> None:
-        for job in await self._store.find(JobDocument, where, limit=LIMIT):
+        unmarked = {**where, "deleted_at": None}
+        for job in await self._store.find(JobDocument, unmarked, limit=LIMIT):
             if job.ended_at is not None and not job.then:
-                await self._store.delete_job(job)
+                await self._driver.handle(marked_for_removal(job.id))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from coordinator.effects import FlowDriver
-from coordinator.engine import pulse, repairs
+from coordinator.engine import orphans, pulse, repairs
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
 from shared.model.documents import Document, JobDocument, QueueDocument, TaskDocument
@@ -35,6 +35,7 @@ class Sweeper:
         self._broker = broker
         self._quiet: Counter[str] = Counter()
         self._rounds = repairs.Rounds()
+        self._orphan_rounds = orphans.Rounds()
         self._round = Loop("sweeper", self.sweep, every=interval)
         self._due = Loop("due", self._release, every=DUE_EVERY)
 
@@ -55,6 +56,7 @@ class Sweeper:
         """Go round once. What one look fails at does not keep the others from theirs."""
         looks: tuple[Callable[[], Awaitable[None]], ...] = (
             self._overdue,
+            self._orphans,
             self._unconfirmed,
             self._unheard,
             self._unused,
@@ -75,7 +77,7 @@ class Sweeper:
 
     async def _overdue(self) -> None:
         before = self._driver.store.now() - OVERDUE
-        for kind in (JobDocument, TaskDocument):
+        for kind in (TaskDocument, JobDocument):
             overdue: list[Document] = list(await self._driver.store.overdue(kind, before, _LIMIT))
             for document in overdue:
                 self._driver.counts["swept_overdue"] += 1
@@ -89,6 +91,12 @@ class Sweeper:
             raise
         except Exception:
             log.exception("an intent could not be followed", document=document.id)
+
+    async def _orphans(self) -> None:
+        """Cancel what is not to go on, before any of it is sent again."""
+        await self._driver.handle(orphans.open_under_ended())
+        await self._driver.handle(orphans.of_lower_restarts(self._orphan_rounds))
+        await self._driver.handle(orphans.lost_subjobs(self._orphan_rounds))
 
     async def _unconfirmed(self) -> None:
         await self._driver.handle(repairs.unconfirmed())
@@ -120,6 +128,5 @@ class Sweeper:
         await self._driver.handle(pulse.runs_of_closed_epochs())
 
     async def _structure(self) -> None:
-        await self._driver.handle(repairs.open_under_ended())
         await self._driver.handle(repairs.composites_with_nothing_open(self._rounds))
         await self._driver.handle(repairs.free_slots(self._rounds))

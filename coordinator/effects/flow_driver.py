@@ -11,6 +11,7 @@ import structlog
 from cachetools import LRUCache
 
 from coordinator.effects.events import Events
+from coordinator.effects.job_looks import JobLooks
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
@@ -55,6 +56,7 @@ class FlowDriver:
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
         self.outbox.on_hooked = self.follow_soon
+        self._looks = JobLooks(store)
         self._moved: set[str] = set()
         self._following = Tasks()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
@@ -68,6 +70,7 @@ class FlowDriver:
             flow.JobChange: self._change,
             flow.TaskChange: self._change,
             flow.ChangeFirst: self._change_first,
+            flow.Delete: self._delete,
             flow.Later: self._later,
             flow.Publish: self._publish,
             flow.Send: self._send,
@@ -76,6 +79,7 @@ class FlowDriver:
             flow.DropLogs: self._drop_logs,
             flow.Now: self._now,
             flow.Lease: self._lease,
+            flow.Standing: self._standing,
             flow.Started: self._started,
             flow.AskBounds: self._bounds,
             flow.Noted: self._noted,
@@ -162,11 +166,14 @@ class FlowDriver:
             effect.kind, effect.where, effect.order, limit=effect.limit, without=effect.without
         )
 
+    async def _standing(self, effect: flow.Standing) -> JobDocument | None:
+        return await self._looks.look(effect.job_id)
+
     async def _count(self, effect: flow.Count[Document]) -> int:
         return await self.store.count(effect.kind, effect.where)
 
     async def _vars(self, effect: flow.Vars) -> dict[str, str]:
-        return await self.store.vars(effect.job_id, effect.names, effect.restarts)
+        return await self.store.vars(effect.job_id, effect.names, effect.restarts, effect.began)
 
     async def _now(self, _: flow.Now) -> int:
         return self.store.now()
@@ -236,6 +243,11 @@ class FlowDriver:
         return await self.store.change_first(
             TaskDocument, effect.where, effect.order, effect.set, effect.add_then
         )
+
+    async def _delete(self, effect: flow.Delete) -> int:
+        if effect.kind is JobDocument:
+            self._jobs.pop(str(effect.where.get("id")), None)
+        return await self.store.delete(effect.kind, effect.where, effect.limit)
 
     async def _later(self, effect: flow.Later) -> None:
         self.outbox.write_later(effect.change)

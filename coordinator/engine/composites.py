@@ -20,9 +20,11 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
+from coordinator.engine.job_ends import goes_on
 from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
+from coordinator.engine.withdrawal import give_up, withdraw
 from shared.expressions import ExpressionError
 from shared.ids import derived_id
 from shared.model import language
@@ -36,10 +38,9 @@ from shared.model.documents import (
 )
 from shared.model.queries import Above, Below, In
 from shared.model.rendering import render_subjob
-from shared.model.states import TASK_ACTIVE, Hold, TaskKind, TaskState
+from shared.model.states import Hold, TaskKind, TaskState
 from shared.model.views.redacting import secrets_of
 
-CANCELLED = TaskMove(tuple(TASK_ACTIVE), TaskState.CANCELLED)
 COMPLETED = TaskMove((TaskState.RUNNING,), TaskState.COMPLETED)
 
 CHILD_BATCH = 200
@@ -53,10 +54,9 @@ CHUNK_BYTES = 1024 * 1024
 def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a composite that has begun: insert what is below it."""
     assert isinstance(task, TaskDocument)
-    job = yield from recall(task.job_id)
-    if job is None or task.state != TaskState.RUNNING:
-        yield from change_task(task.id, {}, {}, drop=(what.id,))
-        return []
+    job = yield from get(JobDocument, task.job_id)
+    if job is None or task.state != TaskState.RUNNING or not goes_on(job, task.restarts):
+        return (yield from give_up(task, what, gone=job is None))
     window = (yield from bounds()).job_window
     yield Started(job.id, task.started_at or 0)
     match task.kind:
@@ -188,7 +188,7 @@ def _grow(
     add = () if last else (intent(EXPAND, (yield from now())),)
     image = yield from change_task(parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
-        return None, (yield from _not_grown(job, parent, children))
+        return None, (yield from _not_grown(parent, children))
     follow = yield from task_start.go_on(placed)
     if last:
         follow += yield from complete_if_done(parent.id, job)
@@ -196,14 +196,12 @@ def _grow(
     return image, follow
 
 
-def _not_grown(
-    job: JobDocument, parent: TaskDocument, children: Sequence[TaskDocument]
-) -> Flow[list[Document]]:
+def _not_grown(parent: TaskDocument, children: Sequence[TaskDocument]) -> Flow[list[Document]]:
     """Withdraw children whose parent has ended; where somebody else expands it too, they are that one's."""
     present = yield from get(TaskDocument, parent.id)
     if present is not None and present.state == TaskState.RUNNING:
         return []
-    return (yield from withdraw(job, children))
+    return (yield from withdraw(children, gone=present is None))
 
 
 def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[list[Document]]:
@@ -223,27 +221,6 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
     return follow
 
 
-def withdraw(job: JobDocument | None, children: Sequence[TaskDocument]) -> Flow[list[Document]]:
-    """Cancel what was inserted below something that had ended meanwhile."""
-    follow: list[Document] = []
-    for child in children:
-        image = yield from cancel_task(job, child)
-        follow += [image] if image is not None and image.then else []
-    return follow
-
-
-def cancel_task(job: JobDocument | None, task: TaskDocument) -> Flow[TaskDocument | None]:
-    """Cancel a task that is still active, and close it; return it if this did.
-
-    That the sub-job attached to it is to be cancelled too is an intent of it."""
-    at = yield from now()
-    add = state_hook(job, TASK_STATE, TaskState.CANCELLED, at)
-    if task.kind == TaskKind.SUBJOB:
-        add = (*add, intent(ABANDON, at))
-    fields = states.task_end(TaskState.CANCELLED, at, open=False)
-    return (yield from change_task(task.id, {}, fields, move=CANCELLED, add=add))
-
-
 # --- the list of an each ------------------------------------------------------------------------------------------
 
 
@@ -251,7 +228,7 @@ def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | lis
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
     wanted = evaluation.vars_of(task.definition)
-    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     try:
         entries = evaluation.each_items(
@@ -323,7 +300,7 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
             )
         )
     wanted = evaluation.vars_of(task.definition)
-    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     evaluator = evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
     try:

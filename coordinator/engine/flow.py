@@ -90,6 +90,14 @@ class ChangeFirst(msgspec.Struct, frozen=True, kw_only=True):
     add_then: tuple[Intent, ...] = ()
 
 
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """Delete what matches, at most `limit`. Answers how many were."""
+
+    kind: type[Document]
+    where: Where
+    limit: int | None = None
+
+
 class Later(msgspec.Struct, frozen=True):
     """A compare-and-set to be made soon, in bulk, by nobody awaited. A crash may lose it: it must be a courtesy."""
 
@@ -115,6 +123,12 @@ class Lease(msgspec.Struct, frozen=True):
     node_id: str
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Read a job's state and `restarts`, not before this is asked; its big fields are left out."""
+
+    job_id: str
+
+
 class Started(msgspec.Struct, frozen=True):
     """A task of this job was granted, or a composite begun: see to it that the job is RUNNING."""
 
@@ -130,11 +144,12 @@ class DropLogs(msgspec.Struct, frozen=True):
 
 
 class Vars(msgspec.Struct, frozen=True):
-    """Read `tasks.<var>` of a job."""
+    """Read `tasks.<var>` of a job, as its restart `restarts`, which began at position `began`, sees it."""
 
     job_id: str
     names: tuple[str, ...] | None
     restarts: int
+    began: int | None
 
 
 class AppendLog(msgspec.Struct, frozen=True):
@@ -175,8 +190,8 @@ class Noted(msgspec.Struct, frozen=True):
 
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
-    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Later | Publish | Send | Lease
-    | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
+    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Publish | Send | Lease
+    | Standing | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 
@@ -304,6 +319,18 @@ def change_first_task(
     return image
 
 
+def delete(kind: type[Document], where: Where, limit: int | None = None) -> Flow[int]:
+    """Delete what matches, at most `limit`; return how many were."""
+    count: int = yield Delete(kind=kind, where=where, limit=limit)
+    return count
+
+
+def standing(job_id: str) -> Flow[JobDocument | None]:
+    """Read how a job stands now: its state and `restarts`, not its definition."""
+    found: JobDocument | None = yield Standing(job_id)
+    return found
+
+
 def later(change: JobChange | TaskChange) -> Flow[None]:
     """Compare and set, in bulk, soon."""
     yield Later(change)
@@ -321,9 +348,14 @@ def send(node_id: str | None, message: Message) -> Flow[None]:
         yield Send(node_id, message)
 
 
-def read_vars(job_id: str, names: tuple[str, ...] | None, restarts: int) -> Flow[dict[str, str]]:
-    """Read `tasks.<var>`."""
-    found: dict[str, str] = yield Vars(job_id, names, restarts)
+def read_vars(
+    job: JobDocument, names: tuple[str, ...] | None, restarts: int
+) -> Flow[dict[str, str]]:
+    """Read `tasks.<var>` as a restart of a job sees it: of earlier ones only what was done before it began."""
+    if job.restarts < restarts:
+        job = (yield from get(JobDocument, job.id)) or job
+    began = job.restarted_from if job.restarts == restarts else None
+    found: dict[str, str] = yield Vars(job.id, names, restarts, began)
     return found
 
 

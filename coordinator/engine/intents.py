@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from coordinator.engine import composites, job_lifecycle, task_ends, task_start, webhooks
+from coordinator.engine import (
+    composites,
+    job_lifecycle,
+    removal,
+    task_ends,
+    task_start,
+    webhooks,
+    withdrawal,
+)
 from coordinator.engine.flow import Flow, note_event
 from coordinator.engine.new_documents import (
     ABANDON,
     BEGIN,
+    DELETE,
     ENDED_INTENT,
     EVALUATE,
     EXPAND,
@@ -25,12 +34,13 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
     (JobDocument, BEGIN): job_lifecycle.begin_job,
     (JobDocument, RESTART): job_lifecycle.restarted,
     (JobDocument, FINISH): job_lifecycle.finish,
+    (JobDocument, DELETE): removal.remove,
     (JobDocument, HOOK): webhooks.deliver,
     (TaskDocument, EVALUATE): task_start.evaluate_task,
     (TaskDocument, EXPAND): composites.expand,
     (TaskDocument, ENDED_INTENT): task_ends.task_ended,
     (TaskDocument, HOOK): webhooks.deliver,
-    (TaskDocument, ABANDON): job_lifecycle.abandon,
+    (TaskDocument, ABANDON): withdrawal.abandon,
 }
 
 

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.engine import new_documents, task_start
-from coordinator.engine.composites import cancel_task, withdraw
+from coordinator.engine import new_documents, orphans, task_start
 from coordinator.engine.flow import (
     Flow,
     change_job,
-    change_task,
-    find,
     get,
     job_change,
     later,
     now,
     recall,
-    send,
 )
+from coordinator.engine.job_ends import goes_on
 from coordinator.engine.new_documents import BEGIN, RESTART, intent
 from coordinator.engine.states import JobFields, JobMove
-from coordinator.engine.task_ends import BEGUN, RUNS, end_job, open_tasks, released, tell_parent
+from coordinator.engine.task_ends import BEGUN, RUNS, released, tell_parent
 from coordinator.engine.webhooks import JOB_STATE, state_hook
-from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
-from shared.model.messages import Stop
-from shared.model.queries import In, Where
-from shared.model.states import JOB_ACTIVE, JOB_ENDED, JobState, TaskKind
+from coordinator.engine.withdrawal import withdraw, withdraw_below
+from shared.model.documents import Document, Intent, JobDocument, Micros
+from shared.model.queries import Where
+from shared.model.states import JOB_ENDED, JobState
 
 RESTARTED = JobMove((JobState.FAILED, JobState.CANCELLED), JobState.RUNNING)
-
-_BATCH = 500
-"""Open tasks that are cancelled between two looks."""
 
 
 def with_hooks(job: JobDocument) -> JobDocument:
@@ -44,9 +38,25 @@ def begin_job(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a new job: insert its first task."""
     assert isinstance(job, JobDocument)
     if job.state != JobState.PENDING:
-        yield from change_job(job.id, {}, {}, drop=(BEGIN,))
-        return []
+        return (yield from _given_up(job, what))
+    if job.parent_id is not None:
+        lost = yield from orphans.lost_subjob(job)
+        if lost is not None:
+            return lost
     return (yield from _place_first(job, 1, {}, BEGUN, what))
+
+
+def _given_up(job: JobDocument, what: Intent) -> Flow[list[Document]]:
+    """Drop an intent to begin or restart a job that has ended or was restarted, once what it may have made is gone."""
+    over, follow = yield from withdraw_below(job, what, _restarts_over(job))
+    if over:
+        yield from change_job(job.id, {}, {}, drop=(what.id,))
+    return follow
+
+
+def _restarts_over(job: JobDocument) -> int:
+    """Return up to which number of restarts a job's tasks are not to go on."""
+    return job.restarts if job.state in JOB_ENDED else job.restarts - 1
 
 
 def _place_first(
@@ -65,25 +75,12 @@ def _place_first(
     image = yield from change_job(job.id, here, {"position": position}, move=move, drop=(what.id,))
     if image is None:
         present = yield from get(JobDocument, job.id)
-        if present is None or present.state in JOB_ENDED or present.restarts != job.restarts:
-            return (yield from withdraw(job, [placed]))
+        if not goes_on(present, job.restarts):
+            return (yield from withdraw([placed], gone=present is None))
     return (yield from released(placed))
 
 
 # --- cancel and end -----------------------------------------------------------------------------------------------
-
-
-def cancelled_by_user(job: JobDocument) -> Flow[JobDocument | None]:
-    """Store that a job is cancelled; None where it has ended already. What follows is an intent of it."""
-    ended = yield from end_job(job, job.restarts, JobState.CANCELLED, None)
-    if ended:
-        image = ended[0]
-        assert isinstance(image, JobDocument)
-        return image
-    present = yield from get(JobDocument, job.id)
-    if present is None or present.state in JOB_ENDED or present.restarts == job.restarts:
-        return None
-    return (yield from cancelled_by_user(present))
 
 
 def finish(job: Document, what: Intent) -> Flow[list[Document]]:
@@ -92,39 +89,12 @@ def finish(job: Document, what: Intent) -> Flow[list[Document]]:
     restarts = int(what.args.get("restarts", job.restarts))
     follow: list[Document] = []
     if job.state != JobState.COMPLETED or job.restarts > restarts:
-        follow += yield from cancel_open(job, restarts)
+        over, follow = yield from withdraw_below(job, what, restarts)
+        if not over:
+            return follow
     if job.state in JOB_ENDED and job.restarts == restarts:
         follow += yield from tell_parent(job)
     yield from later(job_change(job.id, {}, {}, drop=(what.id,)))
-    return follow
-
-
-def cancel_open(job: JobDocument, restarts: int) -> Flow[list[Document]]:
-    """Cancel every active task of a job of `restarts` or lower, parents first, and the sub-jobs attached to them;
-    look again until none is left: a parent may have grown between the look and its cancel."""
-    follow: list[Document] = []
-    while True:
-        cancelled: list[TaskDocument] = []
-        for task in (yield from open_tasks(job.id, restarts, _BATCH)):
-            image = yield from cancel_task(job, task)
-            cancelled += [image] if image is not None else []
-        for image in cancelled:
-            if image.kind == TaskKind.CONTAINER and image.nonce:
-                yield from send(image.node_id, Stop(nonces=[image.nonce], reason="cancelled"))
-        follow += [image for image in cancelled if image.then]
-        if not cancelled:
-            return follow
-
-
-def abandon(task: Document, what: Intent) -> Flow[list[Document]]:
-    """Follow the intent of a cancelled task that may have a sub-job attached: cancel that too."""
-    follow: list[Document] = []
-    active = In(tuple(JOB_ACTIVE))
-    for child in (yield from find(JobDocument, {"parent_id": task.id, "state": active})):
-        image = yield from cancelled_by_user(child)
-        if image is not None:
-            follow.append(image)
-    yield from change_task(task.id, {}, {}, drop=(what.id,))
     return follow
 
 
@@ -136,28 +106,41 @@ def restarted_by_user(job: JobDocument) -> Flow[JobDocument | None]:
     at = yield from now()
     fields: JobFields = {
         "restarts": job.restarts + 1,
+        "restarted_from": _restarts_at(job),
         "error": None,
         "failed_at": None,
         "completed_at": None,
         "ended_at": None,
     }
-    where = {"restarts": job.restarts}
+    where = {"restarts": job.restarts, "position": job.position, "deleted_at": None}
     add = (
         intent(RESTART, at, restarts=job.restarts + 1),
         *state_hook(job, JOB_STATE, JobState.RUNNING, at),
     )
-    return (yield from change_job(job.id, where, fields, move=RESTARTED, add=add, drop=(BEGIN,)))
+    image = yield from change_job(job.id, where, fields, move=RESTARTED, add=add, drop=(BEGIN,))
+    if image is not None:
+        return image
+    present = yield from get(JobDocument, job.id)
+    moved = present is not None and present.position != job.position
+    if present is None or not moved or present.restarts != job.restarts:
+        return None
+    return (yield from restarted_by_user(present))
+
+
+def _restarts_at(job: JobDocument) -> int:
+    """Return the position that a restart begins at: the first, if the job never had one."""
+    return max(1, min(job.position, len(job.definition.tasks)))
 
 
 def restarted(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a restart: cancel what is left of before, then run the task at its position anew."""
     assert isinstance(job, JobDocument)
-    follow = yield from cancel_open(job, job.restarts - 1)
     if job.state != JobState.RUNNING or job.restarts != int(what.args["restarts"]):
-        yield from change_job(job.id, {}, {}, drop=(what.id,))
-        return follow
-    position = max(1, min(job.position, len(job.definition.tasks)))
-    follow += yield from _place_first(job, position, {"state": JobState.RUNNING}, None, what)
+        return (yield from _given_up(job, what))
+    over, follow = yield from withdraw_below(job, what, job.restarts - 1)
+    if over:
+        here: Where = {"state": JobState.RUNNING}
+        follow += yield from _place_first(job, _restarts_at(job), here, None, what)
     return follow
 
 

@@ -21,6 +21,7 @@ EXPAND = "expand"
 ENDED_INTENT = "ended"
 HOOK = "hook"
 ABANDON = "abandon"
+DELETE = "delete"
 
 
 def intent(do: str, at: Micros, **args: Any) -> Intent:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from coordinator.engine import beats, composites, slots, task_start
+from coordinator.engine import beats, composites, orphans, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
@@ -19,7 +19,6 @@ from coordinator.engine.flow import (
     publish,
     recall,
 )
-from coordinator.engine.job_lifecycle import cancel_open
 from coordinator.engine.new_documents import EVALUATE, intent
 from coordinator.engine.states import TaskMove
 from coordinator.engine.task_ends import tell_parent
@@ -56,7 +55,7 @@ UNUSED: Micros = 3_600 * MICROS_PER_SECOND
 UNUSED_AT_ONCE = 50
 
 RECENT: Micros = 600 * MICROS_PER_SECOND
-"""Jobs that ended in this time are looked at for what is still open below them."""
+"""Tasks published in this time are looked at for what was granted last."""
 
 
 class Rounds(msgspec.Struct):
@@ -101,15 +100,15 @@ def unconfirmed() -> Flow[list[Document]]:
     """Send again what is PENDING and was not confirmed."""
     at = yield from now()
     where = {"state": TaskState.PENDING, "published_at": Below(at - UNCONFIRMED)}
-    for task in (
-        yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
-    ):
+    found = yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
+    waiting, follow = yield from orphans.wanted(found)
+    for task in waiting:
         seen = {"state": TaskState.PENDING, "published_at": task.published_at}
         image = yield from change_task(task.id, seen, {"published_at": at})
         if image is not None:
             yield from note_event("swept_unconfirmed", task.id)
             yield from publish([image])
-    return []
+    return follow
 
 
 def waited_in(rounds: Rounds) -> Flow[list[str]]:
@@ -164,12 +163,14 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
         overtaken = {"queue": queue, "published_at": Below(grant.published_at - OVERTAKEN)}
         found = yield from _scheduled(overtaken)
         waiting += [task for task in found if task.priority >= grant.priority]
-    if waiting:
-        holding = yield from held_by_nodes()
-        for task in waiting:
-            if task.id not in holding:
-                yield from _send_again(task, at)
-    return []
+    if not waiting:
+        return []
+    holding = yield from held_by_nodes()
+    unheld = [task for task in waiting if task.id not in holding]
+    unheld, follow = yield from orphans.wanted(unheld)
+    for task in unheld:
+        yield from _send_again(task, at)
+    return follow
 
 
 def _scheduled(where: dict[str, object], limit: int = REPAIRS_AT_ONCE) -> Flow[list[TaskDocument]]:
@@ -218,35 +219,6 @@ def latest_grants() -> Flow[dict[str, Grant]]:
         grant = Grant(task.published_at or 0, task.priority)
         latest.setdefault(task.queue or DEFAULT_QUEUE, grant)
     return latest
-
-
-def open_under_ended() -> Flow[list[Document]]:
-    """Cancel what is open below a job that has ended."""
-    at = yield from now()
-    where = {"ended_at": Above(at - RECENT)}
-    jobs = yield from find(
-        JobDocument,
-        where,
-        order=("-ended_at",),
-        limit=REPAIRS_AT_ONCE,
-        without=("definition", "result"),
-    )
-    ended = {job.id: job for job in jobs if not job.then}
-    if not ended:
-        return []
-    below = {"job_id": In(tuple(ended)), "open": True, "active": True}
-    follow: list[Document] = []
-    for job_id in sorted(
-        {
-            task.job_id
-            for task in (
-                yield from find(TaskDocument, below, limit=REPAIRS_AT_ONCE, without=slots.HEAVY)
-            )
-        }
-    ):
-        yield from note_event("swept_open_under_ended", job_id)
-        follow += yield from cancel_open(ended[job_id], ended[job_id].restarts)
-    return follow
 
 
 def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:

@@ -85,6 +85,8 @@ class JobFields(TypedDict, total=False):
     failed_at: Micros | None
     ended_at: Micros | None
     delete_at: Micros | None
+    deleted_at: Micros | None
+    restarted_from: int | None
     result: str | None
     error: str | None
 

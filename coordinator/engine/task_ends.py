@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
-from coordinator.engine import composites, evaluation, new_documents, slots, states, task_start
+from coordinator.engine import composites, evaluation, new_documents, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
     change_job,
     change_task,
-    find,
     get,
     insert,
     later,
@@ -19,9 +16,11 @@ from coordinator.engine.flow import (
     recall,
     task_change,
 )
-from coordinator.engine.new_documents import BEGIN, ENDED_INTENT, FINISH, HOOK, intent
+from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on
+from coordinator.engine.new_documents import BEGIN, ENDED_INTENT, HOOK, intent
 from coordinator.engine.states import JobFields, JobMove
 from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
+from coordinator.engine.withdrawal import withdraw
 from shared.durations import duration_seconds
 from shared.expressions import ExpressionError
 from shared.model.documents import (
@@ -32,12 +31,11 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Below, In, Where
+from shared.model.queries import In
 from shared.model.states import GOOD, JOB_ENDED, Hold, JobState, TaskState
 
 BEGUN = JobMove((JobState.PENDING,), JobState.SCHEDULED)
 RUNS = JobMove((JobState.SCHEDULED,), JobState.RUNNING)
-ACTIVE_JOB = (JobState.SCHEDULED, JobState.RUNNING)
 
 
 def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
@@ -45,7 +43,7 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
     assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
     if job is None:
-        return []
+        return (yield from withdraw([task], gone=True))
     if task.state == TaskState.FAILED and (yield from _tried_again(task)):
         return []
     if task.parent_id is not None:
@@ -65,15 +63,16 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
     attempt = new_documents.next_attempt(task, at)
     if attempt is None:
         return False
-    if not (yield from _still_wanted(task)):
-        yield from composites.withdraw(None, [attempt])
-        return False
-    if (yield from insert(attempt)) is None:
-        yield from insert(task_start.without_numbers(attempt))
-    yield from change_task(task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
-    if not (yield from _still_wanted(task)):
-        yield from composites.withdraw(None, [attempt])
-    return True
+    wanted = yield from _still_wanted(task)
+    if wanted:
+        if (yield from insert(attempt)) is None:
+            yield from insert(task_start.without_numbers(attempt))
+        wanted = yield from _still_wanted(task)
+    if wanted:
+        yield from change_task(task.id, {}, {"open": False}, drop=(ENDED_INTENT,))
+    else:
+        yield from withdraw([attempt])
+    return wanted
 
 
 def _still_wanted(task: TaskDocument) -> Flow[bool]:
@@ -137,8 +136,8 @@ def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
         image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
     if image is None:
         present = yield from get(JobDocument, job.id)
-        if not _goes_on(present, task.restarts):
-            return (yield from composites.withdraw(job, [placed]))
+        if not goes_on(present, task.restarts):
+            return (yield from withdraw([placed], gone=present is None))
         if present is not None and present.position > placed.position:
             return []
     follow += [image] if image is not None and image.then else []
@@ -150,10 +149,6 @@ def released(task: TaskDocument) -> Flow[list[Document]]:
     if task.hold == Hold.WINDOW and task.window_of:
         return (yield from slots.offer_window(task.window_of, (yield from bounds()).job_window))
     return (yield from task_start.go_on([task]))
-
-
-def _goes_on(job: JobDocument | None, restarts: int) -> bool:
-    return job is not None and job.state not in JOB_ENDED and job.restarts == restarts
 
 
 def move_position(
@@ -175,7 +170,7 @@ def _catch_up(job: JobDocument, task: TaskDocument) -> Flow[list[Document] | Non
     Whoever inserted that task may have died before the position was moved, and the task may have been found, published
     and ended before the end of the one ahead of it is followed again. A task stands only behind those that are done."""
     present = yield from get(JobDocument, job.id)
-    if present is None or not _goes_on(present, task.restarts) or present.position > task.position:
+    if present is None or not goes_on(present, task.restarts) or present.position > task.position:
         return None
     follow: list[Document] = []
     for position in range(max(1, present.position), task.position):
@@ -203,10 +198,10 @@ def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
         )
     sources = ACTIVE_JOB if task.started_at is None else (JobState.RUNNING,)
     move, where = JobMove(sources, JobState.COMPLETED), {"position": task.position}
-    ended = yield from _end_job(job, task.restarts, move, None, where, **fields)
+    ended = yield from end_job_by(job, task.restarts, move, None, where, **fields)
     if not ended and (follow := (yield from _catch_up(job, task))) is not None:
         follow += yield from _ran(job, task, at)
-        again = yield from _end_job(job, task.restarts, move, None, where, **fields)
+        again = yield from end_job_by(job, task.restarts, move, None, where, **fields)
         return [*follow, *again]
     return ended
 
@@ -226,7 +221,7 @@ def _output(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[str | None
     if not template:
         return None
     wanted = evaluation.wanted_vars([template])
-    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     evaluator = evaluation.Evaluator(evaluation.scope_for(job, {}, variables), at, task.seed)
     return evaluator.render(template)
 
@@ -237,33 +232,6 @@ def _end_at(
     """End a job where this task is: a restart goes on from there."""
     follow = yield from _catch_up(job, task)
     return [*(follow or []), *(yield from end_job(job, task.restarts, state, error))]
-
-
-def end_job(
-    job: JobDocument, restarts: int, state: JobState, error: str | None
-) -> Flow[list[Document]]:
-    """End a job, short of its last task, that still goes on with this number of restarts; return it if this did."""
-    move = JobMove((JobState.PENDING, *ACTIVE_JOB), state)
-    return (yield from _end_job(job, restarts, move, error, {}))
-
-
-def _end_job(
-    job: JobDocument,
-    restarts: int,
-    move: JobMove,
-    error: str | None,
-    where: Where,
-    /,
-    **more: Unpack[JobFields],
-) -> Flow[list[Document]]:
-    at = yield from now()
-    fields: JobFields = {**states.job_end(move.to, at, **more), "error": error}
-    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, move.to, at))
-    if move.to == JobState.COMPLETED and wants(job, JOB_PROGRESS):
-        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=move.to, stamp=str(at)))
-    here = {"restarts": restarts, **where}
-    image = yield from change_job(job.id, here, fields, move=move, add=add)
-    return [image] if image else []
 
 
 # --- the end of a job goes up to its parent task ------------------------------------------------------------------
@@ -287,16 +255,6 @@ def tell_parent(job: JobDocument) -> Flow[list[Document]]:
     return (
         yield from composites.end_composite(
             parent, TaskState(job.state), error, result=result, subjob_id=job.id
-        )
-    )
-
-
-def open_tasks(job_id: str, restarts: int, limit: int) -> Flow[list[TaskDocument]]:
-    """Return active tasks of a job of `restarts` or lower, parents first."""
-    where = {"job_id": job_id, "open": True, "active": True, "restarts": Below(restarts + 1)}
-    return (
-        yield from find(
-            TaskDocument, where, order=("depth", "created_at"), limit=limit, without=slots.HEAVY
         )
     )
 

@@ -19,15 +19,18 @@ from coordinator.engine.flow import (
     publish,
     recall,
     send,
+    standing,
     task_change,
 )
 from coordinator.engine.new_documents import ENDED_INTENT, intent
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.task_ends import task_hooks
+from coordinator.engine.withdrawal import withdraw
 from shared.errors import Unreadable
 from shared.model.documents import (
     MICROS_PER_SECOND,
     Document,
+    JobDocument,
     LogPartDocument,
     Micros,
     NodeDocument,
@@ -43,7 +46,7 @@ from shared.model.messages import (
     RunEnded,
 )
 from shared.model.queries import In, Where
-from shared.model.states import TaskKind, TaskState
+from shared.model.states import JOB_ENDED, TaskKind, TaskState
 
 WAITING = (TaskState.PENDING, TaskState.SCHEDULED)
 """States from which a task may be granted."""
@@ -82,9 +85,15 @@ def on_claim(claim: Claim) -> Flow[list[Document]]:
     if node is None or node.closed or node.lease_until < at + LEASE_LEFT:
         yield from send(claim.node_id, BeatFirst(task_id=claim.task_id, nonce=claim.nonce))
         return []
-    image = yield from _grant(claim, node, claim.run, at)
+    job = yield from _job_of(claim)
+    if job is None or job.state in JOB_ENDED:
+        return (yield from _not_wanted(claim, job))
+    image = yield from _grant(claim, node, job.restarts, claim.run, at)
     if image is None:
-        image = yield from _second_look(claim, node, at)
+        task = yield from get(TaskDocument, claim.task_id)
+        if task is not None and task.restarts < job.restarts:
+            return (yield from _not_wanted(claim, job))
+        image = yield from _second_look(claim, node, task, at)
     if image is None:
         return []
     yield from send(claim.node_id, Granted(task_id=image.id, nonce=claim.nonce, run=image.run))
@@ -98,7 +107,28 @@ def lease_of(node_id: str) -> Flow[NodeDocument | None]:
     return node
 
 
-def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskDocument | None]:
+def _job_of(claim: Claim) -> Flow[JobDocument | None]:
+    """Return how the job of a claimed task stands now that the claim has arrived."""
+    job_id = claim.job_id
+    if not job_id:
+        task = yield from get(TaskDocument, claim.task_id)
+        job_id = task.job_id if task is not None else ""
+    return (yield from standing(job_id)) if job_id else None
+
+
+def _not_wanted(claim: Claim, job: JobDocument | None) -> Flow[list[Document]]:
+    """Refuse a task of a job that has ended, was restarted since, or is gone; withdraw it, should nobody have."""
+    reason = "there is no such job"
+    if job is not None:
+        reason = f"the job is {job.state}" if job.state in JOB_ENDED else "the job was restarted"
+    yield from send(claim.node_id, Refused(task_id=claim.task_id, nonce=claim.nonce, reason=reason))
+    task = yield from get(TaskDocument, claim.task_id)
+    return [] if task is None else (yield from withdraw([task], gone=job is None))
+
+
+def _grant(
+    claim: Claim, node: NodeDocument, restarts: int, run: int, at: Micros
+) -> Flow[TaskDocument | None]:
     fields: TaskFields = {
         "node_id": claim.node_id,
         "epoch": node.epoch,
@@ -111,7 +141,7 @@ def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskD
     }
     job = (yield from recall(claim.job_id)) if claim.job_id else None
     hooks = task_hooks(job, TaskState.RUNNING, at)
-    where = {"run": run, "kind": TaskKind.CONTAINER}
+    where = {"run": run, "kind": TaskKind.CONTAINER, "restarts": restarts}
     image = yield from change_task(claim.task_id, where, fields, move=GRANTED, add=hooks)
     if image is not None and image.scheduled_at is None:
         yield from later(task_change(image.id, {"scheduled_at": None}, {"scheduled_at": at}))
@@ -120,9 +150,10 @@ def _grant(claim: Claim, node: NodeDocument, run: int, at: Micros) -> Flow[TaskD
     return image
 
 
-def _second_look(claim: Claim, node: NodeDocument, at: Micros) -> Flow[TaskDocument | None]:
+def _second_look(
+    claim: Claim, node: NodeDocument, task: TaskDocument | None, at: Micros
+) -> Flow[TaskDocument | None]:
     """Find out why a claim was not granted at once; grant it after all, answer it again, or refuse it."""
-    task = yield from get(TaskDocument, claim.task_id)
     reason = "there is no such task"
     if task is not None:
         if task.nonce == claim.nonce:
@@ -130,7 +161,7 @@ def _second_look(claim: Claim, node: NodeDocument, at: Micros) -> Flow[TaskDocum
             if task is not None:
                 return task
         elif task.state in WAITING and task.run != claim.run:
-            image = yield from _grant(claim, node, task.run, at)
+            image = yield from _grant(claim, node, task.restarts, task.run, at)
             if image is not None:
                 return image
         reason = _why_refused(task)

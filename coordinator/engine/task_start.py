@@ -21,6 +21,7 @@ from coordinator.engine.flow import (
 )
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import TASK_STATE, state_hook
+from coordinator.engine.withdrawal import withdraw
 from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 from shared.model.states import Hold, TaskState
 
@@ -28,7 +29,7 @@ from shared.model.states import Hold, TaskState
 def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
     wanted = evaluation.vars_of(task.definition)
-    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, task.restarts))
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
     task = evaluation.with_evaluation(task, evaluation.Evaluator(scope, at, task.seed), at)
     if "{{" in task.definition.name:
@@ -115,7 +116,7 @@ def evaluate_task(task: Document, what: Intent) -> Flow[list[Document]]:
     assert isinstance(task, TaskDocument)
     job = yield from recall(task.job_id)
     if job is None:
-        return []
+        return (yield from withdraw([task], gone=True))
     image = None
     if task.state == TaskState.CREATED:
         image = yield from _taken_turn(job, task, what)

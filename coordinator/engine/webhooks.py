@@ -164,7 +164,7 @@ def _address(
     if job.parent_id is not None or job.detached_from is not None:
         return hook.url, hook.headers
     wanted = wanted_vars([hook.url, *hook.headers.values()])
-    variables = {} if wanted == () else (yield from read_vars(job.id, wanted, job.restarts))
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, job.restarts))
     evaluator = Evaluator(scope_for(job, {}, variables), at, 0)
     headers = {name: evaluator.render(value) for name, value in hook.headers.items()}
     return evaluator.render(hook.url), headers

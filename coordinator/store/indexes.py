@@ -41,7 +41,7 @@ INDEXES: tuple[Index, ...] = (
     Index(JobDocument, ("ended_at",), sparse=True),
     Index(TaskDocument, ("job_id", "position", "created_at")),
     Index(TaskDocument, ("job_id", "created_at", "id")),
-    Index(TaskDocument, ("job_id", "open")),
+    Index(TaskDocument, ("job_id", "open", "depth", "created_at")),
     Index(TaskDocument, ("job_id", "var", "-completed_at")),
     Index(TaskDocument, ("parent_id", "open"), sparse=True),
     Index(TaskDocument, ("parent_id", "state"), sparse=True),

@@ -158,14 +158,12 @@ class Store(Protocol):
         case).
         """
 
-    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+    async def vars(
+        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+    ) -> dict[str, str]:
         """Return `tasks.<var>`: for each var (of `names`, or all) the result of the COMPLETED task
-        of the job that completed latest with it.
-        """
-
-    async def delete_job(self, job: JobDocument) -> None:
-        """Delete a job, its tasks, items, log parts and deliveries; repeated, it deletes what is
-        left.
+        of the job that completed latest with it. Of restarts below `restarts`, which began at
+        position `began`, only tasks before that position count (None: all do); of higher ones none.
         """
 
     async def purge_logs(self, before: Micros, limit: int) -> int:

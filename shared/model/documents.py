@@ -118,6 +118,10 @@ class JobDocument(Document, kw_only=True, rename="camel"):
     failed_at: Micros | None = None
     ended_at: Micros | None = None
     delete_at: Micros | None = None
+    deleted_at: Micros | None = None
+    """When it was marked as one to be removed: from then on nobody is shown it, and it can't be restarted."""
+    restarted_from: int | None = None
+    """Position at which the present restart began. Results of earlier restarts count up to there."""
     result: str | None = None
     error: str | None = None
 

@@ -9,14 +9,11 @@ import pytest
 from coordinator.store.port import Store, Viewer
 from shared.model import language
 from shared.model.documents import (
-    DeliveryDocument,
-    ItemsDocument,
     JobDocument,
-    LogPartDocument,
     TaskDocument,
 )
 from shared.model.queries import Change
-from tests.contract.documents import delivery, items, job, log_part, task
+from tests.contract.documents import job, log_part, task
 
 
 async def found(store: Store, *terms: str, **question: Any) -> str:
@@ -229,26 +226,30 @@ async def test_vars_are_of_the_latest_that_completed(store: Store) -> None:
     assert await store.vars("j", [], 0) == {}
 
 
-async def test_a_job_is_deleted_whole(store: Store) -> None:
-    doomed, kept = job("j"), job("k")
-    await store.insert_many([doomed, kept])
-    await store.insert_many([task(f"{owner}{n}", owner) for owner in "jk" for n in range(1100)])
-    await store.append_log(
-        [log_part(f"{owner}0", n, job_id=owner) for owner in "jk" for n in (1, 2)]
+async def test_vars_of_earlier_restarts_are_those_of_positions_before(store: Store) -> None:
+    def ended(id: str, var: str, position: int, restarts: int, at: int) -> TaskDocument:
+        return task(
+            id,
+            var=var,
+            position=position,
+            restarts=restarts,
+            completed_at=at,
+            result=id,
+            state="COMPLETED",
+        )
+
+    await store.insert_many(
+        [
+            ended("1", "a", 1, 0, 1),
+            ended("2", "b", 2, 0, 9),
+            ended("3", "b", 2, 1, 3),
+            ended("4", "c", 2, 0, 4),
+            ended("5", "d", 3, 2, 5),
+        ]
     )
-    for owner in "jk":
-        await store.insert_many([items(owner, [], owner), delivery(owner, owner)])
-    await store.delete_job(doomed)
-    await store.delete_job(doomed)
-    for kind, left in (
-        (JobDocument, 1),
-        (TaskDocument, 1100),
-        (LogPartDocument, 2),
-        (ItemsDocument, 1),
-        (DeliveryDocument, 1),
-    ):
-        assert await store.count(kind, {}) == left
-    assert await found(store) == "k"
+    assert await store.vars("j", None, 1, 2) == {"a": "1", "b": "3"}
+    assert await store.vars("j", ["b", "c", "d"], 1, 2) == {"b": "3"}
+    assert await store.vars("j", None, 0, None) == {"a": "1", "b": "2", "c": "4"}
 
 
 async def test_questions_of_any_length(jobs: Store) -> None:

@@ -70,7 +70,7 @@ def at(number: int, mishap: Mishap) -> Callable[[int, str], Mishap | None]:
 WRITES = frozenset(
     {
         "insert", "insert_many", "change", "change_many", "change_first", "delete", "append_log",
-        "delete_job", "purge_logs",
+        "purge_logs",
     }
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shared.model.documents import DeliveryDocument
+from shared.model.documents import DeliveryDocument, JobDocument, TaskDocument
 from tests.unit.engine.hands import Run
 from tests.unit.engine.world import HOLD, Outcome, World, step
 
@@ -62,6 +62,14 @@ async def cancel_at_stop(world: World, run: Run) -> str | None:
     return HOLD
 
 
+async def delete_at_stop(world: World, run: Run) -> str | None:
+    """When `stop` runs, the user cancels the root job, and deletes it at once."""
+    if await cancel_at_stop(world, run) is None:
+        return None
+    await world.delete(world.root)
+    return HOLD
+
+
 async def bad_fails_once(world: World, run: Run) -> str | None:
     """`bad` fails in the first life of its job; the user restarts the job as soon as it has failed."""
     return "no" if run.name == "bad" and run.message.restarts == 0 else None
@@ -74,6 +82,9 @@ async def cancelled_once(world: World, run: Run) -> str | None:
     await world.cancel(world.root)
     return HOLD
 
+
+DELETED = "DELETED"
+"""The end of a job that is not there any more."""
 
 HOOKS = [
     {"url": "http://receiver/"},
@@ -130,6 +141,12 @@ SCENARIOS = [
         outcome=cancel_at_stop,
     ),
     Scenario(
+        "delete",
+        [parallel(step("stop"), sub(step("a"), sub(step("stop"))), each("1..3", sub(step("b"))))],
+        DELETED,
+        outcome=delete_at_stop,
+    ),
+    Scenario(
         "restart of failed",
         [step("a"), parallel(step("bad"), sub(step("o"), step("p"))), step("z")],
         "COMPLETED",
@@ -161,17 +178,29 @@ async def lived(world: World, scenario: Scenario, outcome: Outcome) -> None:
     """Let it go on for as long as it may take to heal; the user restarts what is to be restarted."""
     for _ in range(20):
         await world.run(outcome)
-        state = await world.state(world.root)
+        state = await state_of_root(world)
         if state == scenario.end:
             return
-        if state in ("FAILED", "CANCELLED"):
+        if state == "CANCELLED" and scenario.end == DELETED:
+            if not await world.delete(world.root):
+                await world.tick()
+        elif state in ("FAILED", "CANCELLED"):
             await world.restart(world.root)
         else:
             await world.tick()
     raise AssertionError(f"the job is still {state} after 100 s")
 
 
+async def state_of_root(world: World) -> str:
+    job = await world.store.get(JobDocument, world.root)
+    return DELETED if job is None else job.state
+
+
 async def check(world: World, scenario: Scenario) -> None:
+    if scenario.end == DELETED:
+        for kind in (JobDocument, TaskDocument):
+            assert await world.store.find(kind, {}) == []
+        return
     job = await world.job(world.root)
     assert job.state == scenario.end
     found = await world.states(world.root)

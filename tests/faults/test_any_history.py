@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.engine import beats, intents, job_lifecycle, progress, task_runs
+from coordinator.engine import beats, intents, job_ends, job_lifecycle, progress, task_runs
 from coordinator.engine.flow import Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
@@ -207,9 +207,7 @@ class History(RuleBasedStateMachine):
     @rule(which=few, followed=st.booleans())
     def cancel(self, which: int, followed: bool) -> None:
         self.do(
-            self._command(
-                job_lifecycle.cancelled_by_user, self.jobs[which % len(self.jobs)], followed
-            )
+            self._command(job_ends.cancelled_by_user, self.jobs[which % len(self.jobs)], followed)
         )
 
     @rule(which=few, followed=st.booleans())

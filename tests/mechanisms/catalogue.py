@@ -85,6 +85,15 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the log holds lines of two runs",
     ),
     _mechanism(
+        "grant-look", (3, 5), runs_cut.grant_look,
+        (
+            f"{ENGINE}orphans.py::test_a_task_of_a_job_that_has_ended_is_not_granted",
+            f"{ENGINE}orphans.py::test_a_task_of_a_lower_restart_is_not_granted",
+            f"{ENGINE}orphans.py::test_a_task_whose_job_is_gone_is_not_granted_but_removed",
+        ),
+        "what was inserted late runs under a job that has ended, or beside its restart",
+    ),
+    _mechanism(
         "beat-first", (5,), runs_cut.beat_first,
         (f"{ENGINE}claims.py::test_a_lease_that_ends_soon_is_renewed_before_a_grant",),
         "a run is granted that its lease hardly outlives",
@@ -200,6 +209,31 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "tasks of a cancelled job are left open for the sweeper",
     ),
     _mechanism(
+        "sub-job-look", (2, 3), structure_cut.subjob_look,
+        (f"{ENGINE}orphans.py::test_whoever_begins_a_sub_job_looks_whether_somebody_waits_for_it",),
+        "a sub-job that was inserted below a cancelled task begins",
+    ),
+    _mechanism(
+        "withdraw-below", (2, 3), structure_cut.withdraw_below,
+        (f"{ENGINE}orphans.py::test_what_an_intent_may_have_made_is_withdrawn_before_it_is_dropped",),
+        "children of a cancelled composite stay open, and nothing tells of them",
+    ),
+    _mechanism(
+        "long-withdrawals", (2,), structure_cut.long_withdrawals,
+        (f"{ENGINE}orphans.py::test_a_cancel_reaches_more_sub_jobs_than_one_step_takes",),
+        "most sub-jobs go on",
+    ),
+    _mechanism(
+        "removal-below", (2,), structure_cut.removal_below,
+        (f"{ENGINE}orphans.py::test_a_deleted_job_goes_with_all_its_sub_jobs",),
+        "the sub-jobs of a deleted job go on",
+    ),
+    _mechanism(
+        "vars-of-restart", (3,), structure_cut.vars_of_restart,
+        (f"{ENGINE}orphans.py::test_values_of_before_a_restart_are_not_those_of_what_runs_anew",),
+        "a composite that runs anew reads what its own children gave before the restart",
+    ),
+    _mechanism(
         "unique-slots", (3,), structure_cut.unique_slots,
         (f"{HERE}structure.py::test_a_slot_that_is_handed_over_twice_is_taken_once",),
         "two run where `concurrency` is 1",
@@ -261,6 +295,21 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "sweep-ended", (2,), structure_cut.under_ended,
         (f"{HERE}repairs.py::test_what_is_open_below_an_ended_job_is_cancelled",),
         "the task stays PENDING",
+    ),
+    _mechanism(
+        "sweep-restarts", (2, 3), structure_cut.lower_restarts,
+        (f"{ENGINE}orphans.py::test_what_is_open_of_a_lower_restart_is_found",),
+        "the task stays SCHEDULED",
+    ),
+    _mechanism(
+        "sweep-sub-jobs", (2, 3), structure_cut.lost_subjobs,
+        (f"{ENGINE}orphans.py::test_a_sub_job_that_nobody_waits_for_is_found",),
+        "it goes on",
+    ),
+    _mechanism(
+        "sweep-unwanted", (2, 3), structure_cut.unwanted,
+        (f"{ENGINE}orphans.py::test_what_is_not_to_go_on_is_not_sent_again",),
+        "a task of a cancelled job is sent to its queue",
     ),
     # --- hosts, drains, edges ---
     _mechanism(

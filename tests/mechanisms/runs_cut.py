@@ -11,8 +11,9 @@ from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.engine import beats, pulse, task_runs
 from coordinator.engine.flow import Bounds, Flow
-from shared.model.documents import Document, Micros, NodeDocument, Pulse, TaskDocument
+from shared.model.documents import Document, JobDocument, Micros, NodeDocument, Pulse, TaskDocument
 from shared.model.messages import Beat, Claim, HandedBack, RunEnded
+from shared.model.states import JobState
 from tests.mechanisms.cutting import (
     AnyChange,
     answering,
@@ -54,6 +55,17 @@ def run_number(patch: pytest.MonkeyPatch) -> None:
         return setting(unlooked(effect, "run"), run=1) if grants(effect) else effect
 
     rewrite_changes(patch, rewrite)
+
+
+def grant_look(patch: pytest.MonkeyPatch) -> None:
+    """A claim is granted without a look at how its job stands."""
+
+    def goes_on(job_id: str) -> Flow[JobDocument]:
+        yield from ()
+        return JobDocument(id=job_id, name="", state=JobState.RUNNING)
+
+    patch.setattr(task_runs, "standing", goes_on)
+    rewrite_changes(patch, lambda e: unlooked(e, "restarts") if grants(e) else e)
 
 
 def beat_first(patch: pytest.MonkeyPatch) -> None:

@@ -17,16 +17,19 @@ from coordinator.engine import (
     flow,
     job_lifecycle,
     new_documents,
+    orphans,
+    removal,
     repairs,
     schedule_firings,
     slots,
     task_ends,
+    withdrawal,
 )
 from coordinator.engine.flow import Flow
 from coordinator.store.indexes import INDEXES
 from coordinator.store.sqlite import schema
 from shared.errors import BrokerUnavailable
-from shared.model.documents import Document, JobDocument, TaskDocument
+from shared.model.documents import Document, Intent, JobDocument, TaskDocument
 from tests.mechanisms.cutting import AnyChange, idle, nothing, rewrite_changes, unlooked
 
 
@@ -93,8 +96,8 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
         return True
 
     patch.setattr(task_ends, "_still_wanted", wanted)
-    patch.setattr(composites, "withdraw", nothing)
-    patch.setattr(job_lifecycle, "withdraw", nothing)
+    for module in (composites, job_lifecycle, task_ends):
+        patch.setattr(module, "withdraw", nothing)
 
 
 def unique_slots(patch: pytest.MonkeyPatch) -> None:
@@ -194,4 +197,63 @@ def free_slots(patch: pytest.MonkeyPatch) -> None:
 
 def under_ended(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for what is open below a job that has ended."""
-    patch.setattr(repairs, "open_under_ended", nothing)
+    patch.setattr(orphans, "open_under_ended", nothing)
+
+
+def lower_restarts(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for what is open of a lower number of restarts."""
+    patch.setattr(orphans, "of_lower_restarts", nothing)
+
+
+def lost_subjobs(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for sub-jobs that nobody waits for."""
+    patch.setattr(orphans, "lost_subjobs", nothing)
+
+
+def unwanted(patch: pytest.MonkeyPatch) -> None:
+    """What is sent again is not asked whether it is to go on."""
+
+    def all_of(tasks: Sequence[TaskDocument]) -> Flow[tuple[list[TaskDocument], list[Document]]]:
+        yield from ()
+        return list(tasks), []
+
+    patch.setattr(orphans, "wanted", all_of)
+
+
+def subjob_look(patch: pytest.MonkeyPatch) -> None:
+    """Whoever begins a sub-job does not look at what it is part of."""
+
+    def waited_for(_job: JobDocument) -> Flow[None]:
+        yield from ()
+
+    patch.setattr(orphans, "lost_subjob", waited_for)
+
+
+def withdraw_below(patch: pytest.MonkeyPatch) -> None:
+    """An intent of a task that is not to go on is dropped, whatever it may have made."""
+
+    def dropped(task: TaskDocument, what: Intent, **_: bool) -> Flow[list[Document]]:
+        yield from flow.change_task(task.id, {}, {}, drop=(what.id,))
+        return []
+
+    patch.setattr(composites, "give_up", dropped)
+
+
+def long_withdrawals(patch: pytest.MonkeyPatch) -> None:
+    """A cancel ends with its first step."""
+    patch.setattr(withdrawal, "again", nothing)
+
+
+def removal_below(patch: pytest.MonkeyPatch) -> None:
+    """A job is removed without the sub-jobs attached to it."""
+    patch.setattr(removal, "_remove_subjobs", nothing)
+
+
+def vars_of_restart(patch: pytest.MonkeyPatch) -> None:
+    """Results of earlier restarts count wherever they come from."""
+    read = FlowDriver._vars
+
+    async def all_of(self: FlowDriver, effect: flow.Vars) -> dict[str, str]:
+        return await read(self, msgspec.structs.replace(effect, began=None))
+
+    patch.setattr(FlowDriver, "_vars", all_of)

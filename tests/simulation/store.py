@@ -221,12 +221,6 @@ class MemoryStore:
 
         return await self._ask(gone)
 
-    async def delete_job(self, job: JobDocument) -> None:
-        for kind in DOCUMENTS:
-            if "job_id" in fields_of(kind):
-                await self.delete(kind, {"job_id": job.id})
-        await self.delete(JobDocument, {"id": job.id})
-
     async def purge_logs(self, before: Micros, limit: int) -> int:
         return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
 
@@ -326,7 +320,9 @@ class MemoryStore:
         items = self._decoded(LogPartDocument, found[skip : skip + limit])
         return DocumentPage(items, total, capped=len(found) > total)
 
-    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+    async def vars(
+        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+    ) -> dict[str, str]:
         var = Not(None) if names is None else In(tuple(names))
         where = {
             "job_id": job_id,
@@ -337,7 +333,11 @@ class MemoryStore:
         order = ("completed_at", "attempt", "id")
         found = await self._ask(partial(self._found, TaskDocument, where, order))
         result = fields_of(TaskDocument)["result"]
-        latest = {rest["var"]: rest.get("result") for rest in found}
+        latest = {
+            rest["var"]: rest.get("result")
+            for rest in found
+            if began is None or rest["restarts"] == restarts or rest["position"] < began
+        }
         return {
             name: "" if value is None else self._codec.decode_value(result, value)
             for name, value in latest.items()

@@ -34,7 +34,6 @@ from coordinator.store.search import log_owner, storable, understood
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import (
-    DOCUMENTS,
     Document,
     Intent,
     JobDocument,
@@ -342,14 +341,17 @@ class MongoStore:
         total = min(count, LOG_CAP) if terms else count
         return DocumentPage(items, total, capped=count > total)
 
-    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+    async def vars(
+        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+    ) -> dict[str, str]:
         """Return `tasks.<var>`."""
         var = {"$ne": None} if names is None else {"$in": list(names)}
+        before = {} if began is None else {"position": {"$lt": began}}
         match = {
             "jobId": job_id,
             "var": var,
             "state": TaskState.COMPLETED,
-            "restarts": {"$lte": restarts},
+            "$or": [{"restarts": restarts}, {"restarts": {"$lt": restarts}, **before}],
         }
         latest = {"var": 1, "completedAt": -1, "attempt": -1, ID_FIELD: -1}
         group = {ID_FIELD: "$var", "result": {"$first": "$result"}}
@@ -363,13 +365,6 @@ class MongoStore:
             else self._codec.decode_value(result, each["result"])
             for each in found
         }
-
-    async def delete_job(self, job: JobDocument) -> None:
-        """Delete a job and all that belongs to it; itself last, so that a repeat finds the rest."""
-        for kind in DOCUMENTS:
-            if "job_id" in fields_of(kind):
-                await self.delete(kind, {"job_id": job.id})
-        await self.delete(JobDocument, {"id": job.id})
 
     async def purge_logs(self, before: Micros, limit: int) -> int:
         """Delete log parts made before `before`."""

@@ -92,18 +92,24 @@ def overdue_rows(
 
 
 def var_values(
-    connection: sqlite3.Connection, job_id: str, names: Sequence[str] | None, restarts: int
+    connection: sqlite3.Connection,
+    job_id: str,
+    names: Sequence[str] | None,
+    restarts: int,
+    began: int | None,
 ) -> dict[str, Any]:
     """Return, by var, what rests as the result of the COMPLETED task that completed latest with it."""
-    statement = "SELECT var, result FROM tasks WHERE job_id = ? AND state = 'COMPLETED' AND restarts <= ? AND "
+    statement = (
+        "SELECT var, result FROM tasks WHERE job_id = ? AND state = 'COMPLETED' "
+        "AND (restarts = ? OR restarts < ? AND (? IS NULL OR position < ?)) AND "
+    )
+    these = (job_id, restarts, restarts, began, began)
     end = " ORDER BY var, completed_at DESC, attempt DESC, id DESC"
     if names is None:
-        rows = connection.execute(
-            f"{statement} var IS NOT NULL{end}", (job_id, restarts)
-        ).fetchall()
+        rows = connection.execute(f"{statement} var IS NOT NULL{end}", these).fetchall()
     else:
         one = f"{statement} var = ?{end} LIMIT 1"
-        found = (connection.execute(one, (job_id, restarts, name)).fetchone() for name in names)
+        found = (connection.execute(one, (*these, name)).fetchone() for name in names)
         rows = [row for row in found if row is not None]
     result = fields_of(TaskDocument)["result"]
     latest: dict[str, Any] = {}

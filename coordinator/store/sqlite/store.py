@@ -28,7 +28,6 @@ from coordinator.store.sqlite.threads import Readers, Writer, connected
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import (
-    DOCUMENTS,
     Document,
     Intent,
     JobDocument,
@@ -294,23 +293,18 @@ class SqliteStore:
         total = count if cap is None else min(count, cap)
         return DocumentPage(self._documents(LogPartDocument, rows), total, count > total)
 
-    async def vars(self, job_id: str, names: Sequence[str] | None, restarts: int) -> dict[str, str]:
+    async def vars(
+        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+    ) -> dict[str, str]:
         """Return `tasks.<var>`."""
         values = await self._readers.run(
-            lambda connection: reads.var_values(connection, job_id, names, restarts)
+            lambda connection: reads.var_values(connection, job_id, names, restarts, began)
         )
         result = fields_of(TaskDocument)["result"]
         return {
             var: "" if value is None else self._codec.decode_value(result, value)
             for var, value in values.items()
         }
-
-    async def delete_job(self, job: JobDocument) -> None:
-        """Delete a job and all that belongs to it; itself last, so that a repeat finds the rest."""
-        for kind in DOCUMENTS:
-            if "job_id" in fields_of(kind):
-                await self.delete(kind, {"job_id": job.id})
-        await self.delete(JobDocument, {"id": job.id})
 
     async def purge_logs(self, before: Micros, limit: int) -> int:
         """Delete log parts made before `before`."""

@@ -10,7 +10,13 @@ from coordinator.store.port import Store
 from shared.errors import Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
-from shared.model.documents import Actor, JobDocument, NodeDocument, ScheduleDocument
+from shared.model.documents import (
+    Actor,
+    JobDocument,
+    NodeDocument,
+    ScheduleDocument,
+    TaskDocument,
+)
 from shared.model.messages import StateChanged
 from shared.model.queries import Change
 from shared.model.views import as_plain, job_summary
@@ -98,7 +104,8 @@ class PlainCommands:
     async def delete(self, job: JobDocument) -> None:
         if job.state not in ENDED:
             raise NotAllowed("job is still running")
-        await self._store.delete_job(job)
+        await self._store.delete(TaskDocument, {"job_id": job.id})
+        await self._store.delete(JobDocument, {"id": job.id})
 
     async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
         try:

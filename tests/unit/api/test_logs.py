@@ -17,7 +17,7 @@ from coordinator.api.log_cursor import LogCursor, LogPlace, read_cursor, write_c
 from haulier.sse import ServerEvent
 from shared.errors import StoreUnavailable
 from shared.model import language
-from shared.model.documents import MICROS_PER_SECOND, Pulse, TaskDocument
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Pulse, TaskDocument
 from shared.model.queries import Change
 from tests.unit.api.served import Served
 
@@ -258,7 +258,8 @@ async def test_the_stream_of_a_job_that_is_deleted(api: Served) -> None:
         task = await api.task(job, state="RUNNING", run=1)
         await api.log(task, "a\n")
         assert (await anext(stream)).data == "a"
-        await api.store.delete_job(await api.job(job))
+        await api.store.delete(TaskDocument, {"job_id": job})
+        await api.store.delete(JobDocument, {"id": job})
         end = await anext(stream)
         assert (end.name, json.loads(end.data)) == ("end", {"state": "DELETED"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, job_lifecycle, task_runs
+from coordinator.engine import intents, job_ends, task_runs
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
@@ -91,7 +91,7 @@ async def test_the_end_of_the_last_task_and_a_cancel_do_not_both_win(world: Worl
     await world.settle()
     await worker.take()
     await world.settle()
-    cancelling = Stepper(world.driver, job_lifecycle.cancelled_by_user(await world.job(job_id)))
+    cancelling = Stepper(world.driver, job_ends.cancelled_by_user(await world.job(job_id)))
     await cancelling.until(changes(JobDocument, state="CANCELLED"))
     await world.run()
     assert await cancelling.finish() is None
@@ -136,7 +136,7 @@ async def test_a_cancel_meets_the_restart_that_came_between(world: World) -> Non
     await world.run(lambda _: "no")
     seen = await world.job(job_id)
     assert await world.restart(job_id)
-    image = await world.driver.carry_out(job_lifecycle.cancelled_by_user(seen))
+    image = await world.driver.carry_out(job_ends.cancelled_by_user(seen))
     assert image is not None
     assert (image.state, image.restarts) == ("CANCELLED", 1)
     await world.driver.follow([image])
@@ -169,9 +169,7 @@ async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_
     (composite,) = await world.driver.carry_out(begin(job, job.then[0]))
     growing = Stepper(world.driver, intents.follow([composite]))
     await growing.until(lambda effect: isinstance(effect, InsertMany))
-    cancelled = await world.driver.carry_out(
-        job_lifecycle.cancelled_by_user(await world.job(job_id))
-    )
+    cancelled = await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
     assert cancelled is not None
     cancelling = Stepper(world.driver, intents.follow([cancelled]))
     await cancelling.until(changes(TaskDocument, state="CANCELLED"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, job_lifecycle, task_runs
+from coordinator.engine import intents, job_ends, job_lifecycle, task_runs
 from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.hands import Run
 from tests.unit.engine.steps import Stepper, changes
@@ -208,9 +208,7 @@ async def test_an_old_finish_followed_after_the_restart_leaves_the_new_tasks_alo
     await world.worker()
     job_id = await world.submit(step("bad"), step("z"))
     await world.settle()
-    cancelled = await world.driver.carry_out(
-        job_lifecycle.cancelled_by_user(await world.job(job_id))
-    )
+    cancelled = await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
     assert cancelled is not None
     assert await world.restart(job_id)
     await world.settle()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import composites, intents, job_lifecycle
+from coordinator.engine import intents, job_ends, withdrawal
 from coordinator.engine.flow import Insert
 from shared.model.documents import Actor, DeliveryDocument, JobDocument, TaskDocument
 from shared.model.language import Permission
@@ -161,13 +161,13 @@ async def test_a_sub_job_is_not_forgotten_by_whoever_dies_while_cancelling(
     job_id = await world.submit(sub(step("a")))
     await world.settle()
     child = await child_of(world, job_id)
-    assert await world.driver.carry_out(job_lifecycle.cancelled_by_user(await world.job(job_id)))
+    assert await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
     dying = Stepper(world.driver, intents.follow([await world.job(job_id)]))
     if where == "task":
         await dying.until(lambda effect: getattr(effect, "kind", None) is JobDocument)
     else:
         task = await world.task(job_id, "sub")
-        await world.driver.carry_out(composites.withdraw(None, [task]))
+        await world.driver.carry_out(withdrawal.withdraw([task]))
     assert (await world.task(job_id, "sub")).state == "CANCELLED"
     for _ in range(3):
         await world.tick()

@@ -21,7 +21,7 @@ from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.effects.batching import Batcher
-from coordinator.engine import job_lifecycle, new_documents, pulse, repairs
+from coordinator.engine import job_ends, job_lifecycle, new_documents, pulse, repairs
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
@@ -221,20 +221,23 @@ class World:
         return made.id
 
     async def cancel(self, job_id: str) -> bool:
-        return await self._command(job_lifecycle.cancelled_by_user(await self.job(job_id)))
+        return await self._command(job_ends.cancelled_by_user(await self.job(job_id)))
 
     async def restart(self, job_id: str) -> bool:
         return await self._command(job_lifecycle.restarted_by_user(await self.job(job_id)))
 
+    async def delete(self, job_id: str) -> bool:
+        return await self._command(job_ends.marked_for_removal(job_id))
+
     async def _command(self, flow: Any) -> bool:
         coordinator = self.coordinators[0]
-        stored = []
+        stored: list[Any] = []
 
         async def command() -> bool:
             image = await coordinator.driver.carry_out(flow)
-            if image is not None:
-                stored.append(image)
-                coordinator.driver.follow_soon([image])
+            if image:
+                stored.extend(image if isinstance(image, list) else [image])
+                coordinator.driver.follow_soon(stored)
             return True
 
         await self.guarded(coordinator, command())

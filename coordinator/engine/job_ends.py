@@ -1,0 +1,71 @@
+"""Ends jobs, and marks ended ones for removal. What follows from either is an intent of the job."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from coordinator.engine import states
+from coordinator.engine.flow import Flow, change_job, get, now
+from coordinator.engine.new_documents import DELETE, FINISH, HOOK, intent
+from coordinator.engine.states import JobFields, JobMove
+from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, state_hook, wants
+from shared.model.documents import Document, JobDocument
+from shared.model.queries import Where
+from shared.model.states import JOB_ENDED, JobState
+
+ACTIVE_JOB = (JobState.SCHEDULED, JobState.RUNNING)
+
+
+def goes_on(job: JobDocument | None, restarts: int) -> bool:
+    """Return whether a job is there, has not ended, and was not restarted since `restarts`."""
+    return job is not None and job.state not in JOB_ENDED and job.restarts == restarts
+
+
+def end_job(
+    job: JobDocument, restarts: int, state: JobState, error: str | None
+) -> Flow[list[Document]]:
+    """End a job, short of its last task, that still goes on with this number of restarts; return it if this did."""
+    move = JobMove((JobState.PENDING, *ACTIVE_JOB), state)
+    return (yield from end_job_by(job, restarts, move, error, {}))
+
+
+def end_job_by(
+    job: JobDocument,
+    restarts: int,
+    move: JobMove,
+    error: str | None,
+    where: Where,
+    /,
+    **more: Unpack[JobFields],
+) -> Flow[list[Document]]:
+    """End a job that matches `where` by `move`, with these fields; return it if this did."""
+    at = yield from now()
+    fields: JobFields = {**states.job_end(move.to, at, **more), "error": error}
+    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, move.to, at))
+    if move.to == JobState.COMPLETED and wants(job, JOB_PROGRESS):
+        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=move.to, stamp=str(at)))
+    here = {"restarts": restarts, **where}
+    image = yield from change_job(job.id, here, fields, move=move, add=add)
+    return [image] if image else []
+
+
+def cancelled_by_user(job: JobDocument) -> Flow[JobDocument | None]:
+    """Store that a job is cancelled; None where it has ended already. What follows is an intent of it."""
+    ended = yield from end_job(job, job.restarts, JobState.CANCELLED, None)
+    if ended:
+        image = ended[0]
+        assert isinstance(image, JobDocument)
+        return image
+    present = yield from get(JobDocument, job.id)
+    if present is None or present.state in JOB_ENDED or present.restarts == job.restarts:
+        return None
+    return (yield from cancelled_by_user(present))
+
+
+def marked_for_removal(job_id: str) -> Flow[list[Document]]:
+    """Mark a job that has ended as one to be removed: from now on nobody is shown it, and it can't be restarted.
+    Return it if this did: that it goes, with all below it, is an intent of it."""
+    at = yield from now()
+    where = {"state": states.any_state(JOB_ENDED), "deleted_at": None}
+    image = yield from change_job(job_id, where, {"deleted_at": at}, add=(intent(DELETE, at),))
+    return [image] if image else []

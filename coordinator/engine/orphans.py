@@ -1,0 +1,174 @@
+"""What is below something that ended, was restarted, or is gone, and that nobody has withdrawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from coordinator.engine import slots
+from coordinator.engine.flow import Flow, find, get, note_event, now, standing
+from coordinator.engine.job_ends import goes_on
+from coordinator.engine.states import any_state
+from coordinator.engine.withdrawal import withdraw
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    JobDocument,
+    Micros,
+    TaskDocument,
+)
+from shared.model.queries import Above, Below, In, Not, Where
+from shared.model.states import JOB_ACTIVE, JOB_ENDED, JobState
+
+FIXED = ("definition", "inherited_secrets", "result")
+"""Fields of a job that a question about how it stands need not read."""
+
+LIMIT = 500
+"""Jobs, and tasks, looked at in one sweep of a kind."""
+
+RECENT: Micros = 600 * MICROS_PER_SECOND
+"""Jobs that ended in this time are looked at for what is still open below them."""
+
+
+class Rounds(msgspec.Struct):
+    """How far the looks have come that go round: when the jobs were made that were looked at last."""
+
+    restarted: Micros = 0
+    subjobs: Micros = 0
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+def wanted(tasks: Sequence[TaskDocument]) -> Flow[tuple[list[TaskDocument], list[Document]]]:
+    """Return those of `tasks` whose jobs go on with their number of restarts; withdraw the others, and return what
+    follows from that."""
+    jobs = yield from _jobs({task.job_id for task in tasks})
+    stay: list[TaskDocument] = []
+    follow: list[Document] = []
+    for task in tasks:
+        job = jobs.get(task.job_id)
+        if goes_on(job, task.restarts):
+            stay.append(task)
+        else:
+            follow += yield from withdraw([task], gone=job is None)
+            yield from note_event("swept_unwanted", task.id)
+    return stay, follow
+
+
+def open_under_ended() -> Flow[list[Document]]:
+    """Cancel what is open below jobs that have ended lately."""
+    at = yield from now()
+    where = {"ended_at": Above(at - RECENT)}
+    jobs = yield from find(JobDocument, where, order=("-ended_at",), limit=LIMIT, without=FIXED)
+    ended = {job.id for job in jobs if not job.then}
+    return (
+        yield from _withdraw_open("swept_open_under_ended", {"job_id": In(tuple(ended))}, ended)
+    )
+
+
+def of_lower_restarts(rounds: Rounds) -> Flow[list[Document]]:
+    """Cancel what is open below jobs that were restarted, and is of before."""
+    where = {
+        "state": JobState.RUNNING,
+        "restarts": Above(0),
+        "created_at": Above(rounds.restarted),
+    }
+    jobs = yield from find(JobDocument, where, order=("created_at",), limit=LIMIT, without=FIXED)
+    rounds.restarted = _next(jobs, rounds.restarted)
+    by_restarts: dict[int, list[str]] = defaultdict(list)
+    for job in jobs:
+        if not job.then:
+            by_restarts[job.restarts].append(job.id)
+    follow: list[Document] = []
+    for restarts, ids in by_restarts.items():
+        old = {"job_id": In(tuple(ids)), "restarts": Below(restarts)}
+        follow += yield from _withdraw_open("swept_lower_restarts", old, ids)
+    return follow
+
+
+def _withdraw_open(what: str, where: Where, jobs: Collection[str]) -> Flow[list[Document]]:
+    if not jobs:
+        return []
+    open_ = {**where, "open": True, "active": True}
+    found = yield from find(TaskDocument, open_, limit=LIMIT, without=slots.HEAVY)
+    for job_id in sorted({task.job_id for task in found}):
+        yield from note_event(what, job_id)
+    return (yield from withdraw(sorted(found, key=lambda task: task.depth)))
+
+
+# --- sub-jobs -----------------------------------------------------------------------------------------------------
+
+
+def lost_subjob(job: JobDocument) -> Flow[list[Document] | None]:
+    """Withdraw a sub-job that nobody waits for; None where somebody does. This is the second look of whoever begins it:
+    whoever inserted it may have died before it could look again."""
+    parent = (yield from get(TaskDocument, job.parent_id)) if job.parent_id else None
+    above = (yield from standing(parent.job_id)) if parent is not None else None
+    if _waits(job, parent, above):
+        return None
+    return (yield from withdraw([job], gone=_gone(parent, above)))
+
+
+def lost_subjobs(rounds: Rounds) -> Flow[list[Document]]:
+    """Withdraw active sub-jobs that nobody waits for."""
+    where = {
+        "state": any_state(JOB_ACTIVE),
+        "parent_id": Not(None),
+        "created_at": Above(rounds.subjobs),
+    }
+    found = yield from find(JobDocument, where, order=("created_at",), limit=LIMIT, without=FIXED)
+    rounds.subjobs = _next(found, rounds.subjobs)
+    quiet = [job for job in found if not job.then]
+    ids = In(tuple({job.parent_id for job in quiet}))
+    tasks = (yield from find(TaskDocument, {"id": ids}, without=slots.HEAVY)) if quiet else []
+    parents = {task.id: task for task in tasks}
+    jobs = yield from _jobs({task.job_id for task in tasks})
+    follow: list[Document] = []
+    for job in quiet:
+        parent = parents.get(job.parent_id or "")
+        above = jobs.get(parent.job_id) if parent is not None else None
+        if _waits(job, parent, above) or _withdrawing(parent, above):
+            continue
+        whole = yield from get(JobDocument, job.id)
+        if whole is not None and whole.restarts == job.restarts:
+            yield from note_event("swept_lost_subjob", job.id)
+            follow += yield from withdraw([whole], gone=_gone(parent, above))
+    return follow
+
+
+def _waits(job: JobDocument, parent: TaskDocument | None, above: JobDocument | None) -> bool:
+    """Return whether a sub-job may go on. One that a user restarted after its parent task had ended goes on alone,
+    unless the job above was restarted too."""
+    if parent is None or above is None or _gone(parent, above):
+        return False
+    if parent.restarts < above.restarts:
+        return False
+    return job.restarts > 0 or (parent.active and above.state not in JOB_ENDED)
+
+
+def _gone(parent: TaskDocument | None, above: JobDocument | None) -> bool:
+    return parent is None or above is None or above.deleted_at is not None
+
+
+def _withdrawing(parent: TaskDocument | None, above: JobDocument | None) -> bool:
+    """Return whether somebody is about it: it is an intent of what is above."""
+    return any(document is not None and document.then for document in (parent, above))
+
+
+def _jobs(ids: Collection[str]) -> Flow[dict[str, JobDocument]]:
+    if not ids:
+        return {}
+    found = yield from find(JobDocument, {"id": In(tuple(ids))}, without=FIXED)
+    return {job.id: job for job in found}
+
+
+def _next(jobs: Sequence[JobDocument], after: Micros) -> Micros:
+    """Return after which time the next look goes on: those made at the same time as the last come again, if they were
+    not all that this look took."""
+    if len(jobs) < LIMIT:
+        return 0
+    last = jobs[-1].created_at
+    return last - 1 if last - 1 > after else last
