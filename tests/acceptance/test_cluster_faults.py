@@ -56,23 +56,6 @@ def quick(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]
     made.stop()
 
 
-@pytest.fixture
-def own_broker(cluster: Cluster, own_rabbitmq: RabbitNode) -> Iterator[RabbitNode]:
-    """A RabbitMQ for this cluster alone, there until the cluster has stopped."""
-    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
-    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
-    yield own_rabbitmq
-    cluster.stop()
-
-
-@pytest.fixture
-def own_store(cluster: Cluster, own_mongodb: MongoNode) -> Iterator[MongoNode]:
-    """A MongoDB for this cluster alone, there until the cluster has stopped."""
-    cluster.settings["HAULIER_DATASTORE_MONGODB_URL"] = mongodb_node.url_of([own_mongodb])
-    yield own_mongodb
-    cluster.stop()
-
-
 def filled(cluster: Cluster, coordinators: int = 2, workers: int = 3) -> Coordinator:
     """Have a cluster of so many, ready; return its first coordinator."""
     for _ in range(coordinators):
