@@ -190,8 +190,8 @@ class Noted(msgspec.Struct, frozen=True):
 
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
-    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Publish | Send | Lease
-    | Standing | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
+    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Publish | Send
+    | Lease | Standing | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from devservices import mongodb_node
+from devservices.mongodb_node import Node as MongoNode
+from devservices.rabbitmq_node import Node as RabbitNode
 from tests.acceptance.processes import SHELL, Cluster, Standalone
 from tests.services.fixtures import Database, Vhost
 
@@ -74,3 +77,20 @@ def quick(tmp_path: Path, cluster_settings: dict[str, str]) -> Iterator[Cluster]
     made = Cluster(tmp_path, {**cluster_settings, **QUICK})
     yield made
     made.stop()
+
+
+@pytest.fixture
+def own_broker(cluster: Cluster, own_rabbitmq: RabbitNode) -> Iterator[RabbitNode]:
+    """A RabbitMQ for this cluster alone, there until the cluster has stopped."""
+    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
+    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
+    yield own_rabbitmq
+    cluster.stop()
+
+
+@pytest.fixture
+def own_store(cluster: Cluster, own_mongodb: MongoNode) -> Iterator[MongoNode]:
+    """A MongoDB for this cluster alone, there until the cluster has stopped."""
+    cluster.settings["HAULIER_DATASTORE_MONGODB_URL"] = mongodb_node.url_of([own_mongodb])
+    yield own_mongodb
+    cluster.stop()

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,23 +37,6 @@ pytestmark = [
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger")
-
-
-@pytest.fixture
-def own_broker(cluster: Cluster, own_rabbitmq: RabbitNode) -> Iterator[RabbitNode]:
-    """A RabbitMQ for this cluster alone, there until the cluster has stopped."""
-    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
-    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
-    yield own_rabbitmq
-    cluster.stop()
-
-
-@pytest.fixture
-def own_store(cluster: Cluster, own_mongodb: MongoNode) -> Iterator[MongoNode]:
-    """A MongoDB for this cluster alone, there until the cluster has stopped."""
-    cluster.settings["HAULIER_DATASTORE_MONGODB_URL"] = mongodb_node.url_of([own_mongodb])
-    yield own_mongodb
-    cluster.stop()
 
 
 def filled(cluster: Cluster, coordinators: int = 2, workers: int = 3) -> Coordinator:

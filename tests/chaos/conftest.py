@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import cluster, cluster_settings
+from tests.acceptance.conftest import cluster, cluster_settings, own_broker, own_store
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.processes import Cluster
 from tests.chaos.receiver import Receiver
 
-__all__ = ["cluster", "cluster_settings"]
+__all__ = ["cluster", "cluster_settings", "own_broker", "own_store"]
 
 QUICK = {
     "HAULIER_ENGINE_BEAT": "1s",

@@ -19,7 +19,7 @@ import docker
 import pymongo
 import pytest
 
-from devservices import mongodb_node, rabbitmq
+from devservices import rabbitmq
 from devservices.mongodb_node import Node as MongoNode
 from devservices.nodes import node_folder
 from devservices.rabbitmq_node import Node as RabbitNode
@@ -57,18 +57,15 @@ def filled(
 
 
 def test_promise_1_a_job_answered_200_outlives_coordinator_broker_and_store(
-    cluster: Cluster, ledger: Ledger, own_rabbitmq: RabbitNode, own_mongodb: MongoNode
+    cluster: Cluster, ledger: Ledger, own_broker: RabbitNode, own_store: MongoNode
 ) -> None:
-    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
-    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
-    cluster.settings["HAULIER_DATASTORE_MONGODB_URL"] = mongodb_node.url_of([own_mongodb])
     server = filled(cluster)
     ids = [server.submit(ledger.job(ledger.task())) for _ in range(10)]
     server.kill()
-    own_mongodb.kill()
-    own_rabbitmq.kill()
-    own_mongodb.start()
-    own_rabbitmq.start()
+    own_store.kill()
+    own_broker.kill()
+    own_store.start()
+    own_broker.start()
     server.start()
     done = server.wait_jobs(ids, within=100)
     assert Counter(job["state"] for job in done.values()) == {"COMPLETED": 10}
@@ -169,17 +166,15 @@ def test_promise_4_a_minute_without_any_coordinator_repeats_nothing(
 
 
 def test_promise_4_an_end_on_its_way_outlives_a_crash_of_the_broker(
-    cluster: Cluster, ledger: Ledger, own_rabbitmq: RabbitNode
+    cluster: Cluster, ledger: Ledger, own_broker: RabbitNode
 ) -> None:
-    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
-    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
     server = filled(cluster)
     ids = [server.submit(ledger.job(ledger.task("sleep 2"))) for _ in range(4)]
     ledger.wait_starts(4)
     server.kill()
     wait_for(lambda: len(ledger.ends) == 4, 30, "all ended while nobody heard of it")
-    own_rabbitmq.kill()
-    own_rabbitmq.start()
+    own_broker.kill()
+    own_broker.start()
     server.start()
     done = server.wait_jobs(ids, within=90)
     assert {job["state"] for job in done.values()} == {"COMPLETED"}
@@ -384,18 +379,16 @@ def log_of(node: RabbitNode) -> str:
 
 
 def test_promise_10_the_log_is_whole_though_coordinators_and_broker_die(
-    cluster: Cluster, ledger: Ledger, own_rabbitmq: RabbitNode
+    cluster: Cluster, ledger: Ledger, own_broker: RabbitNode
 ) -> None:
-    cluster.settings["HAULIER_BROKER_RABBITMQ_URL"] = own_rabbitmq.url
-    cluster.settings["HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL"] = own_rabbitmq.management_url
     server = filled(cluster, coordinators=2)
     count = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
     ids = [server.submit(ledger.job(ledger.task(count))) for _ in range(4)]
     ledger.wait_starts(4)
-    time.sleep(2)  # logs are on their way
+    wait_for(lambda: "line 20\n" in server.log_of(ids[0]), 30, "logs are on their way")
     cluster.coordinators[1].kill()
-    own_rabbitmq.kill()
-    own_rabbitmq.start()
+    own_broker.kill()
+    own_broker.start()
     done = server.wait_jobs(ids, within=120)
     assert {job["state"] for job in done.values()} == {"COMPLETED"}
     for job_id in ids:
