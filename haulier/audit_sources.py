@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from coordinator.app import make_store
-from coordinator.queue_figures import all_queues
+from coordinator.queue_stats import all_queues
 from coordinator.store.port import Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker import from_config

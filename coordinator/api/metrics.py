@@ -18,7 +18,7 @@ from coordinator.api.context import Api, api_of
 from coordinator.api.nodes import present_nodes
 from coordinator.api.responses import answer
 from coordinator.api.routes import Media, Route, RouteHandler, route_of
-from coordinator.queue_figures import all_queues
+from coordinator.queue_stats import all_queues
 from shared.errors import BrokerUnavailable
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.states import JobState, TaskState

@@ -10,7 +10,7 @@ from coordinator.api.context import api_of
 from coordinator.api.requests import flag, path_id
 from coordinator.api.responses import OK, StatusView, answer
 from coordinator.api.routes import Param, Route
-from coordinator.queue_figures import all_queues, one_queue, waiting_in
+from coordinator.queue_stats import all_queues, one_queue, waiting_in
 from shared.broker.port import QueueInfo
 from shared.errors import NotAllowed, NotFound
 from shared.model.queues import NODE_QUEUE_PREFIX, RESERVED_QUEUES

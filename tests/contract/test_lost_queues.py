@@ -12,7 +12,7 @@ import pytest
 from coordinator.due.sweeper import QUIET_SWEEPS, Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.engine import repairs
-from coordinator.queue_figures import all_queues, one_queue
+from coordinator.queue_stats import all_queues, one_queue
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, QueueInfo
 from shared.model.documents import MICROS_PER_SECOND, Micros, QueueDocument, TaskDocument
