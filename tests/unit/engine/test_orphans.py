@@ -306,8 +306,8 @@ async def test_what_is_not_to_go_on_is_not_sent_again(world: World) -> None:
     """Its job has ended, and whoever is to cancel what is below has not come to it."""
     job_id = await world.submit(step("a"), told=False)
     await begun_and_unsent(world, job_id)
-    await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
     world.clock.advance(11)
+    await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
     await world.sweep()
     assert world.audit.states((await world.task(job_id, "a")).id) == ["CANCELLED"]
 
