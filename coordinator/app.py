@@ -132,6 +132,8 @@ def bounds_of(config: Config) -> Bounds:
         reconnect_cap=int(engine.reconnect_cap * MICROS_PER_SECOND),
         redeliveries=engine.redeliveries,
         job_window=engine.job_window,
+        expression_steps=engine.expression_steps,
+        expression_bytes=engine.expression_bytes,
         redaction_keys=config.redaction.keys,
     )
 

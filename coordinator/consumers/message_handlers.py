@@ -65,7 +65,7 @@ class MessageHandlers:
     async def _job_changed(self, message: JobChanged) -> None:
         job = await self._driver.store.get(JobDocument, message.job_id)
         if job is not None:
-            await self._driver.follow([job])
+            await self._driver.follow_for_a_while([job])
 
     async def _claim(self, message: Claim) -> None:
         """Answer a claim. One that is asked again meanwhile has its answer on the way: a coordinator that is slow

@@ -23,6 +23,9 @@ OVERDUE = 5_000_000
 QUIET_SWEEPS = 2
 """Looks in a row at which a queue must have had nothing ready for what is SCHEDULED in it to count as lost."""
 
+_EACH = 0.5
+"""Seconds that a sweep waits for what it follows, which then goes on by itself."""
+
 DUE_EVERY = 0.25
 """Seconds between looks at retries whose delay is over."""
 
@@ -86,7 +89,7 @@ class Sweeper:
     async def _follow(self, document: Document) -> None:
         """Follow what is overdue in a document. A fault of its own keeps no other from its turn."""
         try:
-            await self._driver.follow([document])
+            await self._driver.follow_for_a_while([document], _EACH)
         except StoreUnavailable:
             raise
         except Exception:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from cachetools import LRUCache
 
+from coordinator.effects.evaluations import EvaluationBusy, Evaluations
 from coordinator.effects.events import Events
 from coordinator.effects.job_looks import JobLooks
 from coordinator.effects.outbox import Outbox
@@ -53,6 +54,7 @@ class FlowDriver:
         self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_JOBS)
         self._leases: LRUCache[str, NodeDocument] = LRUCache(REMEMBERED_NODES)
         self._begun: LRUCache[str, bool] = LRUCache(REMEMBERED_JOBS)
+        self.evaluations = Evaluations(bounds.expression_steps, bounds.expression_bytes)
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
         self.outbox.on_hooked = self.follow_soon
@@ -75,6 +77,7 @@ class FlowDriver:
             flow.Publish: self._publish,
             flow.Send: self._send,
             flow.Vars: self._vars,
+            flow.Evaluate: self.evaluations.evaluate,
             flow.AppendLog: self._append_log,
             flow.DropLogs: self._drop_logs,
             flow.Now: self._now,
@@ -92,6 +95,7 @@ class FlowDriver:
 
     async def close(self) -> None:
         """Finish what is followed in the background, send what is gathered, and stop."""
+        await self.evaluations.close()
         await self._following.finish()
         await self.outbox.close()
         await self.events.close()
@@ -121,12 +125,15 @@ class FlowDriver:
         or a cancel of many thousand tasks misses no deadline of a handler."""
         left = await self.carry_out(steps)
         if left:
-            await self._follow_for_a_while(left)
+            await self.follow_for_a_while(left)
 
-    async def _follow_for_a_while(self, documents: Sequence[Document]) -> None:
+    async def follow_for_a_while(
+        self, documents: Sequence[Document], seconds: float = A_WHILE
+    ) -> None:
+        """Follow, for at most so many seconds; what takes longer goes on by itself."""
         following = start_task(self.follow(documents), "follow")
         try:
-            await asyncio.wait({following}, timeout=A_WHILE)
+            await asyncio.wait({following}, timeout=seconds)
         finally:
             if not following.done():
                 self._following.adopt(following)
@@ -134,9 +141,13 @@ class FlowDriver:
             following.result()
 
     async def follow(self, documents: Sequence[Document]) -> None:
-        """Follow the intents of documents, and of all that comes of that."""
+        """Follow the intents of documents, and of all that comes of that. What has to wait for an evaluation that
+        cannot be taken on now is left to the sweeper."""
         if documents:
-            await self.carry_out(intents.follow(documents))
+            try:
+                await self.carry_out(intents.follow(documents))
+            except EvaluationBusy as error:
+                log.info("what follows is put off", reason=str(error))
 
     def follow_soon(self, documents: Sequence[Document]) -> None:
         """Follow in the background. Should that fail, the sweeper does it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import msgspec
@@ -13,6 +14,7 @@ from coordinator.engine.flow import (
     Started,
     bounds,
     change_task,
+    evaluate,
     find,
     get,
     insert,
@@ -25,7 +27,7 @@ from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, inte
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
 from coordinator.engine.withdrawal import give_up, withdraw
-from shared.expressions import ExpressionError
+from shared.expressions import Budget, ExpressionError
 from shared.ids import derived_id
 from shared.model import language
 from shared.model.documents import (
@@ -37,7 +39,6 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Above, Below, In
-from shared.model.rendering import render_subjob
 from shared.model.states import Hold, TaskKind, TaskState
 from shared.model.views.redacting import secrets_of
 
@@ -227,22 +228,34 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
 def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | list[Document]]:
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
-    wanted = evaluation.vars_of(task.definition)
+    user = job.created_by.id
+    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
     variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
+    work = partial(_list_in_chunks, task, scope, task.evaluated_at or at)
     try:
-        entries = evaluation.each_items(
-            task, evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
-        )
+        digest, size, chunks = yield from evaluate(work, task.id, user)
     except ExpressionError as error:
-        return (yield from end_composite(task, TaskState.FAILED, f"task {task.name!r}: {error}"))
-    digest = derived_id(msgspec.json.encode(entries).decode())
-    for chunk in _chunks(task, digest, entries):
+        return (yield from _not_evaluated(task, error))
+    for chunk in chunks:
         yield from insert(chunk)
     where = {"state": TaskState.RUNNING, "list_digest": None}
-    fields: TaskFields = {"list_digest": digest, "size": len(entries)}
+    fields: TaskFields = {"list_digest": digest, "size": size}
     image = yield from change_task(task.id, where, fields)
     return image or (yield from get(TaskDocument, task.id)) or []
+
+
+def _not_evaluated(task: TaskDocument, error: ExpressionError) -> Flow[list[Document]]:
+    reason = f"task {task.name!r}: {evaluation.said(error)}"
+    return (yield from end_composite(task, TaskState.FAILED, reason))
+
+
+def _list_in_chunks(
+    task: TaskDocument, scope: Mapping[str, object], at: Micros, budget: Budget
+) -> tuple[str, int, list[ItemsDocument]]:
+    entries = evaluation.each_items(task, scope, at, budget)
+    digest = derived_id(msgspec.json.encode(entries).decode())
+    return digest, len(entries), _chunks(task, digest, entries)
 
 
 def _chunks(task: TaskDocument, digest: str, entries: Sequence[Any]) -> list[ItemsDocument]:
@@ -299,14 +312,17 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
                 task, TaskState.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
             )
         )
-    wanted = evaluation.vars_of(task.definition)
+    user = job.created_by.id
+    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
     variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
-    evaluator = evaluation.Evaluator(scope, task.evaluated_at or at, task.seed)
+    subjob, began = task.definition.subjob, task.evaluated_at or at
+    work = partial(evaluation.subjob_of, subjob, scope, began, task.seed)
     try:
-        definition = render_subjob(task.definition.subjob, evaluator.render)
+        definition = yield from evaluate(work, task.id, user)
     except ExpressionError as error:
-        return (yield from end_composite(task, TaskState.FAILED, f"task {task.name!r}: {error}"))
+        error.add_note("subjob")
+        return (yield from _not_evaluated(task, error))
     child = _subjob(job, task, definition, detached=task.definition.subjob.detached, at=at)
     yield from insert(child)
     fields: TaskFields = {"subjob_id": child.id, "expanded": True}

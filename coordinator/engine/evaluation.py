@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from coordinator.engine import states
 from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, intent
 from shared import expressions
-from shared.expressions import ExpressionError, Texts
+from shared.expressions import Budget, ExpressionError, Texts
+from shared.expressions.limits import ENTRY_ELEMENTS
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
@@ -21,29 +22,40 @@ from shared.model.rules import validate_evaluated
 from shared.model.states import TaskKind, TaskState
 from shared.model.views.redacting import redactor_of_job, secrets_of
 
+T = TypeVar("T")
+
 MAX_EVALUATED = 2 * 1024 * 1024
 """Bytes, as JSON, that an evaluated task may take: it travels as one message."""
 
 
 class Evaluator:
-    """Evaluates with one scope, clock and seed, so that doing it again gives the same."""
+    """Evaluates with one scope, clock and seed, so that doing it again gives the same; all out of one budget."""
 
-    def __init__(self, scope: Mapping[str, object], at: Micros, seed: int) -> None:
-        self._scope = scope
-        self._now = datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)
-        self._seed = seed
+    def __init__(self, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget) -> None:
+        now = datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)
+        self.budget = budget
+        self._evaluation = expressions.Evaluation(scope, now=now, seed=seed, budget=budget)
 
     def render(self, template: str) -> str:
         """Return the text that `template` becomes; raises `ExpressionError`."""
-        return expressions.render(template, self._scope, now=self._now, seed=self._seed)
+        return expressions.render_within(self._evaluation, template)
 
     def value(self, expression: str) -> object:
         """Return the value of an expression, bare or in braces; raises `ExpressionError`."""
-        return expressions.evaluate_field(expression, self._scope, now=self._now, seed=self._seed)
+        return expressions.field_within(self._evaluation, expression)
+
+    def flag(self, expression: str) -> bool:
+        """Return the value of a webhook's `if`; raises `ExpressionError` also where it is neither true nor false."""
+        answer = self.value(expression)
+        if not isinstance(answer, bool):
+            raise ExpressionError(
+                f"a webhook's `if` must be true or false, not {type_name(answer)}"
+            )
+        return answer
 
     def condition(self, expression: str) -> bool:
         """Return whether an `if` lets its task run: any text but exactly `false`, trimmed."""
-        return expressions.format_value(self.value(expression)).strip() != "false"
+        return expressions.format_value(self.value(expression), self.budget).strip() != "false"
 
 
 def scope_for(
@@ -59,7 +71,7 @@ def scope_for(
     }
 
 
-def vars_of(definition: language.TaskDefinition) -> tuple[str, ...] | None:
+def vars_of(definition: language.TaskDefinition, budget: Budget) -> tuple[str, ...] | None:
     """Return the names of the `tasks.<var>` that a task's templates may read: () none, None any."""
     texts: list[str] = []
 
@@ -73,13 +85,15 @@ def vars_of(definition: language.TaskDefinition) -> tuple[str, ...] | None:
     expressions_too = [definition.if_] if definition.if_ else []
     if definition.each is not None:
         expressions_too.append(definition.each.list)
-    return wanted_vars(texts, expressions_too)
+    return wanted_vars(texts, expressions_too, budget)
 
 
-def wanted_vars(templates: Iterable[str], fields: Iterable[str] = ()) -> tuple[str, ...] | None:
+def wanted_vars(
+    templates: Iterable[str], fields: Iterable[str], budget: Budget
+) -> tuple[str, ...] | None:
     """Return the same of texts: templates, and fields that are expressions, bare or in braces."""
-    found = [expressions.names_in(text) for text in templates if "{{" in text]
-    found += [expressions.names_in_field(text) for text in fields]
+    found = [expressions.names_in(text, budget) for text in templates if "{{" in text]
+    found += [expressions.names_in_field(text, budget) for text in fields]
     wanted: set[str] = set()
     for names in found:
         keys = None if names.whole else names.keys.get("tasks", frozenset())
@@ -89,20 +103,50 @@ def wanted_vars(templates: Iterable[str], fields: Iterable[str] = ()) -> tuple[s
     return tuple(sorted(wanted))
 
 
-def with_evaluation(task: TaskDocument, evaluator: Evaluator, at: Micros) -> TaskDocument:
+def with_evaluation(
+    task: TaskDocument, scope: Mapping[str, object], at: Micros, budget: Budget
+) -> TaskDocument:
     """Return `task`, whose turn has come, as what it becomes: PENDING with its templates evaluated, SKIPPED, FAILED,
-    or RUNNING for a composite, which is to be expanded."""
-    try:
-        if task.definition.if_ and not evaluator.condition(task.definition.if_):
-            return with_end(task, TaskState.SKIPPED, at)
-        definition = render_task(task.definition, evaluator.render)
-    except ExpressionError as error:
-        return with_end(task, TaskState.FAILED, at, f"task {task.name!r}: {error}")
+    or RUNNING for a composite, which is to be expanded. Raises `ExpressionError`."""
+    evaluator = Evaluator(scope, at, task.seed, budget)
+    if task.definition.if_ and not within_field("if", evaluator.condition, task.definition.if_):
+        return with_end(task, TaskState.SKIPPED, at)
+    definition = render_task(task.definition, evaluator.render)
     if problem := evaluated_problem(definition):
         return with_end(task, TaskState.FAILED, at, f"task {task.name!r}: {problem}")
     if task.kind == TaskKind.CONTAINER:
         return with_definition(task, definition, at)
     return with_beginning(task, definition, at)
+
+
+def within_field(name: str, evaluate: Callable[[str], T], text: str) -> T:
+    """Return what `text` gives, a fault of it knowing the name of the field."""
+    try:
+        return evaluate(text)
+    except ExpressionError as error:
+        error.add_note(name)
+        raise
+
+
+def said(error: ExpressionError) -> str:
+    """Return what an error says, after the field that it is about: `env.PATH: …`."""
+    return ": ".join(
+        filter(None, [".".join(reversed(getattr(error, "__notes__", ()))), str(error)])
+    )
+
+
+def rendered(
+    template: str, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget
+) -> str:
+    """Return the text that one template becomes."""
+    return Evaluator(scope, at, seed, budget).render(template)
+
+
+def subjob_of(
+    subjob: language.SubJob, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget
+) -> language.JobDefinition:
+    """Return the job that a task starts."""
+    return render_subjob(subjob, Evaluator(scope, at, seed, budget).render)
 
 
 def evaluated_problem(definition: language.TaskDefinition) -> str | None:
@@ -170,17 +214,22 @@ TURN_FIELDS = (
 """What the coming of a task's turn may change besides its state: what a held task's compare-and-set writes."""
 
 
-def each_items(task: TaskDocument, evaluator: Evaluator) -> list[Any]:
+def each_items(
+    task: TaskDocument, scope: Mapping[str, object], at: Micros, budget: Budget
+) -> list[Any]:
     """Return what an `each` goes over: `{value}` for each item of a list, `{key, value}` for each of a map, by key."""
     assert task.definition.each is not None
-    value = evaluator.value(task.definition.each.list)
+    evaluator = Evaluator(scope, at, task.seed, budget)
+    value = within_field("each.list", evaluator.value, task.definition.each.list)
+    if isinstance(value, Mapping | list | tuple):
+        budget.build(ENTRY_ELEMENTS * len(value))
     if isinstance(value, Mapping):
         return [
-            {"key": key, "value": expressions.to_plain(value[key])}
+            {"key": key, "value": expressions.to_plain(value[key], budget)}
             for key in sorted(value, key=str)
         ]
     if isinstance(value, list | tuple):
-        return [{"value": expressions.to_plain(item)} for item in value]
+        return [{"value": expressions.to_plain(item, budget)} for item in value]
     kind = type_name(value)
     raise ExpressionError(f"each.list must produce a list or a map, but produced {kind}")
 

@@ -6,12 +6,14 @@ here give each effect its type.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from coordinator.engine.states import JobFields, JobMove, TaskFields, TaskMove
+from shared.expressions import ExpressionError
+from shared.expressions.limits import MAX_BYTES, MAX_STEPS, Budget
 from shared.model.documents import (
     Document,
     Intent,
@@ -143,6 +145,16 @@ class DropLogs(msgspec.Struct, frozen=True):
     run: int
 
 
+class Evaluate(msgspec.Struct, frozen=True):
+    """Carry out an evaluation of templates: on the loop where it takes few steps, else elsewhere. Answers what `work`
+    gives (or the `ExpressionError` that it raises): a pure function that can be pickled, and begun anew."""
+
+    work: Callable[[Budget], Any]
+    about: str
+    """The id of what it is for: the same is not evaluated twice at a time."""
+    user: str
+
+
 class Vars(msgspec.Struct, frozen=True):
     """Read `tasks.<var>` of a job, as its restart `restarts`, which began at position `began`, sees it."""
 
@@ -173,6 +185,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     redaction_keys: tuple[str, ...]
     """Values whose key contains one of these are never shown (configuration spec, `redaction`)."""
     job_window: int
+    expression_steps: int = MAX_STEPS
+    expression_bytes: int = MAX_BYTES
+    """What the templates of one task share (also those of an output, and of the webhooks of one event)."""
     handler_deadline: Micros = 10_000_000
     """What a handler has for a message; no setting."""
 
@@ -191,7 +206,7 @@ class Noted(msgspec.Struct, frozen=True):
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
     | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Publish | Send
-    | Lease | Standing | Started | DropLogs | Vars | AppendLog | Now | AskBounds | Noted
+    | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 
@@ -346,6 +361,16 @@ def send(node_id: str | None, message: Message) -> Flow[None]:
     """Tell a node something."""
     if node_id:
         yield Send(node_id, message)
+
+
+def evaluate(work: Callable[[Budget], _T], about: str, user: str) -> Flow[_T]:
+    """Carry out an evaluation: the templates that `work` evaluates share one budget.
+
+    Raises the `ExpressionError` that it raises."""
+    found: _T | ExpressionError = yield Evaluate(work, about, user)
+    if isinstance(found, ExpressionError):
+        raise found
+    return found
 
 
 def read_vars(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from coordinator.engine import composites, evaluation, new_documents, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
     change_job,
     change_task,
+    evaluate,
     get,
     insert,
     later,
@@ -220,10 +223,12 @@ def _output(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[str | None
     template = job.definition.output
     if not template:
         return None
-    wanted = evaluation.wanted_vars([template])
+    named = partial(evaluation.wanted_vars, [template], ())
+    wanted = yield from evaluate(named, job.id, job.created_by.id)
     variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
-    evaluator = evaluation.Evaluator(evaluation.scope_for(job, {}, variables), at, task.seed)
-    return evaluator.render(template)
+    scope = evaluation.scope_for(job, {}, variables)
+    work = partial(evaluation.rendered, template, scope, at, task.seed)
+    return (yield from evaluate(work, job.id, job.created_by.id))
 
 
 def _end_at(

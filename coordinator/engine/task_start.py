@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -11,6 +12,7 @@ from coordinator.engine import evaluation
 from coordinator.engine.flow import (
     Flow,
     change_task,
+    evaluate,
     get,
     insert,
     insert_many,
@@ -22,16 +24,23 @@ from coordinator.engine.flow import (
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import TASK_STATE, state_hook
 from coordinator.engine.withdrawal import withdraw
+from shared.expressions import ExpressionError
 from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 from shared.model.states import Hold, TaskState
 
 
 def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
-    wanted = evaluation.vars_of(task.definition)
+    named = partial(evaluation.vars_of, task.definition)
+    wanted = yield from evaluate(named, task.id, job.created_by.id)
     variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
     scope = evaluation.scope_for(job, task.scope, variables)
-    task = evaluation.with_evaluation(task, evaluation.Evaluator(scope, at, task.seed), at)
+    work = partial(evaluation.with_evaluation, task, scope, at)
+    try:
+        task = yield from evaluate(work, task.id, job.created_by.id)
+    except ExpressionError as error:
+        reason = f"task {task.name!r}: {evaluation.said(error)}"
+        task = evaluation.with_end(task, TaskState.FAILED, at, reason)
     if "{{" in task.definition.name:
         task.name = evaluation.without_secrets(job, task.name)
     if task.error:

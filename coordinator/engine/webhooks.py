@@ -7,16 +7,19 @@ for it; following the intent makes the deliveries.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from coordinator.engine.evaluation import Evaluator, scope_for, wanted_vars
+from coordinator.engine.evaluation import Evaluator, scope_for, wanted_vars, within_field
+from coordinator.engine.evaluation import said as said_of
 from coordinator.engine.flow import (
     Flow,
     bounds,
     change_job,
     change_task,
+    evaluate,
     get,
     insert_many,
     note_event,
@@ -25,7 +28,7 @@ from coordinator.engine.flow import (
     recall,
 )
 from coordinator.engine.new_documents import HOOK, intent
-from shared.expressions import ExpressionError
+from shared.expressions import Budget, ExpressionError
 from shared.ids import derived_id
 from shared.model import language
 from shared.model.documents import (
@@ -93,26 +96,29 @@ def _store_deliveries(
     )
     summaries = _summaries(present, document, state, (yield from bounds()).redaction_keys)
     at = yield from now()
+    about = f"{document.id} {what.id}"
+    scope = yield from _scope(job, event, about)
+    work = partial(_addresses, job.definition.webhooks, event, summaries, scope, at)
+    try:
+        found = yield from evaluate(work, about, job.created_by.id)
+    except ExpressionError as error:
+        found = {}
+        yield from note_event("webhook_not_evaluated", f"{job.id} webhooks: {error}")
+    body = summaries["task"] if isinstance(document, TaskDocument) else summaries["job"]
     made: list[DeliveryDocument] = []
-    for index, hook in enumerate(job.definition.webhooks):
-        if (hook.event or JOB_STATE) != event:
+    for index, address in found.items():
+        if isinstance(address, ExpressionError):
+            said = redactor_of_job(job).redact(f"webhooks[{index}].{said_of(address)}")
+            yield from note_event("webhook_not_evaluated", f"{job.id} {said}")
             continue
-        try:
-            if not _asked_for(hook, summaries, at):
-                continue
-            url, headers = yield from _address(job, hook, at)
-        except ExpressionError as error:
-            said = redactor_of_job(job).redact(str(error))
-            yield from note_event("webhook_not_evaluated", f"{job.id} webhooks[{index}]: {said}")
-            continue
-        body = summaries["task"] if isinstance(document, TaskDocument) else summaries["job"]
+        url, headers = address
         made.append(
             DeliveryDocument(
                 id=derived_id("webhook", document.id, what.id, index),
                 job_id=job.id,
                 url=url,
                 headers=headers,
-                secret=hook.secret,
+                secret=job.definition.webhooks[index].secret,
                 body=msgspec.json.encode(body).decode(),
                 due_at=at,
                 created_at=at,
@@ -136,14 +142,54 @@ def _summaries(
     }
 
 
-def _asked_for(hook: language.Webhook, summaries: Mapping[str, dict[str, Any]], at: Micros) -> bool:
-    if not hook.if_:
-        return True
-    scope = {name: _both_spellings(summary) for name, summary in summaries.items()}
-    answer = Evaluator(scope, at, 0).value(hook.if_)
-    if not isinstance(answer, bool):
-        raise ExpressionError(f"a webhook's `if` must be true or false, not {answer!r}")
-    return answer
+_Address = tuple[str, dict[str, str]]
+"""The URL and the headers of a delivery."""
+
+
+def _scope(job: JobDocument, event: str, about: str) -> Flow[dict[str, object] | None]:
+    """Return the scope of addresses; None for a sub-job, whose were evaluated when it was made, in its parent's."""
+    if job.parent_id is not None or job.detached_from is not None:
+        return None
+    hooks = [hook for hook in job.definition.webhooks if (hook.event or JOB_STATE) == event]
+    texts = [text for hook in hooks for text in (hook.url, *hook.headers.values())]
+    named = partial(wanted_vars, texts, ())
+    wanted = yield from evaluate(named, about, job.created_by.id)
+    variables = {} if wanted == () else (yield from read_vars(job, wanted, job.restarts))
+    return scope_for(job, {}, variables)
+
+
+def _addresses(
+    hooks: list[language.Webhook],
+    event: str,
+    summaries: Mapping[str, dict[str, Any]],
+    scope: Mapping[str, object] | None,
+    at: Micros,
+    budget: Budget,
+) -> dict[int, _Address | ExpressionError]:
+    """Return where each webhook that is asked for sends to, by its index, or what is wrong with it."""
+    shown = {name: _both_spellings(summary) for name, summary in summaries.items()}
+    asking = Evaluator(shown, at, 0, budget)
+    addressing = Evaluator(scope, at, 0, budget) if scope is not None else None
+    found: dict[int, _Address | ExpressionError] = {}
+    for index, hook in enumerate(hooks):
+        if (hook.event or JOB_STATE) != event:
+            continue
+        try:
+            if not hook.if_ or within_field("if", asking.flag, hook.if_):
+                found[index] = _address(hook, addressing)
+        except ExpressionError as error:
+            found[index] = error
+    return found
+
+
+def _address(hook: language.Webhook, evaluator: Evaluator | None) -> _Address:
+    if evaluator is None:
+        return hook.url, hook.headers
+    headers = {
+        name: within_field(f"headers.{name}", evaluator.render, value)
+        for name, value in hook.headers.items()
+    }
+    return within_field("url", evaluator.render, hook.url), headers
 
 
 _ACRONYMS = {"id": "ID", "parentId": "ParentID", "jobId": "JobID"}
@@ -155,16 +201,3 @@ def _both_spellings(summary: Mapping[str, Any]) -> dict[str, Any]:
         _ACRONYMS.get(name, name[:1].upper() + name[1:]): value for name, value in summary.items()
     }
     return {**summary, **capital}
-
-
-def _address(
-    job: JobDocument, hook: language.Webhook, at: Micros
-) -> Flow[tuple[str, dict[str, str]]]:
-    """Return where a delivery goes; those of a sub-job were evaluated when it was made, in its parent's scope."""
-    if job.parent_id is not None or job.detached_from is not None:
-        return hook.url, hook.headers
-    wanted = wanted_vars([hook.url, *hook.headers.values()])
-    variables = {} if wanted == () else (yield from read_vars(job, wanted, job.restarts))
-    evaluator = Evaluator(scope_for(job, {}, variables), at, 0)
-    headers = {name: evaluator.render(value) for name, value in hook.headers.items()}
-    return evaluator.render(hook.url), headers

@@ -166,6 +166,23 @@ class EngineSettings(Group, frozen=True):
         int,
         _says("Maximum number of active container tasks of one root job", least=1, most=100_000),
     ] = 1000
+    expression_steps: Annotated[
+        int,
+        _says(
+            "Maximum number of steps that all templates of one task take together",
+            least=10_000,
+            most=1_000_000_000,
+        ),
+    ] = 5_000_000
+    expression_bytes: Annotated[
+        int,
+        _says(
+            "Maximum size of all texts, lists and maps that the templates of one task build",
+            "size",
+            least=64 * KIB,
+            most=1024 * _MIB,
+        ),
+    ] = 16 * _MIB
 
 
 class ApiSwitches(Group, frozen=True):

@@ -8,16 +8,20 @@ tell what a text needs of its scope. All raise ExpressionError and nothing else.
 from __future__ import annotations
 
 from shared.expressions.errors import ExpressionError, FaultKind
+from shared.expressions.evaluation import Evaluation
 from shared.expressions.grammar.names import Names
+from shared.expressions.limits import Budget, OutOfTurn
 from shared.expressions.results import to_plain
 from shared.expressions.templates import (
     check_field,
     check_template,
     evaluate_field,
     evaluate_template,
+    field_within,
     names_in,
     names_in_field,
     render,
+    render_within,
 )
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value
@@ -25,11 +29,14 @@ from shared.expressions.values.kinds import Month, Table, Texts, Weekday
 from shared.expressions.values.moments import Time
 
 __all__ = [
+    "Budget",
     "Duration",
+    "Evaluation",
     "ExpressionError",
     "FaultKind",
     "Month",
     "Names",
+    "OutOfTurn",
     "Table",
     "Texts",
     "Time",
@@ -38,9 +45,11 @@ __all__ = [
     "check_template",
     "evaluate_field",
     "evaluate_template",
+    "field_within",
     "format_value",
     "names_in",
     "names_in_field",
     "render",
+    "render_within",
     "to_plain",
 ]

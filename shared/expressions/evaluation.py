@@ -16,7 +16,7 @@ from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.grammar.names import Names, names_in_tree
 from shared.expressions.grammar.nodes import SyntaxNode
 from shared.expressions.grammar.parser import parse
-from shared.expressions.limits import Budget
+from shared.expressions.limits import PATTERN_STEPS, Budget
 from shared.expressions.results import adopt
 from shared.expressions.static_types import StaticType, shape_of
 from shared.expressions.values.moments import Time
@@ -26,6 +26,8 @@ _CACHED_LENGTH = 1_024
 """Characters of the longest expression that is kept compiled (so that the cache stays small)."""
 _CACHED = 512
 """Expressions kept."""
+_MATCHES = "matches"
+"""The operator whose right side, where it is written out, is a regular expression to be compiled beforehand."""
 
 Known = tuple[tuple[str, StaticType], ...]
 
@@ -69,9 +71,11 @@ def compiled(text: str, hidden: frozenset[str], known: Known, *, closed: bool) -
     )
 
 
-def check_expression(text: str) -> None:
+def check_expression(text: str, budget: Budget) -> None:
     """Refuses an expression that cannot work whatever the scope holds: one that is none, calls an
-    unknown function or a known one wrongly. Raises the fault."""
+    unknown function or a known one wrongly. Raises the fault. The regular expressions in it, which are
+    compiled, are taken out of `budget`."""
+    budget.step(PATTERN_STEPS * text.count(_MATCHES))
     compiled(adopted(text), frozenset(), (), closed=False)
 
 
@@ -79,26 +83,38 @@ class Evaluation:
     """A scope at an instant, in which expressions are evaluated, all out of one budget.
 
     `now` (by default the present) and `seed` (by default any) decide what `now()` and `randomInt()`
-    give, so that the same evaluation gives the same again.
+    give, so that the same evaluation gives the same again. `budget` may be shared with other evaluations.
     """
 
     def __init__(
-        self, scope: Mapping[str, object], *, now: datetime | None = None, seed: int | None = None
+        self,
+        scope: Mapping[str, object],
+        *,
+        now: datetime | None = None,
+        seed: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._scope = scope
         self._adopted: dict[str, object] = {}
         self._now = Time.of(now or datetime.now(UTC))
+        self._seed = seed
         self._random = Random(seed)
-        self._budget = Budget()
+        self.budget = budget or Budget()
         self._hidden = FUNCTION_NAMES.intersection(scope)
+
+    def begin(self) -> None:
+        """Begin another template: chance gives the same in each, whatever the others ask of it."""
+        if self._seed is not None:
+            self._random.seed(self._seed)
 
     def value(self, text: str) -> object:
         """Return the raw value of one expression. Raises an ExpressionError."""
         text = adopted(text)
         try:
-            self._budget.parse(len(text))
+            self.budget.parse(len(text))
+            self.budget.step(PATTERN_STEPS * text.count(_MATCHES))
             run = self._compiled(text)
-            return run(Frame(self._adopted, self._now, self._random, self._budget))
+            return run(Frame(self._adopted, self._now, self._random, self.budget))
         except ExpressionError as error:
             raise error.within(text) from None
         except RecursionError:
@@ -108,7 +124,7 @@ class Evaluation:
         names = parsed(text, self._hidden).names
         for name in self._scope if names.whole else names.top.intersection(self._scope):
             if name not in self._adopted:
-                self._adopted[name] = adopt(name, self._scope[name])
+                self._adopted[name] = adopt(name, self._scope[name], self.budget)
         known = tuple(
             (name, shape_of(self._adopted[name]))
             for name in sorted(names.top & self._adopted.keys())

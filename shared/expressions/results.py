@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from shared.expressions.errors import ExpressionError, limit_error
-from shared.expressions.limits import MAX_ITEMS, MAX_VALUE_DEPTH
+from shared.expressions.limits import ENTRY_ELEMENTS, MAX_ITEMS, MAX_VALUE_DEPTH, Budget
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value, special
 from shared.expressions.values.kinds import Month, Table, Texts, Weekday, is_map
@@ -20,9 +20,10 @@ _MAPS_OF_TEXTS = frozenset(["inputs", "secrets", "tasks", "job"])
 _KEPT = (bool, float, type(None), Texts, Table, Time, Duration, Month, Weekday)
 
 
-def adopt(name: str, value: object) -> object:
+def adopt(name: str, value: object, budget: Budget) -> object:
     """Return a value of the scope as the language has it: the maps of texts such, whole numbers beyond 64
     bits as floats, texts sound. Raises a `limit` fault where it is nested too deeply."""
+    budget.step(1 + (len(value) if isinstance(value, list | tuple | Mapping) else 0))
     if name not in _MAPS_OF_TEXTS or not isinstance(value, dict):
         return _adopt(value, 0)
     if not all(isinstance(text, str) for text in value.values()):
@@ -53,18 +54,18 @@ def _as_float(number: int) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def finished(value: object) -> object:
+def finished(value: object, budget: Budget | None = None) -> object:
     """Return a value as plain lists and dicts, its texts sound. Raises a `limit` fault where it is nested
     too deeply, or holds so much by holding the same again and again that no one could print it."""
-    return _Walk(lambda scalar: scalar).walk(value, 0)
+    return _Walk(lambda scalar: scalar, budget or Budget()).walk(value, 0)
 
 
-def to_plain(value: object) -> object:
+def to_plain(value: object, budget: Budget | None = None) -> object:
     """Return a value as JSON has it: dates in RFC 3339, durations in nanoseconds, keys as texts.
 
     Raises a fault for a float that is no number or not finite, and as `finished` does.
     """
-    return _Walk(_plain_scalar).walk(value, 0)
+    return _Walk(_plain_scalar, budget or Budget()).walk(value, 0)
 
 
 def _plain_scalar(value: object) -> object:
@@ -82,12 +83,14 @@ def _plain_scalar(value: object) -> object:
 
 
 class _Walk:
-    def __init__(self, scalar: Callable[[object], object]) -> None:
+    def __init__(self, scalar: Callable[[object], object], budget: Budget) -> None:
+        self._budget = budget
         self._scalar = scalar
         self._left = MAX_ITEMS
 
     def walk(self, value: object, depth: int) -> object:
         self._left -= 1
+        self._budget.step()
         if depth > MAX_VALUE_DEPTH:
             raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
         if self._left < 0:
@@ -95,6 +98,7 @@ class _Walk:
         if isinstance(value, str):
             return presented(value)
         if isinstance(value, list):
+            self._budget.build(len(value))
             return [self.walk(item, depth + 1) for item in value]
         if is_map(value):
             assert isinstance(value, Mapping)
@@ -102,6 +106,7 @@ class _Walk:
         return self._scalar(value)
 
     def _map(self, value: Mapping[object, object], depth: int) -> object:
+        self._budget.build(ENTRY_ELEMENTS * (1 + len(value)))
         entries = [(key, self.walk(item, depth + 1)) for key, item in value.items()]
         if all(isinstance(key, str) for key, _ in entries):
             return {presented(str(key)): item for key, item in entries}

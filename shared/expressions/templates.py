@@ -9,7 +9,7 @@ from functools import reduce
 from shared.expressions.errors import ExpressionError, limit_error
 from shared.expressions.evaluation import Evaluation, check_expression, parsed
 from shared.expressions.grammar.names import Names
-from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE
+from shared.expressions.limits import MAX_EXPRESSIONS, MAX_RENDERED, MAX_TEMPLATE, Budget
 from shared.expressions.results import finished
 from shared.expressions.values.formatting import format_value
 from shared.expressions.values.strings import adopted, presented
@@ -60,13 +60,12 @@ def evaluate_template(
     JSON under others. `now` and `seed` decide what `now()` and `randomInt()` give; by default they
     are the present and chance. Raises ExpressionError, and nothing else, for any text whatever.
     """
-    return finished_within(Evaluation(scope, now=now, seed=seed).value(text), text)
+    return _plain_value(Evaluation(scope, now=now, seed=seed), text)
 
 
-def finished_within(value: object, text: str) -> object:
-    """Return the value made plain, a fault of it knowing the expression."""
+def _plain_value(evaluation: Evaluation, text: str) -> object:
     try:
-        return finished(value)
+        return finished(evaluation.value(text), evaluation.budget)
     except ExpressionError as error:
         raise error.within(text) from None
 
@@ -76,11 +75,17 @@ def evaluate_field(
 ) -> object:
     """Return the value of a field that is an expression, bare or in braces (`if`, `each.list`). One with
     text around the braces, or with several pairs of them, is a template, worth the text it renders."""
+    return field_within(Evaluation(scope, now=now, seed=seed), field)
+
+
+def field_within(evaluation: Evaluation, field: str) -> object:
+    """Return the same in an evaluation, and out of its budget."""
     pieces = parts(field)
     whole = len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip()
     if len(pieces) == 1 or whole:
-        return evaluate_template(pieces[1] if whole else field, scope, now=now, seed=seed)
-    return render(field, scope, now=now, seed=seed)
+        evaluation.begin()
+        return _plain_value(evaluation, pieces[1] if whole else field)
+    return _render(evaluation, pieces)
 
 
 def render(
@@ -95,10 +100,17 @@ def render(
     Takes what `evaluate_template` takes. Raises ExpressionError for the first expression that fails, and
     where the text would be too long.
     """
+    return render_within(Evaluation(scope, now=now, seed=seed), template)
+
+
+def render_within(evaluation: Evaluation, template: str) -> str:
+    """Return the same in an evaluation, and out of its budget."""
     pieces = parts(template)
-    if len(pieces) == 1:
-        return template
-    evaluation = Evaluation(scope, now=now, seed=seed)
+    return template if len(pieces) == 1 else _render(evaluation, pieces)
+
+
+def _render(evaluation: Evaluation, pieces: list[str]) -> str:
+    evaluation.begin()
     left = MAX_RENDERED
     for index, piece in enumerate(pieces):
         if index % 2:
@@ -106,46 +118,56 @@ def render(
         left -= len(pieces[index])
         if left < 0:
             raise limit_error(f"the template becomes longer than {MAX_RENDERED:,} characters")
+    evaluation.budget.write(sum(map(len, pieces)), *pieces)
     return presented("".join(pieces))
 
 
 def _rendered(evaluation: Evaluation, text: str) -> str:
     try:
-        return format_value(evaluation.value(text))
+        return format_value(evaluation.value(text), evaluation.budget)
     except ExpressionError as error:
         raise error.within(text) from None
 
 
-def check_template(template: str) -> None:
-    """Refuse a template with an expression that cannot work whatever the scope holds.
+def check_template(template: str, budget: Budget | None = None) -> None:
+    """Refuse a template with an expression that cannot work whatever the scope holds, or whose regular expressions
+    are more than is left of `budget`.
 
     Raises the fault: kind `syntax`, or `name` for an unknown function or wrong arguments.
     """
+    budget = budget or Budget()
     for text in parts(template)[1::2]:
-        check_expression(text)
+        check_expression(text, budget)
 
 
-def check_field(field: str) -> None:
+def check_field(field: str, budget: Budget | None = None) -> None:
     """Refuse a field that is an expression, bare or in braces, as `check_template` does."""
+    budget = budget or Budget()
     pieces = parts(field)
     for text in [field] if len(pieces) == 1 else pieces[1::2]:
-        check_expression(text)
+        check_expression(text, budget)
 
 
-def names_in(template: str) -> Names:
-    """Return the names that the expressions of a template speak of. An expression that is none counts as
-    speaking of everything, since only its evaluation says what is wrong with it."""
-    return reduce(Names.joined, map(_names, parts(template)[1::2]), Names())
+def names_in(template: str, budget: Budget | None = None) -> Names:
+    """Return the names that the expressions of a template speak of. An expression that is none, or whose reading
+    is beyond `budget`, counts as speaking of everything, since only its evaluation says what is wrong with it."""
+    return _all_names(parts(template)[1::2], budget)
 
 
-def names_in_field(field: str) -> Names:
+def names_in_field(field: str, budget: Budget | None = None) -> Names:
     """Return the names that a field speaks of which is an expression, bare or in braces."""
     pieces = parts(field)
-    return reduce(Names.joined, map(_names, [field] if len(pieces) == 1 else pieces[1::2]), Names())
+    return _all_names([field] if len(pieces) == 1 else pieces[1::2], budget)
 
 
-def _names(text: str) -> Names:
+def _all_names(texts: list[str], budget: Budget | None) -> Names:
+    budget = budget or Budget()
+    return reduce(Names.joined, (_names(text, budget) for text in texts), Names())
+
+
+def _names(text: str, budget: Budget) -> Names:
     try:
+        budget.parse(len(text))
         return parsed(adopted(text)).names
     except ExpressionError:
         return Names(whole=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from shared.durations import format_duration, parse_duration
-from shared.expressions import ExpressionError, check_field, check_template
+from shared.expressions import Budget, ExpressionError, check_field, check_template
 from shared.model.cron import cron_problem, timezone_problem
 from shared.model.fields import Rule, TextRole
 from shared.model.problems import quoted_text, suggestion
@@ -247,16 +247,17 @@ def has_template(text: str) -> bool:
     return "{{" in text
 
 
-def syntax_problem(role: TextRole, text: str) -> str | None:
+def syntax_problem(role: TextRole, text: str, budget: Budget | None = None) -> str | None:
     """Return what is wrong with a template's or an expression's syntax, or None.
 
-    Only what cannot work whatever its values will be: syntax, unknown functions, wrong arguments.
+    Only what cannot work whatever its values will be: syntax, unknown functions, wrong arguments. All texts
+    of one document share a `budget`.
     """
     try:
         if role is TextRole.EXPRESSION:
-            check_field(text)
+            check_field(text, budget)
         elif role is TextRole.TEMPLATE and has_template(text):
-            check_template(text)
+            check_template(text, budget)
     except ExpressionError as error:
         expression = error.source.strip()
         return (

@@ -120,6 +120,8 @@ def _comparison(left: Code, right: Code, *, same: bool) -> CompiledCode:
         if type(one) is not expected or type(other) is not expected:
             wrong = other if type(one) is expected else one
             raise ExpressionError(f"expected {kind}, not {type_name(wrong)}")
+        if isinstance(one, str) and isinstance(other, str):
+            frame.budget.read(min(len(one), len(other)))
         return (one == other) is same
 
     return run if expected is None else run_typed
@@ -178,7 +180,7 @@ def _matching(left: Code, right: Code, position: int) -> CompiledCode:
             text = subject(frame)
             if is_nil(text):
                 return False
-            frame.budget.read(16 * len(to_text(text)))
+            frame.budget.match(len(to_text(text)), compiled.programsize)
             return compiled.search(to_bytes(to_text(text))) is not None
 
         return run_compiled
@@ -187,8 +189,10 @@ def _matching(left: Code, right: Code, position: int) -> CompiledCode:
         text, expression = subject(frame), pattern(frame)
         if is_nil(text) or is_nil(expression):
             return False
-        frame.budget.read(16 * (len(to_text(text)) + len(to_text(expression))))
-        return compile_pattern(to_text(expression)).search(to_bytes(to_text(text))) is not None
+        frame.budget.compile(to_text(expression))
+        compiled = compile_pattern(to_text(expression))
+        frame.budget.match(len(to_text(text)), compiled.programsize)
+        return compiled.search(to_bytes(to_text(text))) is not None
 
     return run
 

@@ -19,6 +19,12 @@ _SHAPES: dict[str, StaticType] = {"int": INT, "float": FLOAT, "string": TEXT_TYP
 _ENDS = {"first": 0, "last": -1}
 
 
+_METHOD_STEPS = 100
+"""Steps that a call of a method costs, besides those for its texts: most are of dates."""
+_GROWTH = 4
+"""How many times longer than its layout a date may become."""
+
+
 def compile_function(node: Builtin, arguments: Sequence[Code]) -> Code:
     """Return the code of a call of one of the language's functions. Raises a `name` fault for arguments that
     it does not take."""
@@ -73,13 +79,18 @@ def _shape(kind: str) -> StaticType:
 
 def _dynamic(callee: CompiledCode, runs: Sequence[CompiledCode]) -> CompiledCode:
     def run(frame: Frame) -> object:
-        arguments = [argument(frame) for argument in runs]
+        values = [argument(frame) for argument in runs]
         function = callee(frame)
         if not isinstance(function, Function):
             raise ExpressionError(f"{type_name(function)} is not a function")
         apply = function.apply
         assert callable(apply)
-        return apply(*arguments)
+        frame.budget.step(_METHOD_STEPS)
+        for value in values:
+            if isinstance(value, str):
+                frame.budget.write(_GROWTH * len(value), value)
+                frame.budget.step(len(value))
+        return apply(*values)
 
     return run
 

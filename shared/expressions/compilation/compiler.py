@@ -46,6 +46,7 @@ from shared.expressions.grammar.nodes import (
     Unary,
 )
 from shared.expressions.grammar.vocabulary import LOOPS
+from shared.expressions.limits import ENTRY_ELEMENTS
 from shared.expressions.operations.access import cut, fetch
 from shared.expressions.operations.operators import add, to_bool, to_text
 from shared.expressions.static_types import INT, LIST, MAP, UNKNOWN, StaticType, list_of, shape_of
@@ -171,11 +172,11 @@ class _Compiler:
         shape = LIST if not alike else list_of(codes[-1].shape) if codes else list_of(UNKNOWN)
         literals = [code.literal for code in codes]
         if codes and all(isinstance(literal, bool | int | float | str) for literal in literals):
-            return Code(shape, lambda _: list(literals), literals)
+            return Code(shape, _copies(literals), literals)
         runs = [code.run for code in codes]
 
         def run(frame: Frame) -> object:
-            frame.budget.build(len(runs))
+            frame.budget.build(ENTRY_ELEMENTS + len(runs))
             return [item(frame) for item in runs]
 
         return Code(shape, guarded(node.position, run))
@@ -184,7 +185,7 @@ class _Compiler:
         pairs = [(self.visit(key).run, self.visit(value).run) for key, value in node.pairs]
 
         def run(frame: Frame) -> object:
-            frame.budget.build(len(pairs))
+            frame.budget.build(ENTRY_ELEMENTS * (1 + len(pairs)))
             items = [(key(frame), value(frame)) for key, value in pairs]
             return {to_text(key): value for key, value in reversed(items)}
 
@@ -225,20 +226,21 @@ class _Compiler:
         first, second = base.run, key.run
 
         def reach(frame: Frame) -> object:
-            return fetch(first(frame), second(frame))
+            return fetch(first(frame), second(frame), frame.budget)
 
         def reach_or_give_up(frame: Frame) -> object:
             value = first(frame)
             if is_nil(value):
                 raise _GaveUp
-            return fetch(value, second(frame))
+            return fetch(value, second(frame), frame.budget)
 
         return Code(shape, guarded(node.position, reach_or_give_up if node.optional else reach))
 
     def _of_environment(self, node: Member, key: object) -> Code:
         if not isinstance(key, str):
             return Code(
-                UNKNOWN, guarded(node.position, lambda frame: fetch(dict(frame.scope), key))
+                UNKNOWN,
+                guarded(node.position, lambda frame: fetch(dict(frame.scope), key, frame.budget)),
             )
         found = self._scope.find(key)
         if found is None and not node.optional:
@@ -326,6 +328,16 @@ class _Compiler:
 
 class _GaveUp(Exception):
     """Something before a `?.` is nil."""
+
+
+def _copies(literals: list[object]) -> CompiledCode:
+    """Return the code of a list of written values, made anew each time."""
+
+    def run(frame: Frame) -> object:
+        frame.budget.build(ENTRY_ELEMENTS + len(literals))
+        return list(literals)
+
+    return run
 
 
 def _from_scope(name: str) -> CompiledCode:

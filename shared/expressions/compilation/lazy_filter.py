@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from shared.expressions.compilation.code import Code, CompiledCode, Frame, Loop, Sieve, guarded
 from shared.expressions.errors import ExpressionError
+from shared.expressions.limits import ELEMENT_BYTES
 from shared.expressions.operations.operators import to_bool
 from shared.expressions.static_types import StaticType
 from shared.expressions.values.kinds import is_map, type_name
@@ -55,13 +56,21 @@ def _passing(
     return run
 
 
+def gathered(frame: Frame, values: Iterator[object]) -> list[object]:
+    """Return the values as a list, each counted before the next is made."""
+    take = frame.budget.take
+    made: list[object] = []
+    for value in values:
+        take(ELEMENT_BYTES)
+        made.append(value)
+    return made
+
+
 def _sifted(sieve: Sieve) -> CompiledCode:
     passing = _passing(sieve, forwards)
 
     def run(frame: Frame) -> object:
-        kept = list(passing(frame))
-        frame.budget.build(len(kept))
-        return kept
+        return gathered(frame, passing(frame))
 
     return run
 
@@ -96,13 +105,17 @@ _BEYOND = object()
 """Stands for the first element of an empty list."""
 
 
-def elements_of(value: object) -> Sequence[object]:
+def elements_of(frame: Frame, value: object) -> Sequence[object]:
     """Return what a loop goes through: the elements of a list, the bytes of a text. Raises a fault else."""
     if isinstance(value, list):
         return value
     if isinstance(value, str):
-        return list(to_bytes(value))
+        frame.budget.write(len(value), value)
+        data = to_bytes(value)
+        frame.budget.build(len(data))
+        return list(data)
     if is_map(value):
+        frame.budget.build(len(value))  # type: ignore[arg-type] # a map has a length
         return [_HOLE] * len(value)  # type: ignore[arg-type] # a map has a length
     raise ExpressionError(f"a loop goes through a list, not {type_name(value)}")
 
@@ -142,11 +155,11 @@ def turns(
 
 def forwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
     """Yield what the body gives for each element from the first on."""
-    items = elements_of(value)
+    items = elements_of(frame, value)
     return turns(frame, items, body, cost, range(len(items)))
 
 
 def backwards(frame: Frame, value: object, body: CompiledCode, cost: int) -> Iterator[object]:
     """Yield what the body gives for each element from the last back."""
-    items = elements_of(value)
+    items = elements_of(frame, value)
     return turns(frame, items, body, cost, range(len(items) - 1, -1, -1))

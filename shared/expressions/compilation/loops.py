@@ -13,10 +13,12 @@ from shared.expressions.compilation.lazy_filter import (
     current,
     elements_of,
     forwards,
+    gathered,
     turns,
 )
 from shared.expressions.errors import ExpressionError, name_error
 from shared.expressions.functions.arrays import descends, sort_key
+from shared.expressions.limits import ENTRY_ELEMENTS
 from shared.expressions.operations.operators import add, to_bool
 from shared.expressions.static_types import BOOL, GROUPS, INT, LIST, UNKNOWN, StaticType, list_of
 from shared.expressions.values.kinds import Table
@@ -114,9 +116,7 @@ def _map(loop: Loop) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
-        made = list(forwards(frame, collection(frame), body, cost))
-        frame.budget.build(len(made))
-        return made
+        return gathered(frame, forwards(frame, collection(frame), body, cost))
 
     return run
 
@@ -159,7 +159,7 @@ def _group(loop: Loop) -> CompiledCode:
         groups = Table(groups=True)
         for key in forwards(frame, collection(frame), body, cost):
             item = current(frame)
-            frame.budget.build(1)
+            frame.budget.build(1 if key in groups else 2 * ENTRY_ELEMENTS)
             if key in groups:
                 group = groups[key]
                 assert isinstance(group, list)
@@ -176,13 +176,13 @@ def _sort(loop: Loop) -> CompiledCode:
     order = loop.extra.run if loop.extra is not None else lambda _: "asc"
 
     def run(frame: Frame) -> object:
-        elements = elements_of(collection(frame))
+        elements = elements_of(frame, collection(frame))
         descending = descends(before(frame, elements, order))
+        frame.budget.build(ENTRY_ELEMENTS * len(elements))
         ranked = [
             (value, current(frame))
             for value in turns(frame, elements, body, cost, range(len(elements)))
         ]
-        frame.budget.build(len(ranked))
         key = sort_key(frame)
         ranked.sort(key=lambda pair: key(pair[0]), reverse=descending)
         return [item for _, item in ranked]
@@ -195,7 +195,7 @@ def _reduce(loop: Loop) -> CompiledCode:
     start = loop.extra.run if loop.extra is not None else None
 
     def run(frame: Frame) -> object:
-        elements = elements_of(collection(frame))
+        elements = elements_of(frame, collection(frame))
         saved = frame.acc
         if start is not None:
             total, first = before(frame, elements, start), 0

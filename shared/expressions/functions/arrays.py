@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
-from shared.expressions.limits import MAX_VALUE_DEPTH
+from shared.expressions.limits import ENTRY_ELEMENTS, MAX_VALUE_DEPTH
 from shared.expressions.operations.access import fetch, fetch_or_nil
 from shared.expressions.operations.operators import less, to_text
 from shared.expressions.values.equality import equal
@@ -52,17 +52,19 @@ def _len(_: Frame, value: object) -> object:
 def _at_end(index: int) -> Callable[..., object]:
     """`first` and `last`: nil where there is no such element, whatever the value."""
 
-    def apply(_: Frame, value: object) -> object:
+    def apply(frame: Frame, value: object) -> object:
         try:
-            return fetch(value, index)
-        except ExpressionError:
+            return fetch(value, index, frame.budget)
+        except ExpressionError as error:
+            if error.kind == "limit":
+                raise
             return None
 
     return apply
 
 
-def _get(_: Frame, base: object, key: object) -> object:
-    return fetch_or_nil(base, key)
+def _get(frame: Frame, base: object, key: object) -> object:
+    return fetch_or_nil(base, key, frame.budget)
 
 
 def _take(frame: Frame, value: object, count: object) -> object:
@@ -72,7 +74,7 @@ def _take(frame: Frame, value: object, count: object) -> object:
     assert isinstance(count, int)
     if count < 0:
         raise ExpressionError("cannot take fewer than no elements")
-    frame.budget.step(1 + min(count, len(items)) // 16)
+    frame.budget.build(min(count, len(items)))
     kind = list if type(items) is Pair else type(items)
     return kind(items[:count])
 
@@ -98,7 +100,7 @@ def _to_pairs(frame: Frame, value: object) -> object:
 def _from_pairs(frame: Frame, value: object) -> object:
     table = Table()
     for pair in _items("make a map of", value):
-        frame.budget.build(1)
+        frame.budget.build(ENTRY_ELEMENTS)
         if not isinstance(pair, list) or len(pair) != 2:
             raise ExpressionError("a pair is a list of a key and a value")
         table.put(pair[0], pair[1])
@@ -115,7 +117,7 @@ def _uniq(frame: Frame, value: object) -> object:
     kept: list[object] = []
     seen: set[object] = set()
     for item in _items("take the different ones of", value):
-        frame.budget.step()
+        frame.budget.read(len(item) if isinstance(item, str) else 0)
         if item is None or isinstance(item, str | int | float):
             mark = (isinstance(item, bool), item)
             if mark in seen:
@@ -123,6 +125,7 @@ def _uniq(frame: Frame, value: object) -> object:
             seen.add(mark)
         elif any(equal(item, other, frame.budget) for other in kept):
             continue
+        frame.budget.build(1)
         kept.append(item)
     return kept
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
+from shared.expressions.limits import ENTRY_ELEMENTS
 from shared.expressions.operations.operators import to_text
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value
@@ -25,18 +26,21 @@ _HEXADECIMAL = re.compile(
 _NAMED = re.compile(r"[+-]?(?:inf|infinity)|nan", re.IGNORECASE)
 _UNDERSCORE = re.compile(r"(?<=[0-9a-fA-FxX])_(?=[0-9a-fA-F])")
 _MANY_DIGITS = 1_000
+_NUMERAL_COST = 16
+"""How many characters read cost as much as one of a decimal number."""
 
 
 def _type(_: Frame, value: object) -> object:
     return type_name(value)
 
 
-def _int(_: Frame, value: object) -> object:
+def _int(frame: Frame, value: object) -> object:
     if is_int(value):
         return value
     if isinstance(value, float):
         return truncate(value)
     if isinstance(value, str):
+        frame.budget.read(len(value))
         return _parse_int(value)
     if isinstance(value, Duration):
         return value.ns
@@ -53,11 +57,12 @@ def _parse_int(text: str) -> int:
     raise ExpressionError("invalid operation: int() of a text that is not a whole number")
 
 
-def _float(_: Frame, value: object) -> object:
+def _float(frame: Frame, value: object) -> object:
     if is_number(value):
         assert isinstance(value, int | float)
         return float(value)
     if isinstance(value, str):
+        frame.budget.read(_NUMERAL_COST * len(value))
         return _parse_float(value)
     raise ExpressionError(f"invalid operation: float({type_name(value)})")
 
@@ -88,33 +93,32 @@ def _read_float(digits: str) -> float:
 def _string(frame: Frame, value: object) -> object:
     if isinstance(value, str):
         return value
-    text = format_value(value)
-    frame.budget.write(len(text))
-    return text
+    return format_value(value, frame.budget)
 
 
 def _to_json(frame: Frame, value: object) -> object:
-    text = to_json(value)
-    frame.budget.write(8 * len(text))
-    return text
+    return to_json(value, frame.budget)
 
 
 def _from_json(frame: Frame, value: object) -> object:
     text = adopted(to_text(value))
     frame.budget.read(8 * len(text))
-    frame.budget.build(1 + text.count(",") + text.count("[") + text.count("{"))
+    containers = text.count("[") + text.count("{")
+    frame.budget.build(1 + 2 * text.count(",") + ENTRY_ELEMENTS * containers)
+    frame.budget.write(len(text), text)
     return from_json(text)
 
 
 def _to_base64(frame: Frame, value: object) -> object:
     data = to_bytes(to_text(value))
-    frame.budget.write(len(data) * 4 // 3 + 4)
+    frame.budget.write(len(data) * 3)
     return base64.b64encode(data).decode("ascii")
 
 
 def _from_base64(frame: Frame, value: object) -> object:
-    text = to_text(value).replace("\n", "").replace("\r", "")
-    frame.budget.write(len(text))
+    given = to_text(value)
+    frame.budget.write(2 * len(given), given)
+    text = given.replace("\n", "").replace("\r", "")
     try:
         return from_bytes(base64.b64decode(text.encode("ascii"), validate=True))
     except (binascii.Error, ValueError):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError, limit_error
+from shared.expressions.limits import TEXT_ELEMENTS
 from shared.expressions.operations.operators import to_int, to_text
 from shared.expressions.values import strings
 from shared.expressions.values.kinds import Ints, Nil, Pair, Pairs, Strings, is_list, type_name
@@ -14,16 +15,16 @@ _MAX_REPEATS = 1_000_000
 
 
 def _trim(frame: Frame, value: object, *cutset: object) -> object:
-    text = _read(frame, value)
+    text = _copied(frame, value)
     return text.strip(to_text(cutset[0])) if cutset else strings.trimmed(text)
 
 
 def _trim_prefix(frame: Frame, value: object, prefix: object = " ") -> object:
-    return strings.without_prefix(_read(frame, value), to_text(prefix))
+    return strings.without_prefix(_copied(frame, value), to_text(prefix))
 
 
 def _trim_suffix(frame: Frame, value: object, suffix: object = " ") -> object:
-    return strings.without_suffix(_read(frame, value), to_text(suffix))
+    return strings.without_suffix(_copied(frame, value), to_text(suffix))
 
 
 def _upper(frame: Frame, value: object) -> object:
@@ -40,10 +41,16 @@ def _read(frame: Frame, value: object) -> str:
     return text
 
 
+def _copied(frame: Frame, value: object) -> str:
+    text = to_text(value)
+    frame.budget.write(len(text), text)
+    return text
+
+
 def _written(frame: Frame, value: object) -> str:
     """Return the text of a value, its cost taken for handling it slowly, letter by letter."""
     text = to_text(value)
-    frame.budget.write(len(text))
+    frame.budget.write(len(text), text)
     if not text.isascii():
         frame.budget.step(len(text))
     return text
@@ -56,7 +63,9 @@ def _splitter(*, keep: bool) -> Callable[..., object]:
         if count == 0:
             return Nil()
         parts = text.count(between) + 1 if between else len(text)
-        frame.budget.build(min(parts, count) if count > 0 else parts)
+        made = min(parts, count) if count > 0 else parts
+        frame.budget.build(TEXT_ELEMENTS * made)
+        frame.budget.write(len(text) + (len(between) * made if keep else 0), text)
         return Strings(strings.split(text, between, count, keep=keep))
 
     return apply
@@ -65,7 +74,7 @@ def _splitter(*, keep: bool) -> Callable[..., object]:
 def _replace(frame: Frame, value: object, old: object, new: object, limit: object = -1) -> object:
     text, sought, put, count = _read(frame, value), to_text(old), to_text(new), to_int(limit)
     found = text.count(sought) if count < 0 else min(count, text.count(sought))
-    frame.budget.write(len(text) + found * len(put))
+    frame.budget.write(len(text) + found * len(put), text, put)
     return strings.replaced(text, sought, put, count)
 
 
@@ -75,8 +84,7 @@ def _repeat(frame: Frame, value: object, times: object) -> object:
         raise ExpressionError("repeat takes a number that is not negative")
     if count > _MAX_REPEATS:
         raise limit_error(f"a text is repeated at most {_MAX_REPEATS:,} times")
-    frame.budget.build(strings.byte_length(text) * count)
-    frame.budget.write(len(text) * count)
+    frame.budget.write(len(text) * count, text)
     return text * count
 
 
@@ -85,16 +93,16 @@ def _join(frame: Frame, items: object, glue: object = "") -> object:
     if not is_list(items) or isinstance(items, Ints | Pair | Pairs):
         raise ExpressionError(f"invalid argument for join (type {type_name(items)})")
     assert isinstance(items, list)
+    frame.budget.step(len(items))
     texts = [to_text(item) for item in items]
-    frame.budget.step(len(texts))
-    frame.budget.write(sum(map(len, texts)) + len(between) * len(texts))
+    frame.budget.write(sum(map(len, texts)) + len(between) * len(texts), between, *texts)
     whole = between.join(texts)
     return strings.from_bytes(strings.to_bytes(whole)) if strings.is_broken(whole) else whole
 
 
 def _finder(find: Callable[[str, str], object]) -> Callable[..., object]:
     def apply(frame: Frame, value: object, part: object) -> object:
-        return find(_read(frame, value), to_text(part))
+        return find(_read(frame, value), _read(frame, part))
 
     return apply
 

@@ -12,6 +12,9 @@ from shared.expressions.values.durations import parse_go_duration
 from shared.expressions.values.kinds import type_name
 from shared.expressions.values.zones import Fixed, Location, Region, load_location
 
+_DATE_STEPS = 100
+"""Steps that it costs to read a date, besides one for each character, or to look a time zone up."""
+
 
 def _location(value: object) -> Location:
     if isinstance(value, Fixed | Region):
@@ -23,8 +26,10 @@ def _now(frame: Frame, zone: object = None) -> object:
     return frame.now if zone is None else frame.now.placed(_location(zone))
 
 
-def _duration(_: Frame, value: object) -> object:
-    return parse_go_duration(to_text(value))
+def _duration(frame: Frame, value: object) -> object:
+    text = to_text(value)
+    frame.budget.step(1 + len(text))
+    return parse_go_duration(text)
 
 
 def _date(frame: Frame, *arguments: object) -> object:
@@ -36,7 +41,7 @@ def _date(frame: Frame, *arguments: object) -> object:
             raise ExpressionError("date takes a text besides a time zone")
         first, *rest = rest
     text = to_text(first)
-    frame.budget.read(64 + len(text))
+    frame.budget.step(_DATE_STEPS + len(text))
     if len(rest) == 1:
         return parse_time(text, to_text(rest[0]), zone)
     if len(rest) == 2:
@@ -44,7 +49,8 @@ def _date(frame: Frame, *arguments: object) -> object:
     return parse_any(text, zone)
 
 
-def _timezone(_: Frame, value: object) -> object:
+def _timezone(frame: Frame, value: object) -> object:
+    frame.budget.step(_DATE_STEPS)
     return load_location(to_text(value))
 
 

@@ -14,7 +14,7 @@ from shared.expressions.values.moments import Time
 from shared.expressions.values.strings import byte_length, byte_slice, to_bytes
 
 
-def fetch(base: object, key: object) -> object:
+def fetch(base: object, key: object, budget: Budget) -> object:
     """`base[key]` and `base.key`: an element, an entry (a missing one is nil, or the empty text), a
     method. Raises a fault where there is nothing to reach into, or no such element."""
     if type(base) in METHODS and isinstance(key, str):
@@ -23,6 +23,7 @@ def fetch(base: object, key: object) -> object:
         index = _index(key, len(base))
         return base[index]
     if isinstance(base, str):
+        budget.write(len(base), base)
         data = to_bytes(base)
         return data[_index(key, len(data))]
     if is_map(base):
@@ -58,12 +59,12 @@ def usable_key(base: Mapping[object, object], key: object) -> object:
     raise ExpressionError(f"the keys of the map are texts, not {type_name(key)}")
 
 
-def fetch_or_nil(base: object, key: object) -> object:
+def fetch_or_nil(base: object, key: object, budget: Budget) -> object:
     """`get()`: as `fetch`, but nil for what is not there, and where there is nothing to reach into."""
     if isinstance(base, list | str):
-        length = len(base) if isinstance(base, list) else byte_length(base)
+        length = len(base) if isinstance(base, list) else _measured(base, budget)
         index = to_int(key)
-        return fetch(base, index) if -length <= index < length else None
+        return fetch(base, index, budget) if -length <= index < length else None
     if is_map(base):
         assert isinstance(base, Mapping)
         return base.get(usable_key(base, key))
@@ -77,7 +78,7 @@ def fetch_or_nil(base: object, key: object) -> object:
 def cut(base: object, start: object, stop: object, budget: Budget) -> object:
     """`base[start:stop]` of a list or (by bytes) a text; bounds out of range stop at the ends."""
     if isinstance(base, str):
-        length = byte_length(base)
+        length = _measured(base, budget)
     elif isinstance(base, list):
         length = len(base)
     else:
@@ -85,11 +86,18 @@ def cut(base: object, start: object, stop: object, budget: Budget) -> object:
     high = length if stop is None else _bound(to_int(stop), length)
     low = min(_bound(to_int(start), length), high)
     if isinstance(base, str):
-        budget.write(high - low)
+        budget.write(high - low, base)
         return byte_slice(base, low, high)
-    budget.step(1 + (high - low) // 16)
+    budget.build(high - low)
     kind = list if type(base) is Pair else type(base)
     return kind(base[low:high])
+
+
+def _measured(text: str, budget: Budget) -> int:
+    """Return how many bytes a text has, for which one that is not all ASCII is written out."""
+    if not text.isascii():
+        budget.write(len(text), text)
+    return byte_length(text)
 
 
 def _bound(index: int, length: int) -> int:

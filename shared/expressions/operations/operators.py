@@ -71,7 +71,7 @@ def add(left: object, right: object, budget: Budget) -> object:
     if is_number(left) and is_number(right):
         return _number(operator.add, left, right)
     if isinstance(left, str) and isinstance(right, str):
-        budget.write(len(left) + len(right))
+        budget.write(len(left) + len(right), left, right)
         return concatenated(left, right)
     if isinstance(left, Duration) and isinstance(right, Duration):
         return Duration(left.ns + right.ns)
@@ -130,8 +130,13 @@ def modulo(left: object, right: object, _: Budget) -> object:
     return -rest if left < 0 else rest
 
 
-def exponent(left: object, right: object, _: Budget) -> object:
+_POWER_STEPS = 16
+"""Steps that a power costs."""
+
+
+def exponent(left: object, right: object, budget: Budget) -> object:
     """`**` and `^`: always a float."""
+    budget.step(_POWER_STEPS)
     return power(to_float(left), to_float(right))
 
 
@@ -140,7 +145,7 @@ def _ordered(sign: str, compare: Callable[[Any, Any], bool]) -> _Operation:
         if is_number(left) and is_number(right):
             return compare(left, right)
         if isinstance(left, str) and isinstance(right, str):
-            budget.read(min(len(left), len(right)))
+            budget.read(len(left) + len(right))
             return compare(_sortable(left), _sortable(right))
         if type(left) is type(right) and isinstance(left, Time | Duration):
             return compare(_instant(left), _instant(right))
@@ -179,7 +184,7 @@ def _on_texts(test: Callable[[str, str], bool]) -> _Operation:
         if is_nil(left) or is_nil(right):
             return False
         text, part = to_text(left), to_text(right)
-        budget.read(len(text))
+        budget.read(len(text) + len(part))
         return test(text, part)
 
     return apply

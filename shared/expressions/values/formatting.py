@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.expressions.errors import limit_error
-from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
+from shared.expressions.limits import (
+    MAX_ITEMS,
+    MAX_RENDERED,
+    MAX_VALUE_DEPTH,
+    TEXT_BYTES,
+    Budget,
+    width,
+)
 from shared.expressions.values.kinds import Function, is_map, pairs_of
 from shared.expressions.values.layouts import SHOWN, format_time
 from shared.expressions.values.moments import Time
@@ -61,16 +68,20 @@ def format_float(number: float) -> str:
     return positional(sign, digits, power)
 
 
-def format_value(value: object) -> str:
-    """Return the text of any value. Raises a `limit` fault where it would be too long or too nested."""
+def format_value(value: object, budget: Budget | None = None) -> str:
+    """Return the text of any value, taken out of `budget` while it is written. Raises a `limit` fault where it would
+    be too long or too nested."""
+    if isinstance(value, str):
+        return value
     written: list[str] = []
-    _Writer(written).write(value, 0)
+    _Writer(written, budget or Budget()).write(value, 0)
     return "".join(written)
 
 
 class _Writer:
-    def __init__(self, written: list[str]) -> None:
+    def __init__(self, written: list[str], budget: Budget) -> None:
         self._written = written
+        self._budget = budget
         self._left = MAX_RENDERED
         self._elements = MAX_ITEMS + 1
 
@@ -78,10 +89,12 @@ class _Writer:
         self._left -= len(text)
         if self._left < 0:
             raise limit_error(f"the text is longer than {MAX_RENDERED:,} characters")
+        self._budget.take(len(text) * width(text))
         self._written.append(text)
 
     def write(self, value: object, depth: int) -> None:
         self._elements -= 1
+        self._budget.step()
         if depth > MAX_VALUE_DEPTH:
             raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
         if self._elements < 0:
@@ -92,6 +105,7 @@ class _Writer:
             assert isinstance(value, Mapping)
             self._map(value, depth)
         else:
+            self._budget.take(TEXT_BYTES)
             self._put(format_scalar(value))
 
     def _list(self, items: list[object], depth: int) -> None:

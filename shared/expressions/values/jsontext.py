@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from shared.expressions.errors import ExpressionError, limit_error
-from shared.expressions.limits import MAX_ITEMS, MAX_RENDERED, MAX_VALUE_DEPTH
+from shared.expressions.limits import (
+    MAX_ITEMS,
+    MAX_RENDERED,
+    MAX_VALUE_DEPTH,
+    TEXT_BYTES,
+    Budget,
+    width,
+)
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import exponential_text, positional, shortest, special
 from shared.expressions.values.kinds import Month, Nil, Table, Weekday, is_map, type_name
@@ -19,6 +26,11 @@ from shared.expressions.values.strings import adopted
 _ESCAPED = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\ud800-\udfff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _LEAST_POWER, _GREATEST_POWER = -6, 21
+_ESCAPE_COST = 8
+"""How many characters read cost as much as one that may have to be escaped."""
+_TEXT_PART = 65_536
+_PIECE_STEPS = 2
+"""Steps that it costs to write an element, a key or a bracket."""
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -45,58 +57,75 @@ def json_float(number: float) -> str:
     return positional(sign, digits, power)
 
 
-def to_json(value: object) -> str:
-    """Return the value as JSON over several lines, two spaces deep, keys in order.
+def to_json(value: object, budget: Budget) -> str:
+    """Return the value as JSON over several lines, two spaces deep, keys in order, taken out of `budget` while it is
+    written.
 
     Raises a fault for what JSON cannot hold: maps with keys of any kind, functions, NaN.
     """
     written: list[str] = []
     size = 0
-    for piece in _pieces(value, 0):
+    for piece in _pieces(value, 0, budget):
         size += len(piece)
+        budget.take(TEXT_BYTES + len(piece) * width(piece))
+        budget.step(_PIECE_STEPS)
         if size > MAX_RENDERED:
             raise limit_error(f"the JSON is longer than {MAX_RENDERED:,} characters")
         written.append(piece)
-        if len(written) > 2 * MAX_ITEMS:
+        if len(written) > 4 * MAX_ITEMS:
             raise limit_error(f"the value holds more than {MAX_ITEMS:,} elements")
     return "".join(written)
 
 
-def _pieces(value: object, depth: int) -> Iterator[str]:
+def _pieces(value: object, depth: int, budget: Budget) -> Iterator[str]:
     if depth > MAX_VALUE_DEPTH:
         raise limit_error(f"the value is nested deeper than {MAX_VALUE_DEPTH}")
     if isinstance(value, list):
-        yield from _list(value, depth)
+        yield from _list(value, depth, budget)
     elif is_map(value):
         assert isinstance(value, Mapping)
-        yield from _map(value, depth)
+        yield from _map(value, depth, budget)
+    elif isinstance(value, str):
+        yield from _text(value, budget)
     else:
         yield _scalar(value)
 
 
-def _list(items: list[object], depth: int) -> Iterator[str]:
+def _list(items: list[object], depth: int, budget: Budget) -> Iterator[str]:
     if not items:
         yield "null" if isinstance(items, Nil) else "[]"
         return
     margin = "\n" + "  " * depth
     for index, item in enumerate(items):
         yield f"{',' if index else '['}{margin}  "
-        yield from _pieces(item, depth + 1)
+        yield from _pieces(item, depth + 1, budget)
     yield f"{margin}]"
 
 
-def _map(value: Mapping[object, object], depth: int) -> Iterator[str]:
+def _map(value: Mapping[object, object], depth: int, budget: Budget) -> Iterator[str]:
     if isinstance(value, Table):
         raise ExpressionError("JSON has no map with keys that are not texts")
     if not value:
         yield "{}"
         return
     margin = "\n" + "  " * depth
+    budget.build(len(value))
     keys = sorted((str(key) for key in value), key=lambda key: key.encode("utf-8", "surrogatepass"))
     for index, key in enumerate(keys):
-        yield f"{',' if index else '{'}{margin}  {json_string(key)}: "
-        yield from _pieces(value[key], depth + 1)
+        yield f"{',' if index else '{'}{margin}  "
+        yield from _text(key, budget)
+        yield ": "
+        yield from _pieces(value[key], depth + 1, budget)
     yield f"{margin}}}"
+
+
+def _text(text: str, budget: Budget) -> Iterator[str]:
+    """Yield the text in quotes, part by part: what is escaped may be six times as long."""
+    budget.read(_ESCAPE_COST * len(text))
+    yield '"'
+    for start in range(0, len(text), _TEXT_PART):
+        yield _ESCAPED.sub(_escape, text[start : start + _TEXT_PART])
+    yield '"'
 
 
 def _scalar(value: object) -> str:
@@ -104,8 +133,6 @@ def _scalar(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):
-        return json_string(value)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):

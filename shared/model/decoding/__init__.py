@@ -1,7 +1,9 @@
 """Decodes a user's document strictly: `decode_job`."""
 
+from functools import partial
 from typing import Literal
 
+from shared.expressions import Budget
 from shared.model.checks import syntax_problem
 from shared.model.decoding.json_reader import read_json_text
 from shared.model.decoding.nodes import BrokenText, DocumentNode, MapNode, SourceLines, TextNode
@@ -26,7 +28,7 @@ def decode_job(
     content_type: ContentType,
     *,
     scheduled: bool = False,
-    syntax: SyntaxFault = syntax_problem,
+    syntax: SyntaxFault | None = None,
 ) -> JobDefinition:
     """Return the job that a document describes, as it was written.
 
@@ -43,6 +45,8 @@ def decode_job(
         raise _refusal(text, str(error), error.offset) from None
     if not isinstance(root, MapNode):
         raise _refusal(text, _not_a_job(root), root.offset)
+    if syntax is None:
+        syntax = partial(syntax_problem, budget=Budget())
     report = ProblemReport()
     job = _walk(
         root, report, text, syntax, bare_is_text=content_type == "yaml", scheduled=scheduled

@@ -129,7 +129,7 @@ SAMPLES_BY_KIND = {
     "aliases": "A,B:C",
     "paths": "/a,/b",
 }
-SAMPLES = {"engine.beat": "1s"}
+SAMPLES = {"engine.beat": "1s", "engine.expression_steps": "20000"}
 NEEDED = {
     "encryption.old_keys": {"encryption.key": "k"},
     "coordinator.middleware.key_auth.enabled": {"coordinator.middleware.key_auth.key": "k"},
@@ -253,7 +253,7 @@ def test_a_bad_value_says_key_value_and_what_is_allowed(
         ("drain_timeout", "did you mean worker.drain_timeout?"),
         ("brokr.type", "did you mean broker.type?"),
         ("coordinator.cors.enabled", "did you mean coordinator.middleware.cors.enabled?"),
-        ("engine.zzz", "; engine holds beat, job_window, lease"),
+        ("engine.zzz", "; engine holds beat, expression_bytes, expression_steps"),
         ("zzz", "; the top level holds broker, coordinator, datastore"),
         ("", "the top level holds"),
         (".", "the top level holds"),

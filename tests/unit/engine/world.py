@@ -125,6 +125,7 @@ class Coordinator:
     async def abandon(self) -> None:
         """Die: whatever was gathered is gone."""
         await self.driver._following.cancel()
+        await self.driver.evaluations.close()
         for slot in self._slots.values():
             await slot.close()
 

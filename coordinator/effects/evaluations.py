@@ -1,0 +1,203 @@
+"""Carries out the evaluation of templates: on the loop while it is short, else in processes of its own.
+
+A process keeps an evaluation from the loop, which would else wait for the interpreter's lock at each step, and keeps
+its memory apart. There are few, each takes one evaluation at a time, and users take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from coordinator.engine.flow import Evaluate
+from shared.errors import HaulierError
+from shared.expressions import Budget, ExpressionError, OutOfTurn
+from shared.supervision import Tasks, waiting
+
+log = structlog.get_logger(__name__)
+
+FIRST_STEPS = 40_000
+"""Steps that an evaluation may take on the loop: about 20 ms."""
+
+LEAST_STEPS = 1_000
+"""What is left of that for somebody who has many evaluations waiting."""
+
+PROCESSES = 2
+"""Evaluations beside the loop at a time."""
+
+WAITING = 100
+"""Evaluations of one user that wait or go on beside the loop; what is beyond is left to the sweeper."""
+
+LONGEST = 60.0
+"""Seconds after which an evaluation is given up, whatever its budget."""
+
+LENGTH = struct.Struct("!Q")
+"""What goes before each message of a process."""
+
+_ROOT = Path(__file__).parents[2]
+
+
+class EvaluationBusy(HaulierError):
+    """An evaluation cannot be taken on now, or is under way already: what it belongs to is followed again later."""
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    effect: Evaluate
+    answer: asyncio.Future[Any]
+
+
+class Evaluations:
+    """Evaluates, out of a budget of so many steps and bytes for each evaluation."""
+
+    def __init__(self, steps: int, bytes: int) -> None:
+        self._steps, self._bytes = steps, bytes
+        self._queues: dict[str, deque[_Waiting]] = {}
+        """By user, in the order in which they have their next turn."""
+        self._about: dict[str, str] = {}
+        """The user of each evaluation that waits or goes on beside the loop, by what it is about."""
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._running = Tasks()
+        self._closed = False
+
+    async def evaluate(self, effect: Evaluate) -> Any:
+        """Return what the work gives, or the `ExpressionError` that it raises. Raises `EvaluationBusy`."""
+        others = sum(user == effect.user for user in self._about.values())
+        if self._closed or effect.about in self._about or others >= WAITING:
+            raise EvaluationBusy(f"the evaluation of {effect.about} has to wait")
+        first = max(LEAST_STEPS, FIRST_STEPS // (1 + others))
+        try:
+            return effect.work(Budget(self._steps, self._bytes, first=first))
+        except ExpressionError as error:
+            return error
+        except OutOfTurn:
+            return await self._beside(effect)
+
+    async def close(self) -> None:
+        """Give up what waits and what goes on, and end the processes."""
+        self._closed = True
+        for queue in self._queues.values():
+            for one in queue:
+                one.answer.cancel()
+        self._queues.clear()
+        processes = {*self._idle, *self._busy}
+        for process in processes:
+            process.kill()
+        await self._running.finish()
+        for process in processes:
+            await process.end()
+        self._idle.clear()
+
+    async def _beside(self, effect: Evaluate) -> Any:
+        self._about[effect.about] = effect.user
+        one = _Waiting(effect, asyncio.get_running_loop().create_future())
+        self._queues.setdefault(effect.user, deque()).append(one)
+        self._go_on()
+        try:
+            with waiting():
+                return await one.answer
+        except asyncio.CancelledError:
+            if self._closed:
+                raise EvaluationBusy("this coordinator stops") from None
+            raise
+        finally:
+            del self._about[effect.about]
+
+    def _go_on(self) -> None:
+        while self._queues and len(self._running) < PROCESSES:
+            user, queue = next(iter(self._queues.items()))
+            del self._queues[user]
+            one = queue.popleft()
+            if queue:
+                self._queues[user] = queue
+            if not one.answer.done():
+                self._running.start(self._run(one), "evaluation")
+
+    async def _run(self, one: _Waiting) -> None:
+        try:
+            answer = await self._answer(one.effect)
+            if not one.answer.done():
+                one.answer.set_result(answer)
+        except Exception as error:
+            if not one.answer.done():
+                one.answer.set_exception(error)
+        finally:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    async def _answer(self, effect: Evaluate) -> Any:
+        asked = pickle.dumps((effect.work, Budget(self._steps, self._bytes)))
+        for _ in range(2):
+            if self._closed:
+                raise EvaluationBusy("this coordinator stops")
+            process = self._idle.pop() if self._idle else _Process()
+            self._busy.add(process)
+            try:
+                async with asyncio.timeout(LONGEST):
+                    answer = await process.ask(asked)
+            except TimeoutError:
+                await process.end()
+                return ExpressionError(f"this takes more than {LONGEST:.0f} s", kind="limit")
+            except (OSError, EOFError) as error:
+                await process.end()
+                if not self._closed:
+                    log.warning("a process died", about=effect.about, error=str(error))
+            else:
+                self._idle.append(process)
+                return answer
+            finally:
+                self._busy.discard(process)
+        if self._closed:
+            raise EvaluationBusy("this coordinator stops")
+        return ExpressionError("the process that evaluated this died twice", kind="limit")
+
+
+class _Process:
+    """A process that evaluates, one thing at a time. It ends with its standard input."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._ended = False
+
+    async def ask(self, asked: bytes) -> Any:
+        """Return the answer to a pickled question. Raises `OSError` or `EOFError` where the process dies."""
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "coordinator.effects.evaluation_process",
+                cwd=_ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        if self._ended:
+            self.kill()
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None
+        assert back is not None
+        to.write(LENGTH.pack(len(asked)) + asked)
+        await to.drain()
+        (length,) = LENGTH.unpack(await back.readexactly(LENGTH.size))
+        return pickle.loads(await back.readexactly(length))  # noqa: S301 - of our own process
+
+    async def end(self) -> None:
+        """End it now, and leave nothing of it."""
+        self.kill()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            await self._process.communicate()
+
+    def kill(self) -> None:
+        """End it now: who asks it something hears of that."""
+        self._ended = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
