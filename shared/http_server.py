@@ -8,7 +8,7 @@ from typing import ClassVar
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from shared.descriptors import descriptor_limit
+from shared.file_descriptors import descriptor_limit
 
 IDLE_TIME = 30.0
 """Seconds in which a connection must bring the headers of its next request."""

@@ -14,8 +14,8 @@ import structlog
 from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.config.load import load
 from shared.config.tree import Config
-from shared.descriptors import raise_descriptor_limit
 from shared.errors import HaulierError
+from shared.file_descriptors import raise_descriptor_limit
 from shared.process_log import configure_logging
 from shared.tracing import tracing
 

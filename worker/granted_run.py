@@ -57,13 +57,13 @@ class GrantedRun:
     def _removal_of(self, run: Run | None) -> asyncio.Task[None] | None:
         if run is None:
             return None
-        return self._context.background.start(remove(run), f"remove {self._entry.task_id}")
+        return self._context.background.start(remove_run(run), f"remove {self._entry.task_id}")
 
     async def _prepared(self, preparing: asyncio.Task[Run]) -> Run | None:
         """Wait until the run is prepared; None where it was stopped meanwhile."""
         if await done_first(preparing, self._entry.stop_asked.wait()):
             return preparing.result()
-        await give_up(preparing)
+        await give_up_preparing(preparing)
         return None
 
     async def _outcome(self, run: Run) -> Outcome | None:
@@ -115,7 +115,7 @@ async def _traced(entry: RunEntry, run: Run) -> Outcome:
         return outcome
 
 
-async def give_up(preparing: asyncio.Task[Run]) -> None:
+async def give_up_preparing(preparing: asyncio.Task[Run]) -> None:
     """End the preparation of a run that will not be, and remove what it made."""
     with waiting():
         await end_tasks(preparing)
@@ -123,7 +123,7 @@ async def give_up(preparing: asyncio.Task[Run]) -> None:
             await preparing.result().remove()
 
 
-async def remove(run: Run) -> None:
+async def remove_run(run: Run) -> None:
     """Remove what was made for a run. What goes wrong with that is no concern of the next run's."""
     try:
         await run.remove()

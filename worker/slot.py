@@ -15,7 +15,7 @@ from shared.model.states import RunRole
 from shared.supervision import beside, done_first, start_task, waiting
 from worker.claim import Claimant
 from worker.context import RunSink, WorkerContext
-from worker.granted_run import GrantedRun, give_up
+from worker.granted_run import GrantedRun, give_up_preparing
 from worker.log_shipper import LogShipper
 from worker.run_registry import RunEntry
 from worker.runtime.port import Assignment, Run
@@ -179,4 +179,4 @@ class SlotWorker:
     async def _give_up(self, preparing: asyncio.Task[Run], shipper: LogShipper) -> None:
         """Forget a claim that came to nothing, and what was prepared for it."""
         await shipper.drop()
-        await give_up(preparing)
+        await give_up_preparing(preparing)

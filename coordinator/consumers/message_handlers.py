@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
-from coordinator.engine import beats, progress, task_runs
+from coordinator.engine import beats, grants, progress, task_runs
 from shared.errors import Unreadable
 from shared.model import messages, queues
 from shared.model.documents import JobDocument, NodeDocument
@@ -74,7 +74,7 @@ class MessageHandlers:
             return
         self._answering.add(message.nonce)
         try:
-            await self._driver.handle(task_runs.on_claim(message))
+            await self._driver.handle(grants.on_claim(message))
         finally:
             self._answering.discard(message.nonce)
 

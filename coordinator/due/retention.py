@@ -12,7 +12,7 @@ from shared.supervision import Loop
 _EVERY = 1.0
 """Seconds between looks."""
 
-LIMIT = 100
+REMOVED_AT_ONCE = 100
 LOG_LIMIT = 5_000
 NODES: float = 30 * 24 * 3600
 """Seconds that a node that is gone is remembered, so that what it left on a host can still be told to be dead's."""
@@ -56,6 +56,6 @@ class RetentionTimer:
 
     async def _delete_jobs(self, where: dict[str, object]) -> None:
         unmarked = {**where, "deleted_at": None}
-        for job in await self._store.find(JobDocument, unmarked, limit=LIMIT):
+        for job in await self._store.find(JobDocument, unmarked, limit=REMOVED_AT_ONCE):
             if job.ended_at is not None and not job.then:
                 await self._driver.handle(marked_for_removal(job.id))

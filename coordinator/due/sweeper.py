@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from coordinator.effects import FlowDriver
-from coordinator.engine import orphans, pulse, repairs
+from coordinator.engine import leases, orphans, repairs
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
 from shared.model.documents import Document, JobDocument, QueueDocument, TaskDocument
@@ -38,7 +38,7 @@ class Sweeper:
         self._broker = broker
         self._quiet: Counter[str] = Counter()
         self._rounds = repairs.Rounds()
-        self._orphan_rounds = orphans.Rounds()
+        self._orphan_rounds = orphans.OrphanRounds()
         self._round = Loop("sweeper", self.sweep, every=interval)
         self._due = Loop("due", self._release, every=DUE_EVERY)
 
@@ -127,8 +127,8 @@ class Sweeper:
                 await self._driver.store.delete(QueueDocument, seen)
 
     async def _leases(self) -> None:
-        await self._driver.handle(pulse.expire_leases())
-        await self._driver.handle(pulse.runs_of_closed_epochs())
+        await self._driver.handle(leases.expire_leases())
+        await self._driver.handle(leases.runs_of_closed_epochs())
 
     async def _structure(self) -> None:
         await self._driver.handle(repairs.composites_with_nothing_open(self._rounds))

@@ -26,7 +26,7 @@ from coordinator.engine.job_ends import goes_on
 from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
 from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
-from coordinator.engine.withdrawal import give_up, withdraw
+from coordinator.engine.withdrawal import give_up_intent, withdraw
 from shared.expressions import Budget, ExpressionError
 from shared.ids import derived_id
 from shared.model import language
@@ -57,7 +57,7 @@ def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     assert isinstance(task, TaskDocument)
     job = yield from get(JobDocument, task.job_id)
     if job is None or task.state != TaskState.RUNNING or not goes_on(job, task.restarts):
-        return (yield from give_up(task, what, gone=job is None))
+        return (yield from give_up_intent(task, what, gone=job is None))
     window = (yield from bounds()).job_window
     yield Started(job.id, task.started_at or 0)
     match task.kind:

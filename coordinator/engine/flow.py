@@ -334,7 +334,7 @@ def change_first_task(
     return image
 
 
-def delete(kind: type[Document], where: Where, limit: int | None = None) -> Flow[int]:
+def delete_document(kind: type[Document], where: Where, limit: int | None = None) -> Flow[int]:
     """Delete what matches, at most `limit`; return how many were."""
     count: int = yield Delete(kind=kind, where=where, limit=limit)
     return count

@@ -34,7 +34,7 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
     (JobDocument, BEGIN): job_lifecycle.begin_job,
     (JobDocument, RESTART): job_lifecycle.restarted,
     (JobDocument, FINISH): job_lifecycle.finish,
-    (JobDocument, DELETE): removal.remove,
+    (JobDocument, DELETE): removal.remove_job,
     (JobDocument, HOOK): webhooks.deliver,
     (TaskDocument, EVALUATE): task_start.evaluate_task,
     (TaskDocument, EXPAND): composites.expand,

@@ -22,17 +22,17 @@ from shared.model.documents import (
 from shared.model.queries import Above, Below, In, Not, Where
 from shared.model.states import JOB_ACTIVE, JOB_ENDED, JobState
 
-FIXED = ("definition", "inherited_secrets", "result")
+WITHOUT_BIG = ("definition", "inherited_secrets", "result")
 """Fields of a job that a question about how it stands need not read."""
 
-LIMIT = 500
+ORPHANS_AT_ONCE = 500
 """Jobs, and tasks, looked at in one sweep of a kind."""
 
-RECENT: Micros = 600 * MICROS_PER_SECOND
+RECENT_ENDS: Micros = 600 * MICROS_PER_SECOND
 """Jobs that ended in this time are looked at for what is still open below them."""
 
 
-class Rounds(msgspec.Struct):
+class OrphanRounds(msgspec.Struct):
     """How far the looks have come that go round: when the jobs were made that were looked at last."""
 
     restarted: Micros = 0
@@ -42,7 +42,7 @@ class Rounds(msgspec.Struct):
 # --- tasks --------------------------------------------------------------------------------------------------------
 
 
-def wanted(tasks: Sequence[TaskDocument]) -> Flow[tuple[list[TaskDocument], list[Document]]]:
+def still_wanted(tasks: Sequence[TaskDocument]) -> Flow[tuple[list[TaskDocument], list[Document]]]:
     """Return those of `tasks` whose jobs go on with their number of restarts; withdraw the others, and return what
     follows from that."""
     jobs = yield from _jobs({task.job_id for task in tasks})
@@ -61,22 +61,26 @@ def wanted(tasks: Sequence[TaskDocument]) -> Flow[tuple[list[TaskDocument], list
 def open_under_ended() -> Flow[list[Document]]:
     """Cancel what is open below jobs that have ended lately."""
     at = yield from now()
-    where = {"ended_at": Above(at - RECENT)}
-    jobs = yield from find(JobDocument, where, order=("-ended_at",), limit=LIMIT, without=FIXED)
+    where = {"ended_at": Above(at - RECENT_ENDS)}
+    jobs = yield from find(
+        JobDocument, where, order=("-ended_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+    )
     ended = {job.id for job in jobs if not job.then}
     return (
         yield from _withdraw_open("swept_open_under_ended", {"job_id": In(tuple(ended))}, ended)
     )
 
 
-def of_lower_restarts(rounds: Rounds) -> Flow[list[Document]]:
+def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
     """Cancel what is open below jobs that were restarted, and is of before."""
     where = {
         "state": JobState.RUNNING,
         "restarts": Above(0),
         "created_at": Above(rounds.restarted),
     }
-    jobs = yield from find(JobDocument, where, order=("created_at",), limit=LIMIT, without=FIXED)
+    jobs = yield from find(
+        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+    )
     rounds.restarted = _next(jobs, rounds.restarted)
     by_restarts: dict[int, list[str]] = defaultdict(list)
     for job in jobs:
@@ -93,7 +97,7 @@ def _withdraw_open(what: str, where: Where, jobs: Collection[str]) -> Flow[list[
     if not jobs:
         return []
     open_ = {**where, "open": True, "active": True}
-    found = yield from find(TaskDocument, open_, limit=LIMIT, without=slots.HEAVY)
+    found = yield from find(TaskDocument, open_, limit=ORPHANS_AT_ONCE, without=slots.HEAVY)
     for job_id in sorted({task.job_id for task in found}):
         yield from note_event(what, job_id)
     return (yield from withdraw(sorted(found, key=lambda task: task.depth)))
@@ -112,14 +116,16 @@ def lost_subjob(job: JobDocument) -> Flow[list[Document] | None]:
     return (yield from withdraw([job], gone=_gone(parent, above)))
 
 
-def lost_subjobs(rounds: Rounds) -> Flow[list[Document]]:
+def lost_subjobs(rounds: OrphanRounds) -> Flow[list[Document]]:
     """Withdraw active sub-jobs that nobody waits for."""
     where = {
         "state": any_state(JOB_ACTIVE),
         "parent_id": Not(None),
         "created_at": Above(rounds.subjobs),
     }
-    found = yield from find(JobDocument, where, order=("created_at",), limit=LIMIT, without=FIXED)
+    found = yield from find(
+        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+    )
     rounds.subjobs = _next(found, rounds.subjobs)
     quiet = [job for job in found if not job.then]
     ids = In(tuple({job.parent_id for job in quiet}))
@@ -161,14 +167,14 @@ def _withdrawing(parent: TaskDocument | None, above: JobDocument | None) -> bool
 def _jobs(ids: Collection[str]) -> Flow[dict[str, JobDocument]]:
     if not ids:
         return {}
-    found = yield from find(JobDocument, {"id": In(tuple(ids))}, without=FIXED)
+    found = yield from find(JobDocument, {"id": In(tuple(ids))}, without=WITHOUT_BIG)
     return {job.id: job for job in found}
 
 
 def _next(jobs: Sequence[JobDocument], after: Micros) -> Micros:
     """Return after which time the next look goes on: those made at the same time as the last come again, if they were
     not all that this look took."""
-    if len(jobs) < LIMIT:
+    if len(jobs) < ORPHANS_AT_ONCE:
         return 0
     last = jobs[-1].created_at
     return last - 1 if last - 1 > after else last

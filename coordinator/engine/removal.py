@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.engine import slots
-from coordinator.engine.flow import Flow, delete, find
+from coordinator.engine.flow import Flow, delete_document, find
 from coordinator.engine.withdrawal import BATCH, again, withdraw, withdraw_below
 from shared.model.documents import (
     DeliveryDocument,
@@ -26,7 +26,7 @@ LOG_BATCH = 5_000
 """Log parts, and the like, that one step removes."""
 
 
-def remove(job: Document, what: Intent) -> Flow[list[Document]]:
+def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a job marked for removal, by one step: what is open ends; then tasks go, after the sub-jobs
     attached to them are marked in their turn; then what else belongs to the job; then the job."""
     assert isinstance(job, JobDocument)
@@ -41,13 +41,13 @@ def remove(job: Document, what: Intent) -> Flow[list[Document]]:
         without=slots.HEAVY,
     )
     follow += yield from _remove_subjobs(tasks)
-    yield from delete(TaskDocument, {"id": In(tuple(task.id for task in tasks))})
+    yield from delete_document(TaskDocument, {"id": In(tuple(task.id for task in tasks))})
     if len(tasks) == BATCH:
         return [*follow, *(yield from again(job, what))]
     for kind in (ItemsDocument, LogPartDocument, DeliveryDocument):
-        if (yield from delete(kind, {"job_id": job.id}, LOG_BATCH)) == LOG_BATCH:
+        if (yield from delete_document(kind, {"job_id": job.id}, LOG_BATCH)) == LOG_BATCH:
             return [*follow, *(yield from again(job, what))]
-    yield from delete(JobDocument, {"id": job.id})
+    yield from delete_document(JobDocument, {"id": job.id})
     return follow
 
 

@@ -101,7 +101,7 @@ def unconfirmed() -> Flow[list[Document]]:
     at = yield from now()
     where = {"state": TaskState.PENDING, "published_at": Below(at - UNCONFIRMED)}
     found = yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
-    waiting, follow = yield from orphans.wanted(found)
+    waiting, follow = yield from orphans.still_wanted(found)
     for task in waiting:
         seen = {"state": TaskState.PENDING, "published_at": task.published_at}
         image = yield from change_task(task.id, seen, {"published_at": at})
@@ -167,7 +167,7 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
         return []
     holding = yield from held_by_nodes()
     unheld = [task for task in waiting if task.id not in holding]
-    unheld, follow = yield from orphans.wanted(unheld)
+    unheld, follow = yield from orphans.still_wanted(unheld)
     for task in unheld:
         yield from _send_again(task, at)
     return follow

@@ -11,7 +11,7 @@ from coordinator.engine.flow import (
     Flow,
     change_job,
     change_task,
-    delete,
+    delete_document,
     find,
     now,
     recall,
@@ -81,7 +81,7 @@ def withdraw(
         if isinstance(document, JobDocument):
             follow += yield from _withdraw_job(document, gone=gone)
         elif gone:
-            yield from delete(TaskDocument, {"id": document.id})
+            yield from delete_document(TaskDocument, {"id": document.id})
         else:
             follow += yield from _withdraw_task(document)
     return follow
@@ -113,17 +113,17 @@ def _withdraw_task(task: TaskDocument) -> Flow[list[Document]]:
 def abandon(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a cancelled task that may have a sub-job attached: cancel that too."""
     assert isinstance(task, TaskDocument)
-    return (yield from give_up(task, what))
+    return (yield from give_up_intent(task, what))
 
 
-def give_up(task: TaskDocument, what: Intent, *, gone: bool = False) -> Flow[list[Document]]:
+def give_up_intent(task: TaskDocument, what: Intent, *, gone: bool = False) -> Flow[list[Document]]:
     """Drop an intent that makes something below a task that is not to go on: the task is cancelled, and what the intent
     may have made is withdrawn, before that. Where its job is `gone`, the task goes too."""
     if task.active and not gone:
         return (yield from withdraw([task]))
     over, follow = yield from withdraw_below(task, what, task.restarts, gone=gone)
     if over and gone:
-        yield from delete(TaskDocument, {"id": task.id})
+        yield from delete_document(TaskDocument, {"id": task.id})
     elif over:
         yield from change_task(task.id, {}, {}, drop=(what.id,))
     return follow

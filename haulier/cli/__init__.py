@@ -12,10 +12,10 @@ import click
 from haulier import __version__
 from haulier.cli.calls import EXIT_INTERRUPTED, FAULT
 from haulier.cli.cluster import CLUSTER_COMMANDS
+from haulier.cli.import_path import RoomCommands
 from haulier.cli.jobs import JOBS_COMMANDS
 from haulier.cli.logs import LOGS_COMMANDS
 from haulier.cli.output import complain
-from haulier.cli.rooms import RoomCommands
 from haulier.errors import HaulierError
 
 BROKEN_PIPE = 141

@@ -9,7 +9,8 @@ import pytest
 
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
-from coordinator.engine import beats, pulse, task_runs
+from coordinator.engine import beats, leases, pulse, task_runs
+from coordinator.engine import grants as engine_grants
 from coordinator.engine.flow import Bounds, Flow
 from shared.model.documents import Document, JobDocument, Micros, NodeDocument, Pulse, TaskDocument
 from shared.model.messages import Beat, Claim, HandedBack, RunEnded
@@ -38,12 +39,12 @@ def grant(patch: pytest.MonkeyPatch) -> None:
 def nonce(patch: pytest.MonkeyPatch) -> None:
     """Claims, ends and hand-backs are taken by their task and run, whoever's nonce they carry."""
     rewrite_changes(patch, lambda e: unlooked(e, "nonce"))
-    claimed, ended, back = task_runs.on_claim, task_runs.on_run_ended, task_runs.on_handed_back
+    claimed, ended, back = engine_grants.on_claim, task_runs.on_run_ended, task_runs.on_handed_back
 
     def of(message: Claim | RunEnded | HandedBack, flow: Flow[list[Document]]) -> Any:
         return answering(flow, read_as(TaskDocument, {"nonce": message.nonce}))
 
-    patch.setattr(task_runs, "on_claim", lambda message: of(message, claimed(message)))
+    patch.setattr(engine_grants, "on_claim", lambda message: of(message, claimed(message)))
     patch.setattr(task_runs, "on_run_ended", lambda message: of(message, ended(message)))
     patch.setattr(task_runs, "on_handed_back", lambda message: of(message, back(message)))
 
@@ -64,13 +65,13 @@ def grant_look(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return JobDocument(id=job_id, name="", state=JobState.RUNNING)
 
-    patch.setattr(task_runs, "standing", goes_on)
+    patch.setattr(engine_grants, "standing", goes_on)
     rewrite_changes(patch, lambda e: unlooked(e, "restarts") if grants(e) else e)
 
 
 def beat_first(patch: pytest.MonkeyPatch) -> None:
     """Claims are granted however short the node's lease is."""
-    patch.setattr(task_runs, "LEASE_LEFT", -NEVER)
+    patch.setattr(engine_grants, "LEASE_LEFT", -NEVER)
 
 
 def end_once(patch: pytest.MonkeyPatch) -> None:
@@ -132,8 +133,8 @@ def epochs(patch: pytest.MonkeyPatch) -> None:
 
 
 def _with_pulse(patch: pytest.MonkeyPatch, **fields: Any) -> None:
-    expire = pulse.expire_leases
-    patch.setattr(pulse, "expire_leases", lambda: answering(expire(), read_as(Pulse, fields)))
+    expire = leases.expire_leases
+    patch.setattr(leases, "expire_leases", lambda: answering(expire(), read_as(Pulse, fields)))
 
 
 def the_pulse(patch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ def era(patch: pytest.MonkeyPatch) -> None:
 
 def closers(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for runs of closed epochs that are still RUNNING."""
-    patch.setattr(pulse, "runs_of_closed_epochs", nothing)
+    patch.setattr(leases, "runs_of_closed_epochs", nothing)
 
 
 def sweeper(patch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,7 @@ def unwanted(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return list(tasks), []
 
-    patch.setattr(orphans, "wanted", all_of)
+    patch.setattr(orphans, "still_wanted", all_of)
 
 
 def subjob_look(patch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def withdraw_below(patch: pytest.MonkeyPatch) -> None:
         yield from flow.change_task(task.id, {}, {}, drop=(what.id,))
         return []
 
-    patch.setattr(composites, "give_up", dropped)
+    patch.setattr(composites, "give_up_intent", dropped)
 
 
 def long_withdrawals(patch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,8 @@ from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
 from coordinator.store.mongodb import queries
-from coordinator.store.mongodb.connection import (
-    MongoConnection,
-    mongodb_start_errors,
-    raise_unless_duplicates,
-)
+from coordinator.store.mongodb.connection import MongoConnection
+from coordinator.store.mongodb.errors import mongodb_start_errors, raise_unless_duplicates
 from coordinator.store.mongodb.queries import (
     ID_FIELD,
     OVERDUE_FIELD,

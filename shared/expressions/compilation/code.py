@@ -59,7 +59,7 @@ class Sieve(msgspec.Struct, frozen=True):
     made: CompiledCode | None = None
 
 
-class Loop(msgspec.Struct, frozen=True):
+class LoopCall(msgspec.Struct, frozen=True):
     """A loop's call: its name and place, what it goes through, what it evaluates, and what it takes
     besides. `cost` counts the steps of one turn."""
 

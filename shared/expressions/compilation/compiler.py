@@ -11,7 +11,7 @@ from shared.expressions.compilation.code import (
     Code,
     CompiledCode,
     Frame,
-    Loop,
+    LoopCall,
     constant,
     guarded,
 )
@@ -304,7 +304,7 @@ class _Compiler:
             self._loops.pop()
             cost = predicate.size
         extra = self.visit(node.arguments[2]) if len(node.arguments) > 2 else None
-        loop = Loop(node.name, node.position, collection, body, extra, cost)
+        loop = LoopCall(node.name, node.position, collection, body, extra, cost)
         code = compile_loop(loop)
         if node.name == "map" and not speaks_of_index(node.arguments[1]):
             return mapped(code, loop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shared.expressions.compilation.code import Code, CompiledCode, Frame, Loop, Sieve, guarded
+from shared.expressions.compilation.code import Code, CompiledCode, Frame, LoopCall, Sieve, guarded
 from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import ELEMENT_BYTES
 from shared.expressions.operations.operators import to_bool
@@ -13,12 +13,12 @@ from shared.expressions.values.kinds import is_map, type_name
 from shared.expressions.values.strings import to_bytes
 
 
-def body_of(loop: Loop) -> CompiledCode:
+def body_of(loop: LoopCall) -> CompiledCode:
     """Return what a loop evaluates for each element: the element itself where nothing is given."""
     return loop.body.run if loop.body is not None else current
 
 
-def compile_filter(loop: Loop, shape: StaticType) -> Code:
+def compile_filter(loop: LoopCall, shape: StaticType) -> Code:
     """Return the code of a `filter`; one over another filter goes through the list once."""
     inner = loop.collection.sieve
     if inner is not None and inner.made is None:
@@ -29,7 +29,7 @@ def compile_filter(loop: Loop, shape: StaticType) -> Code:
     return Code(shape, guarded(loop.position, _sifted(sieve)), sieve=sieve)
 
 
-def mapped(code: Code, loop: Loop) -> Code:
+def mapped(code: Code, loop: LoopCall) -> Code:
     """Return a `map` over a filter, as one sieve that makes what it keeps."""
     inner = loop.collection.sieve
     if inner is None or inner.made is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shared.expressions.compilation.code import Code, CompiledCode, Frame, Loop, guarded
+from shared.expressions.compilation.code import Code, CompiledCode, Frame, LoopCall, guarded
 from shared.expressions.compilation.lazy_filter import (
     backwards,
     before,
@@ -26,7 +26,7 @@ from shared.expressions.values.kinds import Table
 # What each loop gives, before anything runs
 
 
-def _check(loop: Loop) -> StaticType:
+def _check(loop: LoopCall) -> StaticType:
     collection, body = loop.collection.shape, loop.body.shape if loop.body else None
     if not collection.maybe("list"):
         raise name_error(f"{loop.name} goes through a list, not {collection}", loop.position)
@@ -77,7 +77,7 @@ _GIVES: dict[str, Callable[[StaticType, StaticType | None], StaticType]] = {
 # The code
 
 
-def compile_loop(loop: Loop) -> Code:
+def compile_loop(loop: LoopCall) -> Code:
     """Return the code of a loop. Raises a `name` fault where it cannot be one."""
     shape = _check(loop)
     if loop.name == "filter":
@@ -85,10 +85,10 @@ def compile_loop(loop: Loop) -> Code:
     return Code(shape, guarded(loop.position, _BUILDERS[loop.name](loop)))
 
 
-def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[Loop], CompiledCode]:
+def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[LoopCall], CompiledCode]:
     """`all`, `any` and `none`: the first element of some answer decides."""
 
-    def build(loop: Loop) -> CompiledCode:
+    def build(loop: LoopCall) -> CompiledCode:
         collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
         def run(frame: Frame) -> object:
@@ -102,17 +102,17 @@ def _quantifier(*, stop_at: bool, gives: bool) -> Callable[[Loop], CompiledCode]
     return build
 
 
-def _count(loop: Loop) -> CompiledCode:
+def _count(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     return lambda frame: sum(map(to_bool, forwards(frame, collection(frame), body, cost)))
 
 
-def _one(loop: Loop) -> CompiledCode:
+def _one(loop: LoopCall) -> CompiledCode:
     count = _count(loop)
     return lambda frame: count(frame) == 1
 
 
-def _map(loop: Loop) -> CompiledCode:
+def _map(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -121,7 +121,7 @@ def _map(loop: Loop) -> CompiledCode:
     return run
 
 
-def _sum(loop: Loop) -> CompiledCode:
+def _sum(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -135,10 +135,10 @@ def _sum(loop: Loop) -> CompiledCode:
 
 def _finder(
     walk: Callable[..., Iterator[object]], *, index: bool
-) -> Callable[[Loop], CompiledCode]:
+) -> Callable[[LoopCall], CompiledCode]:
     """`find` and its like: the first (or last) element that passes, or where it stands, or nil."""
 
-    def build(loop: Loop) -> CompiledCode:
+    def build(loop: LoopCall) -> CompiledCode:
         collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
         def run(frame: Frame) -> object:
@@ -152,7 +152,7 @@ def _finder(
     return build
 
 
-def _group(loop: Loop) -> CompiledCode:
+def _group(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
 
     def run(frame: Frame) -> object:
@@ -171,7 +171,7 @@ def _group(loop: Loop) -> CompiledCode:
     return run
 
 
-def _sort(loop: Loop) -> CompiledCode:
+def _sort(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     order = loop.extra.run if loop.extra is not None else lambda _: "asc"
 
@@ -190,7 +190,7 @@ def _sort(loop: Loop) -> CompiledCode:
     return run
 
 
-def _reduce(loop: Loop) -> CompiledCode:
+def _reduce(loop: LoopCall) -> CompiledCode:
     collection, body, cost = loop.collection.run, body_of(loop), loop.cost
     start = loop.extra.run if loop.extra is not None else None
 
@@ -212,7 +212,7 @@ def _reduce(loop: Loop) -> CompiledCode:
     return run
 
 
-_BUILDERS: dict[str, Callable[[Loop], CompiledCode]] = {
+_BUILDERS: dict[str, Callable[[LoopCall], CompiledCode]] = {
     "all": _quantifier(stop_at=False, gives=False),
     "any": _quantifier(stop_at=True, gives=True),
     "none": _quantifier(stop_at=True, gives=False),

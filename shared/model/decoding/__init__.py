@@ -6,9 +6,15 @@ from typing import Literal
 from shared.expressions import Budget
 from shared.model.checks import syntax_problem
 from shared.model.decoding.json_reader import read_json_text
+from shared.model.decoding.model_builder import (
+    ProblemReport,
+    SyntaxFault,
+    TooManyProblems,
+    Walker,
+    locate,
+)
 from shared.model.decoding.nodes import BrokenText, DocumentNode, MapNode, SourceLines, TextNode
 from shared.model.decoding.scalars import is_null
-from shared.model.decoding.walker import ProblemReport, SyntaxFault, TooManyProblems, Walker, locate
 from shared.model.decoding.yaml_reader import read_yaml
 from shared.model.language import JobDefinition
 from shared.model.plans import plan_of

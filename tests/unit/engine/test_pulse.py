@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.engine import pulse
+from coordinator.engine import leases, pulse
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, Pulse
 from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE
 from tests.unit.engine.steps import Stepper
@@ -105,7 +105,7 @@ async def test_a_forced_era_is_not_lost_to_a_probe_at_the_same_time(world: World
 
 
 async def lapsed(world: World) -> bool:
-    await world.driver.handle(pulse.expire_leases())
+    await world.driver.handle(leases.expire_leases())
     node = await world.store.get(NodeDocument, "w")
     assert node is not None
     return node.closed

@@ -77,7 +77,7 @@ class DockerRun(StagedRun):
         with engine_refusals():
             beside = await self._sidecars()
             began = now()
-            async with sidecars.beside(beside):
+            async with sidecars.run_beside(beside):
                 main = self._run_part(MAIN, task, self._made)
                 if first is None:
                     return await main

@@ -112,7 +112,7 @@ def first_to_end(sidecars: Sequence[Sidecar]) -> TimeLimit | None:
 
 
 @contextlib.asynccontextmanager
-async def beside(sidecars: list[Beside]) -> AsyncIterator[None]:
+async def run_beside(sidecars: list[Beside]) -> AsyncIterator[None]:
     """Have sidecars run, ready, while the body runs; they are gone after it. Raises TaskError."""
     try:
         await _begin_all(sidecars)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from shared.descriptors import FOUND_LIMIT
 from shared.errors import RuntimeUnavailable
+from shared.file_descriptors import FOUND_LIMIT
 from worker.runtime.errors import RunLostError, Tail
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit

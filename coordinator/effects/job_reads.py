@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from coordinator.engine.orphans import FIXED
+from coordinator.engine.orphans import WITHOUT_BIG
 from coordinator.store.port import Store
 from shared.model.documents import JobDocument
 from shared.model.queries import In
@@ -30,5 +30,5 @@ class JobLooks:
     async def _read(self) -> dict[str, JobDocument]:
         async with self._reading:
             asked, self._asked, self._next = tuple(self._asked), set(), None
-            found = await self._store.find(JobDocument, {"id": In(asked)}, without=FIXED)
+            found = await self._store.find(JobDocument, {"id": In(asked)}, without=WITHOUT_BIG)
         return {job.id: job for job in found}
