@@ -7,7 +7,6 @@ exception. Lines that repeat are counted (`Repeats`).
 
 from __future__ import annotations
 
-import atexit
 import logging
 import sys
 import threading
@@ -97,7 +96,7 @@ class Repeats:
         return event
 
     def tell(self) -> None:
-        """Write the counts that no later line has told."""
+        """Write the counts that no later line has told: the process ends."""
         with self._lock:
             lines, self._lines = self._lines, {}
         for key, line in lines.items():
@@ -128,16 +127,15 @@ def _tell(key: _Key, line: _Line) -> None:
         write(event, **line.told, repeated=line.repeated)
 
 
-def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
+def configure_logging(level: str, style: str, stream: TextIO | None = None) -> Repeats:
     """Send all logs of this process to `stream` (stderr by default), from `level` on.
 
     `level` is `debug`, `info`, `warn` or `error`; `style` is `pretty` (for people; coloured on a
     terminal) or `json` (an object a line). Lines that repeat are counted, but not at `debug`. May be
-    called again: the last call counts.
+    called again: the last call counts. Returns what counts, to `tell` in the end.
     """
     target = sys.stderr if stream is None else stream
     repeats = Repeats()
-    atexit.register(repeats.tell)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -166,6 +164,7 @@ def configure_logging(level: str, style: str, stream: TextIO | None = None) -> N
     for name, least in _CHATTY.items():
         logging.getLogger(name).setLevel(max(LEVELS[level], least))
     logging.captureWarnings(capture=True)
+    return repeats
 
 
 def _plain_level(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import json
 import logging
@@ -33,7 +32,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(process_log, "Repeats", lambda: Repeats(clock))
-    monkeypatch.setattr(atexit, "register", lambda _: None)
     return clock
 
 
@@ -136,10 +134,14 @@ def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_told(
 def test_the_count_is_told_at_the_end_of_the_process() -> None:
     program = """
 import structlog
-from shared.process_log import configure_logging
-configure_logging("info", "json")
-for _ in range(4):
-    structlog.get_logger("here").error("it failed", exc_info=ValueError("a"))
+from shared import startup
+
+async def run(config):
+    for _ in range(4):
+        structlog.get_logger("here").error("it failed", exc_info=ValueError("a"))
+    return 0
+
+startup.process_command("standalone", lambda: run).main(["--log-format", "json"])
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -38,9 +38,12 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Below, Change, Where
+from shared.supervision import Loop
 
 _D = TypeVar("_D", bound=Document)
 
+CHECK_INTERVAL = 5.0
+"""Seconds between looks at the file: damage to it is met even where nobody works."""
 _AT_ONCE = 500
 """Documents of a bulk that share an operation, so that a big one keeps nobody waiting."""
 
@@ -61,6 +64,7 @@ class SqliteStore:
         self._readers = Readers(self._path)
         self._clock = FollowingClock(wall_clock)
         self._checkup = Checkup(self._reads_and_writes)
+        self._watch = Loop("SQLite's file", self._look, every=0.0)
 
     async def start(self) -> None:
         """Lock the file and make or move on its schema."""
@@ -71,6 +75,7 @@ class SqliteStore:
             self._lock.release()
             raise
         self._writer.start()
+        self._watch.start()
 
     def _claim(self) -> None:
         try:
@@ -103,12 +108,17 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish what was asked for, close the file, and let another process have it."""
+        await self._watch.close()
         await self._writer.close()
         await self._readers.close()
         self._lock.release()
 
     async def ping(self) -> None:
         """Return if the file is there, takes a write and gives it back, within 2 s."""
+        await self._checkup()
+
+    async def _look(self) -> None:
+        await asyncio.sleep(CHECK_INTERVAL)
         await self._checkup()
 
     async def _reads_and_writes(self) -> None:
