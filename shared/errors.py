@@ -15,6 +15,10 @@ class StoreUnavailable(HaulierError):
     """The datastore is unavailable now; trying again later may help."""
 
 
+class StoreCorrupt(CannotGoOn, StoreUnavailable):
+    """The datastore is damaged. Nothing is read or written any more while the process ends."""
+
+
 class BrokerUnavailable(HaulierError):
     """The broker is unavailable now; trying again later may help."""
 

@@ -1,15 +1,20 @@
 """Sets up the log of the process, in one format for our code and for libraries.
 
 Our code takes a logger from `structlog.get_logger(__name__)` and names the event in a few words,
-with the data as keywords: `log.info("job stored", job=job.id)`.
+with the data as keywords: `log.info("job stored", job=job.id)`. Why something went wrong is the keyword `reason`, or an
+exception. Lines that repeat are counted (`Repeats`).
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Any, Final, TextIO
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -33,16 +38,108 @@ _CHATTY: Final = {
 """Libraries that tell of what we tell of better ourselves, and from which level they are heard."""
 
 
-def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
+COUNTED_FOR: Final = 60.0
+"""Seconds after a line within which the same one is counted and not written."""
+
+LINES_KNOWN: Final = 1000
+"""Lines that are told apart at most; the one that was written longest ago is forgotten first."""
+
+_LONGEST: Final = 2000
+"""Characters of a reason that tell lines apart."""
+
+_Key = tuple[str, str, str, str]
+"""Logger, level, event, and what tells its lines apart."""
+
+
+class _Line(msgspec.Struct):
+    """A line that was written, and how often it has come since."""
+
+    written_at: float
+    told: dict[str, Any]
+    """What is written beside the count where no later line tells it."""
+    repeated: int = 0
+
+
+class Repeats:
+    """A processor that counts a line which repeats: the first is written, then one in `COUNTED_FOR` seconds at most,
+    with `repeated`: how many since the last were not.
+
+    Lines are the same that have the same logger, level, event and reason: their `reason`, else their exception, else
+    all their fields."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lines: dict[_Key, _Line] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Pass a line on, or drop it."""
+        if "repeated" in event:
+            return event
+        level = "error" if method == "exception" else method
+        told = _told_apart_by(event)
+        key = (logger.name, level, str(event.get("event")), repr(told)[:_LONGEST])
+        with self._lock:
+            line, now = self._lines.get(key), self._clock()
+            if line is not None and now - line.written_at < COUNTED_FOR:
+                line.repeated += 1
+                raise structlog.DropEvent
+            self._lines.pop(key, None)
+            self._lines[key] = _Line(
+                now, told
+            )  # the last of all: they stay in the order in which they were written
+            forgotten = self._forget_oldest()
+        if forgotten is not None:
+            _tell(*forgotten)
+        if line is not None and line.repeated:
+            event["repeated"] = line.repeated
+        return event
+
+    def tell(self) -> None:
+        """Write the counts that no later line has told: the process ends."""
+        with self._lock:
+            lines, self._lines = self._lines, {}
+        for key, line in lines.items():
+            _tell(key, line)
+
+    def _forget_oldest(self) -> tuple[_Key, _Line] | None:
+        if len(self._lines) <= LINES_KNOWN:
+            return None
+        oldest = next(iter(self._lines))
+        return oldest, self._lines.pop(oldest)
+
+
+def _told_apart_by(event: EventDict) -> dict[str, Any]:
+    if "reason" in event:
+        return {"reason": str(event["reason"])[:_LONGEST]}
+    error = event.get("exc_info")
+    if not error:
+        return {name: value for name, value in event.items() if name != "event"}
+    if not isinstance(error, BaseException):
+        error = sys.exc_info()[1] if error is True else error[1]
+    return {"reason": f"{type(error).__name__}: {error}"[:_LONGEST]}
+
+
+def _tell(key: _Key, line: _Line) -> None:
+    if line.repeated:
+        name, level, event, _ = key
+        write = getattr(structlog.get_logger(name), level)
+        write(event, **line.told, repeated=line.repeated)
+
+
+def configure_logging(level: str, style: str, stream: TextIO | None = None) -> Repeats:
     """Send all logs of this process to `stream` (stderr by default), from `level` on.
 
     `level` is `debug`, `info`, `warn` or `error`; `style` is `pretty` (for people; coloured on a
-    terminal) or `json` (an object a line). May be called again: the last call counts.
+    terminal) or `json` (an object a line). Lines that repeat are counted, but not at `debug`. May be
+    called again: the last call counts. Returns what counts, to `tell` in the end.
     """
     target = sys.stderr if stream is None else stream
+    repeats = Repeats()
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            *([] if level == "debug" else [repeats]),
             *_BEFORE,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -67,6 +164,7 @@ def configure_logging(level: str, style: str, stream: TextIO | None = None) -> N
     for name, least in _CHATTY.items():
         logging.getLogger(name).setLevel(max(LEVELS[level], least))
     logging.captureWarnings(capture=True)
+    return repeats
 
 
 def _plain_level(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

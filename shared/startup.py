@@ -7,6 +7,7 @@ import errno
 import gc
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Any, Final
 
 import structlog
@@ -43,14 +44,16 @@ def process_command(role: ProcessRole, find: Callable[[], ProcessMain]) -> Flags
 def _start(role: ProcessRole, flags: Flags, find: Callable[[], ProcessMain]) -> int:
     try:
         loaded = load(flags.overrides, file=flags.file, role=role)
-        configure_logging(loaded.config.logging.level, loaded.config.logging.format)
+        repeats = configure_logging(loaded.config.logging.level, loaded.config.logging.format)
         log = structlog.get_logger(__name__)
         for warning in loaded.warnings:
             log.warning(warning)
         log.debug("configuration read", file=str(loaded.file) if loaded.file else None)
         raise_descriptor_limit()
         run = find()
-        with tracing(loaded.config.telemetry, role):
+        with ExitStack() as stack:
+            stack.callback(repeats.tell)
+            stack.enter_context(tracing(loaded.config.telemetry, role))
             return _run(run, loaded.config)
     except HaulierError as error:
         return _refuse(str(error))

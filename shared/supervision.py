@@ -105,8 +105,9 @@ class Loop:
 
     Names are few, and fit for a metric; `about` says what this loop is for, where there are many of a name.
 
-    Where it raises, that is logged, and it begins again, with growing delays. Where it hangs, it is cut short first: it
-    hangs when it spends `patience` seconds outside of `waiting` without `came_round`.
+    Where it raises, that is logged, and it begins again, with growing delays; `CannotGoOn` ends it, and the process.
+    Where it hangs, it is cut short first: it hangs when it spends `patience` seconds outside of `waiting` without
+    `came_round`.
 
     A context manager too: it goes on as long as the block does."""
 
@@ -206,6 +207,8 @@ class Loop:
                 if _asked_to_end():
                     return  # its work has swallowed that
                 await self._pause()
+        except CannotGoOn as error:
+            present.get().fail(error)
         finally:
             present.get().loops.discard(self)
 
@@ -227,9 +230,8 @@ class Loop:
         self._well = False
         try:
             await self._cut_where_it_hangs()
-        except CannotGoOn as error:
-            log.critical("this process can't go on", **self._named(), reason=str(error))
-            present.get().fail(error)
+        except CannotGoOn:
+            raise
         except _OUTAGES as error:
             self._failing_since = None
             log.info("a loop waits for its next turn", **self._named(), reason=str(error))

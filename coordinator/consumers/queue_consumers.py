@@ -11,6 +11,7 @@ from coordinator.consumers.log_parts import LogPartWriter
 from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
+from shared.backoff import Backoff
 from shared.broker.deliveries import Tries
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
 from shared.errors import HaulierError, StoreUnavailable, UnknownKind, Unreadable
@@ -26,8 +27,11 @@ HANDLER_DEADLINE = 10.0
 HANDLER_TRIES = 3
 """How often a message that its handler fails on is tried before it is buried."""
 
-STORE_CHECK = 1.0
-"""Seconds between looks at a store that is away."""
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+"""Seconds before consumers that were closed are opened again; the delay grows each time."""
+
+WENT_WELL = 30.0
+"""Seconds that consumers must have been open for the delays to begin anew."""
 
 _PREFETCH: Mapping[str, int] = {
     queues.JOBS_QUEUE: 50,
@@ -63,12 +67,15 @@ class QueueConsumers:
         self._subscriptions: list[Subscription] = []
         self._tries = Tries()
         self._in_trouble = asyncio.Event()
+        self._delays = Backoff(FIRST_DELAY, LONGEST_DELAY)
+        self._opened_at = 0.0
         self._keeper = Loop("queue consumers", self._keep)
 
     async def start(self) -> None:
         """Start hearing the coordinators' queues."""
         self._logs.start()
         await self._open()
+        self._opened_at = _time()
         self._keeper.start()
 
     async def close(self) -> None:
@@ -96,35 +103,32 @@ class QueueConsumers:
         await asyncio.gather(*(subscription.abandon() for subscription in subscriptions))
 
     async def _keep(self) -> None:
-        """Close the consumers when there is trouble, and open them again when the store answers."""
+        """Close the consumers when there is trouble, and open them again when the store works: later each time that
+        the trouble comes back soon."""
         while True:
             with waiting():
                 await self._in_trouble.wait()
-            log.warning("consuming is paused until the datastore answers")
             await self._abandon()
-            await self._until_store_answers()
-            self._in_trouble.clear()
-            try:
-                await self._open()
-            except HaulierError as error:
-                log.warning("the coordinator queues can't be consumed yet", reason=str(error))
-                self._in_trouble.set()
-                await asyncio.sleep(STORE_CHECK)
-            except BaseException:
-                self._in_trouble.set()  # begun again, this loop goes on from there
-                raise
-            else:
-                log.info("consuming the coordinator queues again")
+            if _time() - self._opened_at > WENT_WELL:
+                self._delays.reset()
+            await asyncio.sleep(self._delays.next())
+            came_round()
+            await self._open_again()
 
-    async def _until_store_answers(self) -> None:
-        while True:
-            try:
-                await self._driver.store.ping()
-            except StoreUnavailable:
-                came_round()
-                await asyncio.sleep(STORE_CHECK)
-            else:
-                return
+    async def _open_again(self) -> None:
+        try:
+            await self._driver.store.ping()
+            self._in_trouble.clear()
+            await self._open()
+        except HaulierError as error:
+            self._in_trouble.set()
+            log.warning("the coordinator queues can't be consumed yet", reason=str(error))
+        except BaseException:
+            self._in_trouble.set()  # begun again, this loop goes on from there
+            raise
+        else:
+            self._opened_at = _time()
+            log.info("consuming the coordinator queues again")
 
     # --- one delivery ---------------------------------------------------------------------------------------------
 
@@ -144,17 +148,18 @@ class QueueConsumers:
             log.warning("a message was moved to the queue dead", queue=queue, reason=str(error))
             await delivery.bury(str(error))
         except (StoreUnavailable, TimeoutError) as error:
-            log.warning(
-                "a message was returned to its queue",
-                queue=queue,
-                reason=str(error) or "the handler took too long",
-            )
-            self._in_trouble.set()
+            self._pause(queue, str(error) or "the handler took too long")
             await delivery.requeue()
         except Exception as error:
             await self._failed(queue, delivery, error)
         else:
             await delivery.ack()
+
+    def _pause(self, queue: str, reason: str) -> None:
+        log.warning("a message was returned to its queue", queue=queue, reason=reason)
+        if not self._in_trouble.is_set():
+            log.warning("consuming is paused until the datastore answers", reason=reason)
+            self._in_trouble.set()
 
     async def _handle(self, queue: str, body: bytes) -> None:
         message = self._codec.decode(body)
@@ -175,3 +180,7 @@ class QueueConsumers:
         log.error("a message could not be handled", queue=queue, exc_info=error)
         reason = f"could not be handled: {type(error).__name__}: {error}"
         await self._tries.give_back(delivery, reason, limit=HANDLER_TRIES, pause=0.2)
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

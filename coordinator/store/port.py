@@ -54,7 +54,9 @@ class Store(Protocol):
         """Finish what was asked for and close."""
 
     async def ping(self) -> None:
-        """Return if it answers within 2 s (and takes writes), else raise `StoreUnavailable`."""
+        """Return if it can do a coordinator's work: within 2 s it changed a document of its own and read it; else
+        raise `StoreUnavailable`. Callers share a question, and its answer for a second, so asking is cheap.
+        """
 
     def now(self) -> Micros:
         """Return the store's clock: the server's, known to within tens of milliseconds and never running

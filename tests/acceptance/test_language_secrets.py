@@ -188,7 +188,7 @@ def test_ids_states_and_names_of_fields_are_never_touched(shell: Standalone) -> 
 
 
 def test_a_webhook_that_cannot_be_delivered_gives_no_secret_to_the_log(standalone: Make) -> None:
-    server = standalone(HAULIER_COORDINATOR_WEBHOOKS_ATTEMPTS="1")
+    server = standalone(HAULIER_COORDINATOR_WEBHOOKS_ATTEMPTS="1", HAULIER_LOGGING_LEVEL="debug")
     hooks = [
         {"url": "http://localhost:1/{{ secrets.s }}"},
         {"url": "http://{{ secrets.s }}.invalid/"},

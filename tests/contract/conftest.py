@@ -14,6 +14,9 @@ from coordinator.store.sqlite import SqliteStore
 from shared.encryption import Vault
 from tests.simulation.store import MemoryData, MemoryStore
 
+WRITE_VERSION = 18
+"""Where in a SQLite file it stands who may write it: with 3 no SQLite of today does."""
+
 
 class StorePlace:
     """Where a datastore's data lies; each `open` gives a started store on the same data."""
@@ -61,6 +64,33 @@ class StorePlace:
             database = client[self.database.name]
             names = database.list_collection_names()
             return b"".join(bson.encode(each) for name in names for each in database[name].find())
+
+    def refuse_writes(self) -> None:
+        """Have the datastore refuse to write from now on."""
+        self._set_writable(False)
+
+    def take_writes(self) -> None:
+        """Have it write again."""
+        self._set_writable(True)
+
+    def _set_writable(self, writable: bool) -> None:
+        if self.name == "memory":
+            self.data.writable = writable
+        elif self.name == "sqlite":
+            with self.path.open("r+b") as file:
+                file.seek(WRITE_VERSION)
+                file.write(b"\x02" if writable else b"\x03")
+        else:
+            self._set_mongodb_writable(writable)
+
+    def _set_mongodb_writable(self, writable: bool) -> None:
+        import pymongo
+
+        with pymongo.MongoClient[dict[str, Any]](self.database.url) as client:
+            database = client[self.database.name]
+            for name in database.list_collection_names():
+                validator = {} if writable else {"_id": "none that is"}
+                database.command("collMod", name, validator=validator)
 
     async def close(self) -> None:
         await self._stack.aclose()

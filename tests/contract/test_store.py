@@ -3,13 +3,16 @@ store in memory that other tests use."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
 import msgspec
 import pytest
 
+from coordinator.store import checkup
 from coordinator.store.port import SlotTaken, Store, Unstorable
+from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import (
     DOCUMENTS,
@@ -26,6 +29,7 @@ from shared.model.documents import (
     UserDocument,
 )
 from shared.model.queries import Above, Below, Change, Has, In, Not, Where
+from tests.contract.conftest import StorePlace
 from tests.contract.documents import delivery, intent, items, job, log_part, node, task, user
 
 HOSTILE = [
@@ -504,3 +508,25 @@ async def test_the_clock_never_runs_backwards(store: Store) -> None:
 
 async def test_ping(store: Store) -> None:
     await store.ping()
+
+
+async def test_a_ping_fails_where_nothing_can_be_written(
+    store: Store, store_place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "HOLDS", 0.0)
+    store_place.refuse_writes()
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    assert await store.get(JobDocument, "j") is None
+    store_place.take_writes()
+    await store.ping()
+
+
+async def test_many_pings_are_one_question(
+    store: Store, store_place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "HOLDS", 600.0)
+    await asyncio.gather(*(store.ping() for _ in range(50)))
+    store_place.refuse_writes()
+    await store.ping()
+    store_place.take_writes()

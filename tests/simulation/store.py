@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from coordinator.store.checkup import Checkup
 from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, FieldShape, fields_of, refuse_oversize, stored_key
 from coordinator.store.field_paths import (
@@ -60,6 +61,8 @@ class MemoryData:
     def __init__(self) -> None:
         self.token: str | None = None
         """Tells the encryption key (`coordinator.store.key_check`)."""
+        self.writable = True
+        """Whether it takes writes."""
         self.watchers: list[Watcher] = []
         self._kinds: dict[str, dict[str, Rest]] = {kind.collection: {} for kind in DOCUMENTS}
 
@@ -71,8 +74,14 @@ class MemoryData:
         """Return all documents of a kind by their ids, the oldest first."""
         return self._kinds[kind.collection]
 
+    def check_writable(self) -> None:
+        """Raise `StoreUnavailable` where no writes are taken."""
+        if not self.writable:
+            raise StoreUnavailable("the store takes no writes")
+
     def put(self, kind: type[Document], rest: Rest) -> bool:
         """Store a document in place of what has its id. False where a unique index refuses it."""
+        self.check_writable()
         there = self.of(kind)
         if any(_collide(index, rest, other) for index in _unique(kind) for other in there.values()):
             return False
@@ -82,6 +91,7 @@ class MemoryData:
 
     def remove(self, kind: type[Document], id: str) -> None:
         """Delete a document."""
+        self.check_writable()
         self._tell(kind, self.of(kind).pop(id), None)
 
     def _tell(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
@@ -115,6 +125,7 @@ class MemoryStore:
         self._codec = Codec(vault)
         self._clock = FollowingClock(clock)
         self._open = False
+        self._checkup = Checkup(self._reads_and_writes)
 
     async def start(self) -> None:
         self._data.token = checked(self._vault, self._data.token)
@@ -124,7 +135,10 @@ class MemoryStore:
         self._open = False
 
     async def ping(self) -> None:
-        await self._ask(lambda: None)
+        await self._checkup()
+
+    async def _reads_and_writes(self) -> None:
+        await self._ask(self._data.check_writable)
 
     def now(self) -> Micros:
         return self._clock.now()

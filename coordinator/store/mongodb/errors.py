@@ -51,6 +51,8 @@ def mongodb_errors() -> Iterator[None]:
     except PyMongoError as error:
         if isinstance(error, OperationFailure) and error.code in TOO_LARGE:
             raise Unstorable(f"MongoDB rejected the document: {_short(error)}") from error
+        if isinstance(error, OperationFailure) and error.code in FOR_GOOD:
+            raise StoreUnavailable(f"MongoDB refuses this user: {_short(error)}") from error
         raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from coordinator.store.port import Unstorable
-from shared.errors import CannotGoOn, HaulierError, StoreMisconfigured, StoreUnavailable
+from shared.errors import HaulierError, StoreCorrupt, StoreMisconfigured, StoreUnavailable
 
 REASONS: dict[int, str] = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -20,6 +20,8 @@ REASONS: dict[int, str] = {
     sqlite3.SQLITE_NOMEM: "out of memory",
 }
 """By SQLite's primary result code."""
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Codes of a file that no waiting mends."""
 OF_ONE_STATEMENT = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -60,11 +62,8 @@ def blames_statement(error: Exception) -> bool:
 
 def sqlite_errors(error: sqlite3.Error, path: Path) -> HaulierError:
     """Return the error to raise while running."""
-    if code_of(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CannotGoOn(
-            f"{_message(error, path)}: put a copy of it in its place (haulier needs no other file), "
-            "or move it away to begin anew"
-        )
+    if code_of(error) in DAMAGED:
+        return StoreCorrupt(_message(error, path))
     if code_of(error) == sqlite3.SQLITE_TOOBIG:
         return Unstorable(f"a value is too large for SQLite: {error}")
     return StoreUnavailable(_message(error, path))
@@ -80,4 +79,9 @@ def sqlite_start_errors(error: sqlite3.Error, path: Path) -> HaulierError:
 def _message(error: sqlite3.Error, path: Path) -> str:
     reason = REASONS.get(code_of(error))
     detail = f"{reason} ({error})" if reason else str(error)
+    if code_of(error) in DAMAGED:
+        return (
+            f"the datastore {path} is damaged: {detail}; restore a backup of it and delete {path.name}-wal and "
+            f"{path.name}-shm, or move all three away to start empty"
+        )
     return f"the datastore {path} failed: {detail}"

@@ -42,6 +42,13 @@ class Select(msgspec.Struct, frozen=True):
         return connection.execute(statement, values).fetchall()
 
 
+def noted_ping(connection: sqlite3.Connection) -> Micros:
+    """Return what `note_ping` noted last, having looked for a job too: a table that is at work."""
+    rows_by_id(connection, JobDocument, ["ping"])
+    row = connection.execute("SELECT value FROM meta WHERE key = 'ping'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def rows_by_id(
     connection: sqlite3.Connection, kind: type[Document], ids: Sequence[str]
 ) -> list[Row]:

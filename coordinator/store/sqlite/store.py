@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from coordinator.store.checkup import Checkup
 from coordinator.store.clock import FollowingClock, until_available, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.field_paths import target_of
@@ -36,11 +37,12 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Below, Change, Where
+from shared.supervision import Loop
 
 _D = TypeVar("_D", bound=Document)
 
-_PING_DEADLINE = 2.0
-"""Seconds."""
+CHECK_INTERVAL = 5.0
+"""Seconds between looks at the file: damage to it is met even where nobody works."""
 _AT_ONCE = 500
 """Documents of a bulk that share an operation, so that a big one keeps nobody waiting."""
 
@@ -60,6 +62,8 @@ class SqliteStore:
         self._writer = Writer(self._path)
         self._readers = Readers(self._path)
         self._clock = FollowingClock(wall_clock)
+        self._checkup = Checkup(self._reads_and_writes)
+        self._watch = Loop("SQLite's file", self._look, every=0.0)
 
     async def start(self) -> None:
         """Lock the file and make or move on its schema."""
@@ -70,6 +74,7 @@ class SqliteStore:
             self._lock.release()
             raise
         self._writer.start()
+        self._watch.start()
 
     def _claim(self) -> None:
         try:
@@ -102,25 +107,26 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish what was asked for, close the file, and let another process have it."""
+        await self._watch.close()
         await self._writer.close()
         await self._readers.close()
         self._lock.release()
 
     async def ping(self) -> None:
-        """Return if the file takes writes within 2 s."""
+        """Return if the file is there, takes a write and gives it back, within 2 s."""
+        await self._checkup()
+
+    async def _look(self) -> None:
+        await asyncio.sleep(CHECK_INTERVAL)
+        await self._checkup()
+
+    async def _reads_and_writes(self) -> None:
         if not self._path.exists():
             raise StoreUnavailable(f"the datastore's file {self._path} is gone")
-        try:
-            async with asyncio.timeout(_PING_DEADLINE):
-                await self._writer.run(
-                    lambda connection: connection.execute(
-                        "INSERT OR REPLACE INTO meta VALUES ('ping', ?)", (wall_clock(),)
-                    )
-                )
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"the datastore did not accept a write within {_PING_DEADLINE:g} s"
-            ) from None
+        at = wall_clock()
+        await self._writer.run(partial(writes.note_ping, at=at))
+        if await self._readers.run(reads.noted_ping) < at:
+            raise StoreUnavailable(f"the datastore {self._path} does not give back what it took")
 
     def now(self) -> Micros:
         """Return this machine's time, never running backwards."""

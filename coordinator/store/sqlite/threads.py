@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from coordinator.store.sqlite.errors import blames_statement, sqlite_errors
-from shared.errors import StoreUnavailable
+from shared.errors import StoreCorrupt, StoreUnavailable
+from shared.supervision import present
 
 _T = TypeVar("_T")
 _Operation = Callable[[sqlite3.Connection], _T]
@@ -238,9 +239,13 @@ class Readers:
 
 
 async def within_deadline(future: asyncio.Future[_T]) -> _T:
-    """Return a future's result, or raise `StoreUnavailable` when the deadline has passed."""
+    """Return a future's result, or raise `StoreUnavailable` when the deadline has passed. A damaged file ends the
+    process, whoever met it."""
     try:
         async with asyncio.timeout(DEADLINE):
             return await future
+    except StoreCorrupt as error:
+        present.get().fail(error)
+        raise
     except TimeoutError:
         raise StoreUnavailable(f"the datastore did not answer within {DEADLINE:g} s") from None

@@ -27,7 +27,7 @@ from coordinator.store.sqlite.sql import (
     set_clauses,
     where_clause,
 )
-from shared.model.documents import Document, Intent, JobDocument
+from shared.model.documents import Document, Intent, JobDocument, Micros
 from shared.model.queries import Change, Where
 
 Columns = tuple[Any, ...]
@@ -37,6 +37,11 @@ PER_MICROSECOND = 1024
 LATEST = 2**63 // PER_MICROSECOND - 1
 _WINDOW = 10_000_000 * PER_MICROSECOND
 """Row keys of ten seconds: so far may a job go from its own microsecond where that is full."""
+
+
+def note_ping(connection: sqlite3.Connection, at: Micros) -> None:
+    """Note in a row of its own when the datastore was asked whether it works."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('ping', ?)", (str(at),))
 
 
 def insert_row(

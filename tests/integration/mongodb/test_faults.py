@@ -15,6 +15,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 from structlog.testing import capture_logs
 
+from coordinator.store import checkup
 from coordinator.store.mongodb import MongoStore
 from devservices import mongodb_node
 from devservices.mongodb_node import Node
@@ -289,6 +290,25 @@ async def test_credentials(guarded: str) -> None:
         changed = await store.change(Change(kind=JobDocument, id="j", add_then=(intent("i"),)))
         assert changed is not None
         await store.ping()
+
+
+async def test_a_user_whose_rights_were_taken_is_said_by_the_ping(
+    guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "HOLDS", 0.0)
+    right = [{"role": "readWrite", "db": "haulier"}]
+    with pymongo.MongoClient[dict[str, Any]](f"mongodb://alice:right@{guarded}") as client:
+        client.admin.command("createUser", "bob", pwd="b", roles=right)
+        async with started(f"mongodb://bob:b@{guarded}/?authSource=admin") as store:
+            await store.ping()
+            client.admin.command("revokeRolesFromUser", "bob", roles=right)
+            reading = [{"role": "read", "db": "haulier"}]
+            client.admin.command("grantRolesToUser", "bob", roles=reading)
+            with pytest.raises(StoreUnavailable, match="refuses this user: not authorized"):
+                await store.ping()
+            assert await store.get(JobDocument, "j") is None
+            client.admin.command("grantRolesToUser", "bob", roles=right)
+            await store.ping()
 
 
 @pytest.mark.parametrize(

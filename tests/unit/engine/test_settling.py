@@ -39,7 +39,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 @pytest.fixture
 async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FlowDriver]:
-    monkeypatch.setattr(queue_consumers, "STORE_CHECK", 0.01)
+    monkeypatch.setattr(queue_consumers, "LONGEST_DELAY", 0.01)
     driver = FlowDriver(world.store, world.broker, world.bounds, world.codec)
     probes = PulseProbes(driver, world.broker, world.codec, "c")
     made = QueueConsumers(driver, world.broker, world.codec, probes)

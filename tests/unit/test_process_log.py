@@ -1,0 +1,152 @@
+"""A log line that repeats is counted, not repeated."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from shared import process_log
+from shared.process_log import COUNTED_FOR, LINES_KNOWN, Repeats, configure_logging
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(process_log, "Repeats", lambda: Repeats(clock))
+    return clock
+
+
+@pytest.fixture
+def written(clock: Clock) -> Iterator[Callable[[str], Lines]]:
+    """Configures the log at a level, and gives what reads the lines that were written."""
+    root, kept = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+
+    def at(level: str) -> Lines:
+        stream = io.StringIO()
+        configure_logging(level, "json", stream)
+        return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield at
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**kept)
+
+
+def fail(log: Any, text: str) -> None:
+    try:
+        int(text)
+    except ValueError:
+        log.exception("it failed", task="t")
+
+
+def test_a_line_that_repeats_is_written_once_a_minute_with_its_count(
+    written: Callable[[str], Lines], clock: Clock
+) -> None:
+    lines, log = written("info"), structlog.get_logger("here")
+    for number in range(5):
+        log.warning("away", reason="no answer", message=number)
+    assert [line["message"] for line in lines()] == [0]
+    clock.now += COUNTED_FOR
+    log.warning("away", reason="no answer", message=5)
+    log.warning("away", reason="no answer", message=6)
+    assert [(line["message"], line.get("repeated")) for line in lines()] == [(0, None), (5, 4)]
+    clock.now += COUNTED_FOR
+    log.warning("away", reason="no answer", message=7)
+    clock.now += COUNTED_FOR
+    log.warning("away", reason="no answer", message=8)
+    assert [line.get("repeated") for line in lines()[2:]] == [1, None]
+
+
+def test_lines_of_another_logger_level_event_or_reason_are_others(
+    written: Callable[[str], Lines],
+) -> None:
+    lines, log = written("info"), structlog.get_logger("here")
+    for _ in range(2):
+        log.warning("away", reason="no answer")
+        log.warning("away", reason="refused")
+        log.error("away", reason="no answer")
+        log.warning("gone", reason="no answer")
+        structlog.get_logger("there").warning("away", reason="no answer")
+    assert len(lines()) == 5
+
+
+def test_lines_without_a_reason_are_the_same_where_all_of_them_is(
+    written: Callable[[str], Lines],
+) -> None:
+    lines, log = written("info"), structlog.get_logger("here")
+    for job in ("a", "b", "a"):
+        log.info("job stored", job=job)
+    assert [line["job"] for line in lines()] == ["a", "b"]
+
+
+def test_errors_with_tracebacks_are_told_apart_by_the_exception(
+    written: Callable[[str], Lines],
+) -> None:
+    lines, log = written("info"), structlog.get_logger("here")
+    for text in ("a", "a", "b"):
+        fail(log, text)
+    log.error("it failed", exc_info=ValueError("c"))
+    log.error("it failed", exc_info=ValueError("c"))
+    assert len(lines()) == 3
+    assert "ValueError: invalid literal" in lines()[0]["exception"]
+
+
+def test_at_debug_every_line_is_written(written: Callable[[str], Lines]) -> None:
+    lines, log = written("debug"), structlog.get_logger("here")
+    for _ in range(3):
+        log.warning("away", reason="no answer")
+    assert len(lines()) == 3
+
+
+def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_told(
+    written: Callable[[str], Lines],
+) -> None:
+    lines, log = written("info"), structlog.get_logger("here")
+    for _ in range(3):
+        log.warning("away", reason="the first")
+    for number in range(LINES_KNOWN):
+        log.warning("away", reason=number)
+    told = [line for line in lines() if "repeated" in line]
+    assert [(line["reason"], line["repeated"]) for line in told] == [("the first", 2)]
+    log.warning("away", reason="the first")
+    assert len(lines()) == LINES_KNOWN + 3
+
+
+def test_the_count_is_told_at_the_end_of_the_process() -> None:
+    program = """
+import structlog
+from shared import startup
+
+async def run(config):
+    for _ in range(4):
+        structlog.get_logger("here").error("it failed", exc_info=ValueError("a"))
+    return 0
+
+startup.process_command("standalone", lambda: run).main(["--log-format", "json"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    first, last = map(json.loads, done.stderr.splitlines())
+    assert "repeated" not in first
+    assert (last["event"], last["level"]) == ("it failed", "error")
+    assert (last["reason"], last["repeated"]) == ("ValueError: a", 3)
