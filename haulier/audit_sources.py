@@ -17,7 +17,7 @@ from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
-from shared.errors import HaulierError, RuntimeUnavailable
+from shared.errors import ApplicationError, RuntimeUnavailable
 from worker.runtime.docker.leftovers import labelled_things
 
 _ANSWER_WITHIN: Final = 30.0
@@ -34,7 +34,7 @@ class AuditReport(msgspec.Struct, frozen=True):
 async def audit_sources(config: Config, patience: float) -> AuditReport:
     """Audit the datastore, the broker and the engine of this host.
 
-    Raises `HaulierError` where the datastore or the broker can't be read. An engine that does not
+    Raises `ApplicationError` where the datastore or the broker can't be read. An engine that does not
     answer is named in the report: not every host that can audit has one."""
     not_seen: list[str] = []
     async with _store(config) as store:
@@ -61,10 +61,10 @@ async def _store(config: Config) -> AsyncIterator[Store]:
 
 
 def _check_is_there(config: Config) -> None:
-    """Raise `HaulierError` where there is no datastore: an audit makes none to find it clean."""
+    """Raise `ApplicationError` where there is no datastore: an audit makes none to find it clean."""
     path = Path(config.datastore.sqlite.path)
     if config.datastore.type == "sqlite" and not path.exists():
-        raise HaulierError(f"there is no datastore at {path} (datastore.sqlite.path)")
+        raise ApplicationError(f"there is no datastore at {path} (datastore.sqlite.path)")
 
 
 async def _queues(config: Config, store: Store, patience: float) -> list[Finding]:
@@ -92,4 +92,4 @@ async def _begun(start: Awaitable[None], what: str) -> None:
         async with asyncio.timeout(_ANSWER_WITHIN):
             await start
     except TimeoutError:
-        raise HaulierError(f"{what} did not answer within {_ANSWER_WITHIN:g} s") from None
+        raise ApplicationError(f"{what} did not answer within {_ANSWER_WITHIN:g} s") from None

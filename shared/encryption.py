@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 
 KEY_BYTES = 32
 SCRYPT_SALT = b"haulier/encryption/1"
@@ -20,7 +20,7 @@ SCRYPT_SALT = b"haulier/encryption/1"
 SCRYPT_COST = 2**15
 
 
-class WrongKey(HaulierError):
+class WrongKey(ApplicationError):
     """Data is encrypted with a key that is not configured here."""
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 
-class HaulierError(Exception):
+class ApplicationError(Exception):
     """Anything that Haulier itself refuses or cannot do."""
 
 
-class CannotGoOn(HaulierError):
+class CannotGoOn(ApplicationError):
     """The process must end, for what it rests on is broken; the message says what to do."""
 
 
-class StoreUnavailable(HaulierError):
+class StoreUnavailable(ApplicationError):
     """The datastore is unavailable now; trying again later may help."""
 
 
@@ -19,11 +19,11 @@ class StoreCorrupt(CannotGoOn, StoreUnavailable):
     """The datastore is damaged. Nothing is read or written any more while the process ends."""
 
 
-class BrokerUnavailable(HaulierError):
+class BrokerUnavailable(ApplicationError):
     """The broker is unavailable now; trying again later may help."""
 
 
-class BrokerMisconfigured(HaulierError):
+class BrokerMisconfigured(ApplicationError):
     """The broker refuses for good (credentials, a queue with other properties): trying again does not help."""
 
 
@@ -32,7 +32,7 @@ class BrokerForbids(BrokerMisconfigured, BrokerUnavailable):
     rights that were withdrawn are given back."""
 
 
-class StoreMisconfigured(HaulierError):
+class StoreMisconfigured(ApplicationError):
     """The datastore refuses for good (credentials, a newer schema): trying again does not help."""
 
 
@@ -47,11 +47,11 @@ class QueueMismatch(BrokerMisconfigured):
         self.queue = queue
 
 
-class RuntimeUnavailable(HaulierError):
+class RuntimeUnavailable(ApplicationError):
     """The engine that should run containers does not answer; the message says what to do."""
 
 
-class Unreadable(HaulierError):
+class Unreadable(ApplicationError):
     """A message that can't be read or handled: it goes to the queue `dead` with this reason."""
 
 
@@ -59,17 +59,17 @@ class UnknownKind(Unreadable):
     """A message of a kind that this version doesn't know; a newer version of another process may handle it."""
 
 
-class NotFound(HaulierError):
+class NotFound(ApplicationError):
     """The requested thing does not exist, or the caller must not see it."""
 
 
-class NotAllowed(HaulierError):
+class NotAllowed(ApplicationError):
     """The request is not possible in the present state (HTTP 400)."""
 
 
-class Conflict(HaulierError):
+class Conflict(ApplicationError):
     """The same key was used for something else (HTTP 409)."""
 
 
-class Forbidden(HaulierError):
+class Forbidden(ApplicationError):
     """The caller is not allowed to do this (HTTP 403)."""

@@ -15,7 +15,7 @@ import structlog
 from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.config.load import load
 from shared.config.tree import Config
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.file_descriptors import raise_descriptor_limit
 from shared.process_log import configure_logging
 from shared.tracing import tracing
@@ -55,7 +55,7 @@ def _start(role: ProcessRole, flags: Flags, find: Callable[[], ProcessMain]) -> 
             stack.callback(repeats.tell)
             stack.enter_context(tracing(loaded.config.telemetry, role))
             return _run(run, loaded.config)
-    except HaulierError as error:
+    except ApplicationError as error:
         return _refuse(str(error))
     except OSError as error:
         if error.errno not in _OF_THE_USER:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from shared.config.tree import TelemetrySettings
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.version import version
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def span(name: str, attributes: Mapping[str, Value] | None = None) -> Iterator[S
 def tracing(settings: TelemetrySettings, role: str) -> Iterator[None]:
     """Send the process's spans as long as this is open, and what is left of them at the end.
 
-    Raises `HaulierError` where it is enabled and the extra is not installed.
+    Raises `ApplicationError` where it is enabled and the extra is not installed.
     """
     if not settings.enabled:
         yield
@@ -92,7 +92,7 @@ def _provider(settings: TelemetrySettings, role: str) -> TracerProvider:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise HaulierError(
+        raise ApplicationError(
             "telemetry.enabled needs OpenTelemetry: pip install 'haulier[telemetry]'"
         ) from error
     resource = Resource.create(

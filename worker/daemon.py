@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from shared.broker.port import Broker, Delivery, Slot, Subscription
-from shared.errors import HaulierError, UnknownKind, Unreadable
+from shared.errors import ApplicationError, UnknownKind, Unreadable
 from shared.model.messages import (
     BeatFirst,
     DeadNodes,
@@ -185,7 +185,7 @@ class Daemon:
         """Return what keeps this worker from working, or None."""
         try:
             await self._broker.ping()
-        except HaulierError as error:
+        except ApplicationError as error:
             return str(error)
         return self.beats.engine_problem
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from coordinator.api.context import api_of
 from coordinator.api.responses import answer
 from coordinator.api.routes import Route
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.views import View
 from shared.supervision import stuck_loops
 from shared.version import version
@@ -64,7 +64,7 @@ async def _problem(part: str, ping: Awaitable[None]) -> tuple[str, str] | None:
         await asyncio.wait_for(ping, _PATIENCE)
     except TimeoutError:
         return part, f"does not answer within {_PATIENCE:g} s"
-    except HaulierError as error:
+    except ApplicationError as error:
         return part, str(error)
     return None
 

@@ -14,7 +14,7 @@ from coordinator.effects import FlowDriver
 from shared.backoff import Backoff
 from shared.broker.deliveries import Tries
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
-from shared.errors import HaulierError, StoreUnavailable, UnknownKind, Unreadable
+from shared.errors import ApplicationError, StoreUnavailable, UnknownKind, Unreadable
 from shared.model import queues
 from shared.model.messages import LogWritten, MessageCodec
 from shared.supervision import Loop, came_round, waiting
@@ -120,7 +120,7 @@ class QueueConsumers:
             await self._driver.store.ping()
             self._in_trouble.clear()
             await self._open()
-        except HaulierError as error:
+        except ApplicationError as error:
             self._in_trouble.set()
             log.warning("the coordinator queues can't be consumed yet", reason=str(error))
         except BaseException:

@@ -10,7 +10,7 @@ import structlog
 from coordinator.effects import FlowDriver
 from coordinator.engine import leases, orphans, repairs
 from shared.broker.port import Broker
-from shared.errors import BrokerUnavailable, HaulierError, StoreUnavailable
+from shared.errors import ApplicationError, BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, JobDocument, QueueDocument, TaskDocument
 from shared.supervision import Loop
 
@@ -69,7 +69,7 @@ class Sweeper:
         for look in looks:
             try:
                 await look()
-            except HaulierError as error:
+            except ApplicationError as error:
                 log.info(
                     "a sweep waits for its next turn",
                     look=look.__name__,

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from coordinator.store.port import Below, Change, Store
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
 from shared.model.states import DeliveryState
 from shared.supervision import Loop, Tasks
@@ -114,7 +114,7 @@ class WebhookSender:
     async def _claim_and_try(self, delivery: DeliveryDocument) -> None:
         try:
             await self._claim_try_settle(delivery, self._store.now())
-        except HaulierError as error:
+        except ApplicationError as error:
             log.info("a webhook waits for its next turn", id=delivery.id, reason=str(error))
         except Exception:
             log.exception("a webhook's delivery failed", id=delivery.id)

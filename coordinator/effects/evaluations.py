@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from coordinator.engine.flow import Evaluate
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.expressions import Budget, ExpressionError, OutOfTurn
 from shared.supervision import Tasks, waiting
 
@@ -33,10 +33,10 @@ LEAST_STEPS = 1_000
 PROCESSES = 2
 """Evaluations beside the loop at a time."""
 
-WAITING = 100
+_WAITING = 100
 """Evaluations of one user that wait or go on beside the loop; what is beyond is left to the sweeper."""
 
-LONGEST = 60.0
+_LONGEST = 60.0
 """Seconds after which an evaluation is given up, whatever its budget."""
 
 LENGTH = struct.Struct("!Q")
@@ -45,7 +45,7 @@ LENGTH = struct.Struct("!Q")
 _ROOT = Path(__file__).parents[2]
 
 
-class EvaluationBusy(HaulierError):
+class EvaluationBusy(ApplicationError):
     """An evaluation cannot be taken on now, or is under way already: what it belongs to is followed again later."""
 
 
@@ -71,7 +71,7 @@ class Evaluations:
     async def evaluate(self, effect: Evaluate) -> Any:
         """Return what the work gives, or the `ExpressionError` that it raises. Raises `EvaluationBusy`."""
         others = sum(user == effect.user for user in self._about.values())
-        if self._closed or effect.about in self._about or others >= WAITING:
+        if self._closed or effect.about in self._about or others >= _WAITING:
             raise EvaluationBusy(f"the evaluation of {effect.about} has to wait")
         first = max(LEAST_STEPS, FIRST_STEPS // (1 + others))
         try:
@@ -140,11 +140,11 @@ class Evaluations:
             process = self._idle.pop() if self._idle else _Process()
             self._busy.add(process)
             try:
-                async with asyncio.timeout(LONGEST):
+                async with asyncio.timeout(_LONGEST):
                     answer = await process.ask(asked)
             except TimeoutError:
                 await process.end()
-                return ExpressionError(f"this takes more than {LONGEST:.0f} s", kind="limit")
+                return ExpressionError(f"this takes more than {_LONGEST:.0f} s", kind="limit")
             except (OSError, EOFError) as error:
                 await process.end()
                 if not self._closed:

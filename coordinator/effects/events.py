@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 
 from shared.broker.port import Broker, Delivery, Subscription
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.documents import MICROS_PER_SECOND, Document, JobDocument, Micros, TaskDocument
 from shared.model.messages import Listening, StateChanged, decode, encode
 from shared.model.views import as_plain, job_summary, task_summary
@@ -95,7 +95,7 @@ class Events:
     async def _heard(self, delivery: Delivery) -> None:
         try:
             message = decode(delivery.body)
-        except HaulierError as error:
+        except ApplicationError as error:
             log.warning("an event could not be read", reason=str(error))
             return
         if isinstance(message, Listening):

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.documents import Document, Intent, JobDocument, LogPartDocument, Micros
 from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 
@@ -176,7 +176,7 @@ class SlotTaken(Exception):
     """A unique index refused a document: somebody else has that slot."""
 
 
-class Unstorable(HaulierError):
+class Unstorable(ApplicationError):
     """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where
     stores can see it, text that is not Unicode. The message names the field; storing it again does
     not help.

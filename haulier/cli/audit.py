@@ -13,7 +13,7 @@ from haulier.cli.output import complain, say_on_stderr, show_table
 from shared.config import ConfigurationError, Override, load
 from shared.config.flags import general_options
 from shared.durations import duration_seconds
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.process_log import configure_logging
 
 
@@ -41,7 +41,7 @@ def audit_command(
         loaded = load(set, file=config)
         configure_logging("warn", loaded.config.logging.format)
         report = asyncio.run(audited(loaded.config, seconds))
-    except (ConfigurationError, HaulierError, ValueError) as error:
+    except (ConfigurationError, ApplicationError, ValueError) as error:
         complain(str(error))
         return MISUSE
     if as_json:

@@ -9,7 +9,7 @@ import msgspec
 
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import masked
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.problems import suggestion
 
 _SECRET_WORDS = ("key", "password", "secret", "token", "credential")
@@ -29,7 +29,7 @@ class ConfigProblem(msgspec.Struct, frozen=True):
         return f"{key} ({self.origin}): {self.problem}" if key else f"{self.origin}: {self.problem}"
 
 
-class ConfigurationError(HaulierError):
+class ConfigurationError(ApplicationError):
     """An invalid configuration; `problems` lists everything that is wrong, at least one thing."""
 
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:

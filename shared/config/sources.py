@@ -12,7 +12,7 @@ import msgspec
 from shared.config.problems import ConfigProblem, bad_value, unknown_key
 from shared.config.settings import Setting, groups, settings
 from shared.config.values import check_slot_name, from_text, from_toml
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.problems import suggestion
 
 FILE_NAME: Final = "haulier.toml"
@@ -109,7 +109,7 @@ def read_file(path: Path) -> Harvest:
     harvest = Harvest()
     try:
         tree = _parse(path)
-    except HaulierError as error:
+    except ApplicationError as error:
         harvest.problems.append(ConfigProblem("", None, str(path), str(error)))
         return harvest
     for setting, key, raw in _walk(tree, "", str(path), harvest):
@@ -122,16 +122,18 @@ def _parse(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
         if len(data) > LARGEST_FILE:
-            raise HaulierError("too large for a configuration file: more than 1 MiB")
+            raise ApplicationError("too large for a configuration file: more than 1 MiB")
         return tomllib.loads(data.decode())
     except OSError as error:
-        raise HaulierError(f"can't be read: {(error.strerror or str(error)).lower()}") from error
+        raise ApplicationError(
+            f"can't be read: {(error.strerror or str(error)).lower()}"
+        ) from error
     except UnicodeDecodeError as error:
-        raise HaulierError(f"not UTF-8 (at byte {error.start})") from error
+        raise ApplicationError(f"not UTF-8 (at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise HaulierError(f"not valid TOML: {error}") from error
+        raise ApplicationError(f"not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:
-        raise HaulierError(f"not valid TOML: {error}") from error
+        raise ApplicationError(f"not valid TOML: {error}") from error
 
 
 def _walk(

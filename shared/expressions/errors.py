@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 
 FaultKind = Literal["syntax", "name", "run", "limit"]
 
@@ -12,7 +12,7 @@ _WIDEST_LINE = 160
 """Characters of source shown on each side of the caret; longer lines are cut around it."""
 
 
-class ExpressionError(HaulierError):
+class ExpressionError(ApplicationError):
     """An expression that cannot be read, does not make sense, or failed.
 
     `kind` says when it went wrong: `syntax` (not an expression at all), `name` (an unknown name, a

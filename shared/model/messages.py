@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, get_args
 
 import msgspec
 
-from shared.errors import HaulierError, UnknownKind, Unreadable
+from shared.errors import ApplicationError, UnknownKind, Unreadable
 from shared.model import language
 from shared.model.documents import Micros, RunUsage
 from shared.model.states import NodeKind, NodeStatus, RunRole
@@ -323,7 +323,7 @@ class Seal(Protocol):
         """Return `plain`, encrypted, as text."""
 
     def open(self, token: str) -> bytes:
-        """Return what was sealed; raises a `HaulierError` where no key of ours fits."""
+        """Return what was sealed; raises a `ApplicationError` where no key of ours fits."""
 
 
 class MessageCodec:
@@ -347,5 +347,5 @@ class MessageCodec:
             raise Unreadable("the message is encrypted, and no encryption.key is configured here")
         try:
             return decode(self._vault.open(str(json.loads(body)["token"])))
-        except (ValueError, KeyError, HaulierError) as error:
+        except (ValueError, KeyError, ApplicationError) as error:
             raise Unreadable(f"an encrypted message that can't be opened: {error}") from error

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 
 Path = tuple[str | int, ...]
 """Where in a document: names of fields and keys, and indices of lists."""
@@ -49,7 +49,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class InvalidDocument(HaulierError):
+class InvalidDocument(ApplicationError):
     """An invalid document; `problems` lists everything that is wrong, at least one thing."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:

@@ -11,10 +11,10 @@ from aiohttp import web
 from coordinator.api.responses import HttpError, error_response
 from coordinator.api.routes import RouteHandler
 from shared.errors import (
+    ApplicationError,
     BrokerUnavailable,
     Conflict,
     Forbidden,
-    HaulierError,
     NotAllowed,
     NotFound,
     StoreUnavailable,
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 _begun: Final[ContextVar[bool]] = ContextVar("begun", default=False)
 """Each request is served by an asyncio task of its own, which this belongs to."""
 
-_STATUS: Final[dict[type[HaulierError], int]] = {
+_STATUS: Final[dict[type[ApplicationError], int]] = {
     NotAllowed: 400,
     Forbidden: 403,
     NotFound: 404,
@@ -34,7 +34,7 @@ _STATUS: Final[dict[type[HaulierError], int]] = {
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
 }
-_WHO: Final[dict[type[HaulierError], str]] = {
+_WHO: Final[dict[type[ApplicationError], str]] = {
     StoreUnavailable: "the datastore does not answer: ",
     BrokerUnavailable: "the broker does not answer: ",
 }

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from coordinator.store.port import Unstorable
-from shared.errors import HaulierError, StoreCorrupt, StoreMisconfigured, StoreUnavailable
+from shared.errors import ApplicationError, StoreCorrupt, StoreMisconfigured, StoreUnavailable
 
 REASONS: dict[int, str] = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -60,7 +60,7 @@ def blames_statement(error: Exception) -> bool:
     )
 
 
-def sqlite_errors(error: sqlite3.Error, path: Path) -> HaulierError:
+def sqlite_errors(error: sqlite3.Error, path: Path) -> ApplicationError:
     """Return the error to raise while running."""
     if code_of(error) in DAMAGED:
         return StoreCorrupt(_message(error, path))
@@ -69,7 +69,7 @@ def sqlite_errors(error: sqlite3.Error, path: Path) -> HaulierError:
     return StoreUnavailable(_message(error, path))
 
 
-def sqlite_start_errors(error: sqlite3.Error, path: Path) -> HaulierError:
+def sqlite_start_errors(error: sqlite3.Error, path: Path) -> ApplicationError:
     """Return the error to raise at the start, when whoever starts us can mend what will not pass."""
     if code_of(error) in PASSING:
         return StoreUnavailable(_message(error, path))

@@ -16,7 +16,7 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
-from shared.errors import BrokerForbids, BrokerMisconfigured, HaulierError, QueueMismatch
+from shared.errors import ApplicationError, BrokerForbids, BrokerMisconfigured, QueueMismatch
 
 
 class Interrupted(Exception):  # it says what happened, not that anything is wrong
@@ -44,7 +44,7 @@ def interruptible() -> Iterator[None]:
     before = task.cancelling() if task is not None else 0
     try:
         yield
-    except (HaulierError, Interrupted, TimeoutError):
+    except (ApplicationError, Interrupted, TimeoutError):
         raise
     except asyncio.CancelledError as error:
         if task is not None and task.cancelling() > before:
@@ -74,7 +74,7 @@ def connection_refused(error: BaseException, address: str) -> BrokerMisconfigure
     return None
 
 
-def declaration_refused(error: BaseException, queue: str) -> HaulierError | None:
+def declaration_refused(error: BaseException, queue: str) -> ApplicationError | None:
     """Return why `queue` can't be declared, ever; None where trying again may help."""
     if isinstance(error, ChannelPreconditionFailed | ChannelLockedResource):
         return QueueMismatch(queue, _detail(str(error)))

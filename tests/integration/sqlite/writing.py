@@ -10,7 +10,7 @@ import itertools
 import sys
 
 from coordinator.store.sqlite import SqliteStore
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.model.documents import JobDocument
 from shared.model.queries import Change
 from tests.contract.documents import job
@@ -35,7 +35,7 @@ async def main(path: str) -> None:
     store = SqliteStore(path)
     try:
         await store.start()
-    except HaulierError as error:
+    except ApplicationError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     say("ready")
     await asyncio.gather(*(write(store, writer) for writer in range(WRITERS)))

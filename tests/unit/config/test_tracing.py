@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.config.tree import TelemetrySettings
-from shared.errors import HaulierError
+from shared.errors import ApplicationError
 from shared.tracing import span, tracing
 
 trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
@@ -104,5 +104,5 @@ def test_nothing_is_sent_where_it_is_off(collector: Collector) -> None:
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     opened = tracing(TelemetrySettings(enabled=True), "worker")
-    with pytest.raises(HaulierError, match="pip install 'haulier"), opened:
+    with pytest.raises(ApplicationError, match="pip install 'haulier"), opened:
         pytest.fail("must not be opened")
