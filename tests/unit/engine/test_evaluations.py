@@ -79,7 +79,7 @@ async def test_users_take_turns(made: Evaluations) -> None:
 async def test_nothing_is_evaluated_twice_at_a_time_and_the_queue_of_a_user_has_an_end(
     made: Evaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluations, "WAITING", 2)
+    monkeypatch.setattr(evaluations, "_WAITING", 2)
     first, second = (asyncio.ensure_future(made.evaluate(about(name))) for name in ("one", "other"))
     await asyncio.sleep(0)
     with pytest.raises(EvaluationBusy):
@@ -103,7 +103,7 @@ async def test_a_process_that_dies_of_an_evaluation_fails_it_and_no_other(
 async def test_what_takes_for_ever_is_given_up(
     made: Evaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluations, "LONGEST", 0.01)
+    monkeypatch.setattr(evaluations, "_LONGEST", 0.01)
     fault = await made.evaluate(about("slow"))
     assert isinstance(fault, ExpressionError)
     assert "takes more than" in str(fault)
