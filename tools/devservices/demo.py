@@ -73,10 +73,10 @@ def _environment(address: str, folder: Path) -> dict[str, str]:
 def _runtime() -> list[str]:
     """The arguments that choose what tasks run in: containers, where an engine answers."""
     if docker_engine.answers():
-        _say("a Docker engine answers: tasks run in containers")
+        _say("Docker is available, so tasks run in containers")
         _say(f"image {IMAGE}: {images.have(IMAGE)}")
         return []
-    _say("no Docker engine answers: tasks run as local processes, without isolation")
+    _say("Docker is not available, so tasks run as local processes, without isolation")
     return ["--runtime", "shell", "--ignore-image"]
 
 

@@ -250,7 +250,7 @@ def check(ended: Exit) -> None:
         return
     what = f"exit code {ended.code}"
     if ended.out_of_memory:
-        what += ": killed for lack of memory (see limits.memory)"
+        what += ": killed: out of memory (see limits.memory)"
     elif ended.code > 128 and ended.code - 128 in signal.valid_signals():
         with contextlib.suppress(ValueError):
             what += f" ({signal.Signals(ended.code - 128).name})"

@@ -89,7 +89,7 @@ async def test_an_out_of_memory_kill_is_said_to_be_one(subject: Subject) -> None
     ran = await subject.ran(run=script, limits=Limits(memory="16m"))
     assert ran.outcome.exit_code == 137
     assert ran.outcome.error is not None
-    assert "killed for lack of memory" in ran.outcome.error
+    assert "killed: out of memory" in ran.outcome.error
 
 
 async def test_a_limit_that_the_engine_refuses(subject: Subject) -> None:
