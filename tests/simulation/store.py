@@ -82,12 +82,19 @@ class MemoryData:
     def put(self, kind: type[Document], rest: Rest) -> bool:
         """Store a document in place of what has its id. False where a unique index refuses it."""
         self.check_writable()
-        there = self.of(kind)
-        if any(_collide(index, rest, other) for index in _unique(kind) for other in there.values()):
+        if any(self._is_taken(index, rest) for index in _unique(kind)):
             return False
+        there = self.of(kind)
         before, there[rest["id"]] = there.get(rest["id"]), rest
         self._tell(kind, before, rest)
         return True
+
+    def _is_taken(self, index: Index, rest: Rest) -> bool:
+        slot = _slot(index, rest)
+        return slot is not None and any(
+            other["id"] != rest["id"] and _slot(index, other) == slot
+            for other in self.of(index.kind).values()
+        )
 
     def remove(self, kind: type[Document], id: str) -> None:
         """Delete a document."""
@@ -104,14 +111,12 @@ def _unique(kind: type[Document]) -> tuple[Index, ...]:
     return tuple(index for index in INDEXES if index.kind is kind and index.unique)
 
 
-def _collide(index: Index, rest: Rest, other: Rest) -> bool:
-    return (
-        other["id"] != rest["id"]
-        and all(
-            rest.get(name) is not None and rest[name] == other.get(name) for name in index.fields
-        )
-        and all(rest.get(name) == value == other.get(name) for name, value in index.where)
-    )
+def _slot(index: Index, rest: Rest) -> tuple[Any, ...] | None:
+    """Return what only one document may have; None where the index does not hold this one."""
+    slot = tuple(map(rest.get, index.fields))
+    if None in slot or any(rest.get(name) != value for name, value in index.where):
+        return None
+    return slot
 
 
 class MemoryStore:
