@@ -133,6 +133,7 @@ def test_the_timeout_of_a_task_that_is_being_made_ends_it(
     assert server.wait_job(submitted(server, "echo again"))["state"] == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_a_process_whose_engine_hangs_ends_when_it_is_asked_to(
     server: Standalone, proxy: EngineProxy
 ) -> None:

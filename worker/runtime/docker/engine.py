@@ -118,8 +118,9 @@ class Engine:
     async def call_until_answered(
         self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs
     ) -> _T:
-        """Do what may be done twice, again and again while the engine hangs. Raises what `call` does else; cancelled, it
-        does not wait for the engine."""
+        """Do what may be done twice, again and again while the engine hangs. Raises what `call` does else.
+
+        Cancelled, it does not wait for the engine."""
         while True:
             with contextlib.suppress(EngineHangsError), waiting():
                 return await self.watch(function, *args, **kwargs)
