@@ -70,6 +70,8 @@ class WorkerBeats:
         """Where `GET /health` of this worker is."""
         self.engine_problem: str | None = None
         """What was last seen wrong with the engine."""
+        self.on_engine: Callable[[], None] = lambda: None
+        """Called when the engine goes away or comes back."""
         self._asked = asyncio.Event()
         self._cpu_percent = 0.0
         self._ping: asyncio.Task[None] | None = None
@@ -120,16 +122,27 @@ class WorkerBeats:
         return self._cpu_percent
 
     async def _check_engine(self) -> None:
+        """See how the engine is, and say at once where that has changed."""
+        before, self.engine_problem = self.engine_problem, await self._problem_of_engine()
+        if bool(before) == bool(self.engine_problem):
+            return
+        if self.engine_problem:
+            log.warning("no tasks are taken until the engine answers", reason=self.engine_problem)
+        else:
+            log.info("the engine answers again")
+        self.on_engine()
+        self.ask()
+
+    async def _problem_of_engine(self) -> str | None:
         """Ask the engine for a sign of life; one question at a time, however long it takes to answer."""
         ping = self._ping or start_task(self._runtime.ping(), "ping the engine")
         await asyncio.wait({ping}, timeout=ENGINE_ANSWERS_WITHIN)
         if not ping.done():
-            self._ping, self.engine_problem = ping, "the engine does not answer"
-            return
+            self._ping = ping
+            return "the engine does not answer"
         self._ping = None
         try:
             ping.result()
         except RuntimeUnavailable as error:
-            self.engine_problem = str(error)
-        else:
-            self.engine_problem = None
+            return str(error)
+        return None

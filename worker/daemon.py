@@ -99,6 +99,7 @@ class Daemon:
         self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
         self._draining = False
         self._known = False
+        self.beats.on_engine = self._pause_or_resume
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -284,9 +285,14 @@ class Daemon:
         if self._draining == on:
             return
         self._draining = on
-        for worker in self._workers:
-            worker.pause() if on else worker.resume()
+        self._pause_or_resume()
         self.beats.ask()
+
+    def _pause_or_resume(self) -> None:
+        """Have the slots take nothing new while this worker drains or its engine is away."""
+        pause = self._draining or self.beats.engine_problem is not None
+        for worker in self._workers:
+            worker.pause() if pause else worker.resume()
 
     # --- what dead workers left -----------------------------------------------------------------------------------
 

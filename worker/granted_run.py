@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 LOG_TIMEOUT = 10.0
 """Seconds to send the rest of a log of which nothing will be reported."""
 
+GIVEN_UP_WITHIN = 10.0
+"""Seconds that the preparation of a run that was stopped has to end before that is reported: the engine may hang."""
+
 DRAINED = "the worker is stopping"
 
 
@@ -35,6 +38,7 @@ class GrantedRun:
         self._delivery = delivery
         self._entry = entry
         self._shipper = shipper
+        self._removal: asyncio.Task[None] | None = None
 
     async def carry_out(self, preparing: asyncio.Task[Run]) -> asyncio.Task[None] | None:
         """Run to the end and report it; return the removal of what was made for it, which goes on."""
@@ -51,19 +55,21 @@ class GrantedRun:
                 outcome = Outcome(lost=True, error=f"{type(error).__name__}: {error}")
             await self._report(outcome, time.monotonic() - started)
         finally:
-            removal = self._removal_of(run)
-        return removal
-
-    def _removal_of(self, run: Run | None) -> asyncio.Task[None] | None:
-        if run is None:
-            return None
-        return self._context.background.start(remove_run(run), f"remove {self._entry.task_id}")
+            if run is not None:
+                self._removal = self._context.background.start(
+                    remove_run(run), f"remove {self._entry.task_id}"
+                )
+        return self._removal
 
     async def _prepared(self, preparing: asyncio.Task[Run]) -> Run | None:
         """Wait until the run is prepared; None where it was stopped meanwhile."""
         if await done_first(preparing, self._entry.stop_asked.wait()):
             return preparing.result()
-        await give_up_preparing(preparing)
+        self._removal = self._context.background.start(
+            give_up_preparing(preparing), f"give up {self._entry.task_id}"
+        )
+        with waiting():
+            await asyncio.wait({self._removal}, timeout=GIVEN_UP_WITHIN)
         return None
 
     async def _outcome(self, run: Run) -> Outcome | None:

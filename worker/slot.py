@@ -44,8 +44,9 @@ class SlotWorker:
 
     def pause(self) -> None:
         """Take nothing new; what runs goes on."""
-        self._resumed.clear()
         self._paused.set()
+        if not self._stopping:
+            self._resumed.clear()
 
     def resume(self) -> None:
         """Take tasks again."""

@@ -14,12 +14,15 @@ import msgspec
 from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
-from shared.supervision import Loop, beside, start_task
+from shared.supervision import Loop, beside, done_first, start_task
 from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError, failure
 from worker.runtime.port import Assignment, Outcome, Sink
 
 ENDING = 5.0
 """Seconds for the rest of a run whose processes have been ended: the last of the log."""
+
+LEFT_AFTER = 10.0
+"""Seconds that what was cut short may take to end; it is left to end by itself then: its engine hangs."""
 
 PROGRESS_INTERVAL = 0.5
 """Seconds between two looks at a task's progress file."""
@@ -61,6 +64,8 @@ class StagedRun(ABC):
         self._exit_code: int | None = None
         self._live: set[Live] = set()
         self._work: asyncio.Task[str] | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._left_alone = asyncio.Event()
         self._over = asyncio.Event()
 
     # --- what a runtime does ---
@@ -91,15 +96,26 @@ class StagedRun(ABC):
         """Make ready; a fault is kept for `run`."""
         if self._error is not None:
             return
+        self._making = start_task(self._prepare(), f"make {self.assignment.task_id}")
         try:
-            async with asyncio.timeout_at(self._deadline) as limit:
-                await self._prepare()
+            await asyncio.wait({self._making}, timeout=self._left())
+        except asyncio.CancelledError:
+            self._making.cancel()
+            await asyncio.wait({self._making})
+            raise
+        if not self._making.done():
+            await _cut_short(self._making)
+            self._error = TaskError(self._timed_out())
+            return
+        try:
+            self._making.result()
         except (TaskError, RunLostError) as error:
             self._error = error
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self._error = TaskError(self._timed_out())
+
+    async def wait_over(self) -> None:
+        """Return when nothing of it goes on, not even what was left to end by itself."""
+        going_on = [task for task in (self._making, self._work) if task is not None]
+        await asyncio.gather(*map(asyncio.shield, going_on), return_exceptions=True)
 
     async def run(self) -> Outcome:
         """Run pre, main and post tasks, one after the other; return how that ended."""
@@ -123,14 +139,16 @@ class StagedRun(ABC):
             return await self._outcome(self._error or RunStoppedError())
         self._work = start_task(self._stages(), f"stages of {self.assignment.task_id}")
         try:
-            await asyncio.wait({self._work}, timeout=self._left())
-            if not self._work.done():
+            await done_first(self._work, self._left_alone.wait(), timeout=self._left())
+            if not self._work.done() and not self._left_alone.is_set():
                 self._reason = self._reason or self._timed_out()
                 await self._end(self._work)
         except asyncio.CancelledError:
             self._reason = self._reason or "cancelled"
             await asyncio.shield(self._end(self._work))
             raise
+        if not self._work.done():
+            return await self._outcome(RunStoppedError())
         try:
             return await self._outcome(None, self._work.result())
         except (TaskError, RunLostError, RunStoppedError, asyncio.CancelledError) as error:
@@ -149,12 +167,13 @@ class StagedRun(ABC):
         return Outcome(result=result, exit_code=self._exit_code, usage=usage)
 
     async def _end(self, work: asyncio.Task[str]) -> None:
-        """End what runs, and hear how it ended; then what waits for something else."""
+        """End what runs, and hear how it ended; then what waits for something else. What an engine that hangs keeps
+        from ending is left alone."""
         if self._live:
             await self._terminate()
             await asyncio.wait({work}, timeout=ENDING)
-        work.cancel()
-        await asyncio.wait({work})
+        if not await _cut_short(work):
+            self._left_alone.set()
 
     async def _terminate(self) -> None:
         await asyncio.gather(*(live.terminate(self._stop_timeout) for live in self._live))
@@ -234,6 +253,13 @@ async def following(
 
     async with Loop("progress of a task", look, every=interval):
         yield
+
+
+async def _cut_short(task: asyncio.Task[Any]) -> bool:
+    """Cancel a task; return whether it ended soon."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=LEFT_AFTER)
+    return task.done()
 
 
 def seconds_of(duration: str) -> float:

@@ -17,8 +17,9 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.docker import usage
-from worker.runtime.docker.engine import Engine, EngineGoneError, explain
+from worker.runtime.docker import engine, usage
+from worker.runtime.docker.engine import Engine, EngineGoneError, EngineHangsError, explain
+from worker.runtime.docker.output_stream import Stream
 from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit
@@ -119,8 +120,8 @@ class StartError(TaskError):
 class Container:
     """A created container. Nobody else of ours starts or kills it."""
 
-    def __init__(self, engine: Engine, container_id: str) -> None:
-        self._engine = engine
+    def __init__(self, on: Engine, container_id: str) -> None:
+        self._engine = on
         self.id = container_id
         self.state: dict[str, Any] = {}
         self._seen = usage.Seen()
@@ -163,17 +164,19 @@ class Container:
             self._started.set()
 
     async def terminate(self, grace: float) -> None:
-        """End the container: SIGTERM, `grace` seconds, SIGKILL; one that was not started is refused its start."""
+        """End the container: SIGTERM, `grace` seconds, SIGKILL; one that was not started is refused its start. Not
+        waited for where the engine hangs."""
         self._stopped = True
         if self._started is None:
             self._refused = True
             return
-        await self._started.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._started.wait(), engine.ANSWERS_WITHIN)
         for name, patience in (("SIGTERM", grace), ("SIGKILL", _KILLED)):
             if self._over.is_set():
                 return
-            with contextlib.suppress(APIError, EngineGoneError):  # it has ended
-                await self._engine.call(self._engine.api.kill, self.id, name)
+            if not await self._engine.asked(self._engine.api.kill, self.id, name):
+                return  # an engine that hangs; the container's removal ends it
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), patience)
 
@@ -192,7 +195,7 @@ class Container:
             with _vanished():
                 code = await self._wait()
                 inspect = self._engine.api.inspect_container
-                self.state = (await self._engine.call(inspect, self.id))["State"]
+                self.state = (await self._engine.call_until_answered(inspect, self.id))["State"]
         except EngineGoneError:
             await self._engine.back()
             raise
@@ -204,12 +207,8 @@ class Container:
 
     async def _wait(self) -> int:
         while True:
-            try:
+            with contextlib.suppress(EngineHangsError):  # or the container runs on
                 answer = await self._engine.watch(self._engine.api.wait, self.id, timeout=_WAIT)
-            except EngineGoneError as error:
-                if "timed out" not in str(error).lower():
-                    raise
-            else:
                 return int(answer["StatusCode"])
 
     async def _engine_lives(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -88,6 +89,8 @@ _T = TypeVar("_T")
 LEAST_API = "1.41"
 REQUEST_TIMEOUT = 120
 """Seconds for one request that does not wait for a task."""
+ANSWERS_WITHIN = 10.0
+"""Seconds after which an engine that was asked to end a container is no longer waited for."""
 THREADS = 512
 """At most; a thread is made when all others are busy: one or two for each running task."""
 _PATIENCE = 45.0
@@ -101,6 +104,10 @@ WAYS_ON = (
 
 class EngineGoneError(RunLostError):
     """The engine does not answer."""
+
+
+class EngineHangsError(EngineGoneError):
+    """The engine takes a request and does not answer it in time."""
 
 
 class Engine:
@@ -169,6 +176,26 @@ class Engine:
             work.exception()  # nobody else will ask for it
             raise
 
+    async def call_until_answered(
+        self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs
+    ) -> _T:
+        """Do what may be done twice, again and again while the engine hangs. Raises what `call` does else.
+
+        Cancelled, it does not wait for the engine."""
+        while True:
+            with contextlib.suppress(EngineHangsError), waiting():
+                return await self.watch(function, *args, **kwargs)
+
+    async def asked(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Ask for something, whether it can be done or not; False where the engine hangs: it may do it later."""
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                with contextlib.suppress(APIError, EngineGoneError):
+                    await self.watch(function, *args, **kwargs)
+        except TimeoutError:
+            return False
+        return True
+
     async def watch(self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
         """Do something that lasts; cancelled, the thread goes on until it ends by itself."""
         loop = asyncio.get_running_loop()
@@ -219,7 +246,8 @@ def _translated(function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) ->
     except APIError:
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise EngineGoneError(f"the engine does not answer: {error}") from error
+        kind = EngineHangsError if "timed out" in str(error).lower() else EngineGoneError
+        raise kind(f"the engine does not answer: {error}") from error
 
 
 def explain(error: APIError) -> str:

@@ -119,6 +119,8 @@ MOST = 32
 """Sandboxes kept at once, however many slots there are."""
 FAILURES = 3
 """Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
+FINISHED_WITHIN = 30.0
+"""Seconds that sandboxes which are being made or removed have to be done with when the worker ends."""
 _BECOMING = 5.0
 """Seconds that a started container's process has to become its program, on a busy machine."""
 _LOCAL_NAMES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -187,10 +189,14 @@ class Sandboxes:
         self._fill()
 
     async def close(self) -> None:
-        """Remove them all."""
+        """Remove them all, as far as an engine that hangs lets that be: other workers remove the rest."""
         self._open = False
-        await self._background.finish()
-        await asyncio.gather(*(self._remove(sandbox.id) for sandbox in self._free))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._background.finish(), FINISHED_WITHIN)
+        remove = self._engine.api.remove_container
+        await asyncio.gather(
+            *(self._engine.asked(remove, sandbox.id, force=True, v=True) for sandbox in self._free)
+        )
         for sandbox in self._free:
             sandbox.namespace.close()
         self._free.clear()

@@ -146,7 +146,7 @@ class Maker:
         return Made(Container(self._engine, container_id), exchange)
 
     async def remove(self) -> None:
-        """Remove all of it. Never raises."""
+        """Remove all of it, however long the engine hangs. Never raises."""
         api = self._engine.api
         for name in self._containers:
             await self._quietly(api.remove_container, name, v=True, force=True)
@@ -183,7 +183,7 @@ class Maker:
 
     async def _quietly(self, work: Callable[..., Any], name: str, **options: bool) -> None:
         with contextlib.suppress(APIError, EngineGoneError):
-            await self._engine.call(work, name, **options)
+            await self._engine.call_until_answered(work, name, **options)
 
     def _remove_traces(self) -> None:
         host.remove_folder(self._folder)

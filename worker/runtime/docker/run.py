@@ -97,6 +97,7 @@ class DockerRun(StagedRun):
 
     async def remove(self) -> None:
         """Remove the containers, networks and volumes, and give the sandbox back."""
+        await self.wait_over()
         await self._settle()  # does nothing after a run, gives back the sandbox instead of one
         await self._maker.remove()
 
