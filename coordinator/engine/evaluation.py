@@ -12,7 +12,6 @@ from coordinator.engine import states
 from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, intent
 from shared import expressions
 from shared.expressions import Budget, ExpressionError, Texts
-from shared.expressions.limits import ENTRY_ELEMENTS
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
@@ -221,8 +220,6 @@ def each_items(
     assert task.definition.each is not None
     evaluator = Evaluator(scope, at, task.seed, budget)
     value = within_field("each.list", evaluator.value, task.definition.each.list)
-    if isinstance(value, Mapping | list | tuple):
-        budget.build(ENTRY_ELEMENTS * len(value))
     if isinstance(value, Mapping):
         return [
             {"key": key, "value": expressions.to_plain(value[key], budget)}

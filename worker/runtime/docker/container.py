@@ -19,7 +19,6 @@ from docker.errors import APIError, NotFound
 from shared.errors import RuntimeUnavailable
 from worker.runtime.docker import engine, usage
 from worker.runtime.docker.engine import Engine, EngineGoneError, EngineHangsError, explain
-from worker.runtime.docker.output_stream import Stream
 from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError
 from worker.runtime.port import Sink
 from worker.runtime.stages import Exit
