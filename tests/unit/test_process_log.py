@@ -15,6 +15,7 @@ import structlog
 
 from shared import process_log
 from shared.process_log import COUNTED_FOR, LINES_KNOWN, Repeats, configure_logging
+from tests.acceptance.processes import clean_environment
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -144,7 +145,11 @@ async def run(config):
 startup.process_command("standalone", lambda: run).main(["--log-format", "json"])
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     first, last = map(json.loads, done.stderr.splitlines())
     assert "repeated" not in first
