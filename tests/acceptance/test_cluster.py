@@ -200,9 +200,9 @@ def test_messages_that_nobody_can_read_end_in_dead_and_block_nothing(
     server = cluster.add_coordinator()
     cluster.add_worker()
     cluster.wait_ready()
+    newer = b'{"kind": "of-a-newer-version"}'
     bad = [
         b"this is no JSON",
-        b'{"kind": "no-such-kind"}',
         b"[]",
         json.dumps(
             {
@@ -217,9 +217,11 @@ def test_messages_that_nobody_can_read_end_in_dead_and_block_nothing(
         ).encode(),
     ]
     for queue in ("completed", "error", "heartbeat", "claims", "jobs", "progress", "logs"):
-        for body in bad[:3]:
+        for body in (*bad[:2], newer):
             put(rabbitmq_vhost, queue, body)
-    put(rabbitmq_vhost, "completed", bad[3])
+    put(rabbitmq_vhost, "completed", bad[2])
     job_id = server.submit(ledger.job(ledger.task()))
     assert server.wait_job(job_id, within=30)["state"] == "COMPLETED"
-    wait_for(lambda: shown_figures(server)["dead"][0] == 22, 30, "all of them in dead", every=0.5)
+    # What a newer version sends again anyway (heartbeat, claims, progress) is passed over; the rest of it is left to a
+    # newer coordinator for half a minute.
+    wait_for(lambda: shown_figures(server)["dead"][0] == 19, 90, "the rest in dead", every=0.5)
