@@ -300,7 +300,7 @@ function queues(signal) {
   return keep(3, signal, async () => {
     const rows = (await ask("/queues", { signal })).map((queue) => make("tr", {},
       make("td", { class: "mono" }, queue.name),
-      [queue.size, queue.unacked, queue.subscribers].map((n) => make("td", { class: "number" }, String(n)))));
+      [queue.size, queue.unacked, queue.subscribers].map((n) => make("td", { class: "number" }, String(n ?? "")))));
     list.replaceChildren(table(["Queue", "Waiting", "In progress", "Subscribers"], rows, "No queues."));
   });
 }

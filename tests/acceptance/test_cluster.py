@@ -46,7 +46,7 @@ def workers_of(server: Coordinator) -> list[dict[str, Any]]:
 
 def shown_figures(server: Coordinator) -> Figures:
     return {
-        queue["name"]: (queue["size"], queue["unacked"], queue["subscribers"])
+        queue["name"]: (queue["size"], queue.get("unacked"), queue["subscribers"])
         for queue in server.get("/queues")
         if not queue["name"].startswith("events-")
     }
