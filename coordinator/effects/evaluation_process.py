@@ -16,7 +16,7 @@ _NICENESS = 10
 _FIRST_TO_GO = "1000"
 
 
-def main() -> None:
+def serve() -> None:
     """Answer until the input ends, as it does with the coordinator."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what else is written goes to the log
@@ -41,4 +41,4 @@ def _answer(asked: bytes, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()
