@@ -63,10 +63,14 @@ async def cancel_at_stop(world: World, run: Run) -> str | None:
 
 
 async def delete_at_stop(world: World, run: Run) -> str | None:
-    """When `stop` runs, the user cancels the root job, and deletes it at once."""
-    if await cancel_at_stop(world, run) is None:
+    """When `stop` runs, the user cancels the root job, and deletes it at once.
+
+    A worker that was not told to stop still runs the other `stop` when the job is gone: until its next beat."""
+    if run.name != "stop":
         return None
-    await world.delete(world.root)
+    if await state_of_root(world) != DELETED:
+        await world.cancel(world.root)
+        await world.delete(world.root)
     return HOLD
 
 

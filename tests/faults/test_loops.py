@@ -49,6 +49,7 @@ OF_ALL = [
     "wait for a job",
     "webhooks",
 ]
+OF_STANDALONE = ["SQLite's file"]
 OF_CLUSTERS = ["MongoDB's clock", "RabbitMQ connection", "consume", "send events"]
 
 cluster_only = [pytest.mark.rabbitmq, pytest.mark.mongodb]
@@ -56,7 +57,7 @@ cluster_only = [pytest.mark.rabbitmq, pytest.mark.mongodb]
 each_loop = pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("standalone", name) for name in OF_ALL),
+        *(("standalone", name) for name in OF_ALL + OF_STANDALONE),
         *(pytest.param("cluster", name, marks=cluster_only) for name in OF_ALL + OF_CLUSTERS),
     ],
 )
@@ -158,7 +159,7 @@ async def test_every_loop_is_tried(
     async with system(configured(tmp_path, settings)) as whole:
         assert await whole.run_job() == ("COMPLETED", LOG)
         assert not whole.restarts
-    assert troubles.met == {*OF_ALL, *(OF_CLUSTERS if kind == "cluster" else [])}
+    assert troubles.met == {*OF_ALL, *(OF_CLUSTERS if kind == "cluster" else OF_STANDALONE)}
 
 
 @each_loop
