@@ -26,6 +26,8 @@ from worker.runtime.docker.engine import Engine, EngineGoneError
 ROOT = Path("/sys/fs/cgroup")
 NANO = 1e9
 MICRO = 1e6
+_DYING = 0.5
+"""Seconds that a killed process may take to leave its cgroup."""
 _CHARGED_AT_ONCE = 1024 * 1024
 """Bytes that the kernel may take account of at once, on all CPUs: so near to a limit a peak can be."""
 
@@ -67,9 +69,14 @@ class Cgroups(ABC):
         return type(self)(f"{self.parent.rpartition('/')[0]}/{node_id}")
 
     def remove(self, run: str) -> None:
-        """Remove a run's cgroup, and what an engine has left in it."""
+        """Remove a run's cgroup, and what an engine has left in it. A process that was killed is in it until the kernel
+        has done with it: that is waited for a moment."""
+        until = time.monotonic() + _DYING
         for folder in self.folders(run):
             _remove_tree(folder)
+            while folder.exists() and time.monotonic() < until:
+                time.sleep(0.02)
+                _remove_tree(folder)
 
     def remove_all(self) -> None:
         """Remove the worker's cgroup, and those of its runs."""
