@@ -10,9 +10,8 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from coordinator.api.app import create_app
+from coordinator.api.app import ApiRunner, create_app
 from coordinator.api.metrics import LoopFigures, NotedFigures
-from coordinator.api.server import ApiRunner
 from coordinator.commands import JobCommands
 from coordinator.consumers import QueueConsumers
 from coordinator.due.coordinator_beats import CoordinatorBeats

@@ -17,8 +17,7 @@ from shared.config.load import load
 from shared.config.tree import Config
 from shared.errors import ApplicationError
 from shared.file_descriptors import raise_descriptor_limit
-from shared.process_log import configure_logging
-from shared.tracing import tracing
+from shared.telemetry import configure_logging, tracing
 
 CAN_NOT_START: Final = 2
 INTERRUPTED: Final = 130

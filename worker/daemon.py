@@ -30,9 +30,8 @@ from shared.model.queues import node_queue
 from shared.model.states import RunRole
 from shared.supervision import Loop, Tasks, waiting
 from worker.beats import BeatContent, WorkerBeats
-from worker.context import WorkerContext
+from worker.context import RunRegistry, WorkerContext
 from worker.granted_run import DRAINED
-from worker.run_registry import RunRegistry
 from worker.runtime.port import Runtime
 from worker.sender import Sender
 from worker.slot import SlotWorker

@@ -11,10 +11,9 @@ from shared.broker.port import Delivery
 from shared.model.documents import RunUsage
 from shared.model.messages import HandedBack, RunEnded
 from shared.supervision import beside, done_first, end_tasks, waiting
-from shared.tracing import span
-from worker.context import WorkerContext
+from shared.telemetry import span
+from worker.context import RunEntry, WorkerContext
 from worker.log_shipper import LogShipper
-from worker.run_registry import RunEntry
 from worker.runtime.port import Outcome, Run
 
 log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from coordinator.api.responses import answer
+from coordinator.api.http import answer
 from coordinator.api.routes import Media, Route
 from coordinator.page.serving import page
 from shared.model.schema import job_schema

@@ -1,26 +1,36 @@
-"""Builds the aiohttp application from the routes and the middleware."""
+"""Builds the aiohttp application from the routes and the middleware, and serves it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
+import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry
 
 from coordinator.api.api_docs import DOCS_ROUTES, OPENAPI
+from coordinator.api.auth import auth
 from coordinator.api.context import API, Api
 from coordinator.api.events import EVENT_ROUTES
 from coordinator.api.health import HEALTH_ROUTES
+from coordinator.api.http import error_response
 from coordinator.api.jobs import JOB_ROUTES
 from coordinator.api.logs import LOG_ROUTES
 from coordinator.api.metrics import METERS, METRICS_ROUTES, Meters
-from coordinator.api.middleware.access_log import access_log, traced
-from coordinator.api.middleware.auth import auth
-from coordinator.api.middleware.cors import cors
-from coordinator.api.middleware.errors import errors, note_begun
-from coordinator.api.middleware.limits import harden, rate_limit, request_limits
+from coordinator.api.middleware import (
+    access_log,
+    cors,
+    errors,
+    harden,
+    http_error,
+    note_begun,
+    rate_limit,
+    request_limits,
+    traced,
+)
 from coordinator.api.nodes import NODE_ROUTES
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
@@ -32,6 +42,79 @@ from coordinator.api.users import USER_ROUTES, make_first_user
 from coordinator.store.port import Store
 from shared.broker.port import Broker
 from shared.config.tree import ApiSwitches, Config
+from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
+
+log = structlog.get_logger(__name__)
+
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+_LINGER: Final = 1.0
+"""Seconds in which the rest of a refused body is read, so that the client sees the answer."""
+_STOP: Final = 10.0
+"""Seconds that requests have to end when the server stops."""
+
+
+class _Connection(BoundedConnection):
+    """A connection whose errors are JSON."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the client's bytes
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun") from exc
+        if status >= 500:
+            log.error("a request failed", exc_info=exc)
+            text = "internal error; the coordinator's log has more"
+        elif isinstance(exc, ContentEncodingError):
+            status, text = 415, "Content-Encoding: only gzip and deflate are supported"
+        else:
+            text = "this is not a proper HTTP request"
+        response = error_response(status, text)
+        response.force_close()
+        return response
+
+
+class _Server(BoundedServer):
+    """A server of such connections, that answers in JSON also what aiohttp refuses before any middleware (an unknown
+    `Expect`)."""
+
+    connection_type = _Connection
+
+    def __init__(self, handle: Handle, **settings: Any) -> None:
+        super().__init__(_as_json(handle), **settings)
+
+
+class ApiRunner(BoundedRunner):
+    """Serves an application of `create_app`; used as aiohttp's own runner is."""
+
+    server_type = _Server
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float = _STOP) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            keepalive_timeout=IDLE_TIME,
+            lingering_time=_LINGER,
+            shutdown_timeout=shutdown_timeout,
+        )
+
+
+def _as_json(handle: Handle) -> Handle:
+    async def handled(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as error:
+            return http_error(request, error)
+
+    return handled
+
 
 ALL_ROUTES: Final[tuple[Route, ...]] = (
     *HEALTH_ROUTES,
@@ -57,7 +140,7 @@ def create_app(
     version: str,
     registry: CollectorRegistry | None = None,
 ) -> web.Application:
-    """Return the API as an application, to be served by `coordinator.api.server.ApiRunner`.
+    """Return the API as an application, to be served by `coordinator.api.app.ApiRunner`.
 
     `registry`: where the figures for Prometheus are kept, with others of the process's own.
     """

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import api_of
-from coordinator.api.responses import answer
+from coordinator.api.http import answer
 from coordinator.api.routes import Route
 from shared.errors import ApplicationError
 from shared.model.views import View
@@ -61,7 +61,8 @@ async def live(_request: web.Request) -> web.StreamResponse:
 
 async def _problem(part: str, ping: Awaitable[None]) -> tuple[str, str] | None:
     try:
-        await asyncio.wait_for(ping, _PATIENCE)
+        async with asyncio.timeout(_PATIENCE):
+            await ping
     except TimeoutError:
         return part, f"does not answer within {_PATIENCE:g} s"
     except ApplicationError as error:

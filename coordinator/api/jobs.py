@@ -7,8 +7,17 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import api_of, caller
-from coordinator.api.requests import Question, paging, question
-from coordinator.api.responses import OK, HttpError, PageView, StatusView, answer, page_of
+from coordinator.api.http import (
+    OK,
+    HttpError,
+    PageView,
+    Question,
+    StatusView,
+    answer,
+    page_of,
+    paging,
+    question,
+)
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
 from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, submit_job
 from coordinator.api.view_data import (

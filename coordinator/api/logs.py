@@ -9,11 +9,10 @@ import msgspec
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of
+from coordinator.api.http import HttpError, PageView, Paging, answer, page_of, paging
 from coordinator.api.log_cursor import read_cursor
 from coordinator.api.log_follower import FollowedLine, Follower
 from coordinator.api.log_parts import await_parts, counted_parts, recently_ended, whole_log
-from coordinator.api.requests import Paging, paging
-from coordinator.api.responses import HttpError, PageView, answer, page_of
 from coordinator.api.routes import Media, Param, Route
 from coordinator.api.sse import EventStream
 from coordinator.api.visibility import job_in_path, task_in_path

@@ -15,8 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from coordinator.api.context import Api, api_of
+from coordinator.api.http import answer
 from coordinator.api.nodes import present_nodes
-from coordinator.api.responses import answer
 from coordinator.api.routes import Media, Route, RouteHandler, route_of
 from coordinator.queue_stats import all_queues
 from shared.errors import BrokerUnavailable

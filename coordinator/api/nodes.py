@@ -7,8 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of
-from coordinator.api.requests import path_id
-from coordinator.api.responses import OK, StatusView, answer
+from coordinator.api.http import OK, StatusView, answer, path_id
 from coordinator.api.routes import Route
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument
 from shared.model.queries import Above

@@ -7,8 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import api_of
-from coordinator.api.requests import flag, path_id
-from coordinator.api.responses import OK, StatusView, answer
+from coordinator.api.http import OK, StatusView, answer, flag, path_id
 from coordinator.api.routes import Param, Route
 from coordinator.queue_stats import all_queues, one_queue, waiting_in
 from shared.broker.port import QueueInfo

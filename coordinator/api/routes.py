@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from coordinator.api.responses import ErrorView
+from coordinator.api.http import ErrorView
 
 RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -7,8 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.requests import Paging, flag, paging
-from coordinator.api.responses import OK, PageView, StatusView, answer, page_of
+from coordinator.api.http import OK, PageView, Paging, StatusView, answer, flag, page_of, paging
 from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
 from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, read_submission
 from coordinator.api.visibility import check_permissions, may_see, schedule_in_path

@@ -12,8 +12,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.requests import flag, read_body
-from coordinator.api.responses import HttpError, answer
+from coordinator.api.http import HttpError, answer, flag, read_body
 from coordinator.api.view_data import summary, whole_job
 from coordinator.api.visibility import check_permissions
 from shared.durations import duration_seconds

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import api_of
-from coordinator.api.responses import answer
+from coordinator.api.http import answer
 from coordinator.api.routes import Route
 from coordinator.api.view_data import redactor, task_views
 from coordinator.api.visibility import task_in_path

@@ -9,11 +9,10 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from coordinator.api.auth import ADMIN
 from coordinator.api.context import Api, api_of
-from coordinator.api.middleware.auth import ADMIN
+from coordinator.api.http import OK, HttpError, StatusView, answer, path_id, read_json_body
 from coordinator.api.passwords import LONGEST, hash_password
-from coordinator.api.requests import path_id, read_json_body
-from coordinator.api.responses import OK, HttpError, StatusView, answer
 from coordinator.api.routes import Body, Route
 from coordinator.api.visibility import require_admin
 from coordinator.store.port import SlotTaken

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.requests import path_id
+from coordinator.api.http import path_id
 from coordinator.store.port import Viewer
 from shared.errors import Forbidden, NotAllowed, NotFound
 from shared.model import language

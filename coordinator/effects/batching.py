@@ -1,4 +1,4 @@
-"""Collects items for a short time and hands them on in batches."""
+"""Writes and reads of many callers gathered for a short time, and made in batches."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from shared.supervision import Loop, waiting
-
-_T = TypeVar("_T")
+from coordinator.engine.orphans import WITHOUT_BIG
+from coordinator.store.port import Store
+from shared.model.documents import JobDocument
+from shared.model.queries import In
+from shared.supervision import Loop, start_task, waiting
 
 log = structlog.get_logger(__name__)
+
+
+_T = TypeVar("_T")
 
 
 class Batcher(Generic[_T]):
@@ -79,3 +84,26 @@ class Batcher(Generic[_T]):
             await self._flush(batch)
         except Exception:
             log.exception("a batch was dropped", batch=self._name, size=len(batch))
+
+
+class JobLooks:
+    """Reads jobs. A read begins after all who share it have asked: who asks while one is on its way shares the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked: set[str] = set()
+        self._next: asyncio.Task[dict[str, JobDocument]] | None = None
+        self._reading = asyncio.Lock()
+
+    async def look(self, job_id: str) -> JobDocument | None:
+        """Return a job without its big fields, read after this was called."""
+        self._asked.add(job_id)
+        if self._next is None:
+            self._next = start_task(self._read(), "look at jobs")
+        return (await asyncio.shield(self._next)).get(job_id)
+
+    async def _read(self) -> dict[str, JobDocument]:
+        async with self._reading:
+            asked, self._asked, self._next = tuple(self._asked), set(), None
+            found = await self._store.find(JobDocument, {"id": In(asked)}, without=WITHOUT_BIG)
+        return {job.id: job for job in found}

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import structlog
 from cachetools import LRUCache
 
+from coordinator.effects.batching import JobLooks
 from coordinator.effects.evaluations import EvaluationBusy, Evaluations
 from coordinator.effects.events import Events
-from coordinator.effects.job_reads import JobLooks
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import flow, grants, intents, job_lifecycle
 from coordinator.engine.flow import Bounds, Flow

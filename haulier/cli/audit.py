@@ -14,7 +14,7 @@ from shared.config import ConfigurationError, Override, load
 from shared.config.flags import general_options
 from shared.durations import duration_seconds
 from shared.errors import ApplicationError
-from shared.process_log import configure_logging
+from shared.telemetry import configure_logging
 
 
 @click.command("audit", params=general_options())

@@ -11,7 +11,7 @@ from typing import Any, Final
 from shared.durations import format_duration, parse_duration
 from shared.expressions import Budget, ExpressionError, check_field, check_template
 from shared.model.cron import cron_problem, timezone_problem
-from shared.model.fields import Rule, TextRole
+from shared.model.plans import Rule, TextRole
 from shared.model.problems import quoted_text, suggestion
 from shared.model.quantities import parse_cpus, parse_memory
 from shared.model.queues import queue_problem

@@ -16,7 +16,7 @@ import msgspec
 
 from shared.durations import NANOS_PER_MINUTE
 from shared.model import checks
-from shared.model.fields import TextRole, about
+from shared.model.plans import TextRole, about
 from shared.model.states import TaskKind
 
 DEFAULT_RETRY_DELAY: Final = "1s"

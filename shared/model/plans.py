@@ -1,17 +1,18 @@
-"""The types of the language as plans: what a value of each must be, ready for walking.
+"""The fields of the language and their types as plans: what a value of each must be, ready for walking.
 
 Made once from the annotations of `language.py`, and used by all that goes through documents or jobs
 without knowing their fields: the document reader, the renderer, the check of evaluated tasks.
 """
 
+from __future__ import annotations
+
+import enum
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
-
-from shared.model.fields import Rule, TextRole, bare, traits
 
 
 class TextPlan(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class BooleanPlan(msgspec.Struct, frozen=True):
 class ListPlan(msgspec.Struct, frozen=True):
     """A list of like items."""
 
-    item: "Plan"
+    item: Plan
 
 
 class MapPlan(msgspec.Struct, frozen=True):
@@ -153,3 +154,78 @@ def structs(plan: StructPlan) -> Iterator[StructPlan]:
             seen[found.cls] = found
             waiting.extend(field.plan for field in found.fields.values())
     yield from seen.values()
+
+
+class TextRole(enum.Enum):
+    """What a text is to the engine."""
+
+    TEMPLATE = "template"
+    """Text with `{{ expressions }}` inside; a Task's are evaluated before it is published."""
+    EXPRESSION = "expression"
+    """One expression, bare or in braces; evaluated where it is needed, never in place."""
+    PLAIN = "plain"
+    """Taken as it is written."""
+
+
+Check = Callable[[Any], str | None]
+"""Gives what is wrong with a value, in words for the user, or None."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One rule for a value: the check, and as much of it as JSON Schema can say."""
+
+    check: Check
+    schema: dict[str, Any]
+
+
+class Traits(msgspec.Struct, frozen=True):
+    """What `about` put on a type."""
+
+    role: TextRole
+    rules: tuple[Rule, ...]
+    required: bool
+
+
+_BARE: Final = Traits(TextRole.PLAIN, (), required=False)
+
+
+def about(
+    description: str = "",
+    *rules: Rule,
+    role: TextRole | None = None,
+    required: bool = False,
+) -> msgspec.Meta:
+    """Return the annotation of a field or of a kind of text; what it leaves out, the inner type says."""
+    schema: dict[str, Any] = {"description": description} if description else {}
+    for rule in rules:
+        schema |= rule.schema
+    extra: dict[str, Any] = {}
+    if rules:
+        extra["rules"] = rules
+    if role is not None:
+        extra["role"] = role
+    if required:
+        extra["required"] = True
+    return msgspec.Meta(extra_json_schema=schema or None, extra=extra or None)
+
+
+def traits(info: msgspec.inspect.Type) -> Traits:
+    """Return the traits of an inspected type."""
+    if not isinstance(info, msgspec.inspect.Metadata):
+        return _BARE
+    extra = info.extra or {}
+    return Traits(
+        role=extra.get("role", TextRole.PLAIN),
+        rules=extra.get("rules", ()),
+        required=extra.get("required", False),
+    )
+
+
+def bare(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """Return an inspected type without its annotation and without its `| None`."""
+    if isinstance(info, msgspec.inspect.Metadata):
+        return bare(info.type)
+    if isinstance(info, msgspec.inspect.UnionType):
+        some = [t for t in info.types if not isinstance(t, msgspec.inspect.NoneType)]
+        return bare(some[0]) if len(some) == 1 else info
+    return info

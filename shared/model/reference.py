@@ -4,7 +4,6 @@ from typing import Final
 
 import msgspec
 
-from shared.model.fields import TextRole
 from shared.model.language import JobDefinition
 from shared.model.plans import (
     BooleanPlan,
@@ -14,6 +13,7 @@ from shared.model.plans import (
     Plan,
     StructPlan,
     TextPlan,
+    TextRole,
     plan_of,
     structs,
 )

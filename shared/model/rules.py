@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from shared.model.checks import problems_of, text_problem
-from shared.model.fields import TextRole
 from shared.model.language import (
     MAX_COMPOSITE_DEPTH,
     Defaults,
@@ -22,7 +21,7 @@ from shared.model.language import (
     TaskDefinition,
     kind_of_task,
 )
-from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, plan_of
+from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, TextRole, plan_of
 from shared.model.problems import Path, Problem, path_text
 from shared.model.states import TaskKind
 

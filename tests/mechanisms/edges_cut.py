@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.api.middleware import errors
+from coordinator.api import middleware
 from coordinator.commands import JobCommands
 from coordinator.consumers import log_parts, queue_consumers
 from coordinator.due.webhooks import WebhookSender
@@ -28,13 +28,13 @@ from shared.model.queries import Change
 from shared.model.states import RunRole
 from tests.mechanisms.cutting import idle, unlooked
 from worker import slot
-from worker.claim import Claimant
+from worker.context import RunRegistry
 from worker.daemon import Daemon
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
-from worker.run_registry import RunRegistry
 from worker.runtime.port import Outcome, Run
 from worker.sender import Sender
+from worker.slot import Claimant
 
 # --- the worker ----------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ def stored_first(patch: pytest.MonkeyPatch) -> None:
 
 def unavailable(patch: pytest.MonkeyPatch) -> None:
     """A datastore that is away is an accident like any other."""
-    patch.delitem(errors._STATUS, StoreUnavailable)
+    patch.delitem(middleware._STATUS, StoreUnavailable)
 
 
 def stands_back(patch: pytest.MonkeyPatch) -> None:

@@ -18,18 +18,22 @@ import msgspec
 from coordinator.store.checkup import Checkup
 from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, FieldShape, fields_of, refuse_oversize, stored_key
-from coordinator.store.field_paths import (
-    Condition,
-    Target,
-    conditions_of,
-    orders_of,
-    target_of,
-    targets_of,
-)
 from coordinator.store.indexes import INDEXES, Index
 from coordinator.store.key_check import checked
 from coordinator.store.port import LOG_CAP, DocumentPage, SlotTaken, Viewer
-from coordinator.store.search import Search, job_readers, job_words, log_owner, understood
+from coordinator.store.search import (
+    Condition,
+    Search,
+    Target,
+    conditions_of,
+    job_readers,
+    job_words,
+    log_owner,
+    orders_of,
+    target_of,
+    targets_of,
+    understood,
+)
 from shared.encryption import Vault
 from shared.errors import StoreUnavailable
 from shared.model.documents import (

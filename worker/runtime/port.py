@@ -1,14 +1,74 @@
-"""The port of a runtime (runtime spec). One contract suite runs against all adapters."""
+"""The port of a runtime, with its errors (runtime spec). One contract suite runs against all adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import errno
+import os
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from shared.model import language
 from shared.model.documents import RunUsage
+
+MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENFILE, errno.EMFILE}
+)
+"""Faults of the machine's files: no task is to blame for a full disk."""
+
+
+class TaskError(Exception):
+    """The run fails, and this text is its error; with the exit code where a process gave one."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class RunLostError(Exception):
+    """The run vanished, or its engine or its disk did: it is to be run again, and nobody's fault."""
+
+
+class RunStoppedError(Exception):
+    """`stop` was called: what was under way is given up."""
+
+
+def file_error(error: OSError, doing: str, *, chosen: bool = False) -> TaskError | RunLostError:
+    """Return the fault of a run whose files cannot be made or read: the task's, or the machine's.
+
+    `doing`: what was to be done, as in "cannot make /x". `chosen`: the task itself named the place, and
+    is to blame for one that is read-only.
+    """
+    machines = error.errno in MACHINE and not (chosen and error.errno == errno.EROFS)
+    return (RunLostError if machines else TaskError)(f"{doing}: {error.strerror}")
+
+
+LINES = 10
+BYTES = 16 * 1024
+"""Kept at most: a line of 100 MiB must not become an error of 100 MiB."""
+
+
+class Tail:
+    """Keeps the end of what was written, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def add(self, data: bytes) -> None:
+        """Take what was written next."""
+        self._kept = (self._kept + data[-BYTES:])[-BYTES:]
+
+    def text(self) -> str:
+        """Return the last 10 lines, or what is kept of them; undecodable bytes are replaced."""
+        text = self._kept.decode("utf-8", "replace").replace("\0", "\ufffd")
+        return "\n".join(text.rstrip("\r\n").splitlines()[-LINES:])
+
+
+def failure(what: str, tail: Tail) -> str:
+    """Return `what`, followed by the last lines where there are any."""
+    lines = tail.text()
+    return f"{what}\n{lines}" if lines.strip() else what
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,3 +172,38 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Remove what is kept warm, and close connections."""
+
+
+def own_names(assignment: Assignment, folder: str) -> dict[str, str]:
+    """Return the variables that every task gets and cannot override; `folder`: as it sees it."""
+    output, progress = f"{folder}/stdout", f"{folder}/progress"
+    return {
+        "TORK_OUTPUT": output,
+        "TORK_PROGRESS": progress,
+        "HAULIER_OUTPUT": output,
+        "HAULIER_PROGRESS": progress,
+        "HAULIER_JOB_ID": assignment.job_id,
+        "HAULIER_TASK_ID": assignment.task_id,
+        "HAULIER_ATTEMPT": str(assignment.attempt),
+    }
+
+
+def host_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the host's variables that are passed on: `NAME`, or `NAME:ALIAS`; only set ones."""
+    passed = {}
+    for entry in names:
+        name, _, alias = entry.partition(":")
+        if name in os.environ:
+            passed[alias or name] = os.environ[name]
+    return passed
+
+
+def check_texts(env: Mapping[str, str], arguments: Iterable[str]) -> None:
+    """Refuse what no process can be given. Raises TaskError."""
+    for name, value in env.items():
+        if "\0" in name or "\0" in value:
+            raise TaskError(
+                f"the value of env.{name} contains a NUL character".replace("\0", "\\0")
+            )
+    if any("\0" in argument for argument in arguments):
+        raise TaskError("an argument of the command contains a NUL character")

@@ -15,8 +15,16 @@ from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
 from shared.supervision import Loop, beside, done_first, start_task
-from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError, failure
-from worker.runtime.port import Assignment, Outcome, Sink
+from worker.runtime.port import (
+    Assignment,
+    Outcome,
+    RunLostError,
+    RunStoppedError,
+    Sink,
+    Tail,
+    TaskError,
+    failure,
+)
 
 ENDING = 5.0
 """Seconds for the rest of a run whose processes have been ended: the last of the log."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.errors import RuntimeUnavailable
-from worker.runtime.errors import TaskError
+from worker.runtime.port import TaskError
 
 SCRIPT_FILE = "entrypoint"
 OUTPUT_FILE = "stdout"

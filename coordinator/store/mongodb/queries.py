@@ -8,8 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from coordinator.store.codec import Codec, FieldShape, fields_of, stored_key
-from coordinator.store.field_paths import Condition, Target, conditions_of, orders_of, targets_of
-from coordinator.store.search import Search, job_readers, job_words
+from coordinator.store.search import (
+    Condition,
+    Search,
+    Target,
+    conditions_of,
+    job_readers,
+    job_words,
+    orders_of,
+    targets_of,
+)
 from shared.model.documents import Document, Intent, JobDocument
 from shared.model.queries import Above, Below, Has, In, Not, Where
 from shared.model.states import JobState

@@ -13,11 +13,13 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from coordinator.store.checkup import Checkup
 from coordinator.store.clock import until_available
 from coordinator.store.codec import Codec, fields_of
-from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
 from coordinator.store.mongodb import queries
-from coordinator.store.mongodb.connection import MongoConnection
-from coordinator.store.mongodb.errors import mongodb_start_errors, raise_unless_duplicates
+from coordinator.store.mongodb.connection import (
+    MongoConnection,
+    mongodb_start_errors,
+    raise_unless_duplicates,
+)
 from coordinator.store.mongodb.queries import (
     ID_FIELD,
     OVERDUE_FIELD,
@@ -28,7 +30,7 @@ from coordinator.store.mongodb.queries import (
 )
 from coordinator.store.mongodb.schema import META, MONGODB_SCHEMA_VERSION, NEWEST_FIRST, collections
 from coordinator.store.port import LOG_CAP, DocumentPage, SlotTaken, Viewer
-from coordinator.store.search import log_owner, storable, understood
+from coordinator.store.search import log_owner, storable, target_of, understood
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured
 from shared.model.documents import (

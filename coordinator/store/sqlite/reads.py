@@ -10,9 +10,18 @@ import msgspec
 
 from coordinator.store.codec import fields_of
 from coordinator.store.search import Search, tag_tokens, words_of
-from coordinator.store.sqlite.rows import OVERDUE_COLUMN, ROW, from_column, quoted_name
 from coordinator.store.sqlite.schema import SEARCH
-from coordinator.store.sqlite.sql import Clause, columns, columns_of, listed, marks
+from coordinator.store.sqlite.sql import (
+    OVERDUE_COLUMN,
+    ROW,
+    Clause,
+    columns,
+    columns_of,
+    from_column,
+    listed,
+    marks,
+    quoted_name,
+)
 from shared.model.documents import Document, JobDocument, Micros, TaskDocument
 
 Row = tuple[Any, ...]

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 
 from coordinator.store.indexes import INDEXES, Index
-from coordinator.store.sqlite.rows import (
+from coordinator.store.sqlite.sql import (
     OVERDUE_COLUMN,
     READERS,
     ROW,

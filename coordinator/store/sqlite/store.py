@@ -15,16 +15,14 @@ import msgspec
 from coordinator.store.checkup import Checkup
 from coordinator.store.clock import FollowingClock, until_available, wall_clock
 from coordinator.store.codec import Codec, fields_of
-from coordinator.store.field_paths import target_of
 from coordinator.store.key_check import checked
 from coordinator.store.port import LOG_CAP, DocumentPage, Viewer
-from coordinator.store.search import log_owner, storable, understood
+from coordinator.store.search import log_owner, storable, target_of, understood
 from coordinator.store.sqlite import reads, writes
 from coordinator.store.sqlite.errors import sqlite_start_errors
 from coordinator.store.sqlite.lock import FileLock
-from coordinator.store.sqlite.rows import Rows
 from coordinator.store.sqlite.schema import prepare
-from coordinator.store.sqlite.sql import Clause, columns_of, order_clause, where_clause
+from coordinator.store.sqlite.sql import Clause, Rows, columns_of, order_clause, where_clause
 from coordinator.store.sqlite.threads import Readers, Writer, connected
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured, StoreUnavailable

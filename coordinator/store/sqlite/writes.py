@@ -10,21 +10,19 @@ import msgspec
 
 from coordinator.store.codec import Codec, fields_of, refuse_oversize
 from coordinator.store.port import SlotTaken
-from coordinator.store.sqlite.rows import (
+from coordinator.store.sqlite.sql import (
     OVERDUE_COLUMN,
     ROW,
-    from_column,
-    overdue_of,
-    quoted_name,
-    to_column,
-)
-from coordinator.store.sqlite.sql import (
     Clause,
     columns,
+    from_column,
     listed,
     marks,
     order_clause,
+    overdue_of,
+    quoted_name,
     set_clauses,
+    to_column,
     where_clause,
 )
 from shared.model.documents import Document, Intent, JobDocument, Micros

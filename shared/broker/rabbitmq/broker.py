@@ -12,8 +12,7 @@ from shared.backoff import Backoff
 from shared.broker.port import DeliveryHandler, QueueInfo
 from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.consumers import RabbitSlot, RabbitSubscription, Source
-from shared.broker.rabbitmq.declarations import Declarations
-from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.declarations import Declarations, Interrupted, interruptible
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, management_of

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shared.backoff import Backoff
-from shared.broker.rabbitmq.errors import Interrupted, connection_refused
+from shared.broker.rabbitmq.declarations import Interrupted, connection_refused
 from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.supervision import Loop, waiting

@@ -16,8 +16,7 @@ from shared.backoff import Backoff
 from shared.broker.deliveries import DeliveryBase, HandlerPool
 from shared.broker.port import Delivery, DeliveryHandler
 from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.declarations import Retaking
-from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.declarations import Interrupted, Retaking, interruptible
 from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session, close_channel
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY

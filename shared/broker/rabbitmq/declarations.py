@@ -4,26 +4,114 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from aiormq.channel import Channel
 from aiormq.exceptions import (
+    AuthenticationError,
+    ChannelAccessRefused,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
 )
 from pamqp.constants import DOMAIN_REGEX
 
 from shared.backoff import Backoff
-from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, declaration_refused
-from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
+from shared.errors import (
+    ApplicationError,
+    BrokerForbids,
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    QueueMismatch,
+)
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
 from shared.supervision import Loop, waiting
 
 log = structlog.get_logger(__name__)
+
+
+class Interrupted(Exception):  # it says what happened, not that anything is wrong
+    """A channel or a connection was lost on the way, or did not answer: try again on a new one.
+
+    Never leaves this package."""
+
+
+class Absent(Interrupted):
+    """The queue is not there."""
+
+
+class Elsewhere(Interrupted):
+    """The queue is one that another connection has for itself."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` for whatever the driver raises, and see that a cancellation stays one.
+
+    The driver ends those who wait on a lost connection by a `CancelledError` that nobody asked for;
+    and it loses one that comes in the same moment as its answer or its error (as
+    `asyncio.wait_for` does before Python 3.12)."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+
+    def asked_to_end() -> bool:
+        return task is not None and task.cancelling() > before
+
+    try:
+        yield
+    except BaseException as error:
+        if asked_to_end():
+            raise asyncio.CancelledError from error
+        if isinstance(error, ApplicationError | Interrupted | TimeoutError):
+            raise
+        if isinstance(error, asyncio.CancelledError):
+            raise Interrupted("the connection was lost") from error
+        if isinstance(error, Exception):
+            raise Interrupted(str(error) or type(error).__name__) from error
+        raise
+    if asked_to_end():
+        raise asyncio.CancelledError
+
+
+def connection_refused(error: BaseException, address: str) -> BrokerMisconfigured | None:
+    """Return why waiting won't get us a connection to `address`, or None where it may."""
+    if isinstance(error, ProbableAuthenticationError | AuthenticationError):
+        return BrokerMisconfigured(
+            f"RabbitMQ at {address} refuses the user or the password of broker.rabbitmq.url"
+        )
+    # The driver shows what was answered, without its words.
+    if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
+        return BrokerMisconfigured(
+            f"RabbitMQ refuses the virtual host of {address}: make it and give the user its rights "
+            "there, set another one in broker.rabbitmq.url, or raise its limit of connections"
+        )
+    cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return BrokerMisconfigured(f"the certificate of RabbitMQ at {address}: {cause}")
+    return None
+
+
+def declaration_refused(error: BaseException, queue: str) -> ApplicationError | None:
+    """Return why `queue` can't be declared, ever; None where trying again may help."""
+    if isinstance(error, ChannelPreconditionFailed | ChannelLockedResource):
+        return QueueMismatch(queue, _detail(str(error)))
+    if isinstance(error, ChannelAccessRefused):
+        kind = BrokerMisconfigured if "reserved prefix" in str(error) else BrokerForbids
+        return kind(f"RabbitMQ: the user may not use queue {queue!r}: {error}")
+    return None
+
+
+def _detail(text: str) -> str:
+    """Return what RabbitMQ says of a mismatch, without its own prefix."""
+    return text.split(" - ", 1)[-1]
+
 
 LONGEST_NAME = 255
 """Bytes of UTF-8 that AMQP leaves for a queue's name."""

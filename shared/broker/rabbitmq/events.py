@@ -14,8 +14,7 @@ from shared.backoff import Backoff
 from shared.broker.deliveries import EVENT_BACKLOG, EventFanout
 from shared.broker.port import DeliveryHandler
 from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.declarations import Retaking
-from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.declarations import Interrupted, Retaking, interruptible
 from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.broker.rabbitmq.session import ANSWERED_WITHIN, close_channel
 from shared.errors import BrokerUnavailable

@@ -11,7 +11,7 @@ from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.errors import Interrupted, interruptible
+from shared.broker.rabbitmq.declarations import Interrupted, interruptible
 from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session
 from shared.errors import BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY, QueueKind

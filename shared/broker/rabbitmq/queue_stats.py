@@ -16,8 +16,14 @@ from aiormq.channel import Channel
 from yarl import URL
 
 from shared.broker.port import QueueInfo
-from shared.broker.rabbitmq.declarations import check_name, look
-from shared.broker.rabbitmq.errors import Absent, Elsewhere, Interrupted, interruptible
+from shared.broker.rabbitmq.declarations import (
+    Absent,
+    Elsewhere,
+    Interrupted,
+    check_name,
+    interruptible,
+    look,
+)
 from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, queue_kind

@@ -16,11 +16,11 @@ from yarl import URL
 from shared.broker.rabbitmq.declarations import (
     Declarations,
     declare_events,
+    interruptible,
     look,
     only_limit_differs,
     warn_of_limit,
 )
-from shared.broker.rabbitmq.errors import interruptible
 from shared.errors import QueueMismatch
 
 

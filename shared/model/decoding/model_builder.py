@@ -22,7 +22,6 @@ from shared.model.decoding.nodes import (
     TextNode,
     own_entries,
 )
-from shared.model.fields import TextRole
 from shared.model.plans import (
     BooleanPlan,
     FieldPlan,
@@ -32,6 +31,7 @@ from shared.model.plans import (
     Plan,
     StructPlan,
     TextPlan,
+    TextRole,
     name_of,
 )
 from shared.model.problems import Path, Problem, path_text, quoted_text, suggestion

@@ -4,7 +4,6 @@ A view is typed, camel case on the wire, redacted, and leaves out empty texts, m
 never a number. Making one is pure: what must be read from elsewhere is handed in.
 """
 
-from shared.model.views.base import View, as_plain, rfc3339
 from shared.model.views.jobs import (
     ContextView,
     JobSummaryView,
@@ -28,7 +27,14 @@ from shared.model.views.nodes_users import (
     role_view,
     user_view,
 )
-from shared.model.views.redacting import redacted, redactor_of, secret_values
+from shared.model.views.redacting import (
+    View,
+    as_plain,
+    redacted,
+    redactor_of,
+    rfc3339,
+    secret_values,
+)
 from shared.model.views.tasks import TaskSummaryView, TaskView, task_summary, task_view
 
 __all__ = [

@@ -8,9 +8,8 @@ import msgspec
 
 from shared.model import language
 from shared.model.documents import JobDocument, ScheduleDocument, ScheduleRef
-from shared.model.views.base import TimeText, View, rfc3339
 from shared.model.views.nodes_users import ActorView, actor_view
-from shared.model.views.redacting import redacted, redactor_of
+from shared.model.views.redacting import TimeText, View, redacted, redactor_of, rfc3339
 from shared.model.views.tasks import TaskView
 from shared.redaction import REDACTED, Redactor
 

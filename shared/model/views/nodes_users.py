@@ -14,7 +14,7 @@ from shared.model.documents import (
     UserDocument,
 )
 from shared.model.states import NodeStatus
-from shared.model.views.base import TimeText, View, rfc3339
+from shared.model.views.redacting import TimeText, View, rfc3339
 
 MISSED_BEATS = 3
 """A node that was not heard of for this many beats is OFFLINE."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import msgspec.inspect
 
 from shared.model import language
-from shared.model.documents import JobDocument
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros
 from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -148,3 +149,27 @@ def redactor_of(
     """Return the redactor of a job. Hand in its root job's definition too where it has another."""
     values = {value for definition in definitions for value in secret_values(definition)}
     return Redactor(values, key_patterns)
+
+
+TimeText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""RFC 3339 in UTC, to the microsecond, with a Z."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all views. A field that has its default value is left out; numbers have no default."""
+
+
+def rfc3339(at: Micros | None) -> str:
+    """Return a time as it is shown, "" for None."""
+    if at is None:
+        return ""
+    seconds, micros = divmod(at, MICROS_PER_SECOND)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat()}.{micros:06d}Z"
+
+
+def as_plain(view: View) -> dict[str, Any]:
+    """Return a view as the plain map that its JSON is."""
+    shown = msgspec.to_builtins(view)
+    assert isinstance(shown, dict)
+    return shown

@@ -9,8 +9,7 @@ import msgspec
 from shared.model import language
 from shared.model.documents import RunUsage, TaskDocument
 from shared.model.states import TaskKind
-from shared.model.views.base import TimeText, View, rfc3339
-from shared.model.views.redacting import redacted
+from shared.model.views.redacting import TimeText, View, redacted, rfc3339
 from shared.redaction import Redactor
 
 

@@ -165,7 +165,7 @@ def socket_of(docker_host: str) -> str:
 
 def test_sockets_are_told_by_what_they_are(tmp_path: Path) -> None:
     from worker.runtime.docker.binds import BindRules
-    from worker.runtime.errors import TaskError
+    from worker.runtime.port import TaskError
 
     with socket.socket(socket.AF_UNIX) as server:
         engine, other = tmp_path / "engine.sock", tmp_path / "hard.sock"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from shared.broker.rabbitmq.declarations import Declarations, only_limit_differs
-from shared.broker.rabbitmq.errors import declaration_refused
+from shared.broker.rabbitmq.declarations import (
+    Declarations,
+    declaration_refused,
+    only_limit_differs,
+)
 from shared.errors import QueueMismatch
 from shared.model.queues import CLAIMS_QUEUE, COMPLETED_QUEUE
 from tests.integration.rabbitmq.conftest import Brokers

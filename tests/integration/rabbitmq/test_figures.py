@@ -10,7 +10,7 @@ from yarl import URL
 
 from shared.broker.port import QueueInfo
 from shared.broker.rabbitmq import RabbitMQBroker
-from shared.broker.rabbitmq.errors import Interrupted
+from shared.broker.rabbitmq.declarations import Interrupted
 from shared.broker.rabbitmq.queue_stats import Management, management_of
 from shared.model.queues import ALWAYS_THERE
 from tests.integration.rabbitmq.conftest import Brokers

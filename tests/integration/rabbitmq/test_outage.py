@@ -85,7 +85,7 @@ async def test_a_frozen_broker_is_noticed(
 
 TAKE_AND_SAY = """
 import asyncio, sys
-from shared.process_log import configure_logging
+from shared.telemetry import configure_logging
 from tests.settings import rabbitmq_broker
 
 configure_logging("error", "json")

@@ -46,9 +46,11 @@ async def test_how_messages_rest(broker: RabbitMQBroker, server: Server) -> None
     for queue, persistent in ((JOBS_QUEUE, 1), ("work", 1), (CLAIMS_QUEUE, 0)):
         seen = await eventually(
             lambda name=queue: server.queue(name),  # type: ignore[misc]  # bound at once
-            lambda found: found.get("messages_ready") == 1 and "messages_persistent" in found,
+            lambda found, persistent=persistent: (  # type: ignore[misc]
+                found.get("messages_ready") == 1 and found.get("messages_persistent") == persistent
+            ),
         )
-        assert (seen["durable"], seen["messages_persistent"]) == (True, persistent)
+        assert seen["durable"] is True
 
 
 async def test_publishes_go_on_through_killed_connections(

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from coordinator.api.app import create_app
-from coordinator.api.server import ApiRunner
+from coordinator.api.app import ApiRunner, create_app
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.config.tree import Config

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from coordinator.api.server import ApiRunner
+from coordinator.api.app import ApiRunner
 from coordinator.store.sqlite import SqliteStore
 from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker

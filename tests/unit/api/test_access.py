@@ -10,7 +10,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from coordinator.api import passwords
-from coordinator.api.middleware.limits import Buckets
+from coordinator.api.middleware import Buckets
 from shared.config.tree import BasicAuth, Cors, KeyAuth, RateLimit
 from shared.model.documents import UserDocument
 from shared.model.queries import Change

@@ -11,7 +11,7 @@ import re
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.api import requests, server
+from coordinator.api import app, http
 from coordinator.api.app import ALL_ROUTES
 from shared import http_server
 from shared.config.tree import RequestLog
@@ -103,7 +103,7 @@ async def test_a_body_that_announces_too_much_is_not_read(api: Served) -> None:
 
 
 async def test_a_body_that_does_not_come(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODY_TIME", 0.1)
+    monkeypatch.setattr(http, "BODY_TIME", 0.1)
     head = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: text/yaml\r\nContent-Length: 100\r\n\r\nna"
     status, body = await raw(api, head)
     assert status == 408
@@ -159,7 +159,7 @@ async def test_answers_are_not_kept(api: Served) -> None:
 
 
 async def test_headers_that_do_not_come(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE_TIME", 0.2)
+    monkeypatch.setattr(app, "IDLE_TIME", 0.2)
     api = await start()
     reader, writer = await asyncio.open_connection(api.host, api.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")

@@ -17,8 +17,8 @@ import structlog
 from shared.config import Config, Override
 from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.errors import BrokerMisconfigured
-from shared.process_log import configure_logging
 from shared.startup import ProcessMain, process_command
+from shared.telemetry import configure_logging
 
 
 def parse_flags(role: ProcessRole, argv: list[str]) -> Flags:

@@ -13,7 +13,7 @@ import pytest
 
 from shared.config.tree import TelemetrySettings
 from shared.errors import ApplicationError
-from shared.tracing import span, tracing
+from shared.telemetry import span, tracing
 
 trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.consumers.message_handlers import READ_BY, MessageHandlers
+from coordinator.consumers.queue_consumers import READ_BY, MessageHandlers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver

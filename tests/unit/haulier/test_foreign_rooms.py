@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from haulier import __version__
+from tests.acceptance.processes import clean_environment
 
 YAML = "name: mine\ntasks:\n  - name: a\n    run: echo\n"
 COMMAND = [str(Path(sys.executable).with_name("haulier"))]
@@ -32,7 +32,7 @@ def run(project: Path, *command: str, **variables: str) -> tuple[int, str, str]:
     done = subprocess.run(
         command,
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project), **variables},
+        env=clean_environment({"PYTHONPATH": str(project), **variables}),
         capture_output=True,
         text=True,
         check=False,

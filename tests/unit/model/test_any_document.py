@@ -8,12 +8,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.engine.evaluation import render_task
+from coordinator.engine.new_documents import apply_defaults
 from shared.model.decoding import ContentType, decode_job
-from shared.model.defaulting import apply_defaults
 from shared.model.language import JobDefinition
 from shared.model.problems import InvalidDocument
 from shared.model.reference import FIELDS
-from shared.model.rendering import render_task
 from shared.model.rules import validate_evaluated
 from tests.unit.model.test_language import WHOLE
 

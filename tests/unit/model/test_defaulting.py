@@ -1,6 +1,6 @@
 import msgspec
 
-from shared.model.defaulting import apply_defaults
+from coordinator.engine.new_documents import apply_defaults
 from shared.model.language import Defaults, Limits, Retry, TaskDefinition
 from tests.unit.model.reading import job_of
 

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
+from coordinator.engine.evaluation import render_subjob, render_task
 from shared.model.language import Each, SubJob, TaskDefinition
-from shared.model.rendering import render_subjob, render_task
 from tests.unit.model.reading import job_of
 
 SCRIPT = "{{ left }}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.errors import RunLostError
+from worker.runtime.port import RunLostError
 from worker.runtime.shell import supervisors
 from worker.runtime.shell.supervisors import LocalOrder, LocalProcess, Supervisors
 

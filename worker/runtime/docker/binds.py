@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from worker.runtime.errors import TaskError
+from worker.runtime.port import TaskError
 
 _SOCKETS = (
     "/run/docker.sock",

@@ -19,8 +19,7 @@ from docker.errors import APIError, NotFound
 from shared.errors import RuntimeUnavailable
 from worker.runtime.docker import engine, usage
 from worker.runtime.docker.engine import Engine, EngineGoneError, EngineHangsError, explain
-from worker.runtime.errors import RunLostError, RunStoppedError, Tail, TaskError
-from worker.runtime.port import Sink
+from worker.runtime.port import RunLostError, RunStoppedError, Sink, Tail, TaskError
 from worker.runtime.stages import Exit
 
 CHUNK = 256 * 1024
@@ -170,14 +169,16 @@ class Container:
             self._refused = True
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._started.wait(), engine.ANSWERS_WITHIN)
+            async with asyncio.timeout(engine.ANSWERS_WITHIN):
+                await self._started.wait()
         for name, patience in (("SIGTERM", grace), ("SIGKILL", _KILLED)):
             if self._over.is_set():
                 return
             if not await self._engine.asked(self._engine.api.kill, self.id, name):
                 return  # an engine that hangs; the container's removal ends it
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._over.wait()
 
     async def _attach(self) -> Stream:
         attach = self._engine.api.attach_socket

@@ -23,7 +23,7 @@ from docker.utils import kwargs_from_env, version_lt
 
 from shared.errors import RuntimeUnavailable
 from shared.supervision import waiting
-from worker.runtime.errors import RunLostError
+from worker.runtime.port import RunLostError
 
 USUAL = "unix:///var/run/docker.sock"
 

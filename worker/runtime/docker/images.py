@@ -18,7 +18,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from shared.model.language import Registry
 from shared.supervision import start_task
 from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.errors import TaskError
+from worker.runtime.port import TaskError
 
 Say = Callable[[str], Awaitable[None]]
 """Puts a line into a task's log."""

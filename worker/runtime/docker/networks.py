@@ -1,14 +1,292 @@
-"""The networks that a task's containers are joined to."""
+"""The networks that a task's containers are joined to, and the warm sandboxes that own one."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
 from docker.errors import APIError, NotFound
 
 from shared.model.language import TaskDefinition
-from worker.runtime.docker import labels
+from shared.supervision import Tasks
+from worker.runtime.docker import labels, pause_image
 from worker.runtime.docker.container_spec import Network
-from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.errors import TaskError
+from worker.runtime.docker.engine import Engine, EngineGoneError, explain
+from worker.runtime.port import TaskError
+
+Lines = list[list[str]]
+
+_OWN_COUNTS = frozenset({"used", "inuse", "tw"})
+_LONGEST = 256 * 1024
+
+
+def _all(lines: Lines) -> list[tuple[str, ...]]:
+    return [tuple(line) for line in lines]
+
+
+def _counts(lines: Lines) -> list[tuple[str, ...]]:
+    """Return how many sockets there are of each kind, those in time-wait too; what else is there is the machine's."""
+    found = []
+    for line in lines:
+        pairs = zip(line[1::2], line[2::2], strict=False)
+        found.append((line[0], *(f"{key} {value}" for key, value in pairs if key in _OWN_COUNTS)))
+    return found
+
+
+def _first(lines: Lines) -> list[tuple[str, ...]]:
+    return sorted((line[0],) for line in lines if line)
+
+
+def _without_counters(lines: Lines) -> list[tuple[str, ...]]:
+    """Return an IPv6 route without its use: destination, source, next hop, flags, device."""
+    return sorted((*line[:5], *line[8:]) for line in lines)
+
+
+_COMPARED: dict[str, Callable[[Lines], list[tuple[str, ...]]]] = {
+    "sockstat": _counts,  # the tables of sockets themselves take milliseconds to read
+    "sockstat6": _counts,
+    "dev": _first,  # the rest of a line counts packets
+    "route": _all,
+    "if_inet6": _all,
+    "ipv6_route": _without_counters,
+    "ip_tables_names": _all,
+    "ip6_tables_names": _all,
+    "arp": lambda lines: [tuple(line) for line in lines if len(line) > 2 and line[2] == "0x6"],
+}
+"""Files of /proc/net, and what of each must be as it was. Of arp only what was set by hand."""
+
+
+class Namespace:
+    """The network namespace of a process, for as long as that lives."""
+
+    def __init__(self, process: int) -> None:
+        """Raise OSError where the process cannot be seen."""
+        self._folder = os.open(f"/proc/{process}", os.O_DIRECTORY | os.O_CLOEXEC)
+        self._before: dict[str, list[tuple[str, ...]]] = {}
+
+    def program(self) -> str:
+        """Return the name of the process's program. Raises OSError when it has ended."""
+        return self._read("comm").strip()
+
+    def remember(self) -> None:
+        """Take what it looks like now for clean. Raises OSError."""
+        self._before = self._look()
+
+    def clean(self) -> bool:
+        """Return whether it looks as it did: no socket left, time-wait included, and nothing else new."""
+        try:
+            return self._look() == self._before
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._folder)
+
+    def _look(self) -> dict[str, list[tuple[str, ...]]]:
+        self._read("comm")  # fails when the process has ended
+        found = {}
+        for name, compared in _COMPARED.items():
+            try:
+                lines = [line.split() for line in self._read(f"net/{name}").splitlines()]
+            except FileNotFoundError:  # not in this kernel
+                continue
+            found[name] = compared(lines)
+        return found
+
+    def _read(self, name: str) -> str:
+        with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=self._folder), "rb") as file:
+            return file.read(_LONGEST).decode("ascii", "replace")
+
+
+def is_own(process: int) -> bool:
+    """Return whether a process is in another network namespace than this one. Raises OSError."""
+    return Path(f"/proc/{process}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+
+
+_log = structlog.get_logger(__name__)
+
+MOST = 32
+"""Sandboxes kept at once, however many slots there are."""
+FAILURES = 3
+"""Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
+FINISHED_WITHIN = 30.0
+"""Seconds that sandboxes which are being made or removed have to be done with when the worker ends."""
+_BECOMING = 5.0
+"""Seconds that a started container's process has to become its program, on a busy machine."""
+_LOCAL_NAMES = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+
+class Sandbox(msgspec.Struct):
+    """A container that owns a network namespace, and what a task that joins it gets to see of it."""
+
+    id: str
+    namespace: Namespace
+    hostname: str
+    hosts: bytes
+    resolv_conf: bytes
+    uses: int = 0
+
+    def files(self) -> dict[str, bytes]:
+        """Return what each task gets a copy of, by its path in the container."""
+        return {
+            "/etc/hosts": self.hosts,
+            "/etc/resolv.conf": self.resolv_conf,
+            "/etc/hostname": f"{self.hostname}\n".encode(),
+        }
+
+
+class Sandboxes:
+    """A sandbox for each slot, made in the background."""
+
+    def __init__(self, engine: Engine, node_id: str, *, size: int, uses: int) -> None:
+        self._engine = engine
+        self._node_id = node_id
+        self._size = min(size, MOST)
+        self._uses = uses
+        self._free: list[Sandbox] = []
+        self._all = 0
+        self._failures = 0
+        self._background = Tasks()
+        self._open = False
+
+    def open(self) -> None:
+        """Begin to make them. Called again, nothing more."""
+        self._open = True
+        self._fill()
+
+    def take(self) -> Sandbox | None:
+        """Return one for a task; None where none is ready: the task then has a network of its own."""
+        if self._free:
+            sandbox = self._free.pop()
+            sandbox.uses += 1
+            return sandbox
+        self._fill()
+        return None
+
+    async def give_back(self, sandbox: Sandbox) -> None:
+        """Take one back when the task's last container has ended."""
+        clean = await asyncio.to_thread(sandbox.namespace.clean)
+        if clean and sandbox.uses < self._uses and self._open:
+            self._free.append(sandbox)
+        else:
+            self.discard(sandbox)
+
+    def discard(self, sandbox: Sandbox) -> None:
+        """Have one replaced."""
+        self._all -= 1
+        sandbox.namespace.close()
+        self._do(self._remove(sandbox.id))
+        self._fill()
+
+    async def close(self) -> None:
+        """Remove them all, as far as an engine that hangs lets that be: other workers remove the rest."""
+        self._open = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISHED_WITHIN):
+                await self._background.finish()
+        remove = self._engine.api.remove_container
+        await asyncio.gather(
+            *(self._engine.asked(remove, sandbox.id, force=True, v=True) for sandbox in self._free)
+        )
+        for sandbox in self._free:
+            sandbox.namespace.close()
+        self._free.clear()
+
+    # --- inside ---
+
+    def _fill(self) -> None:
+        while self._open and self._all < self._size and self._failures < FAILURES:
+            self._all += 1
+            self._do(self._make())
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background.start(work, "network sandbox")
+
+    async def _make(self) -> None:
+        name = labels.fresh_name()
+        try:
+            sandbox = await self._engine.call(self._start, name)
+        except (APIError, EngineGoneError, OSError, LookupError) as error:
+            self._all -= 1
+            self._failures += 1
+            _log.warning("no network sandbox could be made", error=str(error))
+            await self._remove(name)
+            return
+        self._failures = 0
+        if self._open:
+            self._free.append(sandbox)
+        else:
+            sandbox.namespace.close()
+            await self._remove(sandbox.id)
+
+    def _start(self, name: str) -> Sandbox:
+        api = self._engine.api
+        identity = api.create_container_from_config(  # type: ignore[no-untyped-call]  # the SDK's stubs
+            _body(self._node_id), name
+        )["Id"]
+        api.start(identity)
+        found = api.inspect_container(identity)
+        process = int(found["State"]["Pid"])
+        namespace = Namespace(process)
+        try:
+            _check_seen(namespace, process)
+            namespace.remember()
+            return Sandbox(
+                id=identity,
+                namespace=namespace,
+                hostname=found["Config"]["Hostname"],
+                hosts=_hosts(found),
+                resolv_conf=Path(found["ResolvConfPath"]).read_bytes(),
+            )
+        except BaseException:
+            namespace.close()
+            raise
+
+    async def _remove(self, identity: str) -> None:
+        with contextlib.suppress(APIError, EngineGoneError):
+            await self._engine.call(self._engine.api.remove_container, identity, force=True, v=True)
+
+
+def _check_seen(namespace: Namespace, process: int) -> None:
+    until = time.monotonic() + _BECOMING
+    while namespace.program() != pause_image.PROGRAM:  # it is still the one that starts it
+        if time.monotonic() > until:
+            raise LookupError("the engine's processes cannot be seen from here")
+        time.sleep(0.005)
+    if not is_own(process):
+        raise LookupError("the engine gives no network namespaces")
+
+
+def _body(node_id: str) -> dict[str, Any]:
+    return {
+        "Image": pause_image.IMAGE,
+        "Labels": {labels.NODE: node_id, labels.ROLE: "sandbox"},
+        "HostConfig": {
+            "NetworkMode": DEFAULT_NETWORK,
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "PidsLimit": 16,
+            "LogConfig": {"Type": "none", "Config": {}},
+        },
+    }
+
+
+def _hosts(found: dict[str, Any]) -> bytes:
+    joined = found["NetworkSettings"]["Networks"]  # one: the default one, whatever its name
+    address = next((network["IPAddress"] for network in joined.values()), "")
+    if not address:
+        raise LookupError("the engine's default network gives no address")
+    return f"{_LOCAL_NAMES}{address}\t{found['Config']['Hostname']}\n".encode()
+
 
 DEFAULT_NETWORK = "default"
 """The engine's own choice: a bridge, or none where it has no bridge."""

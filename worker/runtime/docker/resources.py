@@ -13,19 +13,16 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from shared.config.tree import Docker, WorkerSettings
 from shared.model.language import SmallTask
-from worker.runtime import errors
 from worker.runtime import task_folder as host
-from worker.runtime.docker import container_spec, labels, mounts, networks
+from worker.runtime.docker import container_spec, labels, networks
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
 from worker.runtime.docker.images import Images, UsedImages
-from worker.runtime.docker.network_sandboxes import Sandbox, Sandboxes
+from worker.runtime.docker.networks import Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
-from worker.runtime.environment import host_names, own_names
-from worker.runtime.errors import TaskError
-from worker.runtime.port import Assignment, Sink
+from worker.runtime.port import Assignment, Sink, TaskError, file_error, host_names, own_names
 from worker.runtime.task_folder import Folders
 
 
@@ -83,7 +80,7 @@ class Maker:
     async def common(self) -> container_spec.Common:
         """Make what all containers of the run share. Raises TaskError."""
         task, services = self._assignment.task, self._services
-        mounted = mounts.translate(task.mounts, self.name, services.bind_rules)
+        mounted = container_spec.translate(task.mounts, self.name, services.bind_rules)
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
@@ -178,7 +175,7 @@ class Maker:
         return {
             **host_names(self._services.worker.hostenv),
             **small.env,
-            **own_names(self._assignment, mounts.TORK),
+            **own_names(self._assignment, container_spec.TORK),
         }
 
     async def _quietly(self, work: Callable[..., Any], name: str, **options: bool) -> None:
@@ -204,7 +201,7 @@ def _own_copies(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
             host.write_file(source, contents, 0o644)
             binds.append({"Type": "bind", "Source": str(source), "Target": target})
     except OSError as error:
-        raise errors.of_files(error, f"cannot make {error.filename or folder}") from None
+        raise file_error(error, f"cannot make {error.filename or folder}") from None
     return binds
 
 

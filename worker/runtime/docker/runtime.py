@@ -13,7 +13,7 @@ from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.engine import Engine
 from worker.runtime.docker.images import Images, UsedImages
-from worker.runtime.docker.network_sandboxes import Sandboxes
+from worker.runtime.docker.networks import Sandboxes
 from worker.runtime.docker.resources import DockerContext
 from worker.runtime.docker.run import DockerRun
 from worker.runtime.docker.sweep import sweep

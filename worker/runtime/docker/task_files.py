@@ -14,11 +14,10 @@ from docker import APIClient
 from docker.errors import NotFound
 
 from shared.model.language import SmallTask
-from worker.runtime import errors, task_folder
-from worker.runtime.docker.container_spec import workdir
+from worker.runtime import task_folder
+from worker.runtime.docker.container_spec import TORK, workdir
 from worker.runtime.docker.engine import Engine
-from worker.runtime.docker.mounts import TORK
-from worker.runtime.errors import TaskError
+from worker.runtime.port import TaskError, file_error
 
 _SPECIAL = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """Bits of a mode as Go writes it: a folder, link, device, FIFO, socket, or something else not plain."""
@@ -178,7 +177,7 @@ class SharedFolderFiles:
             data = await self._engine.call(get, self._engine.api, self._container_id, OUTPUT, limit)
             return task_folder.decoded_output(data or b"", limit)
         except OSError as error:
-            raise errors.of_files(error, "the output cannot be read") from None
+            raise file_error(error, "the output cannot be read") from None
 
     async def progress(self) -> float | None:
         """Read the progress on this machine."""
@@ -201,7 +200,7 @@ class SharedFolderFiles:
                 inside = self._folder / directory.removeprefix(TORK).lstrip("/")
                 task_folder.write_files(inside, small.files)
         except OSError as error:
-            raise errors.of_files(error, f"cannot make {error.filename or self._folder}") from None
+            raise file_error(error, f"cannot make {error.filename or self._folder}") from None
 
 
 class ArchivedFiles:

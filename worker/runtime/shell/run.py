@@ -13,10 +13,17 @@ from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask, TaskDefinition
-from worker.runtime import errors, task_folder
-from worker.runtime.environment import check_texts, host_names, own_names
-from worker.runtime.errors import RunLostError, TaskError
-from worker.runtime.port import Assignment, Sink
+from worker.runtime import task_folder
+from worker.runtime.port import (
+    Assignment,
+    RunLostError,
+    Sink,
+    TaskError,
+    check_texts,
+    file_error,
+    host_names,
+    own_names,
+)
 from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir
 from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
 from worker.runtime.stages import Exit, StagedRun, following
@@ -81,7 +88,7 @@ class ShellRun(StagedRun):
                 return task_folder.read_output(path, self._limit)
             return await asyncio.to_thread(task_folder.read_output, path, self._limit)
         except OSError as error:
-            raise errors.of_files(error, "the output cannot be read") from None
+            raise file_error(error, "the output cannot be read") from None
 
     async def _settle(self) -> RunUsage | None:
         if not self._endings:
@@ -136,12 +143,12 @@ class ShellRun(StagedRun):
             else:
                 task_folder.make(folder, small.run)
         except OSError as error:
-            raise errors.of_files(error, f"cannot make {error.filename or folder}") from None
+            raise file_error(error, f"cannot make {error.filename or folder}") from None
         try:
             workdir.make(folder / task_folder.WORKDIR_FOLDER, small.files)
         except OSError as error:
             doing = f"cannot make {error.filename or workdir.path}"
-            raise errors.of_files(error, doing, chosen=True) from None
+            raise file_error(error, doing, chosen=True) from None
 
     def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
         argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)

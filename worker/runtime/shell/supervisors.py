@@ -17,8 +17,7 @@ import msgspec
 
 from shared.errors import RuntimeUnavailable
 from shared.file_descriptors import FOUND_LIMIT
-from worker.runtime.errors import RunLostError, Tail
-from worker.runtime.port import Sink
+from worker.runtime.port import RunLostError, Sink, Tail
 from worker.runtime.stages import Exit
 
 _PROGRAM = Path(__file__).with_name("process_supervisor.py")
@@ -191,7 +190,8 @@ class LocalProcess:
                 with contextlib.suppress(OSError):  # it has ended
                     self._keeper.send(word)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), grace if word == b"T" else None)
+                async with asyncio.timeout(grace if word == b"T" else None):
+                    await self._over.wait()
                 return
 
     async def _pass_on(self, sink: Sink) -> Tail:

@@ -1,9 +1,4 @@
-"""Sets up the log of the process, in one format for our code and for libraries.
-
-Our code takes a logger from `structlog.get_logger(__name__)` and names the event in a few words,
-with the data as keywords: `log.info("job stored", job=job.id)`. Why something went wrong is the keyword `reason`, or an
-exception. Lines that repeat are counted (`Repeats`).
-"""
+"""Logs and traces of a process: how lines are written, and how a trace goes on from one process to the next."""
 
 from __future__ import annotations
 
@@ -11,12 +6,23 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from shared.config.tree import TelemetrySettings
+from shared.errors import ApplicationError
+from shared.version import version
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import Tracer
+
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -200,3 +206,88 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
 
 def _as_text(value: Any) -> str:
     return str(value)
+
+
+Value = str | int | float | bool
+
+
+class _Tracing:
+    """The process's tracer, if there is one."""
+
+    tracer: Tracer | None = None
+
+
+_tracing: Final = _Tracing()
+
+
+class Span:
+    """What happens now, as a trace shows it."""
+
+    def set(self, name: str, value: Value) -> None:
+        """Add what is known only now."""
+
+    def fail(self, reason: str) -> None:
+        """Say that it went wrong, and why."""
+
+
+class _RealSpan(Span):
+    def __init__(self, span: OtelSpan) -> None:
+        self._span = span
+
+    def set(self, name: str, value: Value) -> None:
+        self._span.set_attribute(name, value)
+
+    def fail(self, reason: str) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        self._span.set_status(Status(StatusCode.ERROR, reason))
+
+
+_NO_SPAN: Final = Span()
+
+
+@contextmanager
+def span(name: str, attributes: Mapping[str, Value] | None = None) -> Iterator[Span]:
+    """Trace what is done inside, as a part of what is traced around it. An error that leaves marks it failed."""
+    if _tracing.tracer is None:
+        yield _NO_SPAN
+        return
+    with _tracing.tracer.start_as_current_span(name, attributes=attributes) as real:
+        yield _RealSpan(real)
+
+
+@contextmanager
+def tracing(settings: TelemetrySettings, role: str) -> Iterator[None]:
+    """Send the process's spans as long as this is open, and what is left of them at the end.
+
+    Raises `ApplicationError` where it is enabled and the extra is not installed.
+    """
+    if not settings.enabled:
+        yield
+        return
+    provider = _provider(settings, role)
+    _tracing.tracer = provider.get_tracer("haulier", version())
+    try:
+        yield
+    finally:
+        _tracing.tracer = None
+        provider.shutdown()
+
+
+def _provider(settings: TelemetrySettings, role: str) -> TracerProvider:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise ApplicationError(
+            "telemetry.enabled needs OpenTelemetry: pip install 'haulier[telemetry]'"
+        ) from error
+    resource = Resource.create(
+        {"service.name": settings.service, "service.version": version(), "haulier.role": role}
+    )
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    endpoint = settings.endpoint.rstrip("/") + "/v1/traces"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
+    return provider

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from shared import process_log
-from shared.process_log import COUNTED_FOR, LINES_KNOWN, Repeats, configure_logging
+from shared import telemetry
+from shared.telemetry import COUNTED_FOR, LINES_KNOWN, Repeats, configure_logging
 from tests.acceptance.processes import clean_environment
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -32,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(process_log, "Repeats", lambda: Repeats(clock))
+    monkeypatch.setattr(telemetry, "Repeats", lambda: Repeats(clock))
     return clock
 
 

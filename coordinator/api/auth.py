@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 
 from coordinator.api.context import ANYONE, Caller, api_of, set_caller
+from coordinator.api.http import HttpError
 from coordinator.api.passwords import Passwords
-from coordinator.api.responses import HttpError
 from coordinator.api.routes import Route, RouteHandler, route_of
 from coordinator.store.port import Viewer
 from shared.config.tree import Middleware

@@ -1,1 +1,0 @@
-"""The middleware that every request passes through."""
