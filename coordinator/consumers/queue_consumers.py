@@ -11,7 +11,7 @@ import structlog
 from coordinator.consumers.log_parts import LogPartWriter
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
-from coordinator.engine import beats, grants, progress, task_runs
+from coordinator.engine import beats, progress, task_runs
 from shared.backoff import Backoff
 from shared.broker.deliveries import Tries
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
@@ -252,7 +252,7 @@ class MessageHandlers:
             return
         self._answering.add(message.nonce)
         try:
-            await self._driver.handle(grants.on_claim(message))
+            await self._driver.handle(task_runs.on_claim(message))
         finally:
             self._answering.discard(message.nonce)
 

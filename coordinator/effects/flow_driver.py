@@ -14,7 +14,7 @@ from coordinator.effects.batching import JobLooks
 from coordinator.effects.evaluations import EvaluationBusy, Evaluations
 from coordinator.effects.events import Events
 from coordinator.effects.outbox import Outbox
-from coordinator.engine import flow, grants, intents, job_lifecycle
+from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
 from coordinator.store.port import Change, SlotTaken, Store
 from shared.broker.port import Broker
@@ -194,7 +194,7 @@ class FlowDriver:
         if (
             node is not None
             and not node.closed
-            and node.lease_until >= self.store.now() + grants.LEASE_LEFT
+            and node.lease_until >= self.store.now() + task_runs.LEASE_LEFT
         ):
             return node
         node = await self.store.get(NodeDocument, effect.node_id)

@@ -18,7 +18,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.engine import beats, grants, intents, job_ends, job_lifecycle, progress, task_runs
+from coordinator.engine import (
+    beats,
+    intents,
+    job_ends,
+    job_lifecycle,
+    progress,
+    task_runs,
+)
 from coordinator.engine.flow import Flow, get
 from coordinator.store.port import Store
 from shared.broker.port import Broker, Delivery
@@ -96,7 +103,7 @@ def flow_of(message: Message) -> Flow[Any]:
             job = yield from get(JobDocument, job_id)
             left: Any = [job] if job is not None else []
         case Claim():
-            left = yield from grants.on_claim(message)
+            left = yield from task_runs.on_claim(message)
         case RunEnded():
             left = yield from task_runs.on_run_ended(message)
         case HandedBack():

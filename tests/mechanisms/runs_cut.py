@@ -10,7 +10,7 @@ import pytest
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.engine import beats, leases, pulse, task_runs
-from coordinator.engine import grants as engine_grants
+from coordinator.engine import task_runs as engine_grants
 from coordinator.engine.flow import Bounds, Flow
 from shared.model.documents import Document, JobDocument, Micros, NodeDocument, Pulse, TaskDocument
 from shared.model.messages import Beat, Claim, HandedBack, RunEnded

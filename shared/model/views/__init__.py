@@ -5,22 +5,22 @@ never a number. Making one is pure: what must be read from elsewhere is handed i
 """
 
 from shared.model.views.jobs import (
+    ActorView,
     ContextView,
     JobSummaryView,
     JobView,
     ScheduleView,
+    actor_view,
     job_summary,
     job_view,
     schedule_view,
 )
 from shared.model.views.nodes_users import (
-    ActorView,
     LogPartView,
     MetricsView,
     NodeView,
     RoleView,
     UserView,
-    actor_view,
     log_part_view,
     node_status,
     node_view,

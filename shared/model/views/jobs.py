@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.model import language
-from shared.model.documents import JobDocument, ScheduleDocument, ScheduleRef
-from shared.model.views.nodes_users import ActorView, actor_view
+from shared.model.documents import Actor, JobDocument, ScheduleDocument, ScheduleRef
 from shared.model.views.redacting import TimeText, View, redacted, redactor_of, rfc3339
 from shared.model.views.tasks import TaskView
 from shared.redaction import REDACTED, Redactor
+
+
+class ActorView(View, frozen=True, kw_only=True):
+    """The user who did something."""
+
+    id: str
+    username: str
+    name: str = ""
+    created_at: TimeText
+    disabled: bool
 
 
 class JobSummaryView(View, frozen=True, kw_only=True):
@@ -178,4 +187,15 @@ def schedule_view(schedule: ScheduleDocument, redactor: Redactor | None = None) 
         permissions=shown.permissions,
         auto_delete=shown.auto_delete,
         secrets=dict.fromkeys(schedule.definition.secrets, REDACTED),
+    )
+
+
+def actor_view(actor: Actor) -> ActorView:
+    """Return who submitted something."""
+    return ActorView(
+        id=actor.id,
+        username=actor.username,
+        name=actor.name,
+        created_at=rfc3339(actor.created_at),
+        disabled=actor.disabled,
     )

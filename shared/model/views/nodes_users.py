@@ -6,7 +6,6 @@ import msgspec
 
 from shared.model.documents import (
     MICROS_PER_SECOND,
-    Actor,
     LogPartDocument,
     Micros,
     NodeDocument,
@@ -18,16 +17,6 @@ from shared.model.views.redacting import TimeText, View, rfc3339
 
 MISSED_BEATS = 3
 """A node that was not heard of for this many beats is OFFLINE."""
-
-
-class ActorView(View, frozen=True, kw_only=True):
-    """The user who did something."""
-
-    id: str
-    username: str
-    name: str = ""
-    created_at: TimeText
-    disabled: bool
 
 
 class UserView(View, frozen=True, kw_only=True):
@@ -101,17 +90,6 @@ class MetricsView(View, frozen=True, kw_only=True):
     jobs: JobFigures
     tasks: TaskFigures
     nodes: NodeFigures
-
-
-def actor_view(actor: Actor) -> ActorView:
-    """Return who submitted something."""
-    return ActorView(
-        id=actor.id,
-        username=actor.username,
-        name=actor.name,
-        created_at=rfc3339(actor.created_at),
-        disabled=actor.disabled,
-    )
 
 
 def user_view(user: UserDocument) -> UserView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.engine import beats, grants, task_runs
+from coordinator.engine import beats, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
@@ -272,7 +272,7 @@ async def test_a_beat_sees_to_it_that_the_job_of_a_granted_task_runs(world: Worl
     job_id = await world.submit(step("a"))
     await world.settle()
     (run,) = await worker.take(ask=False)
-    dying = Stepper(world.driver, grants.on_claim(worker.claim_of(run)))
+    dying = Stepper(world.driver, task_runs.on_claim(worker.claim_of(run)))
     await dying.until(lambda effect: isinstance(effect, Started))
     await worker.hear()
     assert await world.state(job_id) == "SCHEDULED"

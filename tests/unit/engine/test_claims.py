@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import grants, task_runs
+from coordinator.engine import task_runs
 from shared.model.documents import TaskDocument
 from shared.model.messages import BeatFirst, Claim, Granted, Message, Refused
 from tests.unit.engine.hands import Run, Worker
@@ -25,7 +25,7 @@ async def answers(world: World, worker: Worker, *claims: Claim) -> list[Message]
     """Ask, and return what is answered."""
     before = len(worker.heard)
     for claim in claims:
-        await world.driver.handle(grants.on_claim(claim))
+        await world.driver.handle(task_runs.on_claim(claim))
     await worker.hear()
     return worker.heard[before:]
 
@@ -48,7 +48,7 @@ async def test_a_grant_may_come_before_the_mark(world: World) -> None:
         pass
     assert (await world.task(job_id, "a")).state == "PENDING"
     (run,) = await worker.take(ask=False)
-    await world.driver.handle(grants.on_claim(worker.claim_of(run)))
+    await world.driver.handle(task_runs.on_claim(worker.claim_of(run)))
     assert (await world.task(job_id, "a")).state == "RUNNING"
     await world.settle()
     assert (await world.task(job_id, "a")).scheduled_at == world.clock.now
@@ -96,7 +96,7 @@ async def test_a_node_that_nobody_knows_is_told_to_beat_first(world: World) -> N
     job_id, _worker, run = await asked(world)
     claim = Claim(task_id=run.task_id, nonce="n", node_id="stranger", beat=0)
     await world.broker.slot("x-stranger")
-    await world.driver.handle(grants.on_claim(claim))
+    await world.driver.handle(task_runs.on_claim(claim))
     slot = await world.broker.slot("x-stranger")
     message = world.codec.decode((await slot.take()).body)
     assert message == BeatFirst(task_id=run.task_id, nonce="n")
@@ -118,7 +118,7 @@ async def test_two_workers_that_hold_copies_get_one_grant(world: World) -> None:
     theirs = Claim(
         task_id=run.task_id, job_id=run.message.job_id, nonce="n", node_id="other", beat=1
     )
-    slow = Stepper(world.driver, grants.on_claim(mine))
+    slow = Stepper(world.driver, task_runs.on_claim(mine))
     await slow.until(changes(TaskDocument, state="RUNNING"))
     assert isinstance((await answers(world, other, theirs))[0], Granted)
     await slow.finish()
@@ -146,7 +146,7 @@ async def test_a_nonce_whose_run_was_handed_back_is_not_granted_again(world: Wor
 async def test_a_nonce_whose_run_was_lost_by_lease_is_granted_the_same_run(world: World) -> None:
     job_id, worker, run = await asked(world)
     claim = worker.claim_of(run)
-    await world.driver.handle(grants.on_claim(claim))  # the answer is on its way
+    await world.driver.handle(task_runs.on_claim(claim))  # the answer is on its way
     task = await world.task(job_id, "a")
     await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
     (first, second) = await answers(world, worker, claim)
