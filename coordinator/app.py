@@ -15,6 +15,7 @@ from coordinator.api.metrics import LoopFigures, NotedFigures
 from coordinator.commands import JobCommands
 from coordinator.consumers import QueueConsumers
 from coordinator.due.coordinator_beats import CoordinatorBeats
+from coordinator.due.due_work import DueWork
 from coordinator.due.progress_rollup import ProgressRollup
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.retention import RetentionTimer
@@ -72,6 +73,7 @@ class Coordinator:
             RetentionTimer(
                 driver, config.datastore.retention.jobs, config.datastore.retention.logs
             ),
+            DueWork(driver),
             Sweeper(driver, self._broker, config.engine.sweep),
             probes,
         ):

@@ -10,28 +10,18 @@ import structlog
 from coordinator.effects import FlowDriver
 from coordinator.engine import leases, orphans, repairs
 from shared.broker.port import Broker
-from shared.errors import ApplicationError, BrokerUnavailable, StoreUnavailable
-from shared.model.documents import Document, JobDocument, QueueDocument, TaskDocument
+from shared.errors import ApplicationError, BrokerUnavailable
+from shared.model.documents import QueueDocument
 from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
 
-_LIMIT = 500
-OVERDUE = 5_000_000
-"""Microseconds after which an intent counts as forgotten."""
-
 QUIET_SWEEPS = 2
 """Looks in a row at which a queue must have had nothing ready for what is SCHEDULED in it to count as lost."""
 
-_EACH = 0.5
-"""Seconds that a sweep waits for what it follows, which then goes on by itself."""
-
-DUE_EVERY = 0.25
-"""Seconds between looks at retries whose delay is over."""
-
 
 class Sweeper:
-    """Sweeps every few seconds, and releases what waits for a time of its own."""
+    """Sweeps every few seconds."""
 
     def __init__(self, driver: FlowDriver, broker: Broker, interval: float) -> None:
         self._driver = driver
@@ -40,25 +30,18 @@ class Sweeper:
         self._rounds = repairs.Rounds()
         self._orphan_rounds = orphans.OrphanRounds()
         self._round = Loop("sweeper", self.sweep, every=interval)
-        self._due = Loop("due", self._release, every=DUE_EVERY)
 
     def start(self) -> None:
         """Start to sweep, in the background."""
         self._round.start()
-        self._due.start()
 
     async def close(self) -> None:
         """Sweep no more, cutting a round short."""
         await self._round.close()
-        await self._due.close()
-
-    async def _release(self) -> None:
-        await self._driver.handle(repairs.release_delayed())
 
     async def sweep(self) -> None:
         """Go round once. What one look fails at does not keep the others from theirs."""
         looks: tuple[Callable[[], Awaitable[None]], ...] = (
-            self._overdue,
             self._orphans,
             self._unconfirmed,
             self._unheard,
@@ -77,23 +60,6 @@ class Sweeper:
                 )
             except Exception:
                 log.exception("a sweep failed", look=look.__name__)
-
-    async def _overdue(self) -> None:
-        before = self._driver.store.now() - OVERDUE
-        for kind in (TaskDocument, JobDocument):
-            overdue: list[Document] = list(await self._driver.store.overdue(kind, before, _LIMIT))
-            for document in overdue:
-                self._driver.counts["swept_overdue"] += 1
-                await self._follow(document)
-
-    async def _follow(self, document: Document) -> None:
-        """Follow what is overdue in a document. A fault of its own keeps no other from its turn."""
-        try:
-            await self._driver.follow_for_a_while([document], _EACH)
-        except StoreUnavailable:
-            raise
-        except Exception:
-            log.exception("an intent could not be followed", document=document.id)
 
     async def _orphans(self) -> None:
         """Cancel what is not to go on, before any of it is sent again."""

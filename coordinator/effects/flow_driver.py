@@ -74,6 +74,7 @@ class FlowDriver:
             flow.ChangeFirst: self._change_first,
             flow.Delete: self._delete,
             flow.Later: self._later,
+            flow.Apply: self._apply,
             flow.Publish: self._publish,
             flow.Send: self._send,
             flow.Vars: self._vars,
@@ -262,6 +263,11 @@ class FlowDriver:
 
     async def _later(self, effect: flow.Later) -> None:
         self.outbox.write_later(effect.change)
+
+    async def _apply(self, effect: flow.Apply) -> bool:
+        if effect.change.kind is JobDocument:
+            self._jobs.pop(effect.change.id, None)
+        return bool(await self.store.change_many([effect.change]))
 
     async def _append_log(self, effect: flow.AppendLog) -> None:
         parts: Sequence[LogPartDocument] = effect.parts

@@ -106,6 +106,12 @@ class Later(msgspec.Struct, frozen=True):
     change: JobChange | TaskChange
 
 
+class Apply(msgspec.Struct, frozen=True):
+    """A compare-and-set whose document is not read back: it may be one that can't be. Answers whether it matched."""
+
+    change: JobChange | TaskChange
+
+
 class Publish(msgspec.Struct, frozen=True):
     """Send these tasks (PENDING, evaluated) to their queues, with confirms, then mark them SCHEDULED."""
 
@@ -205,8 +211,8 @@ class Noted(msgspec.Struct, frozen=True):
 
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
-    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Publish | Send
-    | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
+    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Apply | Publish
+    | Send | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 
@@ -349,6 +355,12 @@ def standing(job_id: str) -> Flow[JobDocument | None]:
 def later(change: JobChange | TaskChange) -> Flow[None]:
     """Compare and set, in bulk, soon."""
     yield Later(change)
+
+
+def apply(change: JobChange | TaskChange) -> Flow[bool]:
+    """Compare and set, without reading back; return whether it matched."""
+    matched: bool = yield Apply(change)
+    return matched
 
 
 def publish(tasks: Sequence[TaskDocument]) -> Flow[None]:

@@ -71,10 +71,10 @@ def release_delayed() -> Flow[list[Document]]:
     """Take retries whose delay is over from their hold; one whose slot was given away waits for another."""
     at = yield from now()
     where = {"hold": Hold.DELAY, "due_at": Below(at + 1)}
+    follow: list[Document] = []
     due = yield from find(
         TaskDocument, where, order=("due_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
     )
-    follow: list[Document] = []
     for task in due:
         held = {"hold": Hold.DELAY, "state": TaskState.CREATED}
         wanted = task_start.number_wanted(task)

@@ -65,7 +65,7 @@ def _active_below(
 
 def again(owner: JobDocument | TaskDocument, what: Intent) -> Flow[list[Document]]:
     """Keep an intent that a step was made of, which says that it is alive; return what makes the next step follow."""
-    kept = msgspec.structs.replace(what, at=(yield from now()))
+    kept = msgspec.structs.replace(what, at=(yield from now()), tries=0, error="")
     change = change_job if isinstance(owner, JobDocument) else change_task
     image = yield from change(owner.id, {}, {}, add=(kept,), drop=(what.id,))
     return [] if image is None else [msgspec.structs.replace(image, then=[kept])]

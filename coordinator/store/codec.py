@@ -263,12 +263,23 @@ def _stored_intent(intent: Intent) -> dict[str, Any]:
     stored: dict[str, Any] = {"id": intent.id, "do": intent.do, "at": intent.at}
     if intent.args:
         stored["args"] = msgspec.msgpack.encode(intent.args)
+    if intent.tries:
+        stored["tries"] = intent.tries
+    if intent.error:
+        stored["error"] = intent.error
     return stored
 
 
 def _intent(stored: Mapping[str, Any]) -> Intent:
     args = msgspec.msgpack.decode(stored["args"]) if "args" in stored else {}
-    return Intent(id=stored["id"], do=stored["do"], at=stored["at"], args=args)
+    return Intent(
+        id=stored["id"],
+        do=stored["do"],
+        at=stored["at"],
+        args=args,
+        tries=stored.get("tries", 0),
+        error=stored.get("error", ""),
+    )
 
 
 def _scalar(value: Any) -> Any:

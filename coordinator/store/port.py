@@ -124,8 +124,10 @@ class Store(Protocol):
     async def group_count(self, kind: type[Document], where: Where, by: str) -> dict[str, int]:
         """Return how many match, by the value of a field."""
 
-    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
-        """Return documents that hold an intent due before `before`, the longest overdue first."""
+    async def overdue(
+        self, kind: type[_D], before: Micros, limit: int, without: Sequence[str] = ()
+    ) -> list[_D]:
+        """Return documents that hold an intent due before `before`, the longest overdue first, as `find` does."""
 
     async def search_jobs(
         self,

@@ -33,13 +33,17 @@ class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What must still follow from a write; kept in the written document until it is done.
 
     `id` names it within its document, `do` is one of the follow-ups of `coordinator.engine`, `at` says when it is
-    due (so that the sweeper may tell a forgotten one), `args` is data for it.
+    due (so that due work may tell a forgotten one), `args` is data for it.
     """
 
     id: str
     do: str
     at: Micros
     args: dict[str, Any] = {}
+    tries: int = 0
+    """How often it was taken up again, the present time included."""
+    error: str = ""
+    """Why the last try failed; empty where its process died on the way."""
 
 
 class Document(msgspec.Struct, kw_only=True, rename="camel"):

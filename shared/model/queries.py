@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from shared.model.documents import Document, Intent
+from shared.model.documents import Document, Intent, Micros
 
 D = TypeVar("D", bound=Document)
 
@@ -60,3 +60,7 @@ class Change(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
     """Intents to keep; one whose id is there already is left as it is."""
     drop_then: tuple[str, ...] = ()
     """Ids of intents that are done."""
+    put_off: tuple[Intent, ...] = ()
+    """Intents to stand in place of those that have their ids; one that is done by now stays so."""
+    overdue_before: Micros | None = None
+    """It matches only while an intent is due before this time."""

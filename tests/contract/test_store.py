@@ -342,6 +342,28 @@ async def test_overdue_finds_the_longest_overdue_first(store: Store) -> None:
     assert [each.id for each in await store.overdue(JobDocument, 100, 10)] == ["c", "b", "a"]
 
 
+async def test_an_intent_is_put_off_only_while_it_is_there(store: Store) -> None:
+    await store.insert(job("a", then=[intent("1", 10), intent("2", 20)]))
+    later = tuple(msgspec.structs.replace(intent(id, 90), tries=2, error="why") for id in "13")
+    change = Change(kind=JobDocument, id="a", put_off=later, overdue_before=50)
+    image = await store.change(change)
+    assert image is not None
+    assert image.then == [later[0], intent("2", 20)]
+    assert await store.change_many([change]) == 1
+    assert await store.change_many([msgspec.structs.replace(change, overdue_before=20)]) == 0
+    await store.change_many([Change(kind=JobDocument, id="a", drop_then=("2",))])
+    assert await store.change(change) is None
+    found = await store.get(JobDocument, "a")
+    assert found is not None
+    assert found.then == [later[0]]
+
+
+async def test_overdue_leaves_out_what_need_not_be_read(store: Store) -> None:
+    await store.insert(job("a", result="r", then=[intent("1", 1)]))
+    (found,) = await store.overdue(JobDocument, 100, 10, ("result",))
+    assert (found.result, found.then) == (None, [intent("1", 1)])
+
+
 async def test_change_many_counts_what_matched(store: Store) -> None:
     await store.insert_many([task(str(number), state="PENDING") for number in range(700)])
     await store.change(Change(kind=TaskDocument, id="5", set={"state": "RUNNING"}))

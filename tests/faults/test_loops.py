@@ -30,6 +30,7 @@ WITHIN = 30.0
 OF_ALL = [
     "announce listeners",
     "beats",
+    "delays",
     "due",
     "ends-stored",
     "engine check",

@@ -7,6 +7,7 @@ from tests.mechanisms.mechanism import Cut, Mechanism
 
 ENGINE = "tests/unit/engine/test_"
 WORKER = "tests/unit/worker/test_"
+DUE = "tests/contract/test_due_work.py::"
 HERE = "tests/mechanisms/test_"
 
 
@@ -252,7 +253,6 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "sweeper", (1, 2), runs_cut.sweeper,
         (
-            f"{HERE}repairs.py::test_a_job_that_nobody_was_told_of_is_begun",
             f"{HERE}repairs.py::test_a_task_that_lies_in_no_queue_is_sent_again",
             f"{ENGINE}pulse.py::test_a_killed_workers_task_runs_elsewhere_within_a_minute",
         ),
@@ -265,6 +265,26 @@ MECHANISMS: tuple[Mechanism, ...] = (
             f"{HERE}edges.py::test_a_job_is_answered_for_without_a_broker_and_begun_when_one_is_there",
         ),
         "the job stays PENDING",
+    ),
+    _mechanism(
+        "due-shared", (11, 13), structure_cut.shared_due,
+        (f"{DUE}test_coordinators_share_what_is_overdue[memory]",),
+        "two coordinators that look at once do everything twice",
+    ),
+    _mechanism(
+        "due-tries", (12, 13), structure_cut.tries,
+        (f"{DUE}test_a_failing_work_ends_its_job_with_the_reason[memory]",),
+        "the job stays PENDING, without a word",
+    ),
+    _mechanism(
+        "due-alone", (13,), structure_cut.tried_alone,
+        (f"{DUE}test_what_its_process_died_of_is_tried_alone[memory]",),
+        "what killed a process is tried beside other work",
+    ),
+    _mechanism(
+        "due-room", (13,), structure_cut.room_for_others,
+        (f"{DUE}test_one_jobs_work_leaves_room_for_anothers[memory]",),
+        "another job's work is not begun while one job's hangs",
     ),
     _mechanism(
         "sweep-unconfirmed", (2,), structure_cut.unconfirmed,

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.due.sweeper import Sweeper
+from coordinator.due import overdue_intents
+from coordinator.due.overdue_intents import OverdueIntents
 from coordinator.effects import FlowDriver
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import (
     composites,
     flow,
+    given_up,
     job_lifecycle,
     new_documents,
     orphans,
@@ -27,6 +29,7 @@ from coordinator.engine import (
 )
 from coordinator.engine.flow import Flow
 from coordinator.store.indexes import INDEXES
+from coordinator.store.port import Change
 from coordinator.store.sqlite import schema
 from shared.errors import BrokerUnavailable
 from shared.model.documents import Document, Intent, JobDocument, TaskDocument
@@ -162,7 +165,31 @@ def confirms(patch: pytest.MonkeyPatch) -> None:
 
 def overdue(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for intents that are overdue."""
-    patch.setattr(Sweeper, "_overdue", idle)
+    patch.setattr(OverdueIntents, "look", idle)
+
+
+def shared_due(patch: pytest.MonkeyPatch) -> None:
+    """Whoever sees that something is overdue takes it up, though another just did."""
+
+    def blind(**fields: Any) -> Change[Any]:
+        return Change(**{**fields, "overdue_before": None})
+
+    patch.setattr(overdue_intents, "Change", blind)
+
+
+def tries(patch: pytest.MonkeyPatch) -> None:
+    """What can't be done is tried for ever."""
+    patch.setattr(given_up, "is_given_up", lambda _: False)
+
+
+def tried_alone(patch: pytest.MonkeyPatch) -> None:
+    """What a process died of is tried like anything else."""
+    patch.setattr(overdue_intents, "_died", lambda *_: False)
+
+
+def room_for_others(patch: pytest.MonkeyPatch) -> None:
+    """One job's overdue work may take all places."""
+    patch.setattr(overdue_intents, "OF_ONE_JOB", overdue_intents.AT_ONCE)
 
 
 def unconfirmed(patch: pytest.MonkeyPatch) -> None:

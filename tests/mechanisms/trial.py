@@ -30,7 +30,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Remembers how each named test ended, however many cases it has."""
+    """Remembers how each case ended, and each test, however many cases it has."""
 
     def __init__(self) -> None:
         self.passed: set[str] = set()
@@ -39,13 +39,13 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a phase of a test."""
-        name = report.nodeid.partition("[")[0]
-        if report.when == "call" and report.failed:
-            self.failed.setdefault(name, _reason(report))
-        elif report.when == "call" and report.passed:
-            self.passed.add(name)
-        elif not report.passed:
-            self.broken.add(name)
+        for name in {report.nodeid, report.nodeid.partition("[")[0]}:
+            if report.when == "call" and report.failed:
+                self.failed.setdefault(name, _reason(report))
+            elif report.when == "call" and report.passed:
+                self.passed.add(name)
+            elif not report.passed:
+                self.broken.add(name)
 
 
 def _reason(report: pytest.TestReport) -> str:

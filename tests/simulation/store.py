@@ -221,13 +221,23 @@ class MemoryStore:
         kind: type[Document] = change.kind
         then = fields_of(kind)["then"]
         added = self._codec.encode_value(then, change.add_then) or []
+        put_off = self._codec.encode_value(then, change.put_off) or []
         conditions = conditions_of(change.kind, change.where)
-        return _Prepared(change.kind, change.id, conditions, sets, added, change.drop_then)
+        return _Prepared(
+            change.kind,
+            change.id,
+            conditions,
+            change.overdue_before,
+            sets,
+            added,
+            change.drop_then,
+            put_off,
+        )
 
     def _changed(self, change: _Prepared) -> Rest | None:
         """Make a change; return what rests after it, or None where it was not made."""
         before = self._data.of(change.kind).get(change.id)
-        if before is None or not _matches(before, change.conditions):
+        if before is None or not change.matches(before):
             return None
         after = change.applied(before)
         if after == before:
@@ -270,12 +280,7 @@ class MemoryStore:
         without: Sequence[str] = (),
     ) -> list[_D]:
         found = await self._ask(partial(self._found, kind, where, order, limit, skip))
-        if without:
-            found = [
-                {name: value for name, value in rest.items() if name not in without}
-                for rest in found
-            ]
-        return self._decoded(kind, found)
+        return self._decoded(kind, _less(found, without))
 
     async def count(self, kind: type[Document], where: Where, cap: int | None = None) -> int:
         return await self._ask(lambda: len(self._found(kind, where, limit=cap)))
@@ -286,13 +291,15 @@ class MemoryStore:
         values = (_value(rest, target) for rest in found)
         return Counter(str(value) for value in values if value is not None)
 
-    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
+    async def overdue(
+        self, kind: type[_D], before: Micros, limit: int, without: Sequence[str] = ()
+    ) -> list[_D]:
         def found() -> list[Rest]:
             due = [(_due(rest), rest) for rest in self._data.of(kind).values() if "then" in rest]
             late = sorted((each for each in due if each[0] < before), key=lambda each: each[0])
             return [rest for _, rest in late[:limit]]
 
-        return self._decoded(kind, await self._ask(found))
+        return self._decoded(kind, _less(await self._ask(found), without))
 
     async def search_jobs(
         self,
@@ -384,15 +391,29 @@ class MemoryStore:
         return [self._codec.decode(kind, rest) for rest in found]
 
 
+def _less(found: Iterable[Rest], without: Sequence[str]) -> Iterable[Rest]:
+    """Return documents as they rest, without these fields."""
+    for rest in found:
+        yield {name: value for name, value in rest.items() if name not in without}
+
+
 class _Prepared(msgspec.Struct, frozen=True):
     """A change with all values encoded."""
 
     kind: type[Document]
     id: str
     conditions: Sequence[Condition]
+    overdue_before: Micros | None
     sets: Sequence[tuple[Target, Any]]
     add_then: Sequence[dict[str, Any]]
     drop_then: Sequence[str]
+    put_off: Sequence[dict[str, Any]]
+
+    def matches(self, before: Rest) -> bool:
+        """Return whether the change is one of what rests."""
+        late = self.overdue_before
+        overdue = late is None or ("then" in before and _due(before) < late)
+        return overdue and _matches(before, self.conditions)
 
     def applied(self, before: Rest) -> Rest:
         """Return what rests after the change."""
@@ -402,8 +423,13 @@ class _Prepared(msgspec.Struct, frozen=True):
             after[name] = (
                 value if target.key is None else _with_entry(after.get(name), target.key, value)
             )
-        if self.add_then or self.drop_then:
-            kept = [each for each in before.get("then", []) if each["id"] not in self.drop_then]
+        if self.add_then or self.drop_then or self.put_off:
+            put_off = {each["id"]: each for each in self.put_off}
+            kept = [
+                put_off.get(each["id"], each)
+                for each in before.get("then", [])
+                if each["id"] not in self.drop_then
+            ]
             once: dict[str, Any] = {}
             for intent in (*kept, *self.add_then):
                 once.setdefault(intent["id"], intent)

@@ -19,7 +19,7 @@ from coordinator.store.search import (
     targets_of,
 )
 from shared.model.documents import Document, Intent, JobDocument
-from shared.model.queries import Above, Below, Has, In, Not, Where
+from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 from shared.model.states import JobState
 
 _D = TypeVar("_D", bound=Document)
@@ -134,12 +134,20 @@ def sort_of(kind: type[Document], order: Sequence[str]) -> list[tuple[str, int]]
     ]
 
 
+def change_of(codec: Codec, change: Change[Any]) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """Return the one update that does all of a change; None where there is nothing to do. Raises `Unstorable`."""
+    return update_of(
+        codec, change.kind, change.set, change.add_then, change.drop_then, change.put_off
+    )
+
+
 def update_of(
     codec: Codec,
     kind: type[Document],
     set: Mapping[str, Any],
     add_then: Sequence[Intent] = (),
     drop_then: Sequence[str] = (),
+    put_off: Sequence[Intent] = (),
 ) -> dict[str, Any] | list[dict[str, Any]] | None:
     """Return the one update that does all of it; None where there is nothing to do. Raises
     `Unstorable`.
@@ -152,12 +160,15 @@ def update_of(
             absent.append(path_of(target))
         else:
             present[path_of(target)] = stored
-    if add_then or drop_then:
+    if add_then or drop_then or put_off:
         once: dict[str, Intent] = {}
         for intent in add_then:
             once.setdefault(intent.id, intent)
-        added = codec.encode_value(fields_of(kind)["then"], once.values()) or []
-        return _pipeline(present, absent, added, list(drop_then))
+        added, later = (
+            codec.encode_value(fields_of(kind)["then"], intents) or []
+            for intents in (once.values(), put_off)
+        )
+        return _pipeline(present, absent, added, list(drop_then), later)
     update: dict[str, Any] = {}
     if present:
         update["$set"] = present
@@ -167,7 +178,11 @@ def update_of(
 
 
 def _pipeline(
-    present: Mapping[str, Any], absent: list[str], added: list[Any], dropped: list[str]
+    present: Mapping[str, Any],
+    absent: list[str],
+    added: list[Any],
+    dropped: list[str],
+    put_off: list[Any],
 ) -> list[dict[str, Any]]:
     """Return an update that sees the list of intents as it is: which are kept, which are new, which
     is due first.
@@ -179,12 +194,22 @@ def _pipeline(
         "$filter": {"input": _literal(added), "cond": {"$not": [{"$in": ["$$this.id", kept_ids]}]}}
     }
     first = {path: _literal(value) for path, value in present.items()}
-    first["then"] = {"$concatArrays": [kept, new]}
+    first["then"] = {"$concatArrays": [_with_put_off(kept, put_off), new]}
     none_left = {"$eq": ["$then", []]}
     then = {"$cond": [none_left, "$$REMOVE", "$then"]}
     due = {"$cond": [none_left, "$$REMOVE", {"$min": "$then.at"}]}
     stages: list[dict[str, Any]] = [{"$set": first}, {"$set": {OVERDUE_FIELD: due, "then": then}}]
     return [*stages, {"$unset": absent}] if absent else stages
+
+
+def _with_put_off(kept: Any, put_off: list[Any]) -> Any:
+    """Return the kept intents, those that are put off in place of what has their ids."""
+    if not put_off:
+        return kept
+    ids = _literal([intent["id"] for intent in put_off])
+    later = {"$arrayElemAt": [_literal(put_off), {"$indexOfArray": [ids, "$$this.id"]}]}
+    each = {"$cond": [{"$in": ["$$this.id", ids]}, later, "$$this"]}
+    return {"$map": {"input": kept, "in": each}}
 
 
 def _literal(value: Any) -> dict[str, Any]:

@@ -181,8 +181,7 @@ class MongoStore:
 
     async def change(self, change: Change[_D]) -> _D | None:
         """Make one compare-and-set."""
-        update = update_of(self._codec, change.kind, change.set, change.add_then, change.drop_then)
-        query = _one(change)
+        update, query = queries.change_of(self._codec, change), _one(change)
         if update is None:
             call = self._of(change.kind).find_one(query, projection(change.kind))
             found = await self._connection.ask(call)
@@ -193,10 +192,7 @@ class MongoStore:
         """Make many compare-and-sets."""
         by_kind: dict[type[Document], list[UpdateOne]] = {}
         for change in changes:
-            update = update_of(
-                self._codec, change.kind, change.set, change.add_then, change.drop_then
-            )
-            query = _one(change)
+            update, query = queries.change_of(self._codec, change), _one(change)
             by_kind.setdefault(change.kind, []).append(UpdateOne(query, update or _NO_CHANGE))
         matched = 0
         for kind, updates in by_kind.items():
@@ -283,11 +279,12 @@ class MongoStore:
         found = await self._aggregated(kind, [{"$match": match}, {"$group": group}])
         return {str(each[ID_FIELD]): each["count"] for each in found}
 
-    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
+    async def overdue(
+        self, kind: type[_D], before: Micros, limit: int, without: Sequence[str] = ()
+    ) -> list[_D]:
         """Return documents that hold an intent due before `before`."""
-        return await self._found(
-            kind, {OVERDUE_FIELD: {"$lt": before}}, [(OVERDUE_FIELD, 1)], limit
-        )
+        due = {OVERDUE_FIELD: {"$lt": before}}
+        return await self._found(kind, due, [(OVERDUE_FIELD, 1)], limit, without=without)
 
     async def search_jobs(
         self,
@@ -409,4 +406,7 @@ _NO_CHANGE: list[dict[str, Any]] = [{"$set": {ID_FIELD: f"${ID_FIELD}"}}]
 
 
 def _one(change: Change[Any]) -> Query:
-    return queries.all_of([{ID_FIELD: change.id}, query_of(change.kind, change.where)])
+    conditions = [{ID_FIELD: change.id}, query_of(change.kind, change.where)]
+    if change.overdue_before is not None:
+        conditions.append({OVERDUE_FIELD: {"$lt": change.overdue_before}})
+    return queries.all_of(conditions)

@@ -95,12 +95,16 @@ def grouped(
 
 
 def overdue_rows(
-    connection: sqlite3.Connection, kind: type[Document], before: Micros, limit: int
+    connection: sqlite3.Connection,
+    kind: type[Document],
+    before: Micros,
+    limit: int,
+    without: Sequence[str],
 ) -> list[Row]:
     """Return rows with an intent due before `before`, the longest overdue first."""
     return Select(
         kind,
-        columns_of(kind),
+        columns_of(kind, tuple(without)),
         Clause(f"{OVERDUE_COLUMN} < ?", (before,)),
         f" ORDER BY {OVERDUE_COLUMN}",
         limit,

@@ -236,12 +236,14 @@ class SqliteStore:
             lambda connection: reads.grouped(connection, kind, clause, name)
         )
 
-    async def overdue(self, kind: type[_D], before: Micros, limit: int) -> list[_D]:
+    async def overdue(
+        self, kind: type[_D], before: Micros, limit: int, without: Sequence[str] = ()
+    ) -> list[_D]:
         """Return documents that hold an intent due before `before`."""
         rows = await self._readers.run(
-            lambda connection: reads.overdue_rows(connection, kind, before, limit)
+            lambda connection: reads.overdue_rows(connection, kind, before, limit, without)
         )
-        return self._documents(kind, rows)
+        return self._documents(kind, rows, columns_of(kind, tuple(without)))
 
     async def search_jobs(
         self,

@@ -102,13 +102,12 @@ class Changer:
         """
         return PreparedChange(
             change.kind,
-            Clause.joined(
-                " AND ", [Clause("id = ?", (change.id,)), where_clause(change.kind, change.where)]
-            ),
+            Clause.joined(" AND ", _conditions(change)),
             "",
             tuple(set_clauses(change.kind, change.set, self._codec)),
             change.add_then,
             change.drop_then,
+            change.put_off,
             self._codec,
         )
 
@@ -128,6 +127,7 @@ class Changer:
             tuple(set_clauses(kind, set, self._codec)),
             add_then,
             (),
+            (),
             self._codec,
         )
 
@@ -141,6 +141,7 @@ class PreparedChange(msgspec.Struct, frozen=True):
     sets: tuple[Clause, ...]
     add_then: tuple[Intent, ...]
     drop_then: tuple[str, ...]
+    put_off: tuple[Intent, ...]
     codec: Codec
 
     def apply(self, connection: sqlite3.Connection) -> Columns | None:
@@ -173,11 +174,14 @@ class PreparedChange(msgspec.Struct, frozen=True):
         return _one(connection, statement, self.where.values)
 
     def _then(self, stored: bytes | None) -> list[Clause]:
-        if not self.add_then and not self.drop_then:
+        if not (self.add_then or self.drop_then or self.put_off):
             return []
         field = fields_of(self.kind)["then"]
         there = [] if stored is None else self.codec.decode_value(field, from_column(field, stored))
-        kept = [intent for intent in there if intent.id not in self.drop_then]
+        put_off = {intent.id: intent for intent in self.put_off}
+        kept = [
+            put_off.get(intent.id, intent) for intent in there if intent.id not in self.drop_then
+        ]
         ids = {intent.id for intent in kept}
         for intent in self.add_then:
             if intent.id not in ids:
@@ -188,6 +192,13 @@ class PreparedChange(msgspec.Struct, frozen=True):
             Clause('"then" = ?', (value,)),
             Clause(f"{OVERDUE_COLUMN} = ?", (overdue_of(kept),)),
         ]
+
+
+def _conditions(change: Change[Any]) -> list[Clause]:
+    conditions = [Clause("id = ?", (change.id,)), where_clause(change.kind, change.where)]
+    if change.overdue_before is not None:
+        conditions.append(Clause(f"{OVERDUE_COLUMN} < ?", (change.overdue_before,)))
+    return conditions
 
 
 def apply_all(connection: sqlite3.Connection, changes: Sequence[PreparedChange]) -> int:

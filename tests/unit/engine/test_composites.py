@@ -280,7 +280,7 @@ async def test_an_expansion_is_not_begun_twice_while_it_goes_on(world: World) ->
     world.clock.advance(4)
     await slow.until(changes(TaskDocument, expanded_to=60))
     world.clock.advance(4)
-    await world.coordinators[0].sweeper._overdue()
+    await world.coordinators[0].due.overdue.look()
     assert world.counts().get("swept_overdue", 0) == 0
     await slow.finish()
 

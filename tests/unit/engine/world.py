@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from coordinator.consumers.queue_consumers import READ_BY, MessageHandlers
+from coordinator.due.due_work import DueWork
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.effects.batching import Batcher
-from coordinator.engine import job_ends, job_lifecycle, new_documents, pulse, repairs
+from coordinator.engine import job_ends, job_lifecycle, new_documents, pulse
 from coordinator.engine.flow import Bounds
 from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
@@ -62,6 +63,7 @@ class Coordinator:
         self.probes = PulseProbes(self.driver, broker, codec, name)
         self.handlers = MessageHandlers(self.driver, self.probes)
         self.sweeper = Sweeper(self.driver, broker, 5.0)
+        self.due = DueWork(self.driver)
         self.loses_messages = False
         """Whether what it was handling when it died is gone, and not given back."""
         self._slots: dict[str, Slot] = {}
@@ -80,8 +82,10 @@ class Coordinator:
 
     async def sweep(self) -> bool:
         """Sweep, and release what is due."""
+        await self.due.overdue.look()
+        await self.due.overdue.finish()
         await self.sweeper.sweep()
-        await self.driver.handle(repairs.release_delayed())
+        await self.due.release()
         return True
 
     async def pulse(self) -> bool:
@@ -124,6 +128,7 @@ class Coordinator:
 
     async def abandon(self) -> None:
         """Die: whatever was gathered is gone."""
+        await self.due.close()
         await self.driver._following.cancel()
         await self.driver.evaluations.close()
         for slot in self._slots.values():

@@ -1,0 +1,263 @@
+"""Intents that nobody followed, because whoever was to died or failed: taken up, tried again, and given up in the end.
+
+Taking one moves its time on and counts the try, by compare-and-set: coordinators share what is overdue instead of
+doing the same (engine spec, Due work).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import Final
+
+import msgspec
+import structlog
+from cachetools import TTLCache
+
+from coordinator.effects import FlowDriver
+from coordinator.effects.evaluations import EvaluationBusy
+from coordinator.engine import given_up, intents
+from coordinator.store.port import Change
+from shared.errors import ApplicationError, BrokerUnavailable, StoreUnavailable
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    Intent,
+    JobDocument,
+    Micros,
+    TaskDocument,
+)
+from shared.supervision import Tasks, waiting
+
+log = structlog.get_logger(__name__)
+
+OVERDUE: Final[Micros] = 5 * MICROS_PER_SECOND
+"""After so long an intent counts as forgotten."""
+
+LONGEST_DELAY: Final[Micros] = 300 * MICROS_PER_SECOND
+
+GIVEN_BACK_FOR: Final[Micros] = 5 * MICROS_PER_SECOND
+"""How much later a try begins again that failed of the store, the broker or this process: that costs it no try."""
+
+LOOKED_AT: Final = 200
+"""Documents of a kind that one look reads."""
+
+AT_ONCE: Final = 32
+"""Documents whose intents are followed at a time."""
+
+OF_ONE_JOB: Final = 24
+"""Those of them that belong to one root job: it leaves room for others."""
+
+ALONE_FOR: Final = 5.0
+"""Seconds that one whose last process died is alone: should it take this one too, nobody else pays for it."""
+
+TOLD_FOR: Final = 60.0
+"""Seconds for which failures of a kind are logged without where they stood."""
+
+_UNREAD: Final = {
+    kind: (*kind.sealed, *more)
+    for kind, more in ((TaskDocument, ("usage",)), (JobDocument, ("permissions",)))
+}
+"""What need not be read to take something up: a field that can't be opened keeps nobody from their turn."""
+
+_NOT_ITS_FAULT: Final = (StoreUnavailable, BrokerUnavailable, EvaluationBusy)
+
+
+class OverdueIntents:
+    """Takes up what is overdue, a bounded number at a time, fairly by root job."""
+
+    def __init__(self, driver: FlowDriver) -> None:
+        self._driver = driver
+        self._store = driver.store
+        self._under_way: dict[str, str] = {}
+        """Document → its root job."""
+        self._tasks = Tasks()
+        self._more = False
+        self.more = asyncio.Event()
+        """Set when there is room again, and something may wait for it."""
+        self._told: TTLCache[tuple[str, type], bool] = TTLCache(100, TOLD_FOR)
+
+    async def close(self) -> None:
+        """Cut short what is under way: it is tried again."""
+        await self._tasks.cancel()
+
+    async def finish(self) -> None:
+        """Wait for what is under way."""
+        await self._tasks.finish()
+
+    async def look(self) -> None:
+        """Take up what is overdue now, what is below before what is above, as far as there is room; return once it has
+        begun. What had no room is overdue again a little later, behind what others wait for."""
+        before = self._store.now() - OVERDUE
+        self._more = False
+        for kind in (TaskDocument, JobDocument):
+            found = await self._store.overdue(kind, before, LOOKED_AT, _UNREAD[kind])
+            new = [each for each in found if each.id not in self._under_way]
+            left = self._begin_all(
+                _in_turn(each for each in new if not _died(each, before)), before
+            )
+            await self._put_behind([each for each in left if self._is_full(each)], before)
+            for document in new:
+                if _died(document, before):
+                    await self._begin_alone(document, before)
+            self._more |= len(found) == LOOKED_AT or bool(left)
+
+    def _begin_all(self, documents: Sequence[Document], before: Micros) -> list[Document]:
+        """Begin those that have room, and return the others."""
+        left = []
+        for document in documents:
+            if len(self._under_way) < AT_ONCE and not self._is_full(document):
+                self._begin(document, before)
+            else:
+                left.append(document)
+        return left
+
+    def _is_full(self, document: Document) -> bool:
+        """Return whether its root job has all the places that one may have."""
+        return Counter(self._under_way.values())[_root(document)] >= OF_ONE_JOB
+
+    async def _put_behind(self, documents: Sequence[Document], before: Micros) -> None:
+        now = self._store.now()
+        changes = [
+            Change(
+                kind=type(document),
+                id=document.id,
+                put_off=tuple(
+                    msgspec.structs.replace(each, at=now) for each in _overdue(document, before)
+                ),
+                overdue_before=before,
+            )
+            for document in documents
+        ]
+        if changes:
+            await self._store.change_many(changes)
+
+    async def _begin_alone(self, document: Document, before: Micros) -> None:
+        with contextlib.suppress(TimeoutError), waiting():
+            async with asyncio.timeout(ALONE_FOR):
+                await self.finish()
+        if len(self._under_way) < AT_ONCE:
+            self._begin(document, before)
+        with contextlib.suppress(TimeoutError), waiting():
+            async with asyncio.timeout(ALONE_FOR):
+                await self.finish()
+
+    def _begin(self, document: Document, before: Micros) -> None:
+        self._under_way[document.id] = _root(document)
+        self._tasks.start(self._take_up(document, before), "overdue intents")
+
+    async def _take_up(self, document: Document, before: Micros) -> None:
+        try:
+            for what in await self._taken(document, before):
+                await self._try(document, what)
+        except ApplicationError as error:
+            about = {"document": document.id, "reason": str(error)}
+            log.info("what is overdue waits for its next turn", **about)
+        finally:
+            del self._under_way[document.id]
+            if self._more and len(self._under_way) <= AT_ONCE // 2:
+                self.more.set()
+
+    async def _taken(self, document: Document, before: Micros) -> Sequence[Intent]:
+        """Return the intents that this took, with why their last try failed: none where another coordinator took them,
+        or somebody went on with them."""
+        now = self._store.now()
+        taken = tuple(_counted(each, now) for each in _overdue(document, before))
+        rest = tuple(msgspec.structs.replace(each, error="") for each in taken)
+        change = Change(kind=type(document), id=document.id, put_off=rest, overdue_before=before)
+        if not await self._store.change_many([change]):
+            return ()
+        self._driver.counts["swept_overdue"] += 1
+        return taken
+
+    async def _try(self, document: Document, what: Intent) -> None:
+        try:
+            if given_up.is_given_up(what):
+                await self._give_up(document, what)
+            else:
+                await self._follow(document, what)
+        except _NOT_ITS_FAULT as error:
+            later = self._store.now() + GIVEN_BACK_FOR
+            await self._note(document, what, str(error), at=later, tries=what.tries - 1)
+        except Exception as error:
+            said = str(error) if isinstance(error, ApplicationError) else type(error).__name__
+            self._say_failed(document, what, error)
+            await self._note(document, what, said)
+
+    def _say_failed(self, document: Document, what: Intent, error: Exception) -> None:
+        """Log why a try failed; where it stood, only once in a while for each kind: many may fail of the same."""
+        kind = (what.do, type(error))
+        about = {"document": document.id, "intent": what.id, "tries": what.tries}
+        reason = f"{type(error).__name__}: {error}"
+        log.warning(
+            "an intent could not be followed",
+            **about,
+            reason=reason,
+            exc_info=None if kind in self._told else error,
+        )
+        self._told[kind] = True
+
+    async def _follow(self, document: Document, what: Intent) -> None:
+        whole = await self._store.get(type(document), document.id)
+        if whole is None:
+            return
+        there = [each for each in whole.then if each.id == what.id]
+        await self._driver.carry_out(intents.follow([msgspec.structs.replace(whole, then=there)]))
+
+    async def _give_up(self, document: Document, what: Intent) -> None:
+        job: JobDocument | None = None
+        with contextlib.suppress(Exception):
+            job_id = document.job_id if isinstance(document, TaskDocument) else document.id
+            job = await self._driver.job(job_id)
+        await self._driver.carry_out(given_up.give_up(document, what, job))
+
+    async def _note(
+        self,
+        document: Document,
+        what: Intent,
+        error: str,
+        *,
+        at: Micros | None = None,
+        tries: int | None = None,
+    ) -> None:
+        """Keep with an intent why its try failed, and perhaps when it is to be tried again."""
+        noted = msgspec.structs.replace(
+            what,
+            error=error or "no reason was given",
+            at=what.at if at is None else at,
+            tries=what.tries if tries is None else tries,
+        )
+        change = Change(kind=type(document), id=document.id, put_off=(noted,))
+        await self._store.change_many([change])
+
+
+def _overdue(document: Document, before: Micros) -> list[Intent]:
+    return [each for each in document.then if each.at < before]
+
+
+def _counted(what: Intent, now: Micros) -> Intent:
+    """Return an intent that is tried once more: where this process dies of it, the next try begins at its time."""
+    delay = min(OVERDUE * (2**what.tries - 1), LONGEST_DELAY - OVERDUE)
+    return msgspec.structs.replace(what, at=now + delay, tries=what.tries + 1)
+
+
+def _died(document: Document, before: Micros) -> bool:
+    """Return whether the process that tried something of this last died of it, or beside it."""
+    return any(each.tries and not each.error for each in _overdue(document, before))
+
+
+def _root(document: Document) -> str:
+    assert isinstance(document, JobDocument | TaskDocument)
+    return document.root_id or document.id
+
+
+def _in_turn(documents: Iterable[Document]) -> list[Document]:
+    """Return documents, the oldest of each root job before the second of any."""
+    by_root: dict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        by_root[_root(document)].append(document)
+    turns = zip_longest(*by_root.values())
+    return [each for each in chain.from_iterable(turns) if each is not None]

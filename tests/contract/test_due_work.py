@@ -1,0 +1,205 @@
+"""What nobody did is taken up once, by whichever coordinator, and what can't be done keeps nothing else from it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from coordinator.due import overdue_intents
+from coordinator.due.overdue_intents import OverdueIntents
+from coordinator.effects import FlowDriver
+from coordinator.engine import given_up, intents
+from coordinator.engine.flow import Flow, change_job
+from coordinator.store.port import Change, Store
+from shared.broker.memory import MemoryBroker
+from shared.encryption import Vault
+from shared.errors import StoreUnavailable
+from shared.model.documents import Document, Intent, JobDocument, TaskDocument
+from shared.model.messages import MessageCodec
+from tests.contract.conftest import StorePlace
+from tests.contract.documents import job, task
+from tests.settings import default_bounds
+
+MANY = overdue_intents.LOOKED_AT + 20
+
+
+def due_work(store: Store) -> OverdueIntents:
+    broker = MemoryBroker(node_expiry=60.0)
+    return OverdueIntents(FlowDriver(store, broker, default_bounds(), MessageCodec()))
+
+
+def forgotten(do: str, **more: object) -> Intent:
+    return Intent(id=do, do=do, at=0, **more)  # type: ignore[arg-type]
+
+
+class Followed:
+    """What the follow-up of `probe` was called for, and what it then does."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.at_once = 0
+        self.raises: dict[str, Exception] = {}
+
+    def __call__(self, document: Document, what: Intent) -> Flow[list[Document]]:
+        self.ids.append(document.id)
+        if error := self.raises.get(document.id):
+            raise error
+        assert isinstance(document, JobDocument)
+        yield from change_job(document.id, {}, {}, drop=(what.id,))
+        return []
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> Followed:
+    made = Followed()
+    monkeypatch.setitem(intents.FOLLOW_UPS, (JobDocument, "probe"), made)  # type: ignore[misc]
+    return made
+
+
+async def due_now(store: Store, id: str) -> None:
+    """Let the time come at which what a job holds is tried next."""
+    found = await store.get(JobDocument, id)
+    assert found is not None
+    await store.change_many([Change(kind=JobDocument, id=id, put_off=sooner(found))])
+
+
+def sooner(document: Document) -> tuple[Intent, ...]:
+    return tuple(msgspec.structs.replace(each, at=0) for each in document.then)
+
+
+async def look(*works: OverdueIntents) -> None:
+    """Look until all that has begun is done, and nothing waits for room."""
+    while True:
+        for work in works:
+            work.more.clear()
+        await asyncio.gather(*(work.look() for work in works))
+        await asyncio.gather(*(work.finish() for work in works))
+        if not any(work.more.is_set() for work in works):
+            return
+
+
+async def test_coordinators_share_what_is_overdue(store: Store, followed: Followed) -> None:
+    names = {f"j{number:03}" for number in range(MANY)}
+    await store.insert_many([job(name, then=[forgotten("probe")]) for name in sorted(names)])
+    first, second = due_work(store), due_work(store)
+    await look(first, second)
+    assert sorted(followed.ids) == sorted(names)
+
+
+async def test_what_fails_is_put_off_and_others_have_their_turn(
+    store: Store, followed: Followed
+) -> None:
+    names = [f"bad{number:03}" for number in range(MANY)]
+    followed.raises = dict.fromkeys(names, ValueError("no"))
+    await store.insert_many([job(name, then=[forgotten("probe")]) for name in names])
+    await store.insert(job("good", then=[Intent(id="probe", do="probe", at=1)]))
+    await look(due_work(store))
+    assert "good" in followed.ids
+    assert len(followed.ids) == MANY + 1, "each once: they wait for their next try"
+
+
+async def test_a_failing_work_ends_its_job_with_the_reason(
+    store: Store, followed: Followed
+) -> None:
+    followed.raises = {"bad": StoreUnavailable("away")}
+    await store.insert(job("bad", state="PENDING", then=[forgotten("probe")]))
+    work = due_work(store)
+    for _ in range(given_up.TRIES + 3):
+        await look(work)
+        await due_now(store, "bad")
+    assert len(followed.ids) == given_up.TRIES + 3, "a store that is away costs no try"
+    followed.raises = {"bad": ValueError("secret words")}
+    for _ in range(given_up.TRIES + 1):
+        await look(work)
+        await due_now(store, "bad")
+    assert len(followed.ids) == 2 * given_up.TRIES + 3
+    bad = await store.get(JobDocument, "bad")
+    assert bad is not None
+    assert bad.state == "FAILED"
+    assert bad.error == f"probe, tried {given_up.TRIES} times: ValueError"
+    assert "probe" not in {each.id for each in bad.then}
+
+
+@pytest.mark.parametrize("do", sorted(given_up.NEVER_GIVEN_UP))
+def test_what_withdraws_or_removes_is_never_given_up(do: str) -> None:
+    assert not given_up.is_given_up(forgotten(do, tries=1_000, error="why"))
+    assert given_up.is_given_up(forgotten("begin", tries=given_up.TRIES + 1))
+
+
+async def test_what_its_process_died_of_is_tried_alone(
+    store: Store, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    follow = OverdueIntents._follow
+
+    async def seen(self: OverdueIntents, document: Document, what: Intent) -> None:
+        beside[document.id] = set(running)
+        running.add(document.id)
+        await asyncio.sleep(0.02)
+        await follow(self, document, what)
+        running.remove(document.id)
+
+    monkeypatch.setattr(OverdueIntents, "_follow", seen)
+    died = [job(f"died{number}", then=[forgotten("probe", tries=1)]) for number in range(3)]
+    failed = [job(f"f{number}", then=[forgotten("probe", tries=1, error="why")]) for number in "123"]  # fmt: skip
+    await store.insert_many([*died, *failed])
+    await look(due_work(store))
+    assert len(beside) == 6
+    assert all(not beside[each.id] for each in died)
+    assert any(beside[each.id] for each in failed)
+
+
+async def test_one_jobs_work_leaves_room_for_anothers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that of the one takes."""
+    held, seen = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: OverdueIntents, document: Document, _what: Intent) -> None:
+        if document.id == "plain":
+            seen.set()
+        else:
+            await held.wait()
+
+    monkeypatch.setattr(OverdueIntents, "_follow", hang)
+    big = [
+        task(f"t{number:03}", root_id="big", then=[forgotten("ended")]) for number in range(MANY)
+    ]
+    await store.insert_many(big)
+    work = due_work(store)
+    await work.look()
+    await store.insert(task("plain", root_id="small", then=[Intent(id="ended", do="ended", at=1)]))
+    await work.look()
+    await work.look()
+    async with asyncio.timeout(10):
+        await seen.wait()
+    held.set()
+    await work.finish()
+
+
+async def test_a_key_that_is_gone_ends_only_what_was_sealed_with_it(
+    store_place: StorePlace, followed: Followed
+) -> None:
+    store = await store_place.open(Vault("first"))
+    await store.insert(job("sealed", state="RUNNING", task_count=1))
+    await store.insert(task("t", job_id="sealed", state="CREATED", then=[forgotten("evaluate")]))
+    await store.close()
+    await (await store_place.open(Vault("second", ["first"]))).close()
+    store = await store_place.open(Vault("second"))
+    await store.insert(job("plain", then=[Intent(id="probe", do="probe", at=1)]))
+    work = due_work(store)
+    await look(work)
+    assert followed.ids == ["plain"]
+    light = ("definition", "evaluated", "scope", "result")
+    for _ in range(given_up.TRIES):
+        (found,) = await store.find(TaskDocument, {"id": "t"}, without=light)
+        await store.change_many([Change(kind=TaskDocument, id="t", put_off=sooner(found))])
+        await look(work)
+    (found,) = await store.find(TaskDocument, {"id": "t"}, without=light)
+    assert found.state == "FAILED"
+    assert found.error is not None
+    assert "encryption.old_keys" in found.error
+    assert [each.do for each in found.then] == ["ended"]
