@@ -92,7 +92,7 @@ TESTS: Final[dict[str, str]] = {
     "Permission.role": _HIDDEN,
     "ScheduleDefinition.cron": _FIRES,
     "ScheduleDefinition.timezone": f"{_SCHEDULES}::test_fields_are_read_in_the_schedules_zone",
-    "ScheduleDefinition.catchup": f"{_SCHEDULES}::test_missed_firings_are_made_up_only_where_asked_and_then_the_latest",
+    "ScheduleDefinition.catchup": f"{_SCHEDULES}::test_firings_missed_while_nobody_was_awake_are_made_up_where_asked",
     "Registry.username": _SMALL,
     "Registry.password": _SMALL,
     "Retry.limit": f"{_RETRY}::test_attempts_come_at_the_delays_asked_for",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+import msgspec
 from cronsim import CronSim
 
 from coordinator.engine import new_documents
@@ -18,8 +19,58 @@ from shared.model.documents import (
     ScheduleRef,
 )
 
-GRACE: Micros = 15 * MICROS_PER_SECOND
-"""A firing that is later than this was missed."""
+GRACE: Micros = 60 * MICROS_PER_SECOND
+"""A firing that is no later than this is made whoever was awake; an older one is left for so long to coordinators that
+were awake when it was due."""
+
+LATE_FIRINGS = 1_000
+"""Firings in a row that a schedule makes late."""
+
+
+class Firing(msgspec.Struct, frozen=True):
+    """What a schedule that is due does: it makes the job of the firing at `at` (None: none), and fires next at
+    `next_at`. `late`: how many in a row it has made late."""
+
+    at: Micros | None
+    next_at: Micros | None
+    late: int
+
+
+class Judge(msgspec.Struct, frozen=True):
+    """Decides at `now` what becomes of firings that are due, for a coordinator that has been awake since `awake`."""
+
+    now: Micros
+    awake: Micros
+
+    @property
+    def all_are_mine(self) -> bool:
+        """Whether coordinators that were awake earlier have had their time."""
+        return self.now - self.awake > GRACE
+
+    def is_mine(self, schedule: ScheduleDocument) -> bool:
+        """Return whether the firing that is due is for this coordinator to judge."""
+        return self.all_are_mine or self._was_awake(schedule.next_at or 0)
+
+    def firing(self, schedule: ScheduleDocument) -> Firing:
+        """Return what a schedule that is due does."""
+        due = schedule.next_at or 0
+        at = self._made(schedule, due)
+        next_at = next_firing(schedule, due if at == due else self.now)
+        is_late = at is not None and self.now - due > GRACE
+        return Firing(at, next_at, schedule.late + 1 if is_late else 0)
+
+    def _made(self, schedule: ScheduleDocument, due: Micros) -> Micros | None:
+        on_time = self.now - due <= GRACE
+        if not on_time and schedule.late >= LATE_FIRINGS:
+            return None
+        if self._was_awake(due) or schedule.catchup == "all":
+            return due
+        if schedule.catchup == "last":
+            return latest_firing(schedule, due - 1, self.now)
+        return None
+
+    def _was_awake(self, due: Micros) -> bool:
+        return due >= self.awake or self.now - due <= GRACE
 
 
 def next_firing(schedule: ScheduleDocument, after: Micros) -> Micros | None:

@@ -314,6 +314,8 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
     permissions: list[language.Permission] = []
     next_at: Micros | None = None
     fired_at: Micros | None = None
+    late: int = 0
+    """Firings in a row that were made late, up to now."""
 
 
 class UserDocument(Document, kw_only=True, rename="camel"):

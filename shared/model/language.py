@@ -304,8 +304,9 @@ class ScheduleDefinition(_Node, frozen=True):
     catchup: Annotated[
         str,
         about(
-            "last: make up the latest firing that was missed while no coordinator ran (default: none).",
-            checks.one_of_rule("none", "last"),
+            "What to do about firings missed while no coordinator ran. last: make up the latest; all: make up "
+            "every one, the oldest first, at most 1,000 (default: none).",
+            checks.one_of_rule("none", "last", "all"),
         ),
     ] = ""
 

@@ -267,6 +267,11 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the job stays PENDING",
     ),
     _mechanism(
+        "late-firings", (11,), structure_cut.late_firings,
+        (f"{ENGINE}schedules.py::test_a_coordinator_that_was_awake_makes_what_others_leave",),
+        "a daily firing is skipped because the look came late",
+    ),
+    _mechanism(
         "due-shared", (11, 13), structure_cut.shared_due,
         (f"{DUE}test_coordinators_share_what_is_overdue[memory]",),
         "two coordinators that look at once do everything twice",

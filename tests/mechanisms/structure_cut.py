@@ -168,6 +168,15 @@ def overdue(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OverdueIntents, "look", idle)
 
 
+def late_firings(patch: pytest.MonkeyPatch) -> None:
+    """A firing that is late counts as missed, whoever was awake."""
+
+    def on_time(self: schedule_firings.Judge, due: int) -> bool:
+        return self.now - due <= schedule_firings.GRACE
+
+    patch.setattr(schedule_firings.Judge, "_was_awake", on_time)
+
+
 def shared_due(patch: pytest.MonkeyPatch) -> None:
     """Whoever sees that something is overdue takes it up, though another just did."""
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.commands import JobCommands
+from coordinator.due import schedules
 from coordinator.due.schedules import ScheduleTimer
 from coordinator.effects import FlowDriver
+from coordinator.engine import schedule_firings
 from coordinator.store.port import Change
 from shared.broker.memory import MemoryBroker
 from shared.model import language
@@ -29,7 +31,9 @@ class Plant:
         self.clock = store.test_clock
         drivers = [FlowDriver(store, broker, default_bounds(), codec) for _ in range(2)]
         self.commands = JobCommands(drivers[0], broker, codec)
-        self.schedules = [ScheduleTimer(driver) for driver in drivers]
+        self.ticks = 0.0
+        self.schedules = [ScheduleTimer(driver, lambda: self.ticks) for driver in drivers]
+        """Both are awake from their first look on."""
 
     async def make(self, cron: str, **fields: str) -> ScheduleDocument:
         """Store a schedule."""
@@ -40,10 +44,19 @@ class Plant:
         )
         return await self.commands.schedule(definition, GUEST)
 
+    def wait(self, seconds: float) -> None:
+        """Let time go on, with everybody awake."""
+        self.ticks += seconds
+        self.clock.advance(seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go on while every coordinator is down, or its machine asleep."""
+        self.clock.advance(seconds)
+
     async def look(self) -> None:
         """Have every coordinator look at what is due, one after another."""
-        for schedules in self.schedules:
-            await schedules.fire_due()
+        for timer in self.schedules:
+            await timer.fire_due()
 
     async def fired(self, schedule: ScheduleDocument) -> list[JobDocument]:
         """Return the jobs that a schedule made, oldest first."""
@@ -88,25 +101,87 @@ async def test_a_firing_that_was_stored_but_not_moved_on_makes_no_second_job(pla
     assert len(await plant.fired(schedule)) == 1
 
 
-@pytest.mark.parametrize(("catchup", "made_up"), [("", 0), ("none", 0), ("last", 1)])
-async def test_missed_firings_are_made_up_only_where_asked_and_then_the_latest(
+@pytest.mark.parametrize(("catchup", "made_up"), [("", 0), ("none", 0), ("last", 1), ("all", 10)])
+async def test_firings_missed_while_nobody_was_awake_are_made_up_where_asked(
     plant: Plant, catchup: str, made_up: int
 ) -> None:
-    schedule = await plant.make("@every 1m", catchup=catchup)
-    plant.clock.advance(10 * 60 + 30)
     await plant.look()
+    schedule = await plant.make("@every 2m", catchup=catchup)
+    plant.sleep(20 * 60 + 2)
+    await plant.look()
+    assert await plant.fired(schedule) == [], "they are left to coordinators that were awake"
+    plant.wait(30)
+    await plant.look()
+    assert await plant.fired(schedule) == []
+    plant.wait(31)  # 1263 s after it was made: the next is due at 1320
     await plant.look()
     assert len(await plant.fired(schedule)) == made_up
-    plant.clock.advance(30)
+    plant.wait(77)
     await plant.look()
     assert len(await plant.fired(schedule)) == made_up + 1
 
 
-async def test_a_late_look_within_the_grace_time_still_fires(plant: Plant) -> None:
+async def test_a_coordinator_that_was_awake_makes_what_others_leave(plant: Plant) -> None:
+    early, late = plant.schedules
+    await early.fire_due()
+    schedule = await plant.make("@every 10m")
+    plant.wait(10 * 60 + 90)  # the store was away, or all were busy
+    await late.fire_due()
+    assert await plant.fired(schedule) == []
+    await early.fire_due()
+    assert len(await plant.fired(schedule)) == 1
+
+
+async def test_late_firings_are_all_made_the_oldest_first_up_to_a_bound(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_firings, "LATE_FIRINGS", 5)
+    await plant.look()
+    schedule = await plant.make("@every 2m")
+    plant.wait(30 * 60 + 90)
+    await plant.look()
+    fired = await plant.fired(schedule)
+    assert {job.id for job in fired} == {
+        schedule_firings.fired_job(schedule, schedule.created_at + number * 120_000_000, 0).id
+        for number in range(1, 6)
+    }
+    plant.wait(30)
+    await plant.look()
+    assert len(await plant.fired(schedule)) == 6
+    found = await plant.store.get(ScheduleDocument, schedule.id)
+    assert found is not None
+    assert found.late == 0
+
+
+async def test_all_that_is_due_at_once_fires(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "DUE_AT_ONCE", 20)
+    await plant.look()
+    made = [await plant.make("@every 1m") for _ in range(70)]
+    plant.wait(61)
+    await plant.look()
+    assert len(await plant.store.find(JobDocument, {})) == len(made)
+
+
+async def test_a_look_that_is_late_still_fires(plant: Plant) -> None:
     schedule = await plant.make("@every 1m")
-    plant.clock.advance(60 + 10)
+    plant.clock.advance(60 + 50)
     await plant.look()
     assert len(await plant.fired(schedule)) == 1
+
+
+async def test_schedules_that_can_not_fire_are_put_off(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "DUE_AT_ONCE", 5)
+    for _ in range(20):
+        poisoned = await plant.make("@every 1m")
+        broken = {"cron": "of the future", "next_at": 1}
+        await plant.store.change(Change(kind=ScheduleDocument, id=poisoned.id, set=broken))
+    fine = await plant.make("@every 1m")
+    await plant.look()
+    plant.wait(61)
+    await plant.look()
+    assert len(await plant.fired(fine)) == 1
 
 
 @pytest.mark.parametrize(
