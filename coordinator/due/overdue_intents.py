@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import chain, zip_longest
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import structlog
 from cachetools import TTLCache
 
+from coordinator.due.fair_order import in_turn
 from coordinator.effects import FlowDriver
 from coordinator.effects.evaluations import EvaluationBusy
 from coordinator.engine import given_up, intents
@@ -97,7 +97,7 @@ class OverdueIntents:
             found = await self._store.overdue(kind, before, LOOKED_AT, _UNREAD[kind])
             new = [each for each in found if each.id not in self._under_way]
             left = self._begin_all(
-                _in_turn(each for each in new if not _died(each, before)), before
+                in_turn((each for each in new if not _died(each, before)), _root), before
             )
             await self._put_behind([each for each in left if self._is_full(each)], before)
             for document in new:
@@ -252,12 +252,3 @@ def _died(document: Document, before: Micros) -> bool:
 def _root(document: Document) -> str:
     assert isinstance(document, JobDocument | TaskDocument)
     return document.root_id or document.id
-
-
-def _in_turn(documents: Iterable[Document]) -> list[Document]:
-    """Return documents, the oldest of each root job before the second of any."""
-    by_root: dict[str, list[Document]] = defaultdict(list)
-    for document in documents:
-        by_root[_root(document)].append(document)
-    turns = zip_longest(*by_root.values())
-    return [each for each in chain.from_iterable(turns) if each is not None]

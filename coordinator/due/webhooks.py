@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
 import random
 import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 import structlog
 
+from coordinator.due.fair_order import in_turn
+from coordinator.due.webhook_places import DELIVERIES_AT_ONCE, Place, Places
 from coordinator.store.port import Below, Change, Store
 from shared.errors import ApplicationError
 from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
 from shared.model.states import DeliveryState
-from shared.supervision import Loop, Tasks
+from shared.supervision import Loop, Tasks, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -29,14 +34,8 @@ _EVERY = 0.25
 PAUSE = 0.05
 """Seconds between looks while more is due than may be under way."""
 
-DELIVERIES_AT_ONCE = 100
-"""Deliveries under way at a time."""
-
-LIMIT_OF_ONE = 20
-"""Deliveries under way at a time to one host: one that hangs keeps only its own waiting."""
-
 LOOKED_AT = 300
-"""Due deliveries that are looked at, the longest due first, to find some whose host is free."""
+"""Due deliveries that one look reads, the longest due first."""
 
 _FIRST_DELAY = 5.0
 """Seconds before the second try; each further one waits three times as long."""
@@ -44,11 +43,6 @@ _FIRST_DELAY = 5.0
 GROWTH = 3.0
 AGAIN = frozenset({408, 429})
 """Answers, besides 5xx, after which it is tried again."""
-
-
-class _UnderWay(msgspec.Struct, frozen=True):
-    host: str
-    task: asyncio.Task[None]
 
 
 class WebhookSender:
@@ -60,13 +54,18 @@ class WebhookSender:
         self._attempts = attempts
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
-        self._under_way: dict[str, _UnderWay] = {}
+        self._places = Places()
         self._trying = Tasks()
+        self._done = asyncio.Event()
         self._loop = Loop("webhooks", self._deliver_due, every=_EVERY)
 
     def start(self) -> None:
         """Start delivering what is due, in the background."""
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(limit=DELIVERIES_AT_ONCE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         self._loop.start()
 
     async def close(self) -> None:
@@ -78,38 +77,55 @@ class WebhookSender:
 
     async def _deliver_due(self) -> None:
         while await self._begin_due():
-            tasks = [under_way.task for under_way in self._under_way.values()]
-            done, _ = await asyncio.wait(tasks, timeout=_EVERY, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                return
+            self._done.clear()
+            with contextlib.suppress(TimeoutError), waiting():
+                async with asyncio.timeout(_EVERY):
+                    await self._done.wait()
             await asyncio.sleep(PAUSE)
 
     async def _begin_due(self) -> bool:
-        """Begin what is due and has room, and tell whether there was more. A slow receiver costs only itself."""
-        where = {"state": DeliveryState.PENDING, "due_at": Below(self._store.now() + 1)}
-        more = False
-        due = await self._store.find(
-            DeliveryDocument,
-            where,
-            ("due_at",),
-            limit=LOOKED_AT,
-            without=("body", "headers", "secret"),
-        )
-        for delivery in due:
-            host = _host(delivery.url)
-            if delivery.id in self._under_way:
-                continue
-            if not self._has_room(host):
-                more = True
-                continue
-            task = self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
-            self._under_way[delivery.id] = _UnderWay(host, task)
-        return more and bool(self._under_way)
+        """Begin what is due and has room, and tell whether there may be more.
 
-    def _has_room(self, host: str) -> bool:
-        if len(self._under_way) >= DELIVERIES_AT_ONCE:
-            return False
-        return sum(each.host == host for each in self._under_way.values()) < LIMIT_OF_ONE
+        What has none is due again when it may have: whatever waits for a slow receiver, others are looked at."""
+        now = self._store.now()
+        where = {"state": DeliveryState.PENDING, "due_at": Below(now + 1)}
+        without = ("body", "headers", "secret")
+        due = await self._store.find(
+            DeliveryDocument, where, ("due_at",), limit=LOOKED_AT, without=without
+        )
+        left: list[DeliveryDocument] = []
+        for delivery in in_turn(due, _place):
+            if delivery.id in self._places:
+                continue
+            if self._places.has_room_for(_place(delivery)):
+                self._begin(delivery)
+            else:
+                left.append(delivery)
+        if not self._places.full:
+            await self._put_behind(left, now)
+        return bool(left) or len(due) == LOOKED_AT
+
+    def _begin(self, delivery: DeliveryDocument) -> None:
+        self._places.take(delivery.id, _place(delivery))
+        self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
+
+    async def _put_behind(self, deliveries: Sequence[DeliveryDocument], now: Micros) -> None:
+        before: Counter[str] = Counter()
+        changes = []
+        for delivery in deliveries:
+            host = _place(delivery).host
+            later = self._places.wait(host, before[host])
+            before[host] += 1
+            changes.append(
+                Change(
+                    kind=DeliveryDocument,
+                    id=delivery.id,
+                    where={"state": DeliveryState.PENDING, "due_at": delivery.due_at},
+                    set={"due_at": now + int(later * MICROS_PER_SECOND)},
+                )
+            )
+        if changes:
+            await self._store.change_many(changes)
 
     async def _claim_and_try(self, delivery: DeliveryDocument) -> None:
         try:
@@ -119,7 +135,8 @@ class WebhookSender:
         except Exception:
             log.exception("a webhook's delivery failed", id=delivery.id)
         finally:
-            del self._under_way[delivery.id]
+            self._places.give_back(delivery.id)
+            self._done.set()
 
     async def _claim_try_settle(self, delivery: DeliveryDocument, now: Micros) -> None:
         claimed = await self._store.change(
@@ -154,13 +171,18 @@ class WebhookSender:
             **delivery.headers,
             **signed(delivery.id, timestamp, body, delivery.secret),
         }
+        began, timed_out = time.monotonic(), False
         try:
             async with self._session.post(
                 delivery.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            timed_out = isinstance(error, TimeoutError)
             return False, reason_of(error)
+        finally:
+            seconds = time.monotonic() - began
+            self._places.tried(_place(delivery).host, seconds, timed_out=timed_out)
         if status < 300:
             return True, None
         return status < 500 and status not in AGAIN, f"the receiver answered {status}"
@@ -187,11 +209,12 @@ class WebhookSender:
         )
 
 
-def _host(url: str) -> str:
+def _place(delivery: DeliveryDocument) -> Place:
     try:
-        return urlsplit(url).netloc
+        host = urlsplit(delivery.url).netloc
     except ValueError:
-        return url
+        host = delivery.url
+    return Place(delivery.user, delivery.job_id, host)
 
 
 def reason_of(error: BaseException) -> str:

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from coordinator.engine import slots
-from coordinator.engine.flow import Flow, delete_document, find
+from coordinator.engine.flow import Flow, change_job, delete_document, find, now
+from coordinator.engine.new_documents import HOOK
 from coordinator.engine.withdrawal import BATCH, again, withdraw, withdraw_below
 from shared.model.documents import (
+    MICROS_PER_SECOND,
     DeliveryDocument,
     Document,
     Intent,
     ItemsDocument,
     JobDocument,
     LogPartDocument,
+    Micros,
     TaskDocument,
 )
 from shared.model.queries import In
-from shared.model.states import TaskKind
+from shared.model.states import DeliveryState, TaskKind
 
 JOBS_AT_ONCE = 100
 """Sub-jobs read at once: their definitions come with them."""
+
+TOLD_WITHIN: Micros = 900 * MICROS_PER_SECOND
+"""How long a removal waits for the job's webhooks to be delivered."""
+
+LOOKED_AGAIN: Micros = 5 * MICROS_PER_SECOND
+"""How long after it had to wait a removal is due again."""
 
 LOG_BATCH = 5_000
 """Log parts, and the like, that one step removes."""
 
 
 def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
-    """Follow the intent of a job marked for removal, by one step: what is open ends; then tasks go, after the sub-jobs
-    attached to them are marked in their turn; then what else belongs to the job; then the job."""
+    """Follow the intent of a job marked for removal, by one step: what is open ends; then its webhooks are delivered or
+    given up; then tasks go, after the sub-jobs attached to them are marked in their turn; then what else belongs to the
+    job; then the job."""
     assert isinstance(job, JobDocument)
     over, follow = yield from withdraw_below(job, what, job.restarts)
     if not over:
         return follow
+    waits = (yield from now()) < (job.deleted_at or 0) + TOLD_WITHIN
+    if waits and (yield from _is_telling(job)):
+        return [*follow, *(yield from _look_later(job, what))]
     tasks = yield from find(
         TaskDocument,
         {"job_id": job.id},
@@ -40,6 +55,8 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
         limit=BATCH,
         without=slots.HEAVY,
     )
+    if waits and any(map(_has_hook, tasks)):
+        return [*follow, *(yield from _look_later(job, what))]
     follow += yield from _remove_subjobs(tasks)
     yield from delete_document(TaskDocument, {"id": In(tuple(task.id for task in tasks))})
     if len(tasks) == BATCH:
@@ -49,6 +66,27 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
             return [*follow, *(yield from again(job, what))]
     yield from delete_document(JobDocument, {"id": job.id})
     return follow
+
+
+def _is_telling(job: JobDocument) -> Flow[bool]:
+    """Return whether a webhook of a job is still to be delivered."""
+    if _has_hook(job):
+        return True
+    pending = {"job_id": job.id, "state": DeliveryState.PENDING}
+    heavy = ("headers", "secret", "body")
+    return bool((yield from find(DeliveryDocument, pending, limit=1, without=heavy)))
+
+
+def _has_hook(document: JobDocument | TaskDocument) -> bool:
+    return any(what.do == HOOK for what in document.then)
+
+
+def _look_later(job: JobDocument, what: Intent) -> Flow[list[Document]]:
+    """Keep the intent of a removal that has to wait for somebody else: due work takes it up again."""
+    at = (yield from now()) + LOOKED_AGAIN
+    kept = msgspec.structs.replace(what, at=at, tries=0, error="")
+    yield from change_job(job.id, {}, {}, add=(kept,), drop=(what.id,))
+    return []
 
 
 def _remove_subjobs(tasks: Sequence[TaskDocument]) -> Flow[list[Document]]:

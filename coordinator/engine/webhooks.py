@@ -116,6 +116,7 @@ def _store_deliveries(
             DeliveryDocument(
                 id=derived_id("webhook", document.id, what.id, index),
                 job_id=job.id,
+                user=job.created_by.id,
                 url=url,
                 headers=headers,
                 secret=job.definition.webhooks[index].secret,

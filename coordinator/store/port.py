@@ -170,9 +170,6 @@ class Store(Protocol):
         position `began`, only tasks before that position count (None: all do); of higher ones none.
         """
 
-    async def purge_logs(self, before: Micros, limit: int) -> int:
-        """Delete log parts made before `before`, at most `limit`; return how many."""
-
 
 class SlotTaken(Exception):
     """A unique index refused a document: somebody else has that slot."""

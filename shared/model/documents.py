@@ -225,7 +225,7 @@ class LogPartDocument(Document, kw_only=True, rename="camel"):
     job_id: str
     run: int
     number: int
-    contents: str
+    contents: str = ""
     created_at: Micros
 
 
@@ -284,6 +284,8 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
     sealed = ("url", "headers", "secret")
 
     job_id: str
+    user: str = ""
+    """The id of who submitted the job."""
     url: str
     headers: dict[str, str] = {}
     secret: str = ""

@@ -194,14 +194,6 @@ async def test_log_pages(store: Store) -> None:
     assert ([each.number for each in page.items], page.total) == ([3, 2], 4)
 
 
-async def test_purge_logs(store: Store) -> None:
-    await store.append_log([log_part("t", n, created_at=n) for n in range(1, 11)])
-    assert await store.purge_logs(6, 3) == 3
-    assert await store.purge_logs(6, 10) == 2
-    assert await store.purge_logs(6, 10) == 0
-    assert await log(store, task_ids=["t"]) == "t10 t9 t8 t7 t6"
-
-
 async def test_vars_are_of_the_latest_that_completed(store: Store) -> None:
     def ended(id: str, var: str, at: int, result: str | None, **fields: Any) -> TaskDocument:
         state = fields.pop("state", "COMPLETED")

@@ -70,7 +70,6 @@ def at(number: int, mishap: Mishap) -> Callable[[int, str], Mishap | None]:
 WRITES = frozenset(
     {
         "insert", "insert_many", "change", "change_many", "change_first", "delete", "append_log",
-        "purge_logs",
     }
 )  # fmt: skip
 

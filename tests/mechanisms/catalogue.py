@@ -7,6 +7,7 @@ from tests.mechanisms.mechanism import Cut, Mechanism
 
 ENGINE = "tests/unit/engine/test_"
 WORKER = "tests/unit/worker/test_"
+RETENTION = "tests/contract/test_retention.py::"
 DUE = "tests/contract/test_due_work.py::"
 HERE = "tests/mechanisms/test_"
 
@@ -265,6 +266,31 @@ MECHANISMS: tuple[Mechanism, ...] = (
             f"{HERE}edges.py::test_a_job_is_answered_for_without_a_broker_and_begun_when_one_is_there",
         ),
         "the job stays PENDING",
+    ),
+    _mechanism(
+        "told-first", (3, 11), structure_cut.told_first,
+        (f"{RETENTION}test_a_removed_jobs_webhooks_are_delivered_first[memory]",),
+        "a job with `autoDelete` takes its webhooks with it",
+    ),
+    _mechanism(
+        "logs-that-grow", (10,), structure_cut.logs_that_grow,
+        (f"{RETENTION}test_the_log_of_a_job_that_goes_on_is_kept_however_old[memory]",),
+        "the first lines of a long run are gone",
+    ),
+    _mechanism(
+        "settled-era", (11,), structure_cut.settled_era,
+        (f"{RETENTION}test_nothing_goes_for_its_age_soon_after_a_clock_jumped[memory]",),
+        "a clock that jumps forward takes all ended jobs with it",
+    ),
+    _mechanism(
+        "patient-host", (13,), structure_cut.patient_host,
+        ("tests/unit/test_webhook_turns.py::test_a_host_that_times_out_gets_one_place_until_it_answers",),
+        "a receiver that hangs keeps twenty places",
+    ),
+    _mechanism(
+        "greedy-user", (13,), structure_cut.greedy_user,
+        ("tests/unit/test_webhook_turns.py::test_one_user_leaves_room_for_others_whatever_the_hosts",),
+        "one user with many receivers that hang has all places",
     ),
     _mechanism(
         "late-firings", (11,), structure_cut.late_firings,

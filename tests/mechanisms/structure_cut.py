@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.due import overdue_intents
+from coordinator.due import overdue_intents, retention, webhook_places
 from coordinator.due.overdue_intents import OverdueIntents
+from coordinator.due.retention import RetentionTimer
 from coordinator.effects import FlowDriver
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import (
@@ -166,6 +167,35 @@ def confirms(patch: pytest.MonkeyPatch) -> None:
 def overdue(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for intents that are overdue."""
     patch.setattr(OverdueIntents, "look", idle)
+
+
+def told_first(patch: pytest.MonkeyPatch) -> None:
+    """A removal does not wait for the job's webhooks."""
+    patch.setattr(removal, "TOLD_WITHIN", 0)
+
+
+def logs_that_grow(patch: pytest.MonkeyPatch) -> None:
+    """Old parts of a log go, whether or not its job has ended."""
+
+    async def all_of_them(_: object, job_ids: set[str]) -> list[str]:
+        return sorted(job_ids)
+
+    patch.setattr(RetentionTimer, "_ended", all_of_them)
+
+
+def settled_era(patch: pytest.MonkeyPatch) -> None:
+    """What is old goes at once, also just after a clock jumped."""
+    patch.setattr(retention, "YOUNG_ERA", 0)
+
+
+def patient_host(patch: pytest.MonkeyPatch) -> None:
+    """A receiver that let a delivery time out gets as many as any other."""
+    patch.setattr(webhook_places, "LIMIT_AFTER_A_TIMEOUT", webhook_places.LIMIT_OF_A_HOST)
+
+
+def greedy_user(patch: pytest.MonkeyPatch) -> None:
+    """One user's deliveries may take all places."""
+    patch.setattr(webhook_places, "LIMIT_OF_A_USER", webhook_places.DELIVERIES_AT_ONCE + 1)
 
 
 def late_firings(patch: pytest.MonkeyPatch) -> None:

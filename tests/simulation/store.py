@@ -254,9 +254,6 @@ class MemoryStore:
 
         return await self._ask(gone)
 
-    async def purge_logs(self, before: Micros, limit: int) -> int:
-        return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
-
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def get(self, kind: type[_D], id: str) -> _D | None:

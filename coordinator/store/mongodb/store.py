@@ -41,7 +41,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Below, Change, Where
+from shared.model.queries import Change, Where
 from shared.model.states import TaskState
 
 _D = TypeVar("_D", bound=Document)
@@ -357,10 +357,6 @@ class MongoStore:
             else self._codec.decode_value(result, each["result"])
             for each in found
         }
-
-    async def purge_logs(self, before: Micros, limit: int) -> int:
-        """Delete log parts made before `before`."""
-        return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
 
     def _of(self, kind: type[Document]) -> Any:
         return self._connection[kind.collection]

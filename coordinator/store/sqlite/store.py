@@ -34,7 +34,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Below, Change, Where
+from shared.model.queries import Change, Where
 from shared.supervision import Loop
 
 _D = TypeVar("_D", bound=Document)
@@ -311,10 +311,6 @@ class SqliteStore:
             var: "" if value is None else self._codec.decode_value(result, value)
             for var, value in values.items()
         }
-
-    async def purge_logs(self, before: Micros, limit: int) -> int:
-        """Delete log parts made before `before`."""
-        return await self.delete(LogPartDocument, {"created_at": Below(before)}, limit)
 
     def _documents(
         self, kind: type[_D], rows: Sequence[reads.Row], names: Sequence[str] | None = None
