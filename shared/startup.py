@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, Final
@@ -26,6 +29,11 @@ GARBAGE = (50_000, 20, 50)
 """Thresholds of the collector. A daemon makes and drops many objects for each message and hardly a cycle: at Python's
 own thresholds looking for cycles takes a tenth of its time."""
 
+_THREADS_END_WITHIN: Final = 1.0
+"""Seconds that threads have to end once all else has."""
+
+_before: Final = frozenset(threading.enumerate())
+
 ProcessMain = Callable[[Config], Coroutine[Any, Any, int]]
 """A process's whole life: returns its exit code once it has stopped in order."""
 
@@ -37,7 +45,7 @@ def process_command(role: ProcessRole, find: Callable[[], ProcessMain]) -> Flags
     answered without loading all of the program. What keeps it from starting is said on stderr, in
     a line for each fault and without a traceback: exit code 2.
     """
-    return FlagsCommand(role, lambda flags: _start(role, flags, find))
+    return FlagsCommand(role, lambda flags: _ended(_start(role, flags, find)))
 
 
 def _start(role: ProcessRole, flags: Flags, find: Callable[[], ProcessMain]) -> int:
@@ -75,6 +83,20 @@ def _run(run: ProcessMain, config: Config) -> int:
     gc.set_threshold(*GARBAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(run(config))
+
+
+def _ended(code: int) -> int:
+    """Return `code`. Where threads of this process wait for somebody who hangs, whom Python would wait for too,
+    end it at once."""
+    until = time.monotonic() + _THREADS_END_WITHIN
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon and thread not in _before:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

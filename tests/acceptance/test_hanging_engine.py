@@ -111,7 +111,8 @@ def test_a_timeout_and_a_cancel_end_tasks_and_the_containers_go_when_it_answers(
     proxy.freeze()
     assert server.call("PUT", f"/jobs/{cancelled}/cancel")[0] == 200
     done = server.wait_jobs([timed, cancelled], within=60)
-    assert done[cancelled]["execution"][0]["state"] == "CANCELLED"
+    task_of = f"/tasks/{done[cancelled]['execution'][0]['id']}"
+    wait_for(lambda: server.get(task_of)["state"] == "CANCELLED", 30, "its task cancelled")
     assert done[timed]["execution"][0]["error"] == "timed out after 8s"
     for job_id in (timed, cancelled):
         assert containers(docker_engine, job_id)
@@ -140,4 +141,4 @@ def test_a_process_whose_engine_hangs_ends_when_it_is_asked_to(
     wait_begun(server, submitted(server, "echo begun; sleep 300"))
     proxy.freeze()
     wait_status(server, "DOWN")
-    assert server.terminate(within=200) == 0
+    assert server.terminate(within=100) == 0

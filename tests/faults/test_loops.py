@@ -192,6 +192,7 @@ async def test_a_loop_that_fails_for_ever_is_named_by_its_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervision, "LIVE_WITHIN", 1.0)
+    monkeypatch.setattr(supervision, "LONGEST_DELAY", 1.0)
     troubles.name, troubles.for_ever = name, True
     async with system(configured(tmp_path, settings)) as whole, asyncio.timeout(WITHIN):
         first, last = whole.processes[0], whole.processes[-1]

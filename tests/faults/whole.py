@@ -25,7 +25,7 @@ from worker.app import Worker
 _T = TypeVar("_T")
 
 LINES = 200
-SCRIPT = f"for n in $(seq {LINES}); do echo line $n; done; sleep 1.5; echo the end"
+SCRIPT = f"for n in $(seq {LINES}); do echo line $n; done; sleep 0.8; echo the end"
 LOG = "".join(f"line {n + 1}\n" for n in range(LINES)) + "the end\n"
 JOB = {
     "name": "job",

@@ -87,6 +87,9 @@ class Node:
             f"management.tcp.port = {self.management_port}\n"
             # Queue figures every second instead of five: tests wait for them.
             "collect_statistics_interval = 1000\n"
+            "management.sample_retention_policies.global.minute = 1\n"
+            "management.sample_retention_policies.basic.minute = 1\n"
+            "management.sample_retention_policies.detailed.minute = 1\n"
             f"{self.settings}"
         )
         (self.folder / "advanced.config").write_text(f"{self.advanced}\n")

@@ -197,16 +197,17 @@ class Engine:
         return True
 
     async def watch(self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
-        """Do something that lasts; cancelled, the thread goes on until it ends by itself."""
+        """Look, or do something that lasts; cancelled, the thread goes on until it ends by itself."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, partial(_translated, function, *args, **kwargs)
-        )
+        with waiting():
+            return await loop.run_in_executor(
+                self._threads, partial(_translated, function, *args, **kwargs)
+            )
 
     async def ping(self) -> None:
         """Return if it answers on a new connection. Raises RuntimeUnavailable."""
         try:
-            await self.call(self._ping)
+            await self.watch(self._ping)
         except (EngineGoneError, DockerException) as error:
             raise RuntimeUnavailable(self._silent(error)) from None
 

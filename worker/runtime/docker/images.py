@@ -61,7 +61,7 @@ class Images:
 
     async def _present(self, image: str) -> bool:
         try:
-            await self._engine.call(self._engine.api.inspect_image, image)
+            await self._engine.watch(self._engine.api.inspect_image, image)
         except ImageNotFound:
             return False
         except APIError as error:

@@ -17,7 +17,7 @@ async def labelled_things(config: Config) -> list[_Thing]:
     engine = Engine(config.runtime.docker.host, config.runtime.docker.config)
     try:
         await engine.connect()
-        return await engine.call(_list, engine)
+        return await engine.watch(_list, engine)
     finally:
         await engine.close()
 

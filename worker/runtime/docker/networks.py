@@ -314,7 +314,7 @@ async def look_up(task: TaskDefinition, engine: Engine) -> None:
     """Refuse networks that are not there, or are another task's. Raises TaskError."""
     for name in task.networks:
         try:
-            found = await engine.call(engine.api.inspect_network, name)
+            found = await engine.watch(engine.api.inspect_network, name)
         except NotFound:
             raise TaskError(f"network {name!r} does not exist on this worker's engine") from None
         except APIError as error:

@@ -167,7 +167,7 @@ class DockerRun(StagedRun):
 
     async def _alive(self, sandbox: Sandbox) -> bool:
         try:
-            found = await self._services.engine.call(
+            found = await self._services.engine.watch(
                 self._services.engine.api.inspect_container, sandbox.id
             )
         except APIError:
@@ -238,7 +238,7 @@ class Beside(msgspec.Struct, frozen=True):
     async def _address(self, probe: SidecarProbe) -> str:
         """Return `host:port`; empty where it has none yet. Raises TaskError when it has ended."""
         try:
-            found = await self.engine.call(self.engine.api.inspect_container, self.container.id)
+            found = await self.engine.watch(self.engine.api.inspect_container, self.container.id)
         except APIError:
             raise RunLostError("a sidecar vanished") from None
         state = found["State"]
@@ -261,7 +261,7 @@ class Beside(msgspec.Struct, frozen=True):
         tail = Tail()
         with contextlib.suppress(APIError, EngineGoneError):
             logs = self.engine.api.logs
-            tail.add(await self.engine.call(logs, self.container.id, tail=LINES))
+            tail.add(await self.engine.watch(logs, self.container.id, tail=LINES))
         return TaskError(failure(f"sidecar {self.sidecar.name!r}: {what}", tail))
 
 

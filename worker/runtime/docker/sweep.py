@@ -43,7 +43,7 @@ _Thing = tuple[str, str, Callable[[], Any]]
 
 
 async def _things(engine: Engine) -> list[_Thing]:
-    return await engine.call(_list, engine)
+    return await engine.watch(_list, engine)
 
 
 def _list(engine: Engine) -> list[_Thing]:

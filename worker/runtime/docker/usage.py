@@ -196,7 +196,9 @@ class Sampler:
                 await asyncio.sleep(backoff.next())
             with contextlib.suppress(APIError, EngineGoneError):
                 stats = self._engine.api.stats
-                self._add(await self._engine.call(stats, container_id, stream=False, one_shot=True))
+                self._add(
+                    await self._engine.watch(stats, container_id, stream=False, one_shot=True)
+                )
 
     def _add(self, stats: dict[str, Any]) -> None:
         cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
