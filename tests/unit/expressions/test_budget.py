@@ -25,6 +25,8 @@ from shared.expressions.limits import MAX_BYTES
 from shared.model.decoding import decode_job
 from shared.model.problems import InvalidDocument
 
+pytestmark = pytest.mark.slow
+
 BYTES = 2**20
 STEPS = 200_000
 ACTUAL = 12

@@ -17,6 +17,8 @@ from shared.expressions import (
     to_plain,
 )
 
+pytestmark = pytest.mark.slow
+
 LIMITS: list[tuple[str, str]] = [
     ("sequence(1, 1000000000000)", "more than 1,000,000 elements"),
     ("1..1000000000000", "more than 1,000,000 elements"),

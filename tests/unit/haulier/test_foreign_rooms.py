@@ -11,6 +11,8 @@ import pytest
 from haulier import __version__
 from tests.acceptance.processes import clean_environment
 
+pytestmark = pytest.mark.slow
+
 YAML = "name: mine\ntasks:\n  - name: a\n    run: echo\n"
 COMMAND = [str(Path(sys.executable).with_name("haulier"))]
 MODULE = [sys.executable, "-m", "haulier.cli"]

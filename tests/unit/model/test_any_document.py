@@ -5,6 +5,7 @@ import os
 import time
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from shared.model.problems import InvalidDocument
 from shared.model.reference import FIELDS
 from shared.model.rules import validate_evaluated
 from tests.unit.model.test_language import WHOLE
+
+pytestmark = pytest.mark.slow
 
 CASES = settings(max_examples=int(os.environ.get("PROPERTY_CASES", "400")), deadline=None)
 """PROPERTY_CASES=10000 for a long look."""

@@ -10,6 +10,8 @@ from shared.model.decoding.nodes import MAX_VALUES
 from shared.model.problems import InvalidDocument
 from tests.unit.model.reading import messages_of
 
+pytestmark = pytest.mark.slow
+
 SIZE = 500_000
 SECONDS = 5.0  # of a slow processor whose every line may be counted; each takes well below one
 MEMORY = 64 << 20  # bytes, all of them small documents' worth of objects
