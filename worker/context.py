@@ -42,6 +42,7 @@ class RunEntry:
         self.role = RunRole.ASKED
         self.run = 0
         self.end: RunEnded | HandedBack | None = None
+        self.ended_beat = 0
         self.stopped: str | None = None
         self.stop_asked = asyncio.Event()
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
@@ -59,8 +60,9 @@ class RunEntry:
         self.role = RunRole.RUNNING
         self.run = run
 
-    def ended(self, end: RunEnded | HandedBack) -> None:
-        """Note that the run is over; `end` is told until it is stored."""
+    def ended(self, end: RunEnded | HandedBack, beat: int) -> None:
+        """Note that the run is over, after that beat; `end` is told until it is stored."""
+        self.ended_beat = beat
         self.role = RunRole.ENDED
         self.end = end
 
@@ -73,7 +75,12 @@ class RunEntry:
     def held(self) -> Held:
         """Return the entry as a beat lists it."""
         return Held(
-            task_id=self.task_id, nonce=self.nonce, role=self.role, run=self.run, beat=self.beat
+            task_id=self.task_id,
+            nonce=self.nonce,
+            role=self.role,
+            run=self.run,
+            beat=self.beat,
+            ended_beat=self.ended_beat,
         )
 
 

@@ -98,7 +98,7 @@ class GrantedRun:
             end = run_ended(
                 self._entry, self._context.node_id, outcome, await self._shipper.end(), seconds
             )
-        self._entry.ended(end)
+        self._entry.ended(end, self._context.beat_number())
         await self._context.sender.end(end)
         await self._delivery.ack()
 

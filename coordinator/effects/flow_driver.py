@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+import msgspec
 import structlog
 from cachetools import LRUCache
 
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 REMEMBERED_JOBS = 2_000
+REMEMBERED_BYTES = 64 * 1024 * 1024
+"""What the jobs that are kept at hand take, about."""
+
 REMEMBERED_NODES = 10_000
 
 A_WHILE = 4.0
@@ -44,6 +48,15 @@ _MOVES = frozenset({"open", "progress", "position"})
 """Fields of a child or sub-job whose change may move the progress of what is above it."""
 
 
+_ENCODED: Final = 8
+"""By so much more an object takes in memory than encoded, about."""
+
+
+def _weight(job: JobDocument) -> int:
+    """Return about how many bytes a job takes in memory."""
+    return min(_ENCODED * len(msgspec.msgpack.encode(job)), REMEMBERED_BYTES)
+
+
 class FlowDriver:
     """Runs flows. There is one for each coordinator; all its methods belong to one event loop."""
 
@@ -51,7 +64,7 @@ class FlowDriver:
         self.store = store
         self.bounds = bounds
         self.counts: Counter[str] = Counter()
-        self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_JOBS)
+        self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_BYTES, getsizeof=_weight)
         self._leases: LRUCache[str, NodeDocument] = LRUCache(REMEMBERED_NODES)
         self._begun: LRUCache[str, bool] = LRUCache(REMEMBERED_JOBS)
         self.evaluations = Evaluations(bounds.expression_steps, bounds.expression_bytes)
@@ -75,6 +88,7 @@ class FlowDriver:
             flow.Delete: self._delete,
             flow.Later: self._later,
             flow.Apply: self._apply,
+            flow.ApplyMany: self._apply_many,
             flow.Publish: self._publish,
             flow.Send: self._send,
             flow.Vars: self._vars,
@@ -268,6 +282,12 @@ class FlowDriver:
         if effect.change.kind is JobDocument:
             self._jobs.pop(effect.change.id, None)
         return bool(await self.store.change_many([effect.change]))
+
+    async def _apply_many(self, effect: flow.ApplyMany) -> int:
+        if not self.events.wanted:
+            return await self.store.change_many(effect.changes)
+        images = [await self._change(change) for change in effect.changes]  # type: ignore[arg-type]
+        return sum(image is not None for image in images)
 
     async def _append_log(self, effect: flow.AppendLog) -> None:
         parts: Sequence[LogPartDocument] = effect.parts

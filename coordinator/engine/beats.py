@@ -5,7 +5,7 @@ A lost answer, a lost end, a run that nobody has any more: all are found here (e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -25,14 +25,26 @@ from coordinator.engine.flow import (
     send,
     task_change,
 )
-from shared.model.documents import Document, Micros, NodeDocument, QueueDocument, TaskDocument
+from coordinator.engine.orphans import WITHOUT_BIG
+from shared.model.documents import (
+    Document,
+    JobDocument,
+    Micros,
+    NodeDocument,
+    QueueDocument,
+    TaskDocument,
+)
 from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
-from shared.model.states import NodeKind, RunRole, TaskState
+from shared.model.states import JobState, NodeKind, RunRole, TaskState
 
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
+
+_ASKED_SOON = (1, 2, 4)
+_ASKED_EVERY = 8
+"""Beats after which an end that was not heard of is asked for."""
 
 _HEAVY = ("definition", "evaluated", "scope", "result")
 """Fields of a task that a comparison need not read."""
@@ -62,7 +74,7 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
         return (yield from _told_so(fresh)) if (yield from insert(fresh)) else None
     if node.beat >= beat.number or not node.closed:
         return None
-    fields |= {"closed": False, "epoch": node.epoch + 1}
+    fields |= {"closed": False, "left_nothing": False, "epoch": node.epoch + 1}
     where = {"beat": Below(beat.number), "closed": True, "epoch": node.epoch}
     image = yield from change(NodeDocument, beat.node_id, where, fields)
     return (yield from _told_so(image)) if image is not None else None
@@ -118,10 +130,11 @@ def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
     for nonce, task in granted.items():
         if nonce not in listed and task.claim_beat + MISSING_BEATS <= beat.number:
             follow += yield from _missing(task)
+    going_on = {nonce: task for nonce, task in granted.items() if nonce in listed}
+    yield from _begun(going_on.values())
     for held in beat.held:
-        task_granted = granted.get(held.nonce)
-        if task_granted is not None:
-            yield from _as_granted(node, held, task_granted)
+        if held.nonce in going_on:
+            yield from _as_granted(node, held, going_on[held.nonce], beat)
     others = [
         held for held in beat.held if held.nonce not in granted and held.role != RunRole.ASKED
     ]
@@ -136,17 +149,31 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
     return (yield from task_runs.back_to_pending(whole, "", costs=True))
 
 
-def _as_granted(node: NodeDocument, held: Held, task: TaskDocument) -> Flow[None]:
-    """Repeat an answer that the worker missed of a run that the store grants it, ask for an end that went missing, and
-    see to it that the job runs, should whoever granted it have died before that."""
-    yield Started(task.job_id, task.started_at or 0)
+def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:
+    """See to it that the jobs of these runs are RUNNING, should whoever granted one have died before that."""
+    if not tasks:
+        return
+    started = {task.job_id: task.started_at or 0 for task in tasks}
+    waiting = {"id": In(tuple(started)), "state": In((JobState.PENDING, JobState.SCHEDULED))}
+    for job in (yield from find(JobDocument, waiting, without=WITHOUT_BIG)):
+        yield Started(job.id, started[job.id])
+
+
+def _as_granted(node: NodeDocument, held: Held, task: TaskDocument, beat: Beat) -> Flow[None]:
+    """Repeat an answer that the worker missed of a run that the store grants it; ask for an end that went missing."""
     if task.epoch != node.epoch:
         where = {"nonce": task.nonce, "run": task.run, "state": TaskState.RUNNING}
         yield from later(task_change(task.id, where, {"epoch": node.epoch}))
     if held.role == RunRole.ASKED:
         yield from send(node.id, Granted(task_id=task.id, nonce=held.nonce, run=task.run))
-    elif held.role == RunRole.ENDED:
+    elif held.role == RunRole.ENDED and _is_missed(beat.number - held.ended_beat):
         yield from send(node.id, SendEnd(nonces=[held.nonce]))
+
+
+def _is_missed(beats: int) -> bool:
+    """Return whether an end that has been listed for so many beats is asked for: soon, then ever more seldom, since it
+    may wait in a queue that is long already."""
+    return beats in _ASKED_SOON or (beats > 0 and beats % _ASKED_EVERY == 0)
 
 
 def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:

@@ -112,6 +112,12 @@ class Apply(msgspec.Struct, frozen=True):
     change: JobChange | TaskChange
 
 
+class ApplyMany(msgspec.Struct, frozen=True):
+    """Compare-and-sets, each for itself, in bulk; nothing is read back. Answers how many matched."""
+
+    changes: Sequence[TaskChange]
+
+
 class Publish(msgspec.Struct, frozen=True):
     """Send these tasks (PENDING, evaluated) to their queues, with confirms, then mark them SCHEDULED."""
 
@@ -211,8 +217,8 @@ class Noted(msgspec.Struct, frozen=True):
 
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
-    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Apply | Publish
-    | Send | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
+    | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Apply | ApplyMany
+    | Publish | Send | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 
@@ -360,6 +366,12 @@ def later(change: JobChange | TaskChange) -> Flow[None]:
 def apply(change: JobChange | TaskChange) -> Flow[bool]:
     """Compare and set, without reading back; return whether it matched."""
     matched: bool = yield Apply(change)
+    return matched
+
+
+def apply_many(changes: Sequence[TaskChange]) -> Flow[int]:
+    """Compare and set, each for itself, without reading back; return how many matched."""
+    matched: int = yield ApplyMany(changes)
     return matched
 
 

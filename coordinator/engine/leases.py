@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from coordinator.engine import beats
-from coordinator.engine.flow import Flow, bounds, find, note_event, now
+from coordinator.engine.flow import Flow, bounds, change, find, note_event, now
 from coordinator.engine.pulse import QUEUES, read_pulse
 from shared.model.documents import (
+    MICROS_PER_SECOND,
     Document,
+    Micros,
     NodeDocument,
     TaskDocument,
 )
-from shared.model.queries import Below
+from shared.model.queries import Below, Not
 from shared.model.states import TaskState
 
 
@@ -32,10 +34,19 @@ def expire_leases() -> Flow[list[Document]]:
     return follow
 
 
+LOOKED_AT_FOR: Micros = 600 * MICROS_PER_SECOND
+"""For so long after its last beat a node that is dead is looked at for runs that are left: a grant may still be on its
+way while its epoch is closed."""
+
+NODES_AT_ONCE = 500
+
+
 def runs_of_closed_epochs() -> Flow[list[Document]]:
     """Lose runs that a coordinator which died while closing an epoch left behind."""
     follow: list[Document] = []
-    for node in (yield from find(NodeDocument, {"closed": True})):
+    at = yield from now()
+    dead = {"closed": True, "left_nothing": Not(True)}
+    for node in (yield from find(NodeDocument, dead, limit=NODES_AT_ONCE)):
         left = yield from find(
             TaskDocument,
             {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)},
@@ -44,4 +55,7 @@ def runs_of_closed_epochs() -> Flow[list[Document]]:
         )
         if left:
             follow += yield from beats.lose_runs(node)
+        elif node.last_heartbeat_at < at - LOOKED_AT_FOR:
+            here = {"closed": True, "epoch": node.epoch}
+            yield from change(NodeDocument, node.id, here, {"left_nothing": True})
     return follow

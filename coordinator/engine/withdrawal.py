@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from coordinator.engine import slots, states
 from coordinator.engine.flow import (
     Flow,
+    apply_many,
     change_job,
     change_task,
     delete_document,
@@ -16,17 +17,21 @@ from coordinator.engine.flow import (
     now,
     recall,
     send,
+    task_change,
 )
 from coordinator.engine.job_ends import cancelled_by_user, marked_for_removal
 from coordinator.engine.new_documents import ABANDON, intent
 from coordinator.engine.states import TaskMove
-from coordinator.engine.webhooks import TASK_STATE, state_hook
+from coordinator.engine.webhooks import TASK_STATE, state_hook, wants
 from shared.model.documents import Document, Intent, JobDocument, TaskDocument
 from shared.model.messages import Stop
 from shared.model.queries import Below
 from shared.model.states import JOB_ACTIVE, TASK_ACTIVE, TaskKind, TaskState
 
 CANCELLED = TaskMove(tuple(TASK_ACTIVE), TaskState.CANCELLED)
+
+BEFORE_ITS_RUN = (TaskState.CREATED, TaskState.PENDING, TaskState.SCHEDULED)
+NEVER_RAN = TaskMove(BEFORE_ITS_RUN, TaskState.CANCELLED)
 
 BATCH = 500
 """Tasks that one step of a chain cancels or removes."""
@@ -56,11 +61,10 @@ def _active_below(
         return (yield from find(JobDocument, active, limit=BATCH))
     above = "job_id" if isinstance(owner, JobDocument) else "parent_id"
     where = {above: owner.id, "open": True, "active": True, "restarts": Below(restarts + 1)}
-    return (
-        yield from find(
-            TaskDocument, where, order=("depth", "created_at"), limit=BATCH, without=slots.HEAVY
-        )
-    )
+    order = (
+        ("depth", "created_at") if isinstance(owner, JobDocument) else ()
+    )  # children are of one depth
+    return (yield from find(TaskDocument, where, order=order, limit=BATCH, without=slots.HEAVY))
 
 
 def again(owner: JobDocument | TaskDocument, what: Intent) -> Flow[list[Document]]:
@@ -77,14 +81,42 @@ def withdraw(
     """Cancel tasks and sub-jobs that are below something that ended; remove them where it is `gone`. Return what is to
     be followed."""
     follow: list[Document] = []
+    waiting: Collection[str] = () if gone else (yield from _waiting(documents))
     for document in documents:
+        if document.id in waiting:
+            continue
         if isinstance(document, JobDocument):
             follow += yield from _withdraw_job(document, gone=gone)
         elif gone:
             yield from delete_document(TaskDocument, {"id": document.id})
         else:
             follow += yield from _withdraw_task(document)
+    if waiting:
+        yield from _withdraw_waiting(waiting)
     return follow
+
+
+def _waiting(documents: Sequence[JobDocument | TaskDocument]) -> Flow[Collection[str]]:
+    """Return the ids of tasks that nobody has run yet, and no webhook hears of: of many thousand that are cancelled at
+    once, nearly all."""
+    found: set[str] = set()
+    for document in documents:
+        if not isinstance(document, TaskDocument) or document.nonce is not None:
+            continue
+        if document.state not in BEFORE_ITS_RUN or document.kind == TaskKind.SUBJOB:
+            continue
+        if not wants((yield from recall(document.job_id)), TASK_STATE):
+            found.add(document.id)
+    return found
+
+
+def _withdraw_waiting(ids: Collection[str]) -> Flow[None]:
+    """Cancel and close them, in bulk; one that a run was granted meanwhile is found at the next look."""
+    at = yield from now()
+    fields = states.task_end(TaskState.CANCELLED, at, open=False)
+    yield from apply_many(
+        [task_change(id, {"nonce": None}, fields, move=NEVER_RAN) for id in sorted(ids)]
+    )
 
 
 def _withdraw_job(job: JobDocument, *, gone: bool) -> Flow[list[Document]]:

@@ -252,6 +252,8 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
     lease_until: Micros = 0
     closed: bool = False
     """Whether the present epoch is over: its lease ran out."""
+    left_nothing: bool = False
+    """Whether it has been closed for so long that no run of its can be left: sweeps need not ask about it any more."""
     holding: list[str] = []
     """Ids of tasks whose delivery it holds, by its last beat."""
 

@@ -158,6 +158,8 @@ class Held(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     run: int = 0
     beat: int = 0
     """The node's last beat when this nonce was first asked for."""
+    ended_beat: int = 0
+    """The node's last beat when it ended; 0 where it goes on, or the worker does not say."""
 
 
 class Beat(Message, kw_only=True, tag="beat"):

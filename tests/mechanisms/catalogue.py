@@ -268,6 +268,11 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the job stays PENDING",
     ),
     _mechanism(
+        "seldom-asked", (13,), runs_cut.seldom_asked,
+        (f"{ENGINE}beats.py::test_an_end_that_waits_in_a_long_queue_is_asked_for_ever_more_seldom",),
+        "a queue that is long already gets each of its ends again at every beat",
+    ),
+    _mechanism(
         "told-first", (3, 11), structure_cut.told_first,
         (f"{RETENTION}test_a_removed_jobs_webhooks_are_delivered_first[memory]",),
         "a job with `autoDelete` takes its webhooks with it",

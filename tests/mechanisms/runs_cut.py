@@ -152,6 +152,11 @@ def closers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "runs_of_closed_epochs", nothing)
 
 
+def seldom_asked(patch: pytest.MonkeyPatch) -> None:
+    """An end that was not heard of is asked for at every beat."""
+    patch.setattr(beats, "_is_missed", lambda _: True)
+
+
 def sweeper(patch: pytest.MonkeyPatch) -> None:
     """Nothing is swept."""
     patch.setattr(Sweeper, "sweep", idle)

@@ -336,27 +336,29 @@ class MongoStore:
     async def vars(
         self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
     ) -> dict[str, str]:
-        """Return `tasks.<var>`."""
-        var = {"$ne": None} if names is None else {"$in": list(names)}
+        """Return `tasks.<var>`, reading one task for each."""
+        if names is None:
+            call = self._of(TaskDocument).distinct("var", {"jobId": job_id, "var": {"$ne": None}})
+            there: list[str] = await self._connection.ask(call)
+            names = there
         before = {} if began is None else {"position": {"$lt": began}}
         match = {
             "jobId": job_id,
-            "var": var,
             "state": TaskState.COMPLETED,
             "$or": [{"restarts": restarts}, {"restarts": {"$lt": restarts}, **before}],
         }
-        latest = {"var": 1, "completedAt": -1, "attempt": -1, ID_FIELD: -1}
-        group = {ID_FIELD: "$var", "result": {"$first": "$result"}}
-        found = await self._aggregated(
-            TaskDocument, [{"$match": match}, {"$sort": latest}, {"$group": group}]
-        )
+        latest = [("completedAt", -1), ("attempt", -1), (ID_FIELD, -1)]
         result = fields_of(TaskDocument)["result"]
-        return {
-            each[ID_FIELD]: ""
-            if each.get("result") is None
-            else self._codec.decode_value(result, each["result"])
-            for each in found
-        }
+        values: dict[str, str] = {}
+        for name in names:
+            call = self._of(TaskDocument).find_one(
+                {**match, "var": name}, {"result": 1}, sort=latest
+            )
+            found = await self._connection.ask(call)
+            if found is not None:
+                value = found.get("result")
+                values[name] = "" if value is None else self._codec.decode_value(result, value)
+        return values
 
     def _of(self, kind: type[Document]) -> Any:
         return self._connection[kind.collection]

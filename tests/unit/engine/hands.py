@@ -45,6 +45,7 @@ class Run:
         self.role = RunRole.ASKED
         self.run = 0
         self.end: RunEnded | HandedBack | None = None
+        self.ended_beat = 0
 
     @property
     def task_id(self) -> str:
@@ -56,7 +57,12 @@ class Run:
 
     def held(self) -> Held:
         return Held(
-            task_id=self.task_id, nonce=self.nonce, role=self.role, run=self.run, beat=self.beat
+            task_id=self.task_id,
+            nonce=self.nonce,
+            role=self.role,
+            run=self.run,
+            beat=self.beat,
+            ended_beat=self.ended_beat,
         )
 
 
@@ -73,6 +79,8 @@ class Worker:
         self.node_id = node_id
         self.queues = queues
         self.beats = 0
+        self.answers_ends = True
+        """Whether an end that it is asked for gets through."""
         self.runs: dict[str, Run] = {}
         self.heard: list[Message] = []
         self.started: list[tuple[str, int]] = []
@@ -190,7 +198,7 @@ class Worker:
                 await self._forget(nonces, RunRole.ASKED, RunRole.RUNNING, RunRole.ENDED)
             case EndStored(nonces=nonces):
                 await self._forget(nonces, RunRole.ENDED)
-            case SendEnd(nonces=nonces):
+            case SendEnd(nonces=nonces) if self.answers_ends:
                 await self._send_ends(nonces)
 
     async def _send_ends(self, nonces: Sequence[str]) -> None:
@@ -265,7 +273,7 @@ class Worker:
             error=error,
             exit_code=0 if error is None else 1,
         )
-        run.role, run.end = RunRole.ENDED, end
+        run.role, run.end, run.ended_beat = RunRole.ENDED, end, self.beats
         if send:
             await self._send_end(run)
         await self._release(run)
@@ -277,7 +285,7 @@ class Worker:
         await self.send(COMPLETED_QUEUE if ok else ERROR_QUEUE, run.end)
 
     async def hand_back(self, run: Run, *, vanished: bool = False) -> None:
-        run.role = RunRole.ENDED
+        run.role, run.ended_beat = RunRole.ENDED, self.beats
         run.end = HandedBack(
             task_id=run.task_id,
             job_id=run.message.job_id,

@@ -47,13 +47,16 @@ class Stepper:
 
 
 def changes(kind: type, **fields: Any) -> Callable[[Any], bool]:
-    """Return the test for a compare-and-set of a `kind` that sets these fields."""
+    """Return the test for a compare-and-set of a `kind` that sets these fields, or for several such."""
+
+    def matches(change: Any) -> bool:
+        return (
+            getattr(change, "kind", None) is kind
+            and hasattr(change, "set")
+            and all(change.set.get(name, ...) == value for name, value in fields.items())
+        )
 
     def wanted(effect: Any) -> bool:
-        return (
-            getattr(effect, "kind", None) is kind
-            and hasattr(effect, "set")
-            and all(effect.set.get(name, ...) == value for name, value in fields.items())
-        )
+        return any(map(matches, getattr(effect, "changes", (effect,))))
 
     return wanted

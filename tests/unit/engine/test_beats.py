@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.engine import beats, task_runs
+from typing import Any
+
+from coordinator.engine import beats, flow, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
 from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
@@ -279,3 +281,43 @@ async def test_a_beat_sees_to_it_that_the_job_of_a_granted_task_runs(world: Worl
     await worker.beat()
     await world.settle()
     assert await world.state(job_id) == "RUNNING"
+
+
+async def test_an_end_that_waits_in_a_long_queue_is_asked_for_ever_more_seldom(
+    world: World,
+) -> None:
+    _, worker, run = await running(world)
+    await worker.end(run, send=False)
+    worker.answers_ends = False
+    asked = []
+    for number in range(1, 25):
+        worker.heard.clear()
+        await worker.beat()
+        await world.settle()
+        if SendEnd(nonces=[run.nonce]) in worker.heard:
+            asked.append(number)
+    assert asked == [1, 2, 4, 8, 16, 24]
+
+
+async def test_a_beat_asks_once_about_the_jobs_of_all_its_runs(world: World) -> None:
+    worker = await world.worker(slots=12)
+    for _ in range(12):
+        await world.submit(step("a"))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    world.driver._begun.clear()
+    world.driver._jobs.clear()
+    asked = []
+    steps = world.driver._steps
+    for kind in (flow.Get, flow.Find, flow.Recall):
+
+        async def counted(effect: Any, take: Any = steps[kind]) -> Any:
+            asked.append(effect)
+            return await take(effect)
+
+        steps[kind] = counted
+    await worker.beat()
+    await world.settle()
+    assert len(worker.runs) == 12
+    assert len(asked) <= 4

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.engine import intents, job_ends, task_runs
+from coordinator.engine import flow, intents, job_ends, task_runs, withdrawal
 from coordinator.engine.flow import InsertMany
 from shared.model.documents import JobDocument, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
+from tests.unit.engine.test_composites import each
 from tests.unit.engine.world import World, step
 
 
@@ -178,4 +179,25 @@ async def test_children_that_come_while_their_parent_is_being_cancelled_go_with_
     await cancelling.finish()
     assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
     await world.settle()
+    await world.check_at_rest()
+
+
+async def test_very_many_that_wait_are_cancelled_in_bulk(world: World) -> None:
+    """Not by a write each: what a cancel costs is its batches."""
+    job_id = await world.submit(each("1..600", step("c"), concurrency=1))
+    await world.settle()
+    applied = []
+    steps = world.driver._steps
+    apply_many = steps[flow.ApplyMany]
+
+    async def counted(effect: flow.ApplyMany) -> int:
+        applied.append(len(effect.changes))
+        return int(await apply_many(effect))
+
+    steps[flow.ApplyMany] = counted
+    assert await world.cancel(job_id)
+    await world.settle()
+    assert sum(applied) >= 599
+    assert len(applied) <= 600 // withdrawal.BATCH + 2
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
     await world.check_at_rest()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coordinator.engine import leases, pulse
+from coordinator.engine import flow, leases, pulse
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, Pulse
 from shared.model.queues import COMPLETED_QUEUE, ERROR_QUEUE, HEARTBEAT_QUEUE
+from shared.model.states import NodeKind
 from tests.unit.engine.steps import Stepper
 from tests.unit.engine.world import World, step
 
@@ -45,9 +47,9 @@ async def test_probes_of_all_queues_at_once_all_count(world: World) -> None:
     world.clock.advance(5)
     sent = world.clock.now - 10 * MICROS_PER_SECOND
     flows = [Stepper(world.driver, pulse.probe_taken(queue, sent, sent)) for queue in pulse.PROBED]
-    for flow in flows:
-        await flow.until(lambda effect: hasattr(effect, "set"))
-    await asyncio.gather(*(flow.finish() for flow in flows))
+    for each in flows:
+        await each.until(lambda effect: hasattr(effect, "set"))
+    await asyncio.gather(*(each.finish() for each in flows))
     assert set((await stored(world)).stamps.values()) == {sent}
 
 
@@ -180,3 +182,31 @@ async def test_a_killed_workers_task_runs_elsewhere_within_a_minute(world: World
         assert world.clock.now - died <= 60 * MICROS_PER_SECOND
     assert (await world.task(job_id, "a")).run == 2
     await world.check_at_rest()
+
+
+async def test_a_node_that_died_long_ago_costs_a_sweep_nothing(world: World) -> None:
+    dead = [
+        NodeDocument(
+            id=f"n{number}",
+            kind=NodeKind.WORKER,
+            name="n",
+            hostname="h",
+            version="0",
+            started_at=1,
+            last_heartbeat_at=1,
+            closed=True,
+        )
+        for number in range(40)
+    ]
+    await world.store.insert_many(dead)
+    await world.sweep()
+    asked = []
+    find = world.driver._steps[flow.Find]
+
+    async def counted(effect: flow.Find[Any]) -> Any:
+        asked.append(effect.where)
+        return await find(effect)
+
+    world.driver._steps[flow.Find] = counted
+    await world.driver.handle(leases.runs_of_closed_epochs())
+    assert len(asked) == 1
