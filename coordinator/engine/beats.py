@@ -42,6 +42,10 @@ from shared.model.states import JobState, NodeKind, RunRole, TaskState
 MISSING_BEATS = 2
 """A granted nonce that is missing from a beat numbered so many above its claim's is lost."""
 
+UNLISTED = "its worker no longer knows of it"
+UNHEARD_OF = "its worker was not heard of for as long as its lease"
+"""Why a run was lost, as its user reads it."""
+
 _ASKED_SOON = (1, 2, 4)
 _ASKED_EVERY = 8
 """Beats after which an end that was not heard of is asked for."""
@@ -146,7 +150,7 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
     whole = yield from get(TaskDocument, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
-    return (yield from task_runs.back_to_pending(whole, "", costs=True))
+    return (yield from task_runs.back_to_pending(whole, "", UNLISTED, costs=True))
 
 
 def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:
@@ -219,5 +223,7 @@ def lose_runs(node: NodeDocument) -> Flow[list[Document]]:
     follow: list[Document] = []
     where = {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)}
     for task in (yield from find(TaskDocument, where)):
-        follow += yield from task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True)
+        follow += yield from task_runs.back_to_pending(
+            task, task_runs.LOST_BY_LEASE, UNHEARD_OF, costs=True
+        )
     return follow

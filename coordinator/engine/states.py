@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from shared.model.documents import Micros, RunUsage, TaskDocument
+from shared.model.documents import LostRun, Micros, RunUsage, TaskDocument
 from shared.model.language import TaskDefinition
 from shared.model.queries import In
 from shared.model.states import GOOD, Hold, JobState, TaskState
@@ -100,6 +100,7 @@ class TaskFields(TypedDict, total=False):
     hold: Hold | None
     lost: int
     lost_by: str | None
+    runs: list[LostRun]
     node_id: str | None
     epoch: int | None
     nonce: str | None

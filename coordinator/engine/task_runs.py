@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coordinator.engine import states
 from coordinator.engine.evaluation import without_secrets
 from coordinator.engine.flow import (
@@ -32,6 +34,7 @@ from shared.model.documents import (
     Document,
     JobDocument,
     LogPartDocument,
+    LostRun,
     Micros,
     NodeDocument,
     TaskDocument,
@@ -64,6 +67,12 @@ HANDED_BACK = TaskMove((TaskState.RUNNING, TaskState.SCHEDULED), TaskState.PENDI
 
 LOOKS = 3
 """So often a run is looked at that somebody else changes at the same time."""
+
+RUNS_KEPT = 10
+"""Runs that came to nothing which a task remembers."""
+
+LONGEST_REASON = 1_000
+"""Characters."""
 
 LOST_BY_LEASE = "lease"
 GIVEN_BACK = "given back"
@@ -156,11 +165,15 @@ def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     counts = task.nonce == message.nonce and task.run == message.run
     if not counts or task.state not in MAY_END:
         return []
-    return (yield from back_to_pending(task, "", costs=message.vanished))
+    why = message.reason or "its worker gave it back"
+    return (yield from back_to_pending(task, "", why, costs=message.vanished))
 
 
-def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[list[Document]]:
-    """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it.
+def back_to_pending(
+    task: TaskDocument, lost_by: str, why: str, *, costs: bool
+) -> Flow[list[Document]]:
+    """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it. `why`
+    is kept with the task, in words.
 
     Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
     otherwise it is over for good. One run costs at most one loss."""
@@ -174,10 +187,12 @@ def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[li
         "epoch": task.epoch,
         "lost_by": task.lost_by,
     }
+    runs = _with_lost_run(task, why, at)
     if lost > (yield from bounds()).redeliveries:
-        return (yield from _given_up(task, where, lost_by, lost, at))
+        return (yield from _given_up(task, where, lost_by, lost, runs))
     fields: TaskFields = {
         "lost": lost,
+        "runs": runs,
         "published_at": at,
         "lost_by": lost_by or GIVEN_BACK,
     }
@@ -191,13 +206,36 @@ def back_to_pending(task: TaskDocument, lost_by: str, *, costs: bool) -> Flow[li
     return []
 
 
-def _given_up(
-    task: TaskDocument, where: Where, lost_by: str, lost: int, at: Micros
-) -> Flow[list[Document]]:
-    job = yield from recall(task.job_id)
-    fields = states.task_end(
-        TaskState.FAILED, at, error="task redelivered too many times", lost=lost
+def _with_lost_run(task: TaskDocument, why: str, at: Micros) -> list[LostRun]:
+    """Return the history of a task's runs with the present one, which came to nothing."""
+    lost = LostRun(
+        number=task.run,
+        node_id=task.node_id or "",
+        started_at=task.started_at or 0,
+        ended_at=at,
+        why=why[:LONGEST_REASON],
     )
+    return [*_other_runs(task), lost][-RUNS_KEPT:]
+
+
+def _other_runs(task: TaskDocument) -> list[LostRun]:
+    return [each for each in task.runs if each.number != task.run]
+
+
+def _reasons(runs: Sequence[LostRun]) -> str:
+    """Return why runs were lost, each reason once."""
+    return "; ".join(dict.fromkeys(each.why for each in runs if each.why))
+
+
+def _given_up(
+    task: TaskDocument, where: Where, lost_by: str, lost: int, runs: list[LostRun]
+) -> Flow[list[Document]]:
+    at = yield from now()
+    job = yield from recall(task.job_id)
+    error = f"task redelivered too many times: {_reasons(runs)}"
+    if job is not None:
+        error = without_secrets(job, error)
+    fields = states.task_end(TaskState.FAILED, at, error=error, lost=lost, runs=runs)
     add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
     sources = (TaskState.RUNNING,) if lost_by else MAY_END
     move = TaskMove(sources, TaskState.FAILED)
@@ -233,6 +271,7 @@ def _taken_back(task: TaskDocument, node: NodeDocument) -> Flow[bool]:
         "epoch": node.epoch,
         "lost_by": None,
         "lost": max(0, task.lost - 1),
+        "runs": _other_runs(task),
         "node_id": node.id,
     }
     where = {"run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}

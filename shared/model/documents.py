@@ -70,6 +70,16 @@ class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sampled: bool = False
 
 
+class LostRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A run that came to nothing, and why, in words."""
+
+    number: int
+    node_id: str = ""
+    started_at: Micros = 0
+    ended_at: Micros = 0
+    why: str = ""
+
+
 class Actor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Who submitted a job."""
 
@@ -162,6 +172,8 @@ class TaskDocument(Document, kw_only=True, rename="camel"):
     run: int = 0
     lost: int = 0
     lost_by: str | None = None
+    runs: list[LostRun] = []
+    """The newest runs that were lost or handed back; `run` tells how many there were in all."""
     node_id: str | None = None
     epoch: int | None = None
     nonce: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from shared.model import language
-from shared.model.documents import RunUsage, TaskDocument
+from shared.model.documents import LostRun, RunUsage, TaskDocument
 from shared.model.states import TaskKind
 from shared.model.views.redacting import TimeText, View, redacted, rfc3339
 from shared.redaction import Redactor
@@ -78,6 +78,16 @@ class UsageView(View, frozen=True, kw_only=True):
     sampled: bool
 
 
+class LostRunView(View, frozen=True, kw_only=True):
+    """A run of a task that was lost or handed back, and why; the task ran again."""
+
+    number: int
+    node_id: str = ""
+    started_at: TimeText = ""
+    ended_at: TimeText = ""
+    why: str = ""
+
+
 class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     """A whole task. Templates are shown evaluated if they have been, otherwise as submitted."""
 
@@ -91,6 +101,8 @@ class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     node_id: str = ""
     exit_code: int | None = None
     usage: UsageView | None = None
+    runs: list[LostRunView] = msgspec.field(default_factory=list)
+    """The newest runs that came to nothing, oldest first."""
     log_incomplete: bool | None = None
     if_: str = msgspec.field(default="", name="if")
     priority: int
@@ -155,6 +167,7 @@ def task_view(
         node_id=task.node_id or "",
         exit_code=task.exit_code,
         usage=_usage(task.usage),
+        runs=[_lost_run(each, redactor) for each in task.runs],
         log_incomplete=_log_incomplete(task, stored_parts),
         if_=shown.if_,
         priority=task.priority,
@@ -181,6 +194,16 @@ def _summary_fields(task: TaskDocument, redactor: Redactor) -> dict[str, Any]:
 
 def _queue(task: TaskDocument, shown: language.TaskDefinition) -> str:
     return (task.queue or shown.queue) if task.kind == TaskKind.CONTAINER else ""
+
+
+def _lost_run(run: LostRun, redactor: Redactor) -> LostRunView:
+    return LostRunView(
+        number=run.number,
+        node_id=run.node_id,
+        started_at=rfc3339(run.started_at or None),
+        ended_at=rfc3339(run.ended_at or None),
+        why=redactor.redact(run.why),
+    )
 
 
 def _usage(usage: RunUsage | None) -> UsageView | None:

@@ -148,7 +148,9 @@ async def test_a_nonce_whose_run_was_lost_by_lease_is_granted_the_same_run(world
     claim = worker.claim_of(run)
     await world.driver.handle(task_runs.on_claim(claim))  # the answer is on its way
     task = await world.task(job_id, "a")
-    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
+    await world.driver.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+    )
     (first, second) = await answers(world, worker, claim)
     assert first == second == Granted(task_id=run.task_id, nonce=run.nonce, run=1)
     task = await world.task(job_id, "a")

@@ -141,14 +141,18 @@ async def test_a_run_whose_container_vanished_is_lost_and_counts(world: World) -
 async def test_one_run_costs_one_loss_however_often_that_is_told(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
+    await world.driver.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "unheard of", costs=True)
+    )
     for _ in range(3):
         back = HandedBack(
             task_id=run.task_id, job_id=job_id, run=1, nonce=run.nonce, node_id="w", vanished=True
         )
         await worker.send("error", back)
     await world.settle()
-    assert (await world.task(job_id, "a")).lost == 1
+    lost = await world.task(job_id, "a")
+    assert lost.lost == 1
+    assert [(run.number, run.why) for run in lost.runs] == [(1, "its worker gave it back")]
 
 
 async def test_a_task_that_is_lost_too_often_fails(world: World) -> None:
@@ -159,7 +163,12 @@ async def test_a_task_that_is_lost_too_often_fails(world: World) -> None:
         await worker.hand_back(worker.running[0], vanished=True)
         await world.settle()
     job = await world.job(job_id)
-    assert (job.state, job.error) == ("FAILED", "task redelivered too many times")
+    assert job.state == "FAILED"
+    assert job.error == "task redelivered too many times: its worker gave it back"
+    task = await world.task(job_id, "a")
+    assert [run.number for run in task.runs] == [1, 2, 3, 4, 5, 6]
+    assert {(run.node_id, run.why) for run in task.runs} == {("w", "its worker gave it back")}
+    assert all(0 < run.started_at <= run.ended_at for run in task.runs)
     await world.check_at_rest()
 
 
@@ -178,7 +187,9 @@ async def test_a_task_lost_too_often_still_has_its_retries(world: World) -> None
 async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
+    await world.driver.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+    )
     await worker.end(run, result="r")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "COMPLETED"
@@ -190,7 +201,9 @@ async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: W
 async def test_an_end_that_comes_after_the_next_run_was_granted_is_forgotten(world: World) -> None:
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.driver.handle(task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, costs=True))
+    await world.driver.handle(
+        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+    )
     other = await world.worker("other")
     await other.take()
     await world.settle()
