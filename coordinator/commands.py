@@ -171,13 +171,14 @@ class JobCommands:
     # --- nodes ----------------------------------------------------------------------------------------------------
 
     async def drain(self, node_id: str, on: bool) -> None:
-        """Tell a worker to take nothing new, or to do so again. Its beats say when it does."""
+        """Store that a worker is to take nothing new, or to do so again, and tell it; its beats have that repeated."""
         node = await self._store.get(NodeDocument, node_id)
         if node is None:
             raise NotFound(f"there is no node {node_id}")
         if node.kind != NodeKind.WORKER:
             raise NotAllowed("a coordinator can not be drained")
-        await self._store.change(Change(kind=NodeDocument, id=node_id, set={"draining": on}))
+        asked = {"draining": on, "drain_asked": on}
+        await self._store.change(Change(kind=NodeDocument, id=node_id, set=asked))
         await self._driver.outbox.send(node_id, Drain(on=on))
 
     # --- schedules ------------------------------------------------------------------------------------------------

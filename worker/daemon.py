@@ -97,6 +97,8 @@ class Daemon:
         self._background = Tasks()
         self._dead_answers: asyncio.Queue[DeadNodes] = asyncio.Queue()
         self._draining = False
+        self._ending = False
+        """Whether it drains for good: nothing makes it go on."""
         self._known = False
         self.beats.on_engine = self._pause_or_resume
 
@@ -133,7 +135,7 @@ class Daemon:
 
     async def drain(self) -> None:
         """Take nothing new; let what runs end, or past the grace time hand it back; wait until all is stored."""
-        self._draining = True
+        self._draining = self._ending = True
         for worker in self._workers:
             worker.finish()
         giving_up = asyncio.get_running_loop().call_later(
@@ -281,7 +283,7 @@ class Daemon:
                 self._background.start(self._sender.end(entry.end), "send an end again")
 
     def _pause(self, on: bool) -> None:
-        if self._draining == on:
+        if self._ending or self._draining == on:
             return
         self._draining = on
         self._pause_or_resume()

@@ -34,7 +34,7 @@ from shared.model.documents import (
     QueueDocument,
     TaskDocument,
 )
-from shared.model.messages import Beat, EndStored, Granted, Held, NodeStored, SendEnd, Stop
+from shared.model.messages import Beat, Drain, EndStored, Granted, Held, NodeStored, SendEnd, Stop
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
 from shared.model.states import JobState, NodeKind, RunRole, TaskState
@@ -59,6 +59,8 @@ def on_beat(beat: Beat) -> Flow[list[Document]]:
     node = yield from _renewed(beat)
     if node is None or beat.node_kind != NodeKind.WORKER:
         return []
+    if node.drain_asked is not None and node.drain_asked != beat.draining:
+        yield from send(node.id, Drain(on=node.drain_asked))  # it has not heard of that
     return (yield from reconciled(node, beat))
 
 

@@ -260,6 +260,8 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
     port: int | None = None
     status: NodeStatus = NodeStatus.UP
     draining: bool = False
+    drain_asked: bool | None = None
+    """Whether a user asked for it to drain; None where nobody has said."""
     epoch: int = 1
     lease_until: Micros = 0
     closed: bool = False

@@ -268,6 +268,11 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the job stays PENDING",
     ),
     _mechanism(
+        "drain-stored", (8,), runs_cut.drain_told_once,
+        (f"{ENGINE}beats.py::test_a_drain_whose_message_was_lost_is_told_again",),
+        "the worker goes on taking tasks",
+    ),
+    _mechanism(
         "seldom-asked", (13,), runs_cut.seldom_asked,
         (f"{ENGINE}beats.py::test_an_end_that_waits_in_a_long_queue_is_asked_for_ever_more_seldom",),
         "a queue that is long already gets each of its ends again at every beat",

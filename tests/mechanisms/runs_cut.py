@@ -9,11 +9,10 @@ import pytest
 
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
-from coordinator.engine import beats, leases, pulse, task_runs
-from coordinator.engine import task_runs as engine_grants
+from coordinator.engine import beats, flow, leases, pulse, task_runs
 from coordinator.engine.flow import Bounds, Flow
 from shared.model.documents import Document, JobDocument, Micros, NodeDocument, Pulse, TaskDocument
-from shared.model.messages import Beat, Claim, HandedBack, RunEnded
+from shared.model.messages import Beat, Claim, Drain, HandedBack, Message, RunEnded
 from shared.model.states import JobState
 from tests.mechanisms.cutting import (
     AnyChange,
@@ -39,12 +38,12 @@ def grant(patch: pytest.MonkeyPatch) -> None:
 def nonce(patch: pytest.MonkeyPatch) -> None:
     """Claims, ends and hand-backs are taken by their task and run, whoever's nonce they carry."""
     rewrite_changes(patch, lambda e: unlooked(e, "nonce"))
-    claimed, ended, back = engine_grants.on_claim, task_runs.on_run_ended, task_runs.on_handed_back
+    claimed, ended, back = task_runs.on_claim, task_runs.on_run_ended, task_runs.on_handed_back
 
     def of(message: Claim | RunEnded | HandedBack, flow: Flow[list[Document]]) -> Any:
         return answering(flow, read_as(TaskDocument, {"nonce": message.nonce}))
 
-    patch.setattr(engine_grants, "on_claim", lambda message: of(message, claimed(message)))
+    patch.setattr(task_runs, "on_claim", lambda message: of(message, claimed(message)))
     patch.setattr(task_runs, "on_run_ended", lambda message: of(message, ended(message)))
     patch.setattr(task_runs, "on_handed_back", lambda message: of(message, back(message)))
 
@@ -65,13 +64,13 @@ def grant_look(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return JobDocument(id=job_id, name="", state=JobState.RUNNING)
 
-    patch.setattr(engine_grants, "standing", goes_on)
+    patch.setattr(task_runs, "standing", goes_on)
     rewrite_changes(patch, lambda e: unlooked(e, "restarts") if grants(e) else e)
 
 
 def beat_first(patch: pytest.MonkeyPatch) -> None:
     """Claims are granted however short the node's lease is."""
-    patch.setattr(engine_grants, "LEASE_LEFT", -NEVER)
+    patch.setattr(task_runs, "LEASE_LEFT", -NEVER)
 
 
 def end_once(patch: pytest.MonkeyPatch) -> None:
@@ -150,6 +149,17 @@ def era(patch: pytest.MonkeyPatch) -> None:
 def closers(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks for runs of closed epochs that are still RUNNING."""
     patch.setattr(leases, "runs_of_closed_epochs", nothing)
+
+
+def drain_told_once(patch: pytest.MonkeyPatch) -> None:
+    """A worker is told to drain once, and not again should that be lost."""
+    send = flow.send
+
+    def but_drains(node_id: str | None, message: Message) -> Flow[None]:
+        if not isinstance(message, Drain):
+            yield from send(node_id, message)
+
+    patch.setattr(beats, "send", but_drains)
 
 
 def seldom_asked(patch: pytest.MonkeyPatch) -> None:

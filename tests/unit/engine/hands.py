@@ -79,6 +79,7 @@ class Worker:
         self.node_id = node_id
         self.queues = queues
         self.beats = 0
+        self.draining = False
         self.answers_ends = True
         """Whether an end that it is asked for gets through."""
         self.runs: dict[str, Run] = {}
@@ -112,6 +113,7 @@ class Worker:
             number=self.beats,
             name=self.node_id,
             queues=self.queues,
+            draining=self.draining,
             held=[run.held() for run in self.runs.values()],
             held_deliveries=[run.task_id for run in self.runs.values() if run.nonce in self._using],
         )

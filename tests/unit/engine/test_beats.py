@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from coordinator.commands import JobCommands
 from coordinator.engine import beats, flow, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
-from shared.model.messages import Beat, EndStored, NodeStored, SendEnd, Stop
+from shared.model.messages import Beat, Drain, EndStored, NodeStored, SendEnd, Stop
 from shared.model.states import NodeKind, RunRole
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
@@ -321,3 +324,22 @@ async def test_a_beat_asks_once_about_the_jobs_of_all_its_runs(world: World) -> 
     await world.settle()
     assert len(worker.runs) == 12
     assert len(asked) <= 4
+
+
+@pytest.mark.parametrize("on", [True, False])
+async def test_a_drain_whose_message_was_lost_is_told_again(world: World, on: bool) -> None:
+    worker = await world.worker()
+    commands = JobCommands(world.driver, world.broker, world.codec)
+    worker.draining = not on
+    await commands.drain(worker.node_id, on)
+    await world.settle()
+    worker.heard.clear()
+    await worker.beat()
+    await world.settle()
+    assert Drain(on=on) in worker.heard
+    worker.draining = on
+    worker.heard.clear()
+    await worker.beat()
+    await world.settle()
+    assert not [each for each in worker.heard if isinstance(each, Drain)]
+    assert (await node(world)).draining is on

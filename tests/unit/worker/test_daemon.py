@@ -257,6 +257,19 @@ async def test_draining_for_good_waits_for_what_runs_and_for_its_end_being_store
         await draining
 
 
+async def test_one_that_drains_for_good_is_not_told_to_go_on(plant: Plant) -> None:
+    run = await plant.running()
+    draining = asyncio.create_task(plant.daemon.drain())
+    await plant.next_beat(lambda beat: beat.draining)
+    await plant.tell(Drain(on=False))
+    for _ in range(3):
+        await plant.next_beat(lambda beat: beat.draining)
+    run.end(Outcome())
+    await plant.stored(await plant.next(RunEnded))
+    async with asyncio.timeout(5):
+        await draining
+
+
 async def test_past_the_grace_time_a_draining_worker_hands_back_what_runs(tmp_path: Path) -> None:
     plant = Plant(tmp_path, drain_timeout=0.2)
     await plant.start()
