@@ -35,6 +35,12 @@ LOOK_EVERY = 0.5
 """Seconds between looks at a job that somebody waits for, should its event be missed."""
 
 
+_CHANGED = (
+    "definition", "name", "description", "tags", "cron", "timezone", "catchup", "permissions", "next_at",
+)  # fmt: skip
+"""Fields of a schedule that a change of it sets."""
+
+
 class JobCommands:
     """Implements `coordinator.api.port.Commands`."""
 
@@ -233,6 +239,32 @@ class JobCommands:
         return await self._store.change(
             Change(kind=ScheduleDocument, id=schedule.id, where={"state": source}, set=fields)
         )
+
+    async def run_schedule(self, schedule: ScheduleDocument) -> JobDocument:
+        """Make a job of a schedule now, besides its firings."""
+        made = schedule_firings.job_of(schedule, new_id(), self._store.now())
+        job = job_lifecycle.with_hooks(made)
+        await self._store.insert(job)
+        await self._driver.tell(job)
+        self._announce(job)
+        return job
+
+    async def change_schedule(
+        self, schedule: ScheduleDocument, definition: language.JobDefinition
+    ) -> ScheduleDocument:
+        """Have a schedule make other jobs, at other times, from now on."""
+        await self._check_permissions(definition)
+        changed = self.preview_schedule(definition, schedule.created_by)
+        changed.created_at = schedule.created_at
+        if schedule.state == ScheduleState.ACTIVE:
+            changed.next_at = schedule_firings.next_firing(changed, self._store.now())
+        else:
+            changed.next_at = None
+        fields = {name: getattr(changed, name) for name in _CHANGED}
+        image = await self._move_schedule(schedule, schedule.state, {**fields, "late": 0})
+        if image is None:
+            raise Conflict("the scheduled job was changed meanwhile: try again")
+        return image
 
     async def delete_schedule(self, schedule: ScheduleDocument) -> None:
         """Delete a schedule; jobs already made stay."""

@@ -277,6 +277,20 @@ class Client(Transport):
         answer = await self.request("GET", f"/scheduled-jobs/{path_name(schedule_id)}")
         return _read(answer, ScheduledJob)
 
+    async def change_scheduled_job(
+        self, schedule_id: str, document: JobText, *, content_type: str | None = None
+    ) -> ScheduledJob:
+        """Have a scheduled job make other jobs, at other times, from now on."""
+        body, kind = _body_of(document)
+        headers = {"Content-Type": content_type or kind}
+        path = f"/scheduled-jobs/{path_name(schedule_id)}"
+        return _read(await self.request("PUT", path, body=body, headers=headers), ScheduledJob)
+
+    async def run_scheduled_job(self, schedule_id: str) -> JobSummary:
+        """Make a job of a scheduled job now, besides its firings."""
+        answer = await self.request("POST", f"/scheduled-jobs/{path_name(schedule_id)}/run")
+        return _read(answer, JobSummary)
+
     async def pause_scheduled_job(self, schedule_id: str) -> None:
         """Let a scheduled job make no jobs for now."""
         await self.request("PUT", f"/scheduled-jobs/{path_name(schedule_id)}/pause")

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -32,8 +32,6 @@ own thresholds looking for cycles takes a tenth of its time."""
 _THREADS_END_WITHIN: Final = 1.0
 """Seconds that threads have to end once all else has."""
 
-_before: Final = frozenset(threading.enumerate())
-
 ProcessMain = Callable[[Config], Coroutine[Any, Any, int]]
 """A process's whole life: returns its exit code once it has stopped in order."""
 
@@ -45,7 +43,12 @@ def process_command(role: ProcessRole, find: Callable[[], ProcessMain]) -> Flags
     answered without loading all of the program. What keeps it from starting is said on stderr, in
     a line for each fault and without a traceback: exit code 2.
     """
-    return FlagsCommand(role, lambda flags: _ended(_start(role, flags, find)))
+
+    def run(flags: Flags) -> int:
+        others = frozenset(threading.enumerate())
+        return _ended(_start(role, flags, find), others)
+
+    return FlagsCommand(role, run)
 
 
 def _start(role: ProcessRole, flags: Flags, find: Callable[[], ProcessMain]) -> int:
@@ -85,12 +88,12 @@ def _run(run: ProcessMain, config: Config) -> int:
         return runner.run(run(config))
 
 
-def _ended(code: int) -> int:
+def _ended(code: int, others: Collection[threading.Thread]) -> int:
     """Return `code`. Where threads of this process wait for somebody who hangs, whom Python would wait for too,
-    end it at once."""
+    end it at once. `others`: threads that were there before it began."""
     until = time.monotonic() + _THREADS_END_WITHIN
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon and thread not in _before:
+        if thread not in others and not thread.daemon:
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 sys.stdout.flush()

@@ -56,6 +56,14 @@ class Commands(Protocol):
     async def resume_schedule(self, schedule: ScheduleDocument) -> None:
         """Resume; `NotAllowed` ("scheduled job is not paused")."""
 
+    async def run_schedule(self, schedule: ScheduleDocument) -> JobDocument:
+        """Make a job of it now, besides its firings."""
+
+    async def change_schedule(
+        self, schedule: ScheduleDocument, definition: language.JobDefinition
+    ) -> ScheduleDocument:
+        """Have it make other jobs, at other times, from now on; `Conflict` where somebody else changes it too."""
+
     async def delete_schedule(self, schedule: ScheduleDocument) -> None:
         """Delete; jobs already made stay."""
 

@@ -1,4 +1,4 @@
-"""Endpoints for scheduled jobs: create, list, get, pause, resume, delete."""
+"""Endpoints for scheduled jobs: create, list, get, change, run now, pause, resume, delete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, read_submission
 from coordinator.api.visibility import check_permissions, may_see, schedule_in_path
 from shared.model import language
 from shared.model.documents import ScheduleDocument
-from shared.model.views import ScheduleView, redactor_of, schedule_view
+from shared.model.views import (
+    JobSummaryView,
+    ScheduleView,
+    job_summary,
+    redactor_of,
+    schedule_view,
+)
 
 _ORDER: Final = ("-created_at", "-id")
 
@@ -71,6 +77,22 @@ async def resume_schedule(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
+async def change_schedule(request: web.Request) -> web.StreamResponse:
+    """Have it make other jobs, at other times, from now on; jobs that it made stay as they are."""
+    api = api_of(request)
+    schedule = await schedule_in_path(request)
+    sent = await read_submission(request, scheduled=True)
+    return answer(_view(api, await api.commands.change_schedule(schedule, sent.definition)))
+
+
+async def run_schedule(request: web.Request) -> web.StreamResponse:
+    """Make a job of it now, besides its firings, also while it is paused."""
+    api = api_of(request)
+    job = await api.commands.run_schedule(await schedule_in_path(request))
+    redactor = redactor_of(job.definition, key_patterns=api.key_patterns)
+    return answer(job_summary(job, redactor))
+
+
 async def delete_schedule(request: web.Request) -> web.StreamResponse:
     """Delete it; jobs that it made stay."""
     await api_of(request).commands.delete_schedule(await schedule_in_path(request))
@@ -119,6 +141,31 @@ SCHEDULE_ROUTES: Final = (
         group="scheduled_jobs",
         summary="Get a scheduled job",
         answer=ScheduleView,
+        errors=_NOT_FOUND,
+    ),
+    Route(
+        method="PUT",
+        path="/scheduled-jobs/{id}",
+        handler=change_schedule,
+        group="scheduled_jobs",
+        summary="Change a scheduled job",
+        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
+        answer=ScheduleView,
+        errors={
+            400: "The document is not a valid scheduled job; all problems are listed.",
+            409: "Somebody else changed the scheduled job at the same time.",
+            413: "The body is too large.",
+            415: "The content type is not supported.",
+            **_NOT_FOUND,
+        },
+    ),
+    Route(
+        method="POST",
+        path="/scheduled-jobs/{id}/run",
+        handler=run_schedule,
+        group="scheduled_jobs",
+        summary="Run a scheduled job now",
+        answer=JobSummaryView,
         errors=_NOT_FOUND,
     ),
     Route(

@@ -110,9 +110,14 @@ def latest_firing(schedule: ScheduleDocument, since: Micros, until: Micros) -> M
 
 def fired_job(schedule: ScheduleDocument, at: Micros, now: Micros) -> JobDocument:
     """Return the job of the firing at `at`: whoever makes it, it is one."""
+    return job_of(schedule, derived_id("firing", schedule.id, at), now)
+
+
+def job_of(schedule: ScheduleDocument, id: str, now: Micros) -> JobDocument:
+    """Return a job that a schedule makes."""
     return new_documents.new_job(
         schedule.definition,
-        derived_id("firing", schedule.id, at),
+        id,
         now,
         created_by=schedule.created_by,
         permissions=schedule.permissions,

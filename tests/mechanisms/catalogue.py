@@ -444,6 +444,7 @@ PROMISES: dict[int, str] = {
     10: "of the log of the run that counts no part is lost or doubled",
     11: "time-based work is stored, shared by claim, and survives",
     12: "a message nobody can handle ends in `dead`",
+    13: "one bad neighbour stops nobody",
 }
 
 FAULTS = "tests/acceptance/test_cluster_faults.py::test_"
@@ -472,5 +473,6 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     10: (CHAOS,),
     11: (CHAOS,),
     12: (f"{CLUSTER}messages_that_nobody_can_read_end_in_dead_and_block_nothing",),
+    13: ("tests/faults/test_costly_templates.py::test_costly_templates_stop_nobody",),
 }
 """Tests of each promise that need real processes."""

@@ -147,6 +147,18 @@ class PlainCommands:
             next_at=self._store.now(),
         )
 
+    async def run_schedule(self, schedule: ScheduleDocument) -> JobDocument:
+        return await self.submit(schedule.definition, schedule.created_by, key=None, body_hash=None)
+
+    async def change_schedule(
+        self, schedule: ScheduleDocument, definition: language.JobDefinition
+    ) -> ScheduleDocument:
+        changed = self.preview_schedule(definition, schedule.created_by)
+        changed.id = schedule.id
+        await self._store.delete(ScheduleDocument, {"id": schedule.id})
+        await self._store.insert(changed)
+        return changed
+
     async def pause_schedule(self, schedule: ScheduleDocument) -> None:
         if schedule.state != "ACTIVE":
             raise NotAllowed("scheduled job is not active")

@@ -116,6 +116,9 @@ async def test_permissions_of_scheduled_jobs(start: Serve) -> None:
     assert (await api.get("/scheduled-jobs", who=who["ann"])).json["totalItems"] == 1
     assert (await api.get(path, who=who["bob"])).status == 404
     assert (await api.ask("DELETE", path, who=who["bob"])).status == 404
+    assert (await api.ask("POST", f"{path}/run", who=who["bob"])).status == 404
+    changed = await api.ask("PUT", path, data=body, headers=YAML, who=who["bob"])
+    assert changed.status == 404
     assert (await api.get(path, who=who["ann"])).status == 200
 
 

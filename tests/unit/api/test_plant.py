@@ -146,9 +146,20 @@ async def test_scheduled_jobs(api: Served) -> None:
     refused = await api.ask("PUT", f"{path}/pause")
     assert (refused.status, refused.message) == (400, "scheduled job is not active")
     assert (await api.ask("PUT", f"{path}/resume")).json == {"status": "OK"}
+    assert await api.store.count(JobDocument, {}) == 0
+    ran = await api.ask("POST", f"{path}/run")
+    assert (ran.status, ran.json["name"], ran.json["state"]) == (200, "hello", "PENDING")
+    changed = SCHEDULED.replace("0 2 * * *", "0 3 * * *")
+    shown = await api.ask("PUT", path, data=changed, headers=YAML)
+    assert (shown.status, shown.json["id"], shown.json["cron"]) == (200, made["id"], "0 3 * * *")
+    assert (await api.get(path)).json["cron"] == "0 3 * * *"
+    refused = await api.ask("PUT", path, data=HELLO, headers=YAML)
+    assert (refused.status, refused.message) == (400, "schedule: required for a scheduled job")
     assert (await api.ask("DELETE", path)).json == {"status": "OK"}
     assert (await api.get(path)).status == 404
-    assert await api.store.count(JobDocument, {}) == 0
+    assert (await api.ask("POST", f"{path}/run")).status == 404
+    assert (await api.ask("PUT", path, data=changed, headers=YAML)).status == 404
+    assert await api.store.count(JobDocument, {}) == 1, "what it made stays"
 
 
 async def test_a_dry_run_schedules_nothing(api: Served) -> None:

@@ -15,6 +15,7 @@ from coordinator.effects import FlowDriver
 from coordinator.engine import schedule_firings
 from coordinator.store.port import Change
 from shared.broker.memory import MemoryBroker
+from shared.errors import Conflict
 from shared.model import language
 from shared.model.documents import GUEST, MICROS_PER_SECOND, JobDocument, ScheduleDocument
 from shared.model.messages import MessageCodec
@@ -246,3 +247,32 @@ async def test_when_clocks_are_set_back_nothing_fires_twice(
         plant.clock.advance(600)
         await plant.schedules[0].fire_due()
     assert len(await plant.fired(schedule)) == count
+
+
+async def test_a_changed_schedule_fires_as_it_says_now(plant: Plant) -> None:
+    schedule = await plant.make("@every 1h")
+    definition = language.JobDefinition(
+        name="other",
+        tasks=[language.TaskDefinition(name="task", run="true")],
+        schedule=language.ScheduleDefinition(cron="@every 1m"),
+    )
+    changed = await plant.commands.change_schedule(schedule, definition)
+    assert (changed.id, changed.cron, changed.name) == (schedule.id, "@every 1m", "other")
+    plant.wait(61)
+    await plant.look()
+    assert [job.name for job in await plant.fired(schedule)] == ["other"]
+    await plant.commands.pause_schedule(changed)
+    paused = await plant.store.get(ScheduleDocument, schedule.id)
+    assert paused is not None
+    assert (await plant.commands.change_schedule(paused, definition)).next_at is None
+    with pytest.raises(Conflict):  # it was paused meanwhile
+        await plant.commands.change_schedule(changed, definition)
+
+
+async def test_a_schedule_runs_now_besides_its_firings(plant: Plant) -> None:
+    schedule = await plant.make("@every 1h")
+    made = {(await plant.commands.run_schedule(schedule)).id for _ in range(2)}
+    assert {job.id for job in await plant.fired(schedule)} == made
+    found = await plant.store.get(ScheduleDocument, schedule.id)
+    assert found is not None
+    assert found.next_at == schedule.next_at
