@@ -51,10 +51,14 @@ _MOVES = frozenset({"open", "progress", "position"})
 _ENCODED: Final = 8
 """By so much more an object takes in memory than encoded, about."""
 
+_SMALL: Final = 2_000
+"""Bytes that the rest of a job takes, about."""
+
 
 def _weight(job: JobDocument) -> int:
-    """Return about how many bytes a job takes in memory."""
-    return min(_ENCODED * len(msgspec.msgpack.encode(job)), REMEMBERED_BYTES)
+    """Return about how many bytes a job takes in memory: what is small in all of them is not looked at."""
+    big = (job.definition, job.inherited_secrets, job.result)
+    return min(_ENCODED * len(msgspec.msgpack.encode(big)) + _SMALL, REMEMBERED_BYTES)
 
 
 class FlowDriver:

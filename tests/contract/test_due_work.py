@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.due import overdue_intents
 from coordinator.due.overdue_intents import OverdueIntents
-from coordinator.effects import FlowDriver
+from coordinator.effects import FlowDriver, flow_driver
 from coordinator.engine import given_up, intents
 from coordinator.engine.flow import Flow, change_job
 from coordinator.store.port import Change, Store
@@ -203,3 +203,16 @@ async def test_a_key_that_is_gone_ends_only_what_was_sealed_with_it(
     assert found.error is not None
     assert "encryption.old_keys" in found.error
     assert [each.do for each in found.then] == ["ended"]
+
+
+async def test_jobs_are_kept_at_hand_by_their_size(store: Store) -> None:
+    """As each store gives them."""
+    await store.insert_many([job("small"), *(job(f"j{n}", result="x" * 50_000) for n in range(8))])
+    driver = FlowDriver(store, MemoryBroker(node_expiry=60.0), default_bounds(), MessageCodec())
+    for id in ("small", *(f"j{n}" for n in range(8))):
+        assert await driver.job(id) is not None
+    assert driver._jobs.currsize > 8 * 50_000
+    assert driver._jobs.currsize <= flow_driver.REMEMBERED_BYTES
+    huge = job("huge", result="x" * (flow_driver.REMEMBERED_BYTES // 4))
+    driver._jobs[huge.id] = huge
+    assert list(driver._jobs) == ["huge"]
