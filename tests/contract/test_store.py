@@ -342,6 +342,18 @@ async def test_overdue_finds_the_longest_overdue_first(store: Store) -> None:
     assert [each.id for each in await store.overdue(JobDocument, 100, 10)] == ["c", "b", "a"]
 
 
+async def test_numbers_come_back_as_plain_ones(store: Store) -> None:
+    """Whatever a driver makes of them: they go on into other documents and messages."""
+    big = 1 << 50
+    await store.insert(job("a", created_at=big, then=[intent("1", big)]))
+    await store.insert(Pulse(id="p", stamps={"q": big}, moved_at=big))
+    found, pulse = await store.get(JobDocument, "a"), await store.get(Pulse, "p")
+    assert found is not None
+    assert pulse is not None
+    numbers = [found.created_at, found.then[0].at, pulse.moved_at, pulse.stamps["q"]]
+    assert [(type(number), number) for number in numbers] == [(int, big)] * 4
+
+
 async def test_an_intent_is_put_off_only_while_it_is_there(store: Store) -> None:
     await store.insert(job("a", then=[intent("1", 10), intent("2", 20)]))
     later = tuple(msgspec.structs.replace(intent(id, 90), tries=2, error="why") for id in "13")
