@@ -15,7 +15,7 @@ run: setup ## Serve on this machine until Ctrl-C
 	@.venv/bin/haulier run standalone
 
 test: setup ## Start every service and run every test (ARGS='-k word' for some)
-	@tools/services run -- .venv/bin/pytest -n 3 --dist loadgroup $(ARGS)
+	@tools/services run -- .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: setup ## Run the unit tests: no services, under a minute
 	@.venv/bin/pytest tests/unit -n 2 -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)

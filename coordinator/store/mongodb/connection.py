@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.errors import BSONError
-from bson.int64 import Int64
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import (
     BulkWriteError,
@@ -142,20 +140,6 @@ answered write for a moment.
 """
 
 
-class _WholeNumber(TypeDecoder):
-    """Gives a 64-bit number as Python's own: the driver's type can't be encoded by anything but the driver."""
-
-    bson_type = Int64
-
-    def transform_bson(self, value: int) -> int:
-        return int(value)
-
-
-PLAIN_NUMBERS: CodecOptions[dict[str, Any]] = CodecOptions(
-    type_registry=TypeRegistry([_WholeNumber()])
-)
-
-
 class ServerClock:
     """The server's clock, as offset to the process's monotonic one."""
 
@@ -210,7 +194,7 @@ class MongoConnection:
             warnings.simplefilter("error", UserWarning)  # an option that the driver would ignore
             if self._client is None:
                 self._client = AsyncIOMotorClient(self._url, **OPTIONS)
-            self._database = self._client.get_database(self._name, codec_options=PLAIN_NUMBERS)
+            self._database = self._client[self._name]
             self._collections.clear()
 
     async def ask(self, call: asyncio.Future[_T] | Coroutine[Any, Any, _T]) -> _T:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from bson.int64 import Int64
+
 from coordinator.store.codec import Codec, FieldShape, fields_of, stored_key
 from coordinator.store.search import (
     Condition,
@@ -70,8 +72,20 @@ def from_mongo(codec: Codec, kind: type[_D], stored: Mapping[str, Any]) -> _D:
     """Return the document that MongoDB keeps as `stored`."""
     names = names_of(kind)
     return codec.decode(
-        kind, {names[name]: value for name, value in stored.items() if name in names}
+        kind, {names[name]: _plain(value) for name, value in stored.items() if name in names}
     )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with Python's own numbers: the driver's 64-bit ones can't be encoded by anything else."""
+    match value:
+        case Int64():
+            return int(value)
+        case list():
+            return [_plain(each) for each in value]
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+    return value
 
 
 @functools.lru_cache(maxsize=256)

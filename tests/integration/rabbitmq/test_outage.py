@@ -48,7 +48,7 @@ async def test_the_broker_goes_and_comes_back(
     assert await inbox.bodies(1) == [b"after"]
     bodies = []
     for _ in range(2):
-        delivery = await within(slot.take())
+        delivery = await within(slot.take(), 60)
         bodies.append(delivery.body)
         await delivery.ack()
     assert sorted(bodies) == [b"held", b"rests"]
