@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from coordinator.engine import slots
 from coordinator.store.port import Store
 from shared.broker.port import Broker, QueueInfo
 from shared.model.documents import NodeDocument, QueueDocument, TaskDocument
@@ -21,8 +22,6 @@ from shared.model.states import NodeKind, TaskState
 
 MOST_ASKED = 1_000
 """Task queues that are asked about at once, the latest used first: each may cost a question to the broker."""
-
-_HEAVY = ("definition", "evaluated", "scope", "result")
 
 
 async def all_queues(store: Store, broker: Broker) -> list[QueueInfo]:
@@ -59,7 +58,7 @@ async def _with_held(
     if all(queue.unacked is not None for queue in queues):
         return list(queues)
     ids = tuple(task_id for node in workers for task_id in node.holding)
-    tasks = await store.find(TaskDocument, {"id": In(ids)}, without=_HEAVY)
+    tasks = await store.find(TaskDocument, {"id": In(ids)}, without=slots.HEAVY)
     held = Counter(task.queue or DEFAULT_QUEUE for task in tasks)
     return [
         msgspec.structs.replace(queue, unacked=held[queue.name])

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import task_runs
+from coordinator.engine import slots, task_runs
 from coordinator.engine.flow import (
     Flow,
     Started,
@@ -49,9 +49,6 @@ UNHEARD_OF = "its worker was not heard of for as long as its lease"
 _ASKED_SOON = (1, 2, 4)
 _ASKED_EVERY = 8
 """Beats after which an end that was not heard of is asked for."""
-
-_HEAVY = ("definition", "evaluated", "scope", "result")
-"""Fields of a task that a comparison need not read."""
 
 
 def on_beat(beat: Beat) -> Flow[list[Document]]:
@@ -130,7 +127,9 @@ def _camel(fields: dict[str, Any]) -> dict[str, Any]:
 def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
     """Compare what a worker lists with what the store grants it; put right what differs."""
     where = {"node_id": node.id, "state": TaskState.RUNNING}
-    granted = {task.nonce: task for task in (yield from find(TaskDocument, where, without=_HEAVY))}
+    granted = {
+        task.nonce: task for task in (yield from find(TaskDocument, where, without=slots.HEAVY))
+    }
     listed = {held.nonce for held in beat.held}
     follow: list[Document] = []
     for nonce, task in granted.items():
@@ -190,7 +189,7 @@ def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:
     if not listed:
         return
     ids = In(tuple({held.task_id for held in listed}))
-    found = yield from find(TaskDocument, {"id": ids}, without=_HEAVY)
+    found = yield from find(TaskDocument, {"id": ids}, without=slots.HEAVY)
     tasks = {task.id: task for task in found}
     for held in listed:
         task = tasks.get(held.task_id)
