@@ -57,12 +57,6 @@ ALONE_FOR: Final = 5.0
 TOLD_FOR: Final = 60.0
 """Seconds for which failures of a kind are logged without where they stood."""
 
-_UNREAD: Final = {
-    kind: (*kind.sealed, *more)
-    for kind, more in ((TaskDocument, ("usage",)), (JobDocument, ("permissions",)))
-}
-"""What need not be read to take something up: a field that can't be opened keeps nobody from their turn."""
-
 _NOT_ITS_FAULT: Final = (StoreUnavailable, BrokerUnavailable, EvaluationBusy)
 
 
@@ -75,7 +69,7 @@ class OverdueIntents:
         self._under_way: dict[str, str] = {}
         """Document → its root job."""
         self._tasks = Tasks()
-        self._more = False
+        self._some_wait = False
         self.more = asyncio.Event()
         """Set when there is room again, and something may wait for it."""
         self._told: TTLCache[tuple[str, type], bool] = TTLCache(100, TOLD_FOR)
@@ -92,9 +86,10 @@ class OverdueIntents:
         """Take up what is overdue now, what is below before what is above, as far as there is room; return once it has
         begun. What had no room is overdue again a little later, behind what others wait for."""
         before = self._store.now() - OVERDUE
-        self._more = False
+        self._some_wait = False
         for kind in (TaskDocument, JobDocument):
-            found = await self._store.overdue(kind, before, LOOKED_AT, _UNREAD[kind])
+            # what can't be opened keeps nobody from their turn: it is read when its own has come
+            found = await self._store.overdue(kind, before, LOOKED_AT, kind.sealed)
             new = [each for each in found if each.id not in self._under_way]
             left = self._begin_all(
                 in_turn((each for each in new if not _died(each, before)), _root), before
@@ -103,7 +98,7 @@ class OverdueIntents:
             for document in new:
                 if _died(document, before):
                     await self._begin_alone(document, before)
-            self._more |= len(found) == LOOKED_AT or bool(left)
+            self._some_wait |= len(found) == LOOKED_AT or bool(left)
 
     def _begin_all(self, documents: Sequence[Document], before: Micros) -> list[Document]:
         """Begin those that have room, and return the others."""
@@ -158,7 +153,7 @@ class OverdueIntents:
             log.info("what is overdue waits for its next turn", **about)
         finally:
             del self._under_way[document.id]
-            if self._more and len(self._under_way) <= AT_ONCE // 2:
+            if self._some_wait and len(self._under_way) <= AT_ONCE // 2:
                 self.more.set()
 
     async def _taken(self, document: Document, before: Micros) -> Sequence[Intent]:
@@ -181,7 +176,8 @@ class OverdueIntents:
                 await self._follow(document, what)
         except _NOT_ITS_FAULT as error:
             later = self._store.now() + GIVEN_BACK_FOR
-            await self._note(document, what, str(error), at=later, tries=what.tries - 1)
+            again = msgspec.structs.replace(what, at=later, tries=what.tries - 1)
+            await self._note(document, again, str(error))
         except Exception as error:
             said = str(error) if isinstance(error, ApplicationError) else type(error).__name__
             self._say_failed(document, what, error)
@@ -214,22 +210,9 @@ class OverdueIntents:
             job = await self._driver.job(job_id)
         await self._driver.carry_out(given_up.give_up(document, what, job))
 
-    async def _note(
-        self,
-        document: Document,
-        what: Intent,
-        error: str,
-        *,
-        at: Micros | None = None,
-        tries: int | None = None,
-    ) -> None:
-        """Keep with an intent why its try failed, and perhaps when it is to be tried again."""
-        noted = msgspec.structs.replace(
-            what,
-            error=error or "no reason was given",
-            at=what.at if at is None else at,
-            tries=what.tries if tries is None else tries,
-        )
+    async def _note(self, document: Document, what: Intent, error: str) -> None:
+        """Keep an intent as it stands now, with why its try failed."""
+        noted = msgspec.structs.replace(what, error=error or "no reason was given")
         change = Change(kind=type(document), id=document.id, put_off=(noted,))
         await self._store.change_many([change])
 

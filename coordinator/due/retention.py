@@ -31,8 +31,8 @@ REMOVED_AT_ONCE: Final = 16
 """Jobs that are marked, and begin to go, side by side."""
 
 LOG_PARTS_READ: Final = 5_000
-LOG_EVERY: Final = 60
-"""Looks between those at old logs, nodes and deliveries."""
+AGE_EVERY: Final = 60
+"""Looks between those at what is old."""
 
 YOUNG_ERA: Final[Micros] = 600 * MICROS_PER_SECOND
 """For so long after things stood still, or a clock jumped, nothing is deleted for its age."""
@@ -62,16 +62,11 @@ class RetentionTimer:
         await self._loop.close()
 
     async def look(self) -> None:
-        """Delete all that is due now."""
+        """Delete all that is due now; what is old, at every so many looks."""
         now = self._store.now()
         await self._remove_jobs({"delete_at": Below(now + 1)}, "delete_at")
-        era = await self._driver.carry_out(pulse.read_pulse())
-        if now - era.era_at < YOUNG_ERA:
-            return
-        if self._jobs:
-            await self._remove_jobs({"ended_at": Below(now - self._jobs)}, "ended_at")
         self._turn += 1
-        if self._turn % LOG_EVERY == 1:
+        if self._turn % AGE_EVERY == 1:
             await self._delete_old(now)
 
     async def _remove_jobs(self, where: Where, order: str) -> None:
@@ -99,6 +94,11 @@ class RetentionTimer:
             await self._driver.handle(marked_for_removal(job_id))
 
     async def _delete_old(self, now: Micros) -> None:
+        era = await self._driver.carry_out(pulse.read_pulse())
+        if now - era.era_at < YOUNG_ERA:
+            return
+        if self._jobs:
+            await self._remove_jobs({"ended_at": Below(now - self._jobs)}, "ended_at")
         if self._logs:
             await self._delete_logs(now - self._logs)
         past = now - int(NODES * MICROS_PER_SECOND)

@@ -74,7 +74,6 @@ class ScheduleTimer:
 
     def start(self) -> None:
         """Start making the jobs of schedules that are due, in the background."""
-        self._awake = Awake(self._store.now, self._clock)
         self._loop.start()
 
     async def close(self) -> None:
@@ -82,7 +81,8 @@ class ScheduleTimer:
         await self._loop.close()
 
     async def fire_due(self) -> None:
-        """Make the jobs that are due by now, and move their schedules on, until none is left."""
+        """Make the jobs that are due by now, and move their schedules on, until none is left. This process counts as
+        awake from its first look on."""
         if self._awake is None:
             self._awake = Awake(self._store.now, self._clock)
         now = self._awake.look()

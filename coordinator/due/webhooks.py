@@ -97,16 +97,17 @@ class WebhookSender:
         for delivery in in_turn(due, _place):
             if delivery.id in self._places:
                 continue
-            if self._places.has_room_for(_place(delivery)):
-                self._begin(delivery)
+            place = _place(delivery)
+            if self._places.has_room_for(place):
+                self._begin(delivery, place)
             else:
                 left.append(delivery)
         if not self._places.full:
             await self._put_behind(left, now)
         return bool(left) or len(due) == LOOKED_AT
 
-    def _begin(self, delivery: DeliveryDocument) -> None:
-        self._places.take(delivery.id, _place(delivery))
+    def _begin(self, delivery: DeliveryDocument, place: Place) -> None:
+        self._places.take(delivery.id, place)
         self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
 
     async def _put_behind(self, deliveries: Sequence[DeliveryDocument], now: Micros) -> None:

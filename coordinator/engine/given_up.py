@@ -52,10 +52,9 @@ def give_up(document: Document, what: Intent, job: JobDocument | None) -> Flow[N
     then no webhook hears of it."""
     yield from note_event("given_up", f"{document.id} {what.do}")
     reason = f"{_WORDS.get(what.do, what.do)}, tried {TRIES} times: {what.error or _DIED}"
-    if isinstance(document, JobDocument) and what.do != HOOK:
-        yield from _fail_job(document.id, document.restarts, reason, job)
-        yield from apply(job_change(document.id, {}, {}, drop=(what.id,)))
-    elif isinstance(document, JobDocument):
+    if isinstance(document, JobDocument):
+        if what.do != HOOK:
+            yield from _fail_job(document.id, document.restarts, reason, job)
         yield from apply(job_change(document.id, {}, {}, drop=(what.id,)))
     elif isinstance(document, TaskDocument):
         if what.do == ENDED_INTENT:

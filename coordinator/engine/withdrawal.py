@@ -61,9 +61,8 @@ def _active_below(
         return (yield from find(JobDocument, active, limit=BATCH))
     above = "job_id" if isinstance(owner, JobDocument) else "parent_id"
     where = {above: owner.id, "open": True, "active": True, "restarts": Below(restarts + 1)}
-    order = (
-        ("depth", "created_at") if isinstance(owner, JobDocument) else ()
-    )  # children are of one depth
+    # children are all of one depth: nothing need be put in order
+    order = ("depth", "created_at") if isinstance(owner, JobDocument) else ()
     return (yield from find(TaskDocument, where, order=order, limit=BATCH, without=slots.HEAVY))
 
 
