@@ -24,7 +24,7 @@ STOPS_WITHIN = 60.0
 LOOK_EVERY = 0.1
 """Seconds between two looks at the totals of jobs: a question that an index answers."""
 SHELL = {"HAULIER_RUNTIME_TYPE": "shell"}
-_ADDRESS = re.compile(rb"address=(\S+)")
+_ADDRESS = re.compile(rb"address=(http\S+)")
 
 
 class Server:

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 import structlog
 
 from coordinator.effects import FlowDriver
+from coordinator.effects.flow_driver import ready_to_hide
 from coordinator.engine import job_ends, job_lifecycle, new_documents, schedule_firings
+from coordinator.permission_names import check_permissions
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
+from shared.model.cron import parse_at
+from shared.model.declared_secrets import hidden_values
 from shared.model.documents import (
-    GUEST,
+    MICROS_PER_SECOND,
     Actor,
     JobDocument,
+    Micros,
     NodeDocument,
-    RoleDocument,
     ScheduleDocument,
-    UserDocument,
+    TaskDocument,
 )
 from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
-from shared.model.states import JOB_ENDED, NodeKind, ScheduleState
-from shared.supervision import Loop, waiting
+from shared.model.rules import MAX_INHERITED_BYTES, size_of_secrets
+from shared.model.states import NodeKind, ScheduleState
+from shared.model.views.redacted import secrets_of
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 0.5
-"""Seconds between looks at a job that somebody waits for, should its event be missed."""
-
+_KEPT_AT_ONCE = 8
+"""Tasks that are copied at a time: each may be as large as some MiB."""
 
 _CHANGED = (
-    "definition", "name", "description", "tags", "cron", "timezone", "catchup", "permissions", "next_at",
+    "definition", "name", "description", "tags", "cron", "at", "timezone", "catchup", "overlap", "permissions",
+    "next_at", "created_by",
 )  # fmt: skip
 """Fields of a schedule that a change of it sets."""
 
@@ -59,19 +64,72 @@ class JobCommands:
         *,
         key: str | None = None,
         body_hash: str | None = None,
+        trace: str = "",
     ) -> JobDocument:
         """Store a new job and have it begun."""
-        await self._check_permissions(definition)
+        await check_permissions(self._store, definition.permissions)
+        await self._ready_to_hide(definition)
         job = self._made(definition, actor, key, body_hash)
-        if not await self._store.insert(job):
+        job.trace = trace
+        if not await (self._store.insert(job) if key is None else self._driver.insert_job(job)):
             return await self._first_of(job)
         await self._driver.tell(job)
         self._announce(job)
         return job
 
+    async def rerun(
+        self,
+        job: JobDocument,
+        definition: language.JobDefinition,
+        actor: Actor,
+        *,
+        position: int,
+        kept: Sequence[str],
+        trace: str = "",
+    ) -> JobDocument:
+        """Store a new job made from another."""
+        # Only what is kept can hold secrets that were replaced.
+        above = secrets_of(job) if position > 1 else job.inherited_secrets
+        await self._ready_to_hide(definition, above)
+        made = self._made(definition, actor, None, None, above)
+        if size_of_secrets(secrets_of(made)) > MAX_INHERITED_BYTES:
+            raise NotAllowed(
+                f"more than {MAX_INHERITED_BYTES // 1024} KiB of secret values, with those of the job that it is made "
+                "from"
+            )
+        made.trace = trace
+        made.rerun_of = job.id
+        made.position = position - 1
+        made.progress = new_documents.progress_of(made.position, made.task_count)
+        if kept:
+            await self._insert_with(made, kept)
+        else:
+            await self._store.insert(made)
+        await self._driver.tell(made)
+        self._announce(made)
+        return made
+
+    async def _insert_with(self, made: JobDocument, kept: Sequence[str]) -> None:
+        """Store a job, and copies of what is kept in it. Until they are all there it is one that is to be removed: so
+        nothing of it stays, should this process die meanwhile."""
+        unready = job_lifecycle.unready(made)
+        await self._store.insert(unready)
+        for first in range(0, len(kept), _KEPT_AT_ONCE):
+            some = kept[first : first + _KEPT_AT_ONCE]
+            tasks = await self._store.get_many(TaskDocument, some)
+            await self._store.insert_many(new_documents.kept_tasks(made, tasks))
+        if await self._driver.carry_out(job_lifecycle.made_ready(unready, made.then)) is None:
+            raise Conflict("the job was removed before it could begin: try again")
+
     def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store."""
         return self._made(definition, actor, None, None)
+
+    async def _ready_to_hide(
+        self, definition: language.JobDefinition, inherited: Sequence[str] = ()
+    ) -> None:
+        keys = self._driver.bounds.redaction_keys
+        await ready_to_hide({*inherited, *hidden_values(definition, keys)})
 
     def _made(
         self,
@@ -79,10 +137,17 @@ class JobCommands:
         actor: Actor,
         key: str | None,
         body_hash: str | None,
+        inherited: Sequence[str] = (),
     ) -> JobDocument:
         id = new_id() if key is None else derived_id("idempotency", actor.id, key)
         job = new_documents.new_job(
-            definition, id, self._store.now(), created_by=actor, body_hash=body_hash
+            definition,
+            id,
+            self._store.now(),
+            keys=self._driver.bounds.redaction_keys,
+            inherited=inherited,
+            created_by=actor,
+            body_hash=body_hash,
         )
         return job_lifecycle.with_hooks(job)
 
@@ -90,22 +155,11 @@ class JobCommands:
         first = await self._store.get(JobDocument, job.id)
         if first is None or first.deleted_at is not None:
             raise NotFound("the job created with this Idempotency-Key has been deleted")
+        if not first.created_by.is_same(job.created_by):
+            raise Conflict("this Idempotency-Key was used by another user of this name")
         if first.body_hash != job.body_hash:
             raise Conflict("this Idempotency-Key was used for another job")
         return first
-
-    async def _check_permissions(self, definition: language.JobDefinition) -> None:
-        for index, permission in enumerate(definition.permissions):
-            if permission.user and permission.user != GUEST.username:
-                found = await self._store.find(UserDocument, {"username": permission.user}, limit=1)
-                if not found:
-                    raise NotAllowed(
-                        f"permissions[{index}].user: there is no user {permission.user!r}"
-                    )
-            if permission.role and not await self._store.find(
-                RoleDocument, {"name": permission.role}, limit=1
-            ):
-                raise NotAllowed(f"permissions[{index}].role: there is no role {permission.role!r}")
 
     def _announce(self, job: JobDocument) -> None:
         """Have a stored job followed: by whoever takes the message, or here, should the broker be away."""
@@ -143,37 +197,6 @@ class JobCommands:
             raise NotAllowed("job is still running; cancel it first")
         self._driver.follow_soon(marked)
 
-    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
-        """Return the job once it has ended."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._ended(job_id)
-        except TimeoutError:
-            return None
-
-    async def _ended(self, job_id: str) -> JobDocument | None:
-        woken = asyncio.Event()
-        async with Loop("wait for a job", lambda: self._wake(job_id, woken), about=job_id):
-            while True:
-                job = await self._store.get(JobDocument, job_id)
-                if job is None or job.state in JOB_ENDED:
-                    return job
-                await self._next_look(woken)
-
-    async def _next_look(self, woken: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(LOOK_EVERY):
-                await woken.wait()
-        except TimeoutError:
-            return
-        woken.clear()
-
-    async def _wake(self, job_id: str, woken: asyncio.Event) -> None:
-        with waiting():
-            async for event in self.events():
-                if event.job_id == job_id and event.state in JOB_ENDED:
-                    woken.set()
-
     # --- nodes ----------------------------------------------------------------------------------------------------
 
     async def drain(self, node_id: str, on: bool) -> None:
@@ -191,7 +214,7 @@ class JobCommands:
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
-        await self._check_permissions(definition)
+        await check_permissions(self._store, definition.permissions)
         schedule = self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
@@ -209,8 +232,10 @@ class JobCommands:
             description=definition.description,
             tags=list(definition.tags),
             cron=definition.schedule.cron,
+            at=_single_firing(definition.schedule, at),
             timezone=definition.schedule.timezone or "UTC",
             catchup=definition.schedule.catchup,
+            overlap=definition.schedule.overlap,
             created_at=at,
             created_by=actor,
             permissions=list(definition.permissions),
@@ -242,19 +267,23 @@ class JobCommands:
 
     async def run_schedule(self, schedule: ScheduleDocument) -> JobDocument:
         """Make a job of a schedule now, besides its firings."""
-        made = schedule_firings.job_of(schedule, new_id(), self._store.now())
+        await self._ready_to_hide(schedule.definition)
+        keys = self._driver.bounds.redaction_keys
+        made = schedule_firings.job_made_by_hand(schedule, new_id(), self._store.now(), keys)
         job = job_lifecycle.with_hooks(made)
         await self._store.insert(job)
+        last = {"fired_at": job.created_at, "last_job_id": job.id}
+        await self._store.change_many([Change(kind=ScheduleDocument, id=schedule.id, set=last)])
         await self._driver.tell(job)
         self._announce(job)
         return job
 
     async def change_schedule(
-        self, schedule: ScheduleDocument, definition: language.JobDefinition
+        self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
-        """Have a schedule make other jobs, at other times, from now on."""
-        await self._check_permissions(definition)
-        changed = self.preview_schedule(definition, schedule.created_by)
+        """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
+        await check_permissions(self._store, definition.permissions)
+        changed = self.preview_schedule(definition, actor)
         changed.created_at = schedule.created_at
         if schedule.state == ScheduleState.ACTIVE:
             changed.next_at = schedule_firings.next_firing(changed, self._store.now())
@@ -276,3 +305,14 @@ class JobCommands:
     def events(self) -> AsyncIterator[StateChanged]:
         """Yield state changes from now on."""
         return self._driver.events.read()
+
+
+def _single_firing(schedule: language.ScheduleDefinition, now: Micros) -> Micros | None:
+    """Return when a schedule fires that fires once. Raises `NotAllowed` where that time has passed."""
+    if not schedule.at:
+        return None
+    moment = parse_at(schedule.at, datetime.fromtimestamp(now / MICROS_PER_SECOND, UTC))
+    at = round(moment.timestamp() * MICROS_PER_SECOND)
+    if at <= now:
+        raise NotAllowed(f"schedule.at: {schedule.at} has passed")
+    return at

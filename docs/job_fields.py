@@ -56,8 +56,9 @@ def _linked(type_: str) -> str:
     if type_.startswith("["):
         return f"list of {_linked(type_[1:-1])}"
     if type_.startswith("{"):
-        return f"map of {type_[1:-1].partition(': ')[2]}"
-    return f"[{type_}](#{type_.lower()})" if type_ in _OWNERS else type_
+        return f"map of {_linked(type_[1:-1].partition(': ')[2])}"
+    kinds = type_.split(" or ")
+    return " or ".join(f"[{kind}](#{kind.lower()})" if kind in _OWNERS else kind for kind in kinds)
 
 
 def _test(node: str) -> str:

@@ -18,7 +18,8 @@ This page is generated from the code (`make docs`). A running coordinator serves
 
 Requests and responses are JSON in UTF-8 unless noted otherwise; times are RFC 3339 in UTC. Errors have the form
 `{"message": "…"}`; errors in a job document also list `faults`, each with its `path`, `message`, `line` and `column`.
-Responses omit empty strings, maps and lists. Every endpoint can also return:
+Responses omit empty strings, maps and lists. If an object has `abridged: true`, its large fields are left out, because
+the response would be too large: request the object by itself to get all of its fields. Every endpoint can also return:
 """
 
 _REF: Final = "#/components/schemas/"
@@ -45,7 +46,7 @@ def _everywhere(document: Mapping[str, Any]) -> dict[str, str]:
     common: dict[str, str] | None = None
     for operations in document["paths"].values():
         for operation in operations.values():
-            if operation.get("security") == [{}]:
+            if operation.get("security") == []:
                 continue
             said = {s: r["description"] for s, r in operation["responses"].items() if s != "200"}
             kept = said if common is None else {s: w for s, w in common.items() if said.get(s) == w}
@@ -89,7 +90,7 @@ def _answer(answer: Mapping[str, Any]) -> str:
 
 
 def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    description = (schema.get("description") or "").split("\n\n")[0].replace("\n", " ")
+    description = " ".join((schema.get("description") or "").split("\n\n")[0].split())
     yield f"### {name}\n\n{description}\n"
     required = set(schema.get("required", ()))
     if schema.get("properties"):

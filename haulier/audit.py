@@ -22,7 +22,7 @@ from shared.model.documents import (
     NodeDocument,
     TaskDocument,
 )
-from shared.model.queues import DEAD_QUEUE, DEFAULT_QUEUE, NODE_QUEUE_PREFIX, RESERVED_QUEUES
+from shared.model.queues import DEAD_QUEUE, DEFAULT_QUEUE, NODE_QUEUE_PREFIX, is_task_queue
 from shared.model.states import (
     GOOD,
     JOB_ACTIVE,
@@ -226,7 +226,7 @@ async def audit_queues(
             found.append(Finding("queue of a dead node", queue.name, "its node is gone"))
         elif queue.name == DEAD_QUEUE and queue.size:
             found.append(Finding("unprocessable message", DEAD_QUEUE, f"{queue.size} in the queue"))
-        elif queue.size and not queue.subscribers and _is_for_tasks(queue):
+        elif queue.size and not queue.subscribers and is_task_queue(queue.name):
             found.append(
                 Finding("queue without workers", queue.name, f"{queue.size} tasks waiting")
             )
@@ -237,10 +237,6 @@ def _owner(queue: QueueInfo) -> str:
     if not queue.name.startswith(NODE_QUEUE_PREFIX):
         return ""
     return queue.name.removeprefix(NODE_QUEUE_PREFIX)
-
-
-def _is_for_tasks(queue: QueueInfo) -> bool:
-    return queue.name not in RESERVED_QUEUES and not queue.name.startswith("events-")
 
 
 async def _unheard(store: Store, queues: Sequence[QueueInfo], before: Micros) -> list[Finding]:

@@ -11,15 +11,18 @@ from typing import Final
 import msgspec
 
 from coordinator.app import make_store
+from coordinator.audit_chain import ChainFault, audit_key, faults
 from coordinator.queue_stats import all_queues
-from coordinator.store.port import Store
+from coordinator.store.port import Above, Store
 from haulier.audit import Finding, audit_engine, audit_queues, audit_store
 from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
 from shared.errors import ApplicationError, RuntimeUnavailable
-from worker.runtime.docker.leftovers import labelled_things
+from shared.model.documents import MICROS_PER_SECOND, AuditDocument
+from worker.runtime.docker.sweep import labelled_things
 
+_ENTRIES_READ: Final = 1000
 _ANSWER_WITHIN: Final = 30.0
 """Seconds that a datastore or a broker has to answer at first."""
 
@@ -43,9 +46,38 @@ async def audit_sources(config: Config, patience: float) -> AuditReport:
             not_seen.append("queues: with broker.type=memory only the process itself can see them")
         else:
             findings += await _queues(config, store, patience)
-        if config.runtime.type == "docker":
+        if config.runtime.type != "shell":
             findings += await _engine(config, store, patience, not_seen)
     return AuditReport(sorted(findings), not_seen)
+
+
+async def audit_log_faults(config: Config) -> tuple[int, list[ChainFault]]:
+    """Check the chains of the audit log: return how many entries there are, and what is wrong with them.
+
+    Raises `ApplicationError` where the datastore can't be read."""
+    keys = [audit_key(key) for key in (config.encryption.key, *config.encryption.old_keys)]
+    kept = int(config.datastore.retention.audit * MICROS_PER_SECOND)
+    found: list[ChainFault] = []
+    async with _store(config) as store:
+        since = store.now() - kept if kept else 0
+        entries = [entry async for entry in _entries(store)]
+        found += faults(entries, keys, since)
+    return len(entries), found
+
+
+async def _entries(store: Store) -> AsyncIterator[AuditDocument]:
+    """Yield the entries of all chains, chain by chain, in order."""
+    chain, number = "", 0
+    while True:
+        rest = {"chain": chain, "number": Above(number)}
+        found = await store.find(AuditDocument, rest, ("number",), limit=_ENTRIES_READ)
+        if not found:
+            found = await store.find(AuditDocument, {"chain": Above(chain)}, ("chain", "number"), 1)
+        if not found:
+            return
+        for entry in found:
+            yield entry
+        chain, number = found[-1].chain, found[-1].number
 
 
 @asynccontextmanager

@@ -13,8 +13,10 @@ Every method may raise `ApiError` (the server refuses: status and message), `Unr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncGenerator, Mapping
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,11 +24,15 @@ from urllib.parse import quote
 
 import msgspec
 
-from haulier.errors import ApiError, HaulierError
+from haulier import DEFAULT_SERVER
+from haulier.errors import ApiError, StrangeAnswerError, UnreachableError
 from haulier.results import (
+    AuditEntry,
+    DeadMessage,
     Event,
     Health,
     Job,
+    JobCounts,
     JobSummary,
     LogLine,
     LogPart,
@@ -34,14 +40,18 @@ from haulier.results import (
     Node,
     Page,
     Queue,
+    QueueScale,
+    RerunPlan,
     Role,
     ScheduledJob,
     Task,
+    Token,
     User,
+    WebhookDelivery,
+    Why,
 )
-from haulier.transport import Params, Transport, growing
+from haulier.transport import AWAY, Params, Pauses, TlsFiles, Transport, growing
 
-DEFAULT_SERVER: Final = "http://localhost:8000"
 YAML_TYPE: Final = "text/yaml"
 JSON_TYPE: Final = "application/json"
 
@@ -52,6 +62,8 @@ _T = TypeVar("_T")
 
 _FIRST_POLL: Final = 0.1
 _LONGEST_POLL: Final = 2.0
+_MOST_TASKS: Final = 1000
+"""Tasks on a page, at most."""
 UNAVAILABLE: Final = frozenset({503})
 
 
@@ -60,7 +72,8 @@ class Client(Transport):
 
     `server` may hold a user and a password (`http://ann:secret@host:8000`); `key` is for servers
     that ask for one. `timeout`: seconds that an answer may take. `patience`: seconds that a stream
-    which was cut is tried to be taken up again.
+    which was cut is tried to be taken up again. `tls`: files for servers that use TLS, where the
+    system's authorities are not enough.
     """
 
     def __init__(
@@ -70,8 +83,9 @@ class Client(Transport):
         key: str | None = None,
         timeout: float = 60.0,
         patience: float = 60.0,
+        tls: TlsFiles = TlsFiles(),  # noqa: B008 - it is frozen
     ) -> None:
-        super().__init__(server, key=key, timeout=timeout, patience=patience)
+        super().__init__(server, key=key, timeout=timeout, patience=patience, tls=tls)
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -88,7 +102,7 @@ class Client(Transport):
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         # A job that asks to be waited for is answered when it has ended.
-        limited = b"wait" not in body
+        limited = not re.search(rb"\bwait[\"']?\s*:", body)
         answer = await self.request("POST", "/jobs", body=body, headers=headers, limited=limited)
         return _read(answer, JobSummary)
 
@@ -110,24 +124,105 @@ class Client(Transport):
         *,
         state: str | None = None,
         tag: str | None = None,
+        schedule: str | None = None,
+        parent: str | None = None,
         page: int | None = None,
         size: int | None = None,
     ) -> Page[JobSummary]:
-        """Return a page of jobs, newest first. `q` searches, and may hold `tag:x`, `tags:a,b`."""
+        """Return a page of jobs, newest first. `q` searches, and may hold `tag:x`, `tags:a,b`.
+
+        `schedule`: only those that it made; `parent`: only sub-jobs of this task, `none`: no sub-jobs.
+        """
         params: Params = {"q": q, "state": state, "tag": tag, "page": page, "size": size}
+        params = {**params, "scheduleId": schedule, "parentId": parent}
         return _read(await self.request("GET", "/jobs", params=params), Page[JobSummary])
 
-    async def job(self, job_id: str) -> Job:
-        """Return a job whole, with its execution."""
-        return _read(await self.request("GET", f"/jobs/{path_name(job_id)}"), Job)
+    async def job(self, job_id: str, *, execution: bool = True) -> Job:
+        """Return a job whole, with its execution, or without it."""
+        params: Params = {} if execution else {"execution": "false"}
+        return _read(await self.request("GET", f"/jobs/{path_name(job_id)}", params=params), Job)
+
+    async def job_counts(self) -> JobCounts:
+        """Return how many jobs there are by state and by tag."""
+        return _read(await self.request("GET", "/jobs/counts"), JobCounts)
+
+    async def why(self, job_id: str) -> Why:
+        """Return why a job does not run, or why it failed."""
+        return _read(await self.request("GET", f"/jobs/{path_name(job_id)}/why"), Why)
+
+    async def deliveries(
+        self, job_id: str, *, page: int | None = None, size: int | None = None
+    ) -> Page[WebhookDelivery]:
+        """Return a page of what a job's webhooks were told, newest first."""
+        params: Params = {"page": page, "size": size}
+        path = f"/jobs/{path_name(job_id)}/deliveries"
+        return _read(await self.request("GET", path, params=params), Page[WebhookDelivery])
+
+    async def why_task(self, task_id: str) -> Why:
+        """Return why a task does not run, or why it failed."""
+        return _read(await self.request("GET", f"/tasks/{path_name(task_id)}/why"), Why)
+
+    async def rerun(
+        self,
+        job_id: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        tasks: Sequence[Mapping[str, Any]] | None = None,
+        webhooks: Sequence[Mapping[str, Any]] | None = None,
+        start: str | int | None = None,
+    ) -> JobSummary:
+        """Make a new job like this one. `start`: the step to begin with; what came before is kept."""
+        asked = _rerun_of(inputs, secrets, tasks, webhooks, start)
+        return _read(await self._post(f"/jobs/{path_name(job_id)}/rerun", asked), JobSummary)
+
+    async def plan_rerun(
+        self,
+        job_id: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        tasks: Sequence[Mapping[str, Any]] | None = None,
+        webhooks: Sequence[Mapping[str, Any]] | None = None,
+        start: str | int | None = None,
+    ) -> RerunPlan:
+        """Return what such a rerun would keep and run, without making a job."""
+        asked = {**_rerun_of(inputs, secrets, tasks, webhooks, start), "dryRun": True}
+        return _read(await self._post(f"/jobs/{path_name(job_id)}/rerun", asked), RerunPlan)
 
     async def job_tasks(
-        self, job_id: str, *, page: int | None = None, size: int | None = None
+        self,
+        job_id: str,
+        *,
+        states: Sequence[str] = (),
+        parent: str | None = None,
+        failed_first: bool = False,
+        page: int | None = None,
+        size: int | None = None,
     ) -> Page[Task]:
-        """Return a page of a job's execution, in its order."""
+        """Return a page of a job's execution, in its order.
+
+        `parent`: only children of this task, `none`: no children.
+        """
         path = f"/jobs/{path_name(job_id)}/tasks"
-        params: Params = {"page": page, "size": size}
+        params: Params = {
+            "page": page,
+            "size": size,
+            "state": ",".join(states) or None,
+            "parentId": parent,
+            "order": "failed" if failed_first else None,
+        }
         return _read(await self.request("GET", path, params=params), Page[Task])
+
+    async def all_tasks(self, job_id: str, *, parent: str | None = None) -> list[Task]:
+        """Return all of a job's execution, in its order, or what `parent` picks of it, as `job_tasks` does."""
+        found: list[Task] = []
+        for number in itertools.count(1):
+            page = await self.job_tasks(job_id, parent=parent, page=number, size=_MOST_TASKS)
+            found += page.items
+            if not page.has_more:
+                break
+        return found
 
     async def cancel(self, job_id: str) -> None:
         """Cancel a job: on return that is stored, and its containers are about to go."""
@@ -144,15 +239,34 @@ class Client(Transport):
     async def wait(self, job_id: str) -> Job:
         """Return the job once it has ended, good or bad."""
         pauses = growing(_FIRST_POLL, _LONGEST_POLL, 1.5)
-        while True:
-            job = await self.job(job_id)
-            if job.ended:
-                return job
+        job = await self.job(job_id)
+        while not job.ended:
             await asyncio.sleep(next(pauses))
+            if (await self.job_again(job_id, execution=False)).ended:
+                job = await self.job_again(job_id)
+        return job
+
+    async def job_again(self, job_id: str, *, execution: bool = True) -> Job:
+        """Return a job that was seen before: while the server is away, ask again until the patience ends."""
+        pauses = Pauses(self._patience)
+        while True:
+            try:
+                return await self.job(job_id, execution=execution)
+            except (UnreachableError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status not in AWAY:
+                    raise
+                await pauses.wait(error, None)
 
     async def task(self, task_id: str) -> Task:
         """Return one attempt at a task."""
         return _read(await self.request("GET", f"/tasks/{path_name(task_id)}"), Task)
+
+    async def tasks_of_node(
+        self, node_id: str, *, page: int | None = None, size: int | None = None
+    ) -> Page[Task]:
+        """Return a page of what a node runs."""
+        params: Params = {"nodeId": node_id, "page": page, "size": size}
+        return _read(await self.request("GET", "/tasks", params=params), Page[Task])
 
     # --- logs -----------------------------------------------------------------------------------
 
@@ -161,27 +275,35 @@ class Client(Transport):
         job_id: str,
         *,
         q: str | None = None,
+        tail: int | None = None,
+        since: str | None = None,
+        oldest_first: bool = False,
         page: int | None = None,
         size: int | None = None,
     ) -> Page[LogPart]:
-        """Return a page of a job's log, newest part first."""
-        return await self._log(f"/jobs/{path_name(job_id)}/log", q, page, size)
+        """Return a page of a job's log, newest part first.
+
+        `tail`: only the last so many lines, on one page; `since`: a time, or a duration back from now.
+        """
+        asked = _log_params(q, tail, since, page, size, oldest_first=oldest_first)
+        return await self._log(f"/jobs/{path_name(job_id)}/log", asked)
 
     async def task_log(
         self,
         task_id: str,
         *,
         q: str | None = None,
+        tail: int | None = None,
+        since: str | None = None,
+        oldest_first: bool = False,
         page: int | None = None,
         size: int | None = None,
     ) -> Page[LogPart]:
-        """Return a page of a task's log, newest part first."""
-        return await self._log(f"/tasks/{path_name(task_id)}/log", q, page, size)
+        """Return a page of a task's log, as `job_log` does."""
+        asked = _log_params(q, tail, since, page, size, oldest_first=oldest_first)
+        return await self._log(f"/tasks/{path_name(task_id)}/log", asked)
 
-    async def _log(
-        self, path: str, q: str | None, page: int | None, size: int | None
-    ) -> Page[LogPart]:
-        params: Params = {"q": q, "page": page, "size": size}
+    async def _log(self, path: str, params: Params) -> Page[LogPart]:
         return _read(await self.request("GET", path, params=params), Page[LogPart])
 
     def follow_job_log(self, job_id: str) -> AsyncGenerator[LogLine]:
@@ -196,12 +318,25 @@ class Client(Transport):
         return self._follow(f"/tasks/{path_name(task_id)}/log/stream")
 
     async def _follow(self, path: str) -> AsyncGenerator[LogLine]:
+        async with aclosing(self._follow_parts(path)) as parts:
+            async for part in parts:
+                yield LogLine(task_id=part.task_id, text=part.contents.removesuffix("\n"))
+
+    def follow_job_parts(self, job_id: str) -> AsyncGenerator[LogPart]:
+        """Yield the lines of a job's log as `follow_job_log` does, each as a part: with number and time."""
+        return self._follow_parts(f"/jobs/{path_name(job_id)}/log/stream")
+
+    def follow_task_parts(self, task_id: str) -> AsyncGenerator[LogPart]:
+        """Yield the lines of a task's log as `follow_task_log` does, each as a part: with number and time."""
+        return self._follow_parts(f"/tasks/{path_name(task_id)}/log/stream")
+
+    async def _follow_parts(self, path: str) -> AsyncGenerator[LogPart]:
         async with aclosing(self.stream(path, {"format": "json"})) as events:
             async for event in events:
                 if event.name == "end":
                     return
                 part: LogPart = _read(event.data.encode(), LogPart)
-                yield LogLine(task_id=part.task_id, text=part.contents.removesuffix("\n"))
+                yield part
 
     def download_log(self, job_id: str) -> AsyncGenerator[bytes]:
         """Yield the whole log of a job as text in UTF-8, as it comes."""
@@ -245,11 +380,27 @@ class Client(Transport):
         """Return the figures of one queue."""
         return _read(await self.request("GET", f"/queues/{path_name(name)}"), Queue)
 
+    async def queue_scale(self, name: str) -> QueueScale:
+        """Return how many slots a task queue has use for."""
+        return _read(await self.request("GET", f"/queues/{path_name(name)}/scale"), QueueScale)
+
     async def delete_queue(self, name: str, *, force: bool = False) -> None:
         """Delete a task queue; while tasks wait in it only with `force`, and they are sent again when a worker takes
         from it."""
         params = {"force": "true"} if force else {}
         await self.request("DELETE", f"/queues/{path_name(name)}", params=params)
+
+    async def dead_letters(self) -> list[DeadMessage]:
+        """Return the oldest messages that nobody could handle."""
+        return _read(await self.request("GET", "/queues/dead/messages"), list[DeadMessage])
+
+    async def resend_dead_letter(self, message_id: str) -> None:
+        """Send a message again to the queue that it was taken from."""
+        await self.request("POST", f"/queues/dead/messages/{path_name(message_id)}/resend")
+
+    async def discard_dead_letter(self, message_id: str) -> None:
+        """Remove a message that nobody could handle."""
+        await self.request("DELETE", f"/queues/dead/messages/{path_name(message_id)}")
 
     async def metrics(self) -> Metrics:
         """Return the cluster in four numbers."""
@@ -314,6 +465,58 @@ class Client(Transport):
         person = {"username": username, "password": password, "name": name}
         return _read(await self._post("/users", person), User)
 
+    async def change_user(
+        self,
+        username: str,
+        *,
+        password: str | None = None,
+        name: str | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change a user; what is None stays. It holds from the user's next request on."""
+        given = {"password": password, "name": name, "disabled": disabled}
+        asked = {key: value for key, value in given.items() if value is not None}
+        return _read(await self._send("PUT", f"/users/{path_name(username)}", asked), User)
+
+    async def delete_user(self, username: str) -> None:
+        """Delete a user and their tokens; their jobs stay."""
+        await self.request("DELETE", f"/users/{path_name(username)}")
+
+    async def change_password(self, password: str, *, current: str = "") -> None:
+        """Change your own password."""
+        asked = {"password": password, "current": current}
+        await self._send("PUT", "/users/me/password", asked)
+
+    async def tokens(self) -> list[Token]:
+        """Return your tokens, or everybody's for an admin."""
+        return _read(await self.request("GET", "/tokens"), list[Token])
+
+    async def add_token(self, name: str, *, role: str = "", expires: str = "") -> Token:
+        """Make a token for a program; its text, `token`, is returned only here.
+
+        `role`: at most your own, which is the default. `expires`: a time, or a duration such as `720h`."""
+        asked = {"name": name, "role": role, "expires": expires}
+        return _read(await self._post("/tokens", asked), Token)
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Revoke a token: it is refused from the next request on."""
+        await self.request("DELETE", f"/tokens/{path_name(token_id)}")
+
+    async def audit(
+        self,
+        *,
+        page: int | None = None,
+        size: int | None = None,
+        user: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+    ) -> Page[AuditEntry]:
+        """Return a page of the audit log, newest first; for admins."""
+        params: Params = {"page": page, "size": size, "user": user, "action": action} | {
+            "target": target
+        }
+        return _read(await self.request("GET", "/audit", params=params), Page[AuditEntry])
+
     async def roles(self) -> list[Role]:
         """Return all roles."""
         return _read(await self.request("GET", "/roles"), list[Role])
@@ -331,8 +534,41 @@ class Client(Transport):
         await self.request("DELETE", f"/users/{path_name(username)}/roles/{path_name(role)}")
 
     async def _post(self, path: str, data: Mapping[str, Any]) -> bytes:
+        return await self._send("POST", path, data)
+
+    async def _send(self, method: str, path: str, data: Mapping[str, Any]) -> bytes:
         body = msgspec.json.encode(data)
-        return await self.request("POST", path, body=body, headers={"Content-Type": JSON_TYPE})
+        return await self.request(method, path, body=body, headers={"Content-Type": JSON_TYPE})
+
+
+def _rerun_of(
+    inputs: Mapping[str, str] | None,
+    secrets: Mapping[str, str] | None,
+    tasks: Sequence[Mapping[str, Any]] | None,
+    webhooks: Sequence[Mapping[str, Any]] | None,
+    start: str | int | None,
+) -> dict[str, Any]:
+    given = {
+        "inputs": inputs,
+        "secrets": secrets,
+        "tasks": tasks,
+        "webhooks": webhooks,
+        "from": start,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _log_params(
+    q: str | None,
+    tail: int | None,
+    since: str | None,
+    page: int | None,
+    size: int | None,
+    *,
+    oldest_first: bool,
+) -> Params:
+    order = "asc" if oldest_first else None
+    return {"q": q, "tail": tail, "since": since, "page": page, "size": size, "order": order}
 
 
 def path_name(text: str) -> str:
@@ -354,5 +590,5 @@ def _read(answer: bytes, kind: type[_T] | Any) -> _T:
     try:
         result: _T = msgspec.json.decode(answer, type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HaulierError(f"the server's answer makes no sense: {error}: is it Haulier?") from None
+        raise StrangeAnswerError(error) from None
     return result

@@ -16,6 +16,7 @@ from coordinator.store.sqlite import SqliteStore
 from shared.broker import from_config
 from shared.config import Config
 from shared.encryption import vault_of
+from shared.extensions import load_extension
 from shared.model.documents import NodeDocument
 from shared.model.messages import MessageCodec
 from shared.model.states import NodeKind
@@ -25,6 +26,9 @@ from worker.app import Worker
 
 log = structlog.get_logger(__name__)
 
+LEFTOVERS_WITHIN = 60.0
+"""Seconds that the leases of killed runs wait for the removal of their containers, which may still run."""
+
 
 async def run_standalone(config: Config) -> int:
     """Run coordinator and worker in this process until it is asked to stop; return its exit code."""
@@ -32,10 +36,11 @@ async def run_standalone(config: Config) -> int:
     vault = vault_of(config.encryption.key, config.encryption.old_keys)
     codec = MessageCodec(vault)
     async with AsyncExitStack() as stack:
-        store = SqliteStore(Path(config.datastore.sqlite.path), vault)
+        extension: Store | None = load_extension("datastore", config, vault=vault)
+        store = extension or SqliteStore(Path(config.datastore.sqlite.path), vault)
         stack.push_async_callback(store.close)
         await store.start()
-        broker = from_config.memory(config)
+        broker = from_config.embedded(config)
         stack.push_async_callback(broker.close)
         await broker.start()
         coordinator = Coordinator(config, store, broker, codec)
@@ -89,9 +94,7 @@ async def remove_leftovers(worker: Worker, store: Store) -> None:
     async def known(nodes: Collection[str]) -> Collection[str]:
         return [node.id for node in await store.get_many(NodeDocument, sorted(nodes))]
 
-    removed = await worker.runtime.sweep(known, worker.node_id)
-    if removed:
-        log.info("removed what an earlier process left behind", things=removed)
+    await worker.daemon.remove_left_by(known, LEFTOVERS_WITHIN)
 
 
 async def take_up(coordinator: Coordinator) -> None:

@@ -4,44 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import re
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from haulier.errors import ApiError, HaulierError, UnreachableError
+from haulier.errors import ApiError, Fault, HaulierError, MisuseError, UnreachableError
 from haulier.sse import EventReader, ServerEvent
 
 CONNECT_TIMEOUT: Final = 10.0
 QUIET_TIMEOUT: Final = 60.0
 """Seconds without a byte after which a stream is taken up anew."""
+CLOCKS_AGREE: Final = 2.0
+"""Seconds that two clocks may differ without being taken for different."""
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
-LARGEST_MESSAGE: Final = 16_384
+LONGEST_ERROR: Final = 16_384
+AWAY: Final = frozenset({429, 502, 503, 504})
+"""Statuses of a server that may answer later."""
 
 Params = Mapping[str, str | int | bool | None]
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """Files in PEM format: `ca` has the authorities whose certificates are trusted, the system's without it; `cert` and
+    `key` are what is shown to servers that ask for a certificate. The key may be in the file of the certificate."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
 
 
 class Transport:
     """A connection pool to one server. Use it as an asynchronous context."""
 
-    def __init__(self, server: str, *, key: str | None, timeout: float, patience: float) -> None:
+    def __init__(
+        self, server: str, *, key: str | None, timeout: float, patience: float, tls: TlsFiles
+    ) -> None:
         self.server, credentials = _server_of(server)
+        self._tls = tls
         authorization = f"Bearer {key}" if key else credentials
         self._headers = {"Authorization": authorization} if authorization else {}
         self._timeout = timeout
         self._patience = patience
         self._session: aiohttp.ClientSession | None = None
+        self.clock_ahead = 0.0
+        """Seconds that the server's clock was ahead at its last answer; 0 where they agree."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            headers={"Accept": "application/json", **self._headers}
+            headers={"Accept": "application/json", **self._headers},
+            connector=aiohttp.TCPConnector(ssl=_context(self._tls)),
         )
         return self
 
@@ -73,10 +97,20 @@ class Transport:
         total = self._timeout if limited else None
         timeout = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT)
         async with self._asked(method, path, timeout, params, body, headers) as response:
+            self._note_clock(response)
             answer = await response.read()
             if response.status not in accept_status:
                 _check_status(response, answer)
             return answer
+
+    def _note_clock(self, response: aiohttp.ClientResponse) -> None:
+        """Note how far the server's clock is ahead of this machine's, as far as its dates tell: to a second or two."""
+        try:
+            told = parsedate_to_datetime(response.headers.get("Date", ""))
+        except ValueError:
+            return
+        ahead = (told - datetime.now(UTC)).total_seconds() if told.tzinfo else 0.0
+        self.clock_ahead = ahead if abs(ahead) > CLOCKS_AGREE else 0.0
 
     async def chunks(self, path: str) -> AsyncGenerator[bytes]:
         """Yield the body of a long answer as it comes."""
@@ -84,7 +118,7 @@ class Transport:
         headers = {"Accept": "text/plain"}
         async with self._asked("GET", path, timeout, None, None, headers) as response:
             if response.status != 200:
-                _check_status(response, await response.content.read(LARGEST_MESSAGE))
+                _check_status(response, await response.content.read(LONGEST_ERROR))
             async for chunk in response.content.iter_any():
                 yield chunk
 
@@ -95,7 +129,7 @@ class Transport:
         the server refuses. The caller stops when the event comes that ends it.
         """
         reader = EventReader()
-        pauses = _Pauses(self._patience)
+        pauses = Pauses(self._patience)
         while True:
             try:
                 async with aclosing(self._stream_once(path, params, reader)) as events:
@@ -106,7 +140,7 @@ class Transport:
             except UnreachableError as error:
                 await pauses.wait(error, reader.retry)
             except ApiError as error:
-                if error.status not in (429, 502, 503, 504):
+                if error.status not in AWAY:
                     raise
                 await pauses.wait(error, reader.retry)
             reader = EventReader(reader.last_id)
@@ -120,7 +154,7 @@ class Transport:
             headers["Last-Event-ID"] = reader.last_id
         async with self._asked("GET", path, timeout, params, None, headers) as response:
             if response.status != 200:
-                _check_status(response, await response.content.read(LARGEST_MESSAGE))
+                _check_status(response, await response.content.read(LONGEST_ERROR))
             if response.content_type != "text/event-stream":
                 raise HaulierError(
                     f"{self.server}{path} did not return an event stream: is this a Haulier server?"
@@ -151,11 +185,24 @@ class Transport:
         except aiohttp.ClientConnectorError as error:
             raise UnreachableError(self.server, _reason(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise UnreachableError(self.server, f"the connection failed: {reason}") from error
+            reason = f"the connection failed: {str(error) or type(error).__name__}"
+            if _was_cut(error):
+                reason += f" ({_CUT_TLS if url.scheme == 'https' else _CUT_PLAIN})"
+            raise UnreachableError(self.server, reason) from error
 
 
-class _Pauses:
+_CUT_TLS: Final = "if it goes on, the server wants a certificate that it trusts"
+_CUT_PLAIN: Final = "if it goes on, the address may have to begin with https://"
+
+
+def _was_cut(error: Exception) -> bool:
+    """Whether the server cut a connection that it had taken: in order, or so that it was reset."""
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
+
+
+class Pauses:
     """Growing waits between tries, until nothing was heard for `patience` seconds."""
 
     def __init__(self, patience: float) -> None:
@@ -192,7 +239,7 @@ def _server_of(text: str) -> tuple[str, str]:
         url, parts = URL(), urlsplit("")
     complete = url.scheme in ("http", "https") and url.host and not re.search(r"\s", address)
     if not complete or parts.query or parts.fragment:
-        raise HaulierError(f"not a server URL: {text!r}: use the form http://localhost:8000")
+        raise MisuseError(f"not a server URL: {text!r}: use the form http://localhost:8000")
     pair = f"{url.user}:{url.password or ''}".encode()
     auth = f"Basic {base64.b64encode(pair).decode()}" if url.user else ""
     host = parts.netloc.rpartition("@")[2]
@@ -207,11 +254,57 @@ def _query(params: Params | None) -> dict[str, str]:
     }
 
 
+def _context(tls: TlsFiles) -> ssl.SSLContext | bool:
+    """Return what TLS is made with; True for the default."""
+    if tls == TlsFiles():
+        return True
+    try:
+        context = ssl.create_default_context(cafile=_usable("authorities", tls.ca))
+    except ssl.SSLError as error:
+        raise MisuseError(f"the file of authorities has no certificates: {tls.ca}") from error
+    if tls.key and not tls.cert:
+        raise MisuseError("a certificate's key is of no use without the certificate")
+    if cert := _usable("the certificate", tls.cert):
+        key = _usable("the certificate's key", tls.key)
+        try:
+            context.load_cert_chain(cert, key, password="")
+        except ssl.SSLError as error:
+            raise MisuseError(
+                f"{cert} and {key or cert} are not a certificate and its key, in PEM format and without a password: "
+                f"{error.reason}"
+            ) from error
+    return context
+
+
+def _usable(what: str, file: str) -> str | None:
+    """Return the file, None for none. Raises `MisuseError` where it can't be read, or has no certificate or key."""
+    if not file:
+        return None
+    try:
+        text = Path(file).read_bytes()
+    except OSError as error:
+        raise MisuseError(f"the file of {what} can't be read: {file}: {error.strerror}") from error
+    if b"-----BEGIN" not in text:
+        raise MisuseError(f"the file of {what} is not in PEM format: {file}")
+    return file
+
+
+_TLS_HINTS: Final[Mapping[str, str]] = {
+    "issuer certificate": ": name the file of its authority with --ca",
+    "self-signed": ": name the file of its authority with --ca",
+    "WRONG_VERSION_NUMBER": ": does its address begin with http://?",
+    "RECORD_LAYER_FAILURE": ": does its address begin with http://?",
+}
+"""What to do, by what TLS says."""
+
+
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "no such host"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return f"no secure connection: {error.os_error}"
+        said = str(error.os_error)
+        hint = next((hint for sign, hint in _TLS_HINTS.items() if sign in said), "")
+        return f"no secure connection: {said}{hint}"
     if isinstance(error.os_error, ConnectionRefusedError):
         return "connection refused (is the server running?)"
     return error.os_error.strerror or str(error.os_error)
@@ -224,13 +317,18 @@ def _check_status(response: aiohttp.ClientResponse, body: bytes) -> None:
     if status < 400:
         where = response.headers.get("Location", "elsewhere")
         raise ApiError(status, f"the server redirects to {where}: use that address")
-    raise ApiError(status, _message_in(body) or f"the server answered {status} {response.reason}")
+    said = _said_in(body)
+    message = said.message or f"the server answered {status} {response.reason}"
+    raise ApiError(status, message, said.faults)
 
 
-def _message_in(body: bytes) -> str:
+class _Said(msgspec.Struct):
+    message: str = ""
+    faults: list[Fault] = []
+
+
+def _said_in(body: bytes) -> _Said:
     try:
-        answer: Any = msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=_Said)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    message = answer.get("message") if isinstance(answer, dict) else None
-    return message if isinstance(message, str) else ""
+        return _Said()

@@ -37,14 +37,14 @@ class StoreMisconfigured(ApplicationError):
 
 
 class QueueMismatch(BrokerMisconfigured):
-    """A queue exists with other properties than ours, left by another program on the same virtual host."""
+    """A queue, or an exchange, exists with other properties than ours, left by another program on the same virtual
+    host."""
 
-    def __init__(self, queue: str, detail: str) -> None:
+    def __init__(self, name: str, detail: str, what: str = "queue") -> None:
         super().__init__(
-            f"queue {queue!r} exists with other properties ({detail}): "
+            f"{what} {name!r} exists with other properties ({detail}): "
             "delete it, or give Haulier its own virtual host"
         )
-        self.queue = queue
 
 
 class RuntimeUnavailable(ApplicationError):
@@ -73,3 +73,10 @@ class Conflict(ApplicationError):
 
 class Forbidden(ApplicationError):
     """The caller is not allowed to do this (HTTP 403)."""
+
+
+class Unstorable(ApplicationError):
+    """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where
+    stores can see it, text that is not Unicode. The message names the field; storing it again does
+    not help.
+    """

@@ -7,20 +7,32 @@ how much it must hold back.
 
 from __future__ import annotations
 
+import base64
 import codecs
+import fnmatch
+import html
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from threading import Lock
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import re2
+from cachetools import LRUCache, cached
 
 REDACTED = "[REDACTED]"
 
-KEY_PATTERNS = ("SECRET", "PASSWORD", "ACCESS_KEY")
-"""A value whose key contains one of these, in any case, is redacted, declared or not."""
+KEY_PATTERNS = ("SECRET", "PASSWORD", "TOKEN", "API_KEY", "ACCESS_KEY")
+"""A value whose key contains one of these, in any case, is redacted, declared or not. One with `*` or `?` in it must
+fit the whole key."""
+
+_CREDENTIALS = frozenset({"AUTHORIZATION", "PROXY_AUTHORIZATION", "COOKIE"})
+"""Keys, mostly of headers, whose values are always secret."""
+
+SHORTEST_LINE = 6
+"""Characters from which on a line of a value of several lines is a value too."""
 
 SHORTEST = 4
 """Values shorter than this many characters are redacted only where they are a whole value."""
@@ -28,25 +40,36 @@ SHORTEST = 4
 _MARK = REDACTED.encode()
 _PREFIX = 8
 _MANY_PREFIXES = 256
+_BREAKS = b"\r\n"
+_SPACE = b"\r\n \t"
+_LONGEST_BREAK = 20
+"""Bytes of a line break within base64, with what the next line is indented by."""
+_KEPT_BEHIND_A_BREAK = 4
+"""Characters of base64 from which on a line that ends with them waits for the next one."""
 
 
 class _Automaton:
     """Aho-Corasick over bytes. State 0 is the root.
 
-    `depth`: how many of the last bytes may be the beginning of a value.
+    `depth`: how many of the last bytes may be the beginning of a value. `broken`: whether lines may break there, as in
+    `in_lines`, which tools write in lines of any length.
     """
 
-    def __init__(self, values: Iterable[bytes]) -> None:
+    def __init__(self, values: Iterable[bytes], in_lines: Iterable[bytes] = ()) -> None:
         self.goto: list[dict[int, int]] = [{}]
         self.fail: list[int] = [0]
         self.depth: list[int] = [0]
         self.longest: list[int] = [0]
         """Length of the longest value that ends in a state; 0 where none does."""
-        patterns = list(values)
+        self.broken = [False]
+        patterns = [*values, *in_lines]
+        self.size = sum(map(len, patterns))
         for value in patterns:
             self._add(value)
+        for value in in_lines:
+            self._may_break(value)
         self._link()
-        self.skip = _skipper(patterns)
+        self.skip = _skipper(patterns, {value[:_PREFIX] for value in in_lines})
 
     def _add(self, value: bytes) -> None:
         state = 0
@@ -59,8 +82,15 @@ class _Automaton:
                 self.fail.append(0)
                 self.depth.append(self.depth[state] + 1)
                 self.longest.append(0)
+                self.broken.append(False)
             state = following
         self.longest[state] = len(value)
+
+    def _may_break(self, value: bytes) -> None:
+        state = 0
+        for byte in value[:-1]:
+            state = self.goto[state][byte]
+            self.broken[state] = True
 
     def _link(self) -> None:
         waiting = deque(self.goto[0].values())
@@ -70,6 +100,7 @@ class _Automaton:
                 waiting.append(child)
                 self.fail[child] = self.step(self.fail[state], byte)
                 self.longest[child] = self.longest[child] or self.longest[self.fail[child]]
+                self.broken[child] = self.broken[child] or self.broken[self.fail[child]]
 
     def step(self, state: int, byte: int) -> int:
         """Return the state after one more byte."""
@@ -78,15 +109,21 @@ class _Automaton:
         return following or 0
 
 
-def _skipper(patterns: Sequence[bytes]) -> Any:
-    """Return a compiled search for where a value may begin, fast on text that holds none."""
+def _skipper(patterns: Sequence[bytes], in_lines: Collection[bytes]) -> Any:
+    """Return a compiled search for where a value may begin, fast on text that holds none. `in_lines`: beginnings that
+    may have a line break inside."""
     prefixes = {value[:_PREFIX] for value in patterns}
     if len(prefixes) > _MANY_PREFIXES:
         firsts = b"".join(re.escape(bytes([first])) for first in {value[0] for value in patterns})
         return re.compile(b"[" + firsts + b"]")
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
-    return re2.compile(b"|".join(re.escape(prefix) for prefix in sorted(prefixes)), options)
+    ways = [re.escape(prefix) for prefix in sorted(prefixes.difference(in_lines))]
+    ways += [
+        rb"(?:[\r\n][ \t\r\n]*)?".join(re.escape(bytes([byte])) for byte in prefix)
+        for prefix in sorted(in_lines)
+    ]
+    return re2.compile(b"|".join(ways), options)
 
 
 class _Scan:
@@ -100,37 +137,70 @@ class _Scan:
         """Parts of `_held` (start, end) that are to be replaced, in order."""
         self._inside = 0
         """How much of `_held`'s beginning belongs to a mark that was given out already."""
+        self._passed: list[int] = []
+        """Where in `_held` lines break within base64: these bytes count for nothing."""
+        self._gap = 0
+        """How many of the last bytes were passed over."""
+        self._open = 0
+        """Up to where of `_held` nothing is waited for: a line that ends with next to nothing of a value is shown."""
 
     def feed(self, data: bytes) -> bytes:
         """Take more bytes; return those that no later byte can make part of a value."""
         buffer = self._held + data
         self._advance(buffer, len(self._held))
-        return self._release(buffer, len(buffer) - self._automaton.depth[self._state])
+        depth = self._automaton.depth[self._state]
+        return self._release(buffer, self._start(len(buffer), depth))
 
     def flush(self) -> bytes:
         """Return what was held back: nothing follows."""
         rest = self._release(self._held, len(self._held))
         self._state = 0
+        self._passed = []
         return rest
+
+    def _start(self, end: int, length: int) -> int:
+        """Return where so many bytes before `end` begin, not counting those that were passed over."""
+        start = end - length
+        for place in reversed(self._passed):
+            if not length or place < start:
+                break
+            start -= 1
+        return max(start, self._open)
+
+    def _passes(self, state: int, byte: int) -> bool:
+        """Tell whether a byte breaks a line within base64, or indents the next one, and so changes nothing."""
+        if not self._automaton.broken[state] or byte in self._automaton.goto[state]:
+            return False
+        return self._gap < _LONGEST_BREAK and (byte in _BREAKS or self._gap > 0)
 
     def _advance(self, buffer: bytes, start: int) -> None:
         automaton, state, at, end = self._automaton, self._state, start, len(buffer)
         while at < end:
             if not state:
+                self._passed.clear()
                 at = self._candidate(buffer, at)
                 if at >= end:
                     break
-            state = automaton.step(state, buffer[at])
+            byte = buffer[at]
+            if byte in _SPACE and self._passes(state, byte):
+                self._gap += 1
+                self._passed.append(at)
+                at += 1
+                if byte in _BREAKS and automaton.depth[state] < _KEPT_BEHIND_A_BREAK:
+                    self._open = at
+                continue
+            self._gap = 0
+            state = automaton.step(state, byte)
             at += 1
             if automaton.longest[state]:
-                self._found(at - automaton.longest[state], at)
+                self._found(self._start(at, automaton.longest[state]), at)
         self._state = state
 
     def _candidate(self, buffer: bytes, at: int) -> int:
         match = self._automaton.skip.search(buffer, at)
         if match:
             return int(match.start())
-        return max(at, len(buffer) - _PREFIX + 1)
+        return max(at, len(buffer) - _PREFIX + 1 - _LONGEST_BREAK)
 
     def _found(self, start: int, end: int) -> None:
         if start < self._inside:
@@ -153,26 +223,220 @@ class _Scan:
         self._held = buffer[safe:]
         self._inside = max(0, inside - safe)
         self._runs = deque((start - safe, end - safe) for start, end in self._runs)
+        self._passed = [place - safe for place in self._passed if place >= safe]
+        self._open = max(0, self._open - safe)
         return b"".join(out)
 
 
 def _spellings(value: str) -> Iterable[str]:
-    """Yield `value` as text may hold it: as it is, without space around it, as JSON writes it."""
+    """Yield `value` as text may hold it: as it is, without space around it, as JSON and a shell (`set -x`) write it."""
     yield value
     yield value.strip()
+    yield value.replace("'", "'\\''")
+    yield value.replace("'", "'\"'\"'")
     yield json.dumps(value)[1:-1]
     yield json.dumps(value, ensure_ascii=False)[1:-1]
 
 
-@lru_cache(maxsize=64)
-def _automaton(values: frozenset[str]) -> _Automaton | None:
-    patterns = {
-        spelling.encode("utf-8", "surrogatepass")
-        for value in values
-        for spelling in _spellings(value)
-        if len(spelling) >= SHORTEST
-    }
-    return _Automaton(patterns) if patterns else None
+def _with_breaks(value: str) -> str:
+    """Return `value` as it is once its line breaks, written as in JSON and .env files, are read."""
+    return re.sub(r"\\{1,2}(?:r\\{1,2}n|[rn])", "\n", value)
+
+
+def _with_lines(values: Iterable[str]) -> set[str]:
+    """Return values and their lines, each of which is a value of its own."""
+    read = (one for value in values for one in (value, _with_breaks(value)))
+    found = {value for value in read if len(value) >= SHORTEST}
+    lines = {line.strip() for value in found for line in value.strip().splitlines()[:_MOST_LINES]}
+    return found | {line for line in lines if len(line) >= SHORTEST_LINE}
+
+
+_MOST_LINES = 10_000
+_BASE64_LINE = 76
+"""Characters after which tools begin a new line (RFC 2045)."""
+_SHORTEST_CORE = 8
+
+
+_UNQUOTED = ("", "/", "!'()*")
+"""What characters besides letters, digits and `_.-~` libraries leave as they are in URLs: the last is JavaScript's."""
+
+
+def _in_urls(value: str) -> Iterable[str]:
+    """Yield `value` as it may stand in a URL."""
+    data = value.encode("utf-8", "surrogatepass")
+    for safe in _UNQUOTED:
+        for quoted in (quote(data, safe=safe), quote_plus(data, safe=safe)):
+            yield from (quoted, re.sub("%..", lambda code: code[0].lower(), quoted))
+    yield quote(quote(data, safe=""))
+
+
+def _escaped(value: str) -> Iterable[str]:
+    """Yield `value` as other programs may write it: in JSON, YAML, SQL, HTML, Python, or quoted for a shell."""
+    for text in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        yield json.dumps(text)[1:-1]
+        yield text.replace("/", "\\/")
+        yield re.sub(r"\\u....", lambda code: "\\u" + code[0][2:].upper(), text)
+        yield re.sub("[&<>]", lambda char: f"\\u{ord(char[0]):04x}", text)
+    yield html.escape(value)
+    yield html.escape(value, quote=False).replace('"', "&#34;").replace("'", "&#39;")
+    yield value.replace("'", "''")
+    yield repr(value)[1:-1]
+    yield re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", value)
+    yield re.sub(r'["\\$`]', r"\\\g<0>", value)
+
+
+def _base64(value: str) -> Iterable[str]:
+    """Yield `value` in base64, with whatever stands before and behind it."""
+    data = value.encode("utf-8", "surrogatepass")
+    for coded in (base64.b64encode(data), base64.b64encode(data + b"\n")):
+        text = coded.decode().rstrip("=")
+        yield from _either_alphabet(text)
+        lines = (text[at : at + _BASE64_LINE] for at in range(0, len(text), _BASE64_LINE))
+        yield from (line for line in lines if len(line) >= _SHORTEST_CORE)
+    for before in range(3):
+        text = base64.b64encode(b"\0" * before + data).decode()
+        # Of each end only what no neighbour has a part in.
+        core = text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        if len(core) >= _SHORTEST_CORE:
+            yield from _either_alphabet(core)
+
+
+def _either_alphabet(text: str) -> Iterable[str]:
+    yield text
+    yield text.replace("+", "-").replace("/", "_")
+
+
+_CODINGS_AT_MOST = 128 * 1024
+"""Bytes of spellings and codings that are looked for, those of the shortest values first: memory is bounded whatever
+a job brings."""
+SEARCHED_AT_MOST = 512 * 1024
+"""Bytes of values, with the lines of each, that are looked for at all. Where there are more, nothing is shown. Four
+times what a sub-job can have with the jobs above it: as written, with its breaks read, and the lines of both."""
+_REMEMBERED = SEARCHED_AT_MOST + _CODINGS_AT_MOST
+"""Bytes of all that is looked for by automata that are remembered: the largest one is."""
+
+
+def _patterns(values: Iterable[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Return all that is to be looked for, and apart what lines may break in."""
+    in_lines: set[bytes] = set()
+    left = _CODINGS_AT_MOST
+    shortest_first = sorted(_with_lines(values), key=lambda value: (len(value), value))
+    found = set(_as_bytes(shortest_first))
+    if sum(map(len, found)) > SEARCHED_AT_MOST:
+        raise _TooMuch
+    codings = (
+        (_spellings, found),
+        (_base64, in_lines),
+        (_in_urls, found),
+        (_escaped, found),
+    )
+    for coding, group in codings:
+        for value in shortest_first:
+            coded = set(_as_bytes(coding(value))) - found
+            left -= sum(map(len, coded))
+            if left <= 0:
+                return frozenset(found), frozenset(in_lines)
+            group.update(coded)
+    return frozenset(found), frozenset(in_lines)
+
+
+def _as_bytes(texts: Iterable[str]) -> Iterable[bytes]:
+    return (text.encode("utf-8", "surrogatepass") for text in texts if len(text) >= SHORTEST)
+
+
+class _TooMuch(Exception):
+    """There is more to be looked for than can be."""
+
+
+class _Everything:
+    """Looks for nothing, and shows nothing: of all that is fed there is one mark."""
+
+    def __init__(self) -> None:
+        self._marked = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take more bytes; return the mark where they are the first."""
+        marked, self._marked = self._marked, self._marked or bool(data)
+        return _MARK if data and not marked else b""
+
+    def flush(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+
+def _size_of(made: object) -> int:
+    return made.size if isinstance(made, _Automaton) else 1
+
+
+@cached(LRUCache(_REMEMBERED, getsizeof=_size_of), lock=Lock())
+def _automaton(values: frozenset[str]) -> _Automaton | type[_Everything] | None:
+    try:
+        found, in_lines = _patterns(values)
+    except _TooMuch:
+        return _Everything
+    return _Automaton(found, in_lines) if found else None
+
+
+def _scan_for(values: frozenset[str]) -> _Scan | _Everything | None:
+    automaton = _automaton(values)
+    if isinstance(automaton, _Automaton):
+        return _Scan(automaton)
+    return automaton() if automaton is not None else None
+
+
+HEAVY = 1024
+"""Characters of values from which on an automaton is not made on an event loop."""
+
+
+def prepare_redaction(values: Iterable[str]) -> None:
+    """Make what looks for `values`, and remember it: to be called in a thread where they are many (`HEAVY`)."""
+    _automaton(_worth_it(values))
+
+
+LONG_TEXT = 64 * 1024
+"""Characters from which on a text is not searched on an event loop: one made to match takes a second for each MiB."""
+_LONG_TEXTS = 32 * 1024 * 1024
+"""Characters of long texts of which it is remembered how they are shown."""
+
+
+def _length_of_both(texts: tuple[str, str]) -> int:
+    return sum(map(len, texts))
+
+
+@cached(LRUCache(_LONG_TEXTS, getsizeof=_length_of_both), lock=Lock())
+def _of_long_text(values: frozenset[str], text: str) -> tuple[str, str]:
+    """Return a long text, and what is shown of it."""
+    automaton = _automaton(values)
+    assert isinstance(automaton, _Automaton)
+    return text, _scanned(automaton, text)
+
+
+def _scanned(automaton: _Automaton, text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    if len(text) < SHORTEST or not automaton.skip.search(data):
+        return text
+    scan = _Scan(automaton)
+    return (scan.feed(data) + scan.flush()).decode("utf-8", "surrogatepass")
+
+
+def prepare_text(values: Iterable[str], text: str) -> None:
+    """Look for `values` in a long text, and remember what is shown of it: to be called in a thread (`LONG_TEXT`)."""
+    Redactor(values).redact(text)
+
+
+def _worth_it(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(value for value in values if value.strip())
+
+
+def _plain_key(key: str) -> str:
+    """Return a key as patterns are compared with it: `x-api-key` is like `X_API_KEY`."""
+    return key.upper().replace("-", "_")
+
+
+def _fits(key: str, pattern: str) -> bool:
+    if "*" in pattern or "?" in pattern:
+        return fnmatch.fnmatchcase(key, pattern.replace("[", "[[]"))
+    return pattern in key
 
 
 class Redactor:
@@ -184,27 +448,37 @@ class Redactor:
     def __init__(
         self, secret_values: Iterable[str] = (), key_patterns: Sequence[str] = KEY_PATTERNS
     ) -> None:
-        self._values = frozenset(value for value in secret_values if value.strip())
+        self._values = _worth_it(secret_values)
         self._whole = frozenset(value.strip() for value in self._values)
         self._automaton = _automaton(self._values)
-        self._keys = tuple(pattern.upper() for pattern in key_patterns if pattern)
+        self._keys = tuple(_plain_key(pattern) for pattern in key_patterns if pattern)
 
     def is_secret_key(self, key: str) -> bool:
         """Tell whether the value under `key` must not be shown, whatever it is."""
-        upper = key.upper()
-        return any(pattern in upper for pattern in self._keys)
+        plain = _plain_key(key)
+        return plain in _CREDENTIALS or any(_fits(plain, pattern) for pattern in self._keys)
 
     def redact(self, text: str) -> str:
         """Return `text` with each value replaced; a short one only where it is the whole text."""
         if text.strip() in self._whole:
             return REDACTED
-        if self._automaton is None or len(text) < SHORTEST:
-            return text
-        data = text.encode("utf-8", "surrogatepass")
-        if not self._automaton.skip.search(data):
-            return text
-        scan = _Scan(self._automaton)
-        return (scan.feed(data) + scan.flush()).decode("utf-8", "surrogatepass")
+        if not isinstance(self._automaton, _Automaton):
+            return REDACTED if self._automaton and text.strip() else text
+        if len(text) > LONG_TEXT:
+            return _of_long_text(self._values, text)[1]
+        return _scanned(self._automaton, text)
+
+    def redact_beginning(self, text: str, most: int) -> str:
+        """Return `text` redacted; of one with more than `most` characters the beginning, with a `…`. Only what may be
+        shown is searched, and no value is cut in two."""
+        if len(text) <= most:
+            return self.redact(text)
+        return self.stream().feed(text[:most])[: most - 1] + "…"
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is anything to look for in a text."""
+        return self._automaton is not None
 
     def redact_map(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return env, inputs, options or headers, redacted; under a secret's key wholly."""
@@ -240,8 +514,7 @@ class StreamRedactor:
     """
 
     def __init__(self, secret_values: Iterable[str] = ()) -> None:
-        automaton = _automaton(frozenset(value for value in secret_values if value.strip()))
-        self._scan = _Scan(automaton) if automaton else None
+        self._scan = _scan_for(_worth_it(secret_values))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, piece: bytes | str) -> str:

@@ -6,20 +6,20 @@ import asyncio
 import errno
 import gc
 import os
+import resource
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import structlog
 
 from shared.config.flags import Flags, FlagsCommand, ProcessRole
 from shared.config.load import load
-from shared.config.tree import Config
+from shared.config.schema import Config
 from shared.errors import ApplicationError
-from shared.file_descriptors import raise_descriptor_limit
 from shared.telemetry import configure_logging, tracing
 
 CAN_NOT_START: Final = 2
@@ -31,6 +31,10 @@ own thresholds looking for cycles takes a tenth of its time."""
 
 _THREADS_END_WITHIN: Final = 1.0
 """Seconds that threads have to end once all else has."""
+
+FOUND_LIMIT: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+"""Files and connections that this process could have open when it was started. Tasks get this limit: there are
+programs that close, or make a table of, as many as they may open."""
 
 ProcessMain = Callable[[Config], Coroutine[Any, Any, int]]
 """A process's whole life: returns its exit code once it has stopped in order."""
@@ -115,3 +119,11 @@ def _refuse(message: str) -> int:
     for line in message.splitlines():
         print(f"haulier: {line}", file=sys.stderr)  # noqa: T201  (the log may not be set up yet)
     return CAN_NOT_START
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as the machine's administrator allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS names a hard limit that it does not give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextvars import ContextVar, copy_context
-from typing import Any, Final, Self, TypeVar
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import structlog
 
-from shared.backoff import Backoff
 from shared.errors import (
     BrokerMisconfigured,
     BrokerUnavailable,
@@ -30,8 +31,43 @@ from shared.errors import (
     StoreUnavailable,
 )
 
+
+class Backoff:
+    """Delays in seconds: `first`, then each `factor` times the one before, never above `longest`.
+
+    Each is spread by up to ±`jitter` of itself (0 to 1), so that those who wait for the same thing
+    don't all ask at once. `chance` gives numbers from 0 to 1; a simulation passes a seeded one."""
+
+    def __init__(
+        self,
+        first: float,
+        longest: float,
+        *,
+        factor: float = 2.0,
+        jitter: float = 0.2,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._first = min(first, longest)
+        self._longest = longest
+        self._factor = factor
+        self._jitter = jitter
+        self._chance = chance
+        self._next = self._first
+
+    def next(self) -> float:
+        """Return the next delay, in seconds."""
+        delay = self._next
+        self._next = min(delay * self._factor, self._longest)
+        return min(delay * (1 + self._jitter * (2 * self._chance() - 1)), self._longest)
+
+    def reset(self) -> None:
+        """Start over with the first delay."""
+        self._next = self._first
+
+
 log = structlog.get_logger(__name__)
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 PATIENCE: Final = 15.0
@@ -123,6 +159,8 @@ class Loop:
     ) -> None:
         self.name = name
         self.about = about
+        self.last_round: float | None = None
+        """When its last round ended well, in seconds since 1970; None before that, and where it has no rounds."""
         self._work = work
         self._every = every
         self._woken_by = woken_by
@@ -239,6 +277,8 @@ class Loop:
             self._failed(error)
         else:
             self._well = True
+            if self._every is not None:
+                self.last_round = time.time()
             self._got_on()
         return self._well
 
@@ -329,18 +369,20 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
-        """Begin `work`, beside whoever calls."""
-        context = copy_context()
+    def start(
+        self, work: Coroutine[Any, Any, _T], name: str, context: Context | None = None
+    ) -> asyncio.Task[_T]:
+        """Begin `work`, beside whoever calls; in a copy of `context`, where that is not the caller's."""
+        context = copy_context() if context is None else context.copy()
         context.run(_current.set, None)
         task = asyncio.create_task(work, name=name, context=context)
-        self.adopt(task)
+        self.adopt(task, context)
         return task
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Own a task from now on that its caller waits for no longer."""
+    def adopt(self, task: asyncio.Task[Any], context: Context | None = None) -> None:
+        """Own a task from now on that its caller waits for no longer; note its end in `context`, or the caller's."""
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=context)
 
     async def finish(self) -> None:
         """Wait until all have ended, those too that they start."""
@@ -385,6 +427,24 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
         else:
             task.cancel()
     await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
+
+
+async def to_its_end(work: asyncio.Future[_T]) -> _T:
+    """Return what `work` gives, however long it takes. Cancelled, it is done first: nothing is half made."""
+    with waiting():
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work})
+            if not work.cancelled():
+                work.exception()  # nobody else will ask for it
+            raise
+
+
+async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do something in a thread of the process; cancelled, it is done first."""
+    loop = asyncio.get_running_loop()
+    return await to_its_end(loop.run_in_executor(None, partial(function, *args, **kwargs)))
 
 
 async def done_first(

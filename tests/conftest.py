@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections import Counter
+from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 
 from devservices.commands import SERVICES
 from tests.services.need import MARKERS, REASON, need
+
+# Where the suite is started in the background, its shell has SIGINT ignored, and what it starts would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile(
+    "unhurried"
+)  # how long an example takes says how busy the machine is
+
 
 pytest_plugins = ["tests.services.fixtures"]
 
@@ -23,6 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
         exception_formatter=structlog.dev.plain_traceback,  # by default, rich takes a second for one
     )
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
+
+
+@pytest.fixture(autouse=True)
+def _log_restored() -> Iterator[None]:
+    """Give this process's log back as it was: a test that configures it must not change the next one's."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(capture=False)
+    structlog.configure(**configured)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

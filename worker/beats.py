@@ -34,6 +34,7 @@ class BeatContent(msgspec.Struct, frozen=True):
     draining: bool
     held: list[Held]
     held_deliveries: list[str]
+    predecessors: list[str]
 
 
 class WorkerBeats:
@@ -109,6 +110,7 @@ class WorkerBeats:
                 draining=content.draining,
                 held=content.held,
                 held_deliveries=content.held_deliveries,
+                predecessors=content.predecessors,
             )
         )
 
@@ -121,15 +123,24 @@ class WorkerBeats:
             log.info("the load of this machine can't be read", reason=str(error))
         return self._cpu_percent
 
+    def host_failed(self, reason: str) -> None:
+        """Take this for a problem until the next check passes: the host kept a run from being prepared."""
+        if self.engine_problem is None:
+            self.engine_problem = reason
+            log.warning("no tasks are taken until this host is checked", reason=reason)
+            self.on_engine()
+            self.ask()
+
     async def _check_engine(self) -> None:
         """See how the engine is, and say at once where that has changed."""
-        before, self.engine_problem = self.engine_problem, await self._problem_of_engine()
+        found = await self._problem_of_engine()
+        before, self.engine_problem = self.engine_problem, found
         if bool(before) == bool(self.engine_problem):
             return
         if self.engine_problem:
             log.warning("no tasks are taken until the engine answers", reason=self.engine_problem)
         else:
-            log.info("the engine answers again")
+            log.info("tasks are taken again")
         self.on_engine()
         self.ask()
 

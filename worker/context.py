@@ -20,7 +20,10 @@ from shared.model.messages import (
 )
 from shared.model.states import RunRole
 from shared.supervision import Tasks
+from shared.telemetry import span_in, traces
 from worker.log_shipper import LogShipper
+from worker.meters import WorkerMeters
+from worker.process_folder import ProcessFolder
 from worker.runtime.port import Runtime
 from worker.sender import Sender
 
@@ -44,8 +47,15 @@ class RunEntry:
         self.end: RunEnded | HandedBack | None = None
         self.ended_beat = 0
         self.stopped: str | None = None
+        self.trace = ""
+        """The `traceparent` of the task."""
         self.stop_asked = asyncio.Event()
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
+
+    @property
+    def run_trace(self) -> str:
+        """The `traceparent` of the run: its span where this process traces, else the task's."""
+        return span_in(self.trace, self.nonce) if traces() else self.trace
 
     def answer(self, answer: Answer) -> None:
         """Hand an answer to whoever waits for it."""
@@ -127,11 +137,18 @@ class WorkerContext(msgspec.Struct, frozen=True):
     registry: RunRegistry
     sender: Sender
     codec: MessageCodec
-    folder: Path
+    spool: Path
     spool_limit: int
+    log_limit: int
+    folder: ProcessFolder
     beat_number: Callable[[], int]
     beat_now: Callable[[], None]
     background: Tasks
+    meters: WorkerMeters
+    host_failed: Callable[[str], None]
+    """Has the worker take nothing until its next check of its engine and its disk passes."""
+    on_granted: Callable[[RunEntry], None]
+    """Called as soon as a run is granted."""
 
 
 class RunSink:
@@ -157,3 +174,7 @@ class RunSink:
             progress=percent,
         )
         await self._context.sender.progress(message)
+
+    async def redacted(self, text: str) -> str:
+        """Return a part of the log without the secrets in it."""
+        return await asyncio.to_thread(self._shipper.redacted_log, text)

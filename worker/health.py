@@ -1,4 +1,4 @@
-"""`GET /health` and `GET /health/live` of a worker."""
+"""`GET /health`, `GET /health/live` and `GET /metrics` of a worker."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from shared.config import parse_address
-from shared.http_server import IDLE_TIME, BoundedRunner
+from shared.http_server import IDLE_TIME, BoundedRunner, scraped
 from shared.supervision import stuck_loops
 
 PORTS_TRIED = 100
@@ -20,15 +21,19 @@ _Health = Callable[[], Awaitable[str | None]]
 
 class HealthServer:
     """Serves `GET /health`, and `GET /health/live`, which speaks of this process's own loops alone: 200 UP, or 503 DOWN
-    with the reason."""
+    with the reason. `GET /metrics` is in Prometheus' format."""
 
-    def __init__(self, address: str, version: str, health: _Health) -> None:
+    def __init__(
+        self, address: str, version: str, health: _Health, registry: CollectorRegistry
+    ) -> None:
         self._host, self._port = parse_address(address)
         self._version = version
         self._health = health
+        self._registry = registry
         app = web.Application()
         app.router.add_get("/health", self._answer)
         app.router.add_get("/health/live", self._live)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = BoundedRunner(app, access_log=None, keepalive_timeout=IDLE_TIME)
 
     async def start(self) -> int:
@@ -54,6 +59,9 @@ class HealthServer:
 
     async def _live(self, _: web.Request) -> web.Response:
         return self._status("; ".join(stuck_loops()))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return scraped(self._registry, request.headers.get("Accept", ""))
 
     def _status(self, problem: str | None) -> web.Response:
         if not problem:

@@ -6,7 +6,6 @@ import asyncio
 
 import structlog
 
-from shared.backoff import Backoff
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable
 from shared.model.messages import (
@@ -28,12 +27,16 @@ from shared.model.queues import (
     LOGS_QUEUE,
     PROGRESS_QUEUE,
 )
-from shared.supervision import waiting
+from shared.supervision import Backoff, waiting
 
 log = structlog.get_logger(__name__)
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0
 """Seconds between tries to send what must arrive."""
+
+
+LOGS_WAITING = 400
+"""Messages in the queue of logs from which on those wait who have much to send: about 100 MiB, as they are large."""
 
 
 class Sender:
@@ -63,6 +66,22 @@ class Sender:
     async def log(self, message: LogWritten) -> None:
         """Send parts of a log until the broker has them."""
         await self._until_confirmed(LOGS_QUEUE, message)
+
+    async def room_for_logs(self) -> None:
+        """Wait while coordinators have not taken what is in the queue of logs: it would fill the broker's memory or
+        disk, and so stop everybody."""
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
+        while await self._logs_wait():
+            with waiting():
+                await asyncio.sleep(backoff.next())
+
+    async def _logs_wait(self) -> bool:
+        try:
+            with waiting():
+                return (await self._broker.ready(LOGS_QUEUE) or 0) >= LOGS_WAITING
+        except BrokerUnavailable as error:
+            log.debug("a log waits for the broker", reason=str(error))
+            return True
 
     async def _once(self, queue: str, message: Message) -> None:
         try:

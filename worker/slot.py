@@ -9,14 +9,14 @@ from typing import Any
 
 import structlog
 
-from shared.backoff import Backoff
 from shared.broker.deliveries import Tries
 from shared.broker.port import Delivery, Slot
 from shared.errors import UnknownKind, Unreadable
 from shared.ids import new_id
 from shared.model.messages import Claim, Granted, Refused, TaskMessage
 from shared.model.states import RunRole
-from shared.supervision import beside, done_first, start_task, waiting
+from shared.redaction import HEAVY, prepare_redaction
+from shared.supervision import Backoff, beside, done_first, start_task, waiting
 from worker.context import RunEntry, RunSink, WorkerContext
 from worker.granted_run import GrantedRun, give_up_preparing, handed_back
 from worker.log_shipper import LogShipper
@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 FAILED_DELAY = 1.0
 """Seconds before a delivery on which this worker itself failed goes back."""
+
+LAST_GONE_WITHIN = 5.0
+"""Seconds that a task waits for the removal of what the slot's last one left; then it runs beside that."""
 
 
 class SlotWorker:
@@ -42,7 +45,7 @@ class SlotWorker:
         self._stopping = False
         self.delivery: Delivery | None = None
         self.task_id: str | None = None
-        self._removal: asyncio.Task[None] | None = None
+        self._removals: set[asyncio.Task[None]] = set()
         self._tries = Tries()
 
     def pause(self) -> None:
@@ -67,7 +70,7 @@ class SlotWorker:
             if delivery is not None:
                 await self._settle(delivery)
         await self._slot.pause()
-        await self._last_removed()
+        await self._all_removed()
 
     def finish(self) -> None:
         """Take nothing new, and end `work` once what runs has ended."""
@@ -98,6 +101,11 @@ class SlotWorker:
     # --- one delivery ---------------------------------------------------------------------------------------------
 
     async def _settle(self, delivery: Delivery) -> None:
+        self.delivery = delivery  # until it is settled: what fails before is given back by `work`
+        await self._settled(delivery)
+        self.delivery = self.task_id = None
+
+    async def _settled(self, delivery: Delivery) -> None:
         try:
             message = self._read(delivery.body)
         except UnknownKind as error:
@@ -109,14 +117,13 @@ class SlotWorker:
             )
             await delivery.bury(str(error))
             return
-        self.delivery, self.task_id = delivery, message.task_id
+        self.task_id = message.task_id
         try:
             await self._handle(delivery, message)
         except Exception:
             log.exception("a task could not be handled", task=message.task_id)
             await asyncio.sleep(FAILED_DELAY)
             await delivery.requeue()
-        self.delivery = self.task_id = None
 
     def _read(self, body: bytes) -> TaskMessage:
         message = self._context.codec.decode(body)
@@ -126,6 +133,7 @@ class SlotWorker:
 
     async def _handle(self, delivery: Delivery, message: TaskMessage) -> None:
         entry = RunEntry(message.task_id, message.job_id, new_id(), self._context.beat_number())
+        entry.trace = message.trace
         self._context.registry.add(entry)
         try:
             await self._claim_and_run(delivery, message, entry)
@@ -136,14 +144,17 @@ class SlotWorker:
     async def _claim_and_run(
         self, delivery: Delivery, message: TaskMessage, entry: RunEntry
     ) -> None:
+        if sum(map(len, message.secrets)) > HEAVY:
+            await asyncio.to_thread(prepare_redaction, message.secrets)
         shipper = LogShipper(
             self._context.sender,
             entry.task_id,
             entry.job_id,
             entry.nonce,
             message.secrets,
-            self._context.folder,
+            self._context.spool,
             self._context.spool_limit,
+            self._context.log_limit,
         )
         preparing = start_task(self._prepare(message, entry, shipper), f"prepare {entry.task_id}")
         try:
@@ -155,12 +166,16 @@ class SlotWorker:
             await self._give_up(preparing, shipper)
             return
         entry.granted(granted.run)
+        self._context.on_granted(entry)
         shipper.begin(granted.run)
         run = GrantedRun(self._context, delivery, entry, shipper)
-        self._removal = await run.carry_out(preparing)
+        removal = await run.carry_out(preparing)
+        if removal is not None:
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
 
     async def _prepare(self, message: TaskMessage, entry: RunEntry, shipper: LogShipper) -> Run:
-        await self._last_removed()
+        await self._all_removed(LAST_GONE_WITHIN)
         assignment = Assignment(
             task_id=entry.task_id,
             job_id=entry.job_id,
@@ -169,16 +184,17 @@ class SlotWorker:
             attempt=message.attempt,
             task=message.task,
             slot=self._number,
+            trace=entry.run_trace,
         )
         return await self._context.runtime.prepare(
             assignment, RunSink(self._context, entry, shipper)
         )
 
-    async def _last_removed(self) -> None:
-        """Wait until what was made for the last run is removed. Cancelling the wait does not cancel that."""
-        if self._removal is not None:
+    async def _all_removed(self, within: float | None = None) -> None:
+        """Wait until what was made for the last runs is removed, at most so many seconds: it goes on by itself."""
+        if self._removals:
             with waiting():
-                await asyncio.wait({self._removal})
+                await asyncio.wait({*self._removals}, timeout=within)
 
     async def _give_up(self, preparing: asyncio.Task[Run], shipper: LogShipper) -> None:
         """Forget a claim that came to nothing, and what was prepared for it."""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
 
-from coordinator.api.http import answer
-from coordinator.api.routes import Media, Route
-from coordinator.page.serving import page
-from shared.model.schema import job_schema
+from coordinator.api.http import Media, Route, answer
+from coordinator.page.serving import FRONT, docs_page, page_file
+from shared.errors import NotFound
+from shared.model.json_schema import job_schema
 
-OPENAPI: Final = web.AppKey("OPENAPI", dict)
-_SCHEMA: Final = web.AppKey("SCHEMA", dict)
+OPENAPI: Final[web.AppKey[Callable[[], dict[str, Any]]]] = web.AppKey("OPENAPI")
 
 
 async def openapi_document(request: web.Request) -> web.StreamResponse:
     """Answer the OpenAPI document."""
-    return answer(request.app[OPENAPI])
+    return answer(request.app[OPENAPI]())
 
 
 async def job_language(_request: web.Request) -> web.StreamResponse:
@@ -25,14 +25,24 @@ async def job_language(_request: web.Request) -> web.StreamResponse:
     return answer(job_schema())
 
 
-async def docs_page(_request: web.Request) -> web.StreamResponse:
+async def api_docs(_request: web.Request) -> web.StreamResponse:
     """Answer the page that shows the OpenAPI document."""
-    return page("docs")
+    return docs_page()
 
 
-async def front_page(_request: web.Request) -> web.StreamResponse:
+async def front_page(request: web.Request) -> web.StreamResponse:
     """Answer the web page."""
-    return page("index")
+    found = page_file(request, FRONT)
+    assert found is not None
+    return found
+
+
+async def front_file(request: web.Request) -> web.StreamResponse:
+    """Answer a script or style of the web page."""
+    found = page_file(request, request.match_info["name"], request.match_info["version"])
+    if found is None:
+        raise NotFound("there is no such file")
+    return found
 
 
 _OBJECT: Final[dict[str, Any]] = {"type": "object"}
@@ -51,7 +61,7 @@ DOCS_ROUTES: Final = (
     Route(
         method="GET",
         path="/docs",
-        handler=docs_page,
+        handler=api_docs,
         group="docs",
         summary="Show this document as a web page",
         answer=_HTML,
@@ -74,5 +84,15 @@ DOCS_ROUTES: Final = (
         summary="Show the web page",
         answer=_HTML,
         dataless=True,
+    ),
+    Route(
+        method="GET",
+        path="/page/{version}/{name}",
+        handler=front_file,
+        group="web",
+        summary="Get a script or style of the web page",
+        answer=Media("text/javascript", "The file."),
+        errors={404: "There is no such file."},
+        public=True,
     ),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from functools import cache, partial
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
@@ -11,17 +12,20 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry
 
+from coordinator.api.addresses import own_names_only
 from coordinator.api.api_docs import DOCS_ROUTES, OPENAPI
-from coordinator.api.auth import auth
+from coordinator.api.audit import ACTIONS, AUDIT, AUDIT_ROUTES, AuditLog, audited
+from coordinator.api.auth import IDENTITIES, Identities, auth
 from coordinator.api.context import API, Api
-from coordinator.api.events import EVENT_ROUTES
+from coordinator.api.events import EVENT_ROUTES, FEED, EventFeed
 from coordinator.api.health import HEALTH_ROUTES
-from coordinator.api.http import error_response
+from coordinator.api.http import Route, add_routes, error_response
 from coordinator.api.jobs import JOB_ROUTES
 from coordinator.api.logs import LOG_ROUTES
-from coordinator.api.metrics import METERS, METRICS_ROUTES, Meters
+from coordinator.api.metrics import METERS, METRICS_ROUTES, CoordinatorMeters
 from coordinator.api.middleware import (
     access_log,
+    compressed,
     cors,
     errors,
     harden,
@@ -29,19 +33,21 @@ from coordinator.api.middleware import (
     note_begun,
     rate_limit,
     request_limits,
+    tagged,
     traced,
 )
 from coordinator.api.nodes import NODE_ROUTES
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
 from coordinator.api.queues import QUEUE_ROUTES
-from coordinator.api.routes import Route, add_routes
+from coordinator.api.request_reads import of_requests
 from coordinator.api.scheduled_jobs import SCHEDULE_ROUTES
 from coordinator.api.tasks import TASK_ROUTES
-from coordinator.api.users import USER_ROUTES, make_first_user
+from coordinator.api.tokens import TOKEN_ROUTES
+from coordinator.api.users import USER_ROUTES, prepare_users
 from coordinator.store.port import Store
 from shared.broker.port import Broker
-from shared.config.tree import ApiSwitches, Config
+from shared.config.schema import ApiSwitches, Config
 from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
 
 log = structlog.get_logger(__name__)
@@ -127,6 +133,8 @@ ALL_ROUTES: Final[tuple[Route, ...]] = (
     *METRICS_ROUTES,
     *SCHEDULE_ROUTES,
     *USER_ROUTES,
+    *TOKEN_ROUTES,
+    *AUDIT_ROUTES,
     *DOCS_ROUTES,
 )
 """All endpoints, whatever is switched on."""
@@ -139,21 +147,32 @@ def create_app(
     config: Config,
     version: str,
     registry: CollectorRegistry | None = None,
+    more_routes: Sequence[Route] = (),
+    more_middlewares: Sequence[AioMiddleware] = (),
 ) -> web.Application:
     """Return the API as an application, to be served by `coordinator.api.app.ApiRunner`.
 
-    `registry`: where the figures for Prometheus are kept, with others of the process's own.
+    `registry`: where the figures for Prometheus are kept, with others of the process's own. `more_routes` and
+    `more_middlewares` are those of extensions.
     """
     app = web.Application()
-    app[API] = Api(store, broker, commands, config, version)
-    app[METERS] = Meters(registry or CollectorRegistry())
-    routes = served(config.coordinator.api)
-    app[OPENAPI] = openapi(routes, version)
+    audit = AuditLog(store, config.encryption.key)
+    app[AUDIT] = audit
+    app[API] = Api(of_requests(store), broker, commands, config, version, audit)
+    app[FEED] = EventFeed(app[API])
+    app[METERS] = CoordinatorMeters(registry or CollectorRegistry())
+    app[IDENTITIES] = Identities(config.coordinator.middleware)
+    routes = [*served(config.coordinator.api), *more_routes]
+    # Made when it is first asked for: it takes as long as all the rest of a start.
+    document = partial(openapi, routes, version, config.coordinator.middleware)
+    app[OPENAPI] = cast("Callable[[], dict[str, Any]]", cache(document))
+    app[ACTIONS] = [route.handler.__name__ for route in routes if route.method != "GET"]
     add_routes(app, routes)
-    app.middlewares.extend(_middlewares(app, config))
+    app.middlewares.extend([*_middlewares(app, config), *more_middlewares, tagged])
     app.on_response_prepare.extend([note_begun, harden])
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
+    app.on_cleanup.append(_close)
     return app
 
 
@@ -170,19 +189,24 @@ def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
         found.append(traced)
     if settings.request_log.enabled:
         found.append(access_log(settings.request_log.skip))
-    found += [app[METERS].middleware, errors]
+    found += [app[METERS].middleware, compressed, errors, own_names_only(config)]
     if settings.cors.enabled:
         found.append(cors(settings.cors, app))
     if settings.rate_limit.enabled:
         found.append(rate_limit(settings.rate_limit.rate, settings.rate_limit.burst))
-    if settings.basic_auth.enabled or settings.key_auth.enabled:
-        found.append(auth(settings))
-    found.append(request_limits)
+    if app[IDENTITIES].asked_for:
+        found.append(auth(app[IDENTITIES]))
+    found += [request_limits, audited]
     return found
 
 
 async def _start(app: web.Application) -> None:
-    await make_first_user(app[API])
+    await prepare_users(app[API])
+    app[AUDIT].start()
+
+
+async def _close(app: web.Application) -> None:
+    await app[AUDIT].close()
 
 
 async def _stop(app: web.Application) -> None:

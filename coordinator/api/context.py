@@ -3,47 +3,100 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 from coordinator.api.port import Commands
+from coordinator.api.roles import ADMIN
+from coordinator.api.sharing import Listeners, LookTurns, SharedReads, Slices
+from coordinator.api.turns import Turns
+from coordinator.dead_letters import DeadLetters
 from coordinator.store.port import Store, Viewer
 from shared.broker.port import Broker
-from shared.config.tree import Config
-from shared.model.documents import GUEST, Actor
+from shared.config.schema import Config
+from shared.model.documents import GUEST, Actor, AuditIntentDocument
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """The user who sent a request. `viewer` limits which jobs the caller can see; None: all of them."""
+    """Who sent a request. `viewer` limits which jobs the caller can see; None: all of them."""
 
     actor: Actor
     viewer: Viewer | None = None
-    admin: bool = False
+    role: str = ADMIN
+    how: str = "none"
+    """How they are known: by `password`, `key`, `token` or `session`; `none` where that is not asked for."""
+    token_id: str = ""
 
 
-ANYONE: Final = Caller(actor=GUEST, admin=True)
-"""Who asks where no authentication is on, or with the key."""
+ANYONE: Final = Caller(actor=GUEST)
+"""Who asks where no authentication is on."""
 
 
-_DECODED_AT_ONCE: Final = 2
+class Auditor(Protocol):
+    """Where it is written who did what (`coordinator.api.audit`)."""
+
+    async def begin(self, intent: AuditIntentDocument) -> None:
+        """Store what is about to be done."""
+
+    def end(self, intent: AuditIntentDocument, status: int) -> None:
+        """Note how it was answered."""
+
+    async def refused(self, attempt: AuditIntentDocument, status: int) -> None:
+        """Note what somebody was refused, with the status that said so."""
+
+    async def flush(self) -> None:
+        """Have all that is done written."""
+
+
+DOCUMENTS_AT_ONCE: Final = 2
+DOCUMENTS_WAITING: Final = 256
+"""Long documents of one user that wait for their turn."""
+_LOGS_READ_AT_ONCE: Final = 2
 
 
 class Api:
     """The parts that the handlers of the API share."""
 
     def __init__(
-        self, store: Store, broker: Broker, commands: Commands, config: Config, version: str
+        self,
+        store: Store,
+        broker: Broker,
+        commands: Commands,
+        config: Config,
+        version: str,
+        audit: Auditor,
     ) -> None:
         self.store = store
         self.broker = broker
         self.commands = commands
+        self.dead_letters = DeadLetters(broker)
         self.config = config
         self.version = version
-        self.decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
-        """Documents are read on threads, few at a time."""
+        self.long_documents = Turns(DOCUMENTS_AT_ONCE, DOCUMENTS_WAITING)
+        """Long documents are read on threads, few at a time: each user in turn."""
+        self.redacting = asyncio.Semaphore(1)
+        """Answers with long texts to search for secrets are made on a thread, one at a time."""
+        self.long_pages = asyncio.Semaphore(1)
+        """Pages that may be of tens of megabytes are made one after another."""
+        self.log_searches = asyncio.Semaphore(1)
+        """Logs are searched one after another: each may take as long as a read may."""
+        self.log_reads = asyncio.Semaphore(_LOGS_READ_AT_ONCE)
+        """The stored parts of logs are read for few at a time: the datastore has others to serve."""
+        self.log_waits = SharedReads({}, worth=lambda _: False)
+        """Waits for parts of logs that are on their way: those who wait for the same wait together."""
+        self.slices = Slices()
+        self.listeners = Listeners(commands.events)
+        self.log_turns: dict[str, LookTurns] = {}
+        """By the job whose log is followed."""
+        self.audit = audit
+        self.trusted_proxies = tuple(
+            ipaddress.ip_network(text, strict=False) for text in config.coordinator.trusted_proxies
+        )
+        """Whose `X-Forwarded-For` counts."""
         self.closing = asyncio.Event()
         """Set when the server stops: streams end."""
 

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import msgspec
 from aiohttp import web
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.routes import Media, Param, Route
-from coordinator.api.sse import EventStream, listening
+from coordinator.api.http import Media, Param, Route
+from coordinator.api.sharing import SharedReads
+from coordinator.api.sse import EventStream
 from coordinator.api.view_data import redactor
-from coordinator.api.visibility import may_see
+from coordinator.api.visibility import may_see, visible_job
 from coordinator.store.port import Viewer
 from shared.errors import StoreUnavailable
+from shared.model import language
 from shared.model.documents import JobDocument
 from shared.model.messages import StateChanged
 from shared.model.views import rfc3339
 from shared.redaction import Redactor
 
 _REMEMBERED: Final = 1000
-_WAITING: Final = 1000
-"""Events kept for a reader that is slow; past that it loses the oldest."""
+_REMEMBERED_FOR: Final = 60.0
+"""Seconds for which it is remembered of so many jobs who may see them."""
+KEPT_EVENTS: Final = 1000
+KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Events, and bytes of them, that readers may be behind, all of them together."""
 _LOOK: Final = 1.0
 _encoder: Final = msgspec.json.Encoder()
 
@@ -34,39 +42,97 @@ _FREE: Final = ("name", "description", "tags", "inputs", "result", "error")
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """Whether a caller can see a job's events, and what must be redacted in them."""
+    """Who may see a job's events, and what must be redacted in them. `there`: whether there is such a job."""
 
-    visible: bool
+    there: bool
+    permissions: Sequence[language.Permission] = ()
     redactor: Redactor | None = None
 
+    def seen_by(self, viewer: Viewer | None) -> bool:
+        """Tell whether they may be seen with these eyes."""
+        return may_see(self.permissions, viewer) if self.there else viewer is None
 
-class Eyes:
-    """Checks which jobs a caller can see, with a cache of recent ones."""
 
-    def __init__(self, api: Api, viewer: Viewer | None) -> None:
+class _Kept(msgspec.Struct):
+    """An event that readers may still want. `text`: as it is sent, once somebody has asked for it."""
+
+    event: StateChanged
+    size: int
+    text: str | None = None
+
+
+class EventFeed:
+    """The latest events, kept once for all readers. `end`: the number of the next one."""
+
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._viewer = viewer
-        self._seen: LRUCache[str, Sight] = LRUCache(_REMEMBERED)
+        self._kept: deque[_Kept] = deque()
+        self._size = 0
+        self._news = asyncio.Event()
+        self._sights = SharedReads(TTLCache(_REMEMBERED, _REMEMBERED_FOR))
+        self._readers = 0
+        self._listening: AsyncExitStack
+        self.end = 0
 
-    async def see(self, event: StateChanged) -> StateChanged | None:
-        """Return an event as it may be seen, or None; None too where that can't be found out."""
-        sight = self._seen.get(event.job_id)
-        if sight is None:
-            try:
-                sight = self._seen[event.job_id] = await self._look(event.job_id)
-            except StoreUnavailable:
-                return None
-        if not sight.visible:
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[int]:
+        """Keep events while the block runs; gives the number of the first."""
+        self._readers += 1
+        if self._readers == 1:
+            self._listening = AsyncExitStack()
+            await self._listening.enter_async_context(self._api.listeners.listening(self.hear))
+        try:
+            yield self.end
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                await self._listening.aclose()
+
+    def hear(self, event: StateChanged) -> None:
+        """Keep an event, in the place of the oldest where there are too many."""
+        size = len(_encoder.encode(event))
+        self._kept.append(_Kept(event, size))
+        self._size += size
+        self.end += 1
+        while len(self._kept) > KEPT_EVENTS or self._size > KEPT_BYTES:
+            self._size -= self._kept.popleft().size
+        self._news.set()
+        self._news = asyncio.Event()
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest event that is kept."""
+        return self.end - len(self._kept)
+
+    def event(self, number: int) -> _Kept:
+        """Return an event that is kept."""
+        return self._kept[number - self.first]
+
+    async def news(self) -> None:
+        """Wait for an event, for a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await self._news.wait()
+
+    async def text(self, kept: _Kept, viewer: Viewer | None) -> str | None:
+        """Return an event as it is sent; None where this viewer may not see it, or that can't be found out."""
+        id = kept.event.job_id
+        try:
+            sight = await self._sights.read(id, partial(self._look, id))
+        except StoreUnavailable:
             return None
-        return event if sight.redactor is None else _redacted(event, sight.redactor)
+        if not sight.seen_by(viewer):
+            return None
+        if kept.text is None:
+            event = kept.event
+            kept.text = event_json(_redacted(event, sight.redactor) if sight.redactor else event)
+        return kept.text
 
     async def _look(self, job_id: str) -> Sight:
         job = await self._api.store.get(JobDocument, job_id)
         if job is None or job.deleted_at is not None:
-            return Sight(visible=self._viewer is None)
-        if not may_see(job.permissions, self._viewer):
-            return Sight(visible=False)
-        return Sight(visible=True, redactor=await redactor(self._api, job))
+            return Sight(there=False)
+        return Sight(True, job.permissions, await redactor(self._api, job))
 
 
 def _redacted(event: StateChanged, redactor: Redactor) -> StateChanged:
@@ -103,42 +169,30 @@ def wanted(event: StateChanged, job: str | None, types: tuple[str, ...]) -> bool
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """Stream what happens from now on."""
-    api = api_of(request)
+    api, feed = api_of(request), request.app[FEED]
     await api.store.ping()
-    job, types = request.query.get("job"), _types(request)
-    waiting: deque[StateChanged] = deque(maxlen=_WAITING)
-    heard = asyncio.Event()
-
-    def hear(event: StateChanged) -> None:
-        if wanted(event, job, types):
-            waiting.append(event)
-            heard.set()
-
-    eyes = Eyes(api, caller().viewer)
+    asked, types = request.query.get("job"), _types(request)
+    job = (await visible_job(request, asked)).id if asked else None
     stream = EventStream(request)
-    async with listening(api, hear) as listener, stream:
-        while stream.wanted and not (listener.done() or api.closing.is_set()):
-            await _heard(heard)
-            await _send(waiting, stream, eyes)
+    async with feed.read() as first, stream:
+        at = first
+        while stream.wanted and not api.closing.is_set():
+            if at == feed.end:
+                await feed.news()
+            if at < feed.first:
+                await stream.send(f'{{"missed":{feed.first - at}}}', event="missed")
+                at = feed.first
+            while feed.first <= at < feed.end:
+                kept, at = feed.event(at), at + 1
+                if wanted(kept.event, job, types):
+                    text = await feed.text(kept, caller().viewer)
+                    await stream.gather(text, event=kept.event.type) if text else None
+            await stream.flush()
+            await stream.idle()
     return stream.response
 
 
-async def _heard(heard: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(_LOOK):
-            await heard.wait()
-    except TimeoutError:
-        return
-    heard.clear()
-
-
-async def _send(waiting: deque[StateChanged], stream: EventStream, eyes: Eyes) -> None:
-    while waiting:
-        event = await eyes.see(waiting.popleft())
-        if event is not None:
-            await stream.send(event_json(event), event=event.type)
-    await stream.idle()
-
+FEED: Final = web.AppKey("FEED", EventFeed)
 
 EVENT_ROUTES: Final = (
     Route(
@@ -153,7 +207,15 @@ EVENT_ROUTES: Final = (
                 "type", "Only events of this type: job, task, job.StateChange, task.StateChange, …"
             ),
         ),
-        answer=Media("text/event-stream", "An event for each change, with the summary as JSON."),
+        answer=Media(
+            "text/event-stream",
+            "An event for each change, with the summary as JSON; `missed` where the reader was too "
+            "slow for some, with their number.",
+        ),
+        errors={
+            404: "The job does not exist.",
+            409: "The id is shortened, and more than one begins so.",
+        },
         endless=True,
     ),
 )

@@ -9,8 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import api_of
-from coordinator.api.http import answer
-from coordinator.api.routes import Route
+from coordinator.api.http import Route, answer
 from shared.errors import ApplicationError
 from shared.model.views import View
 from shared.supervision import stuck_loops

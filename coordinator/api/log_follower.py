@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
 from coordinator.api.context import Api
 from coordinator.api.log_cursor import START, LogCursor, LogPlace, TaskKey, write_cursor
-from coordinator.api.log_parts import READ_BATCH, UNTOLD, overdue, parts_after, tasks_in_turn
-from coordinator.api.sse import listening
-from shared.backoff import Backoff
+from coordinator.api.log_parts import UNTOLD, batches_after, log_size, overdue, tasks_in_turn
+from coordinator.api.sharing import LookTurns
 from shared.errors import StoreUnavailable
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -23,6 +22,7 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.messages import StateChanged
+from shared.model.queries import In, Where
 from shared.model.states import JOB_ENDED, TASK_ENDED
 from shared.supervision import beside, done_first
 
@@ -31,13 +31,13 @@ _WINDOW: Final = 128
 
 _SETTLED: Final[Micros] = 300_000
 """Age of a task from which no older one, by another coordinator's clock, can still appear."""
-_FIRST_DELAY: Final = 0.05
-_LONGEST_DELAY: Final = 1.0
-"""Seconds between looks while nothing comes."""
+_KEPT_PARTS: Final = 16 * 1024
+"""Characters of parts that are kept for other followers until the next turn: long logs are read by each alone."""
 
 
 class FollowedLine(msgspec.Struct, frozen=True):
-    """A line without its end, the part that it is of, and the id of the event that carries it."""
+    """A line with its end, or its beginning without one, the part that it is of, and the id of the event that carries
+    it. Of a follower of whole parts it is all lines of the part that were not sent yet."""
 
     text: str
     part: LogPartDocument
@@ -61,9 +61,16 @@ class Follower:
     """
 
     def __init__(
-        self, api: Api, job: JobDocument, task: TaskDocument | None, cursor: LogCursor
+        self,
+        api: Api,
+        job: JobDocument,
+        task: TaskDocument | None,
+        cursor: LogCursor,
+        *,
+        whole_parts: bool = False,
     ) -> None:
         self._api = api
+        self._split = _rest if whole_parts else _unsent
         self._job = job
         self._only = task
         self._cursor = cursor
@@ -75,16 +82,16 @@ class Follower:
         """The last task that was taken on."""
         self._more = task is None
         self._moved = False
+        self._turns: LookTurns
         self.state = ""
 
     async def lines(self) -> AsyncIterator[FollowedLine | None]:
         """Yield lines as they come; None whenever there is nothing now."""
         await self._resume()
-        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, factor=1.5)
-        async with _woken(self._api, self._job.id) as woken:
+        async with _turns(self._api, self._job.id) as turns:
+            self._turns = turns
             while True:
-                woken.clear()
-                self._moved = False
+                turn, self._moved = turns.number, False
                 with suppress(StoreUnavailable):
                     async for line in self._round():
                         self._moved = True
@@ -93,14 +100,14 @@ class Follower:
                         return
                 yield None
                 if self._moved:
-                    backoff.reset()
-                if await self._paused(woken, 0 if self._moved else backoff.next()):
+                    turns.found()
+                elif await self._over_before(turns.after(turn)):
                     return
 
-    async def _paused(self, woken: asyncio.Event, delay: float) -> bool:
-        """Wait for a change or for `delay` seconds; tell whether the server stops."""
-        async with beside(woken.wait(), "woken") as waking:
-            await done_first(waking, self._api.closing.wait(), timeout=delay)
+    async def _over_before(self, next_turn: Coroutine[Any, Any, None]) -> bool:
+        """Wait for the next turn; tell whether the server stops before."""
+        async with beside(next_turn, "next turn") as coming:
+            await done_first(coming, self._api.closing.wait())
         return self._api.closing.is_set()
 
     async def _resume(self) -> None:
@@ -110,9 +117,8 @@ class Follower:
             self._tails = [_Tail(place, _key(self._only))]
             return
         mark = self._cursor.mark
-        found = await self._api.store.get_many(
-            TaskDocument, list(dict.fromkeys([*places, mark[1]]))
-        )
+        where: Where = {"id": In((*places, mark[1]))}
+        found = await self._api.store.find(TaskDocument, where, without=TaskDocument.heavy)
         if not self._is_of_this_job(mark, found):
             self._mark = self._next = START
             return
@@ -145,13 +151,18 @@ class Follower:
 
     async def _look(self) -> None:
         """See how the job and the followed tasks are, and take on more tasks."""
-        store = self._api.store
+        store, read = self._api.store, self._turns.reads.read
         if self._only is None:
-            job = await store.get(JobDocument, self._job.id)
-            self.state = job.state if job is not None and job.deleted_at is None else ""
+            own: Where = {"id": self._job.id, "deleted_at": None}
+            jobs = await read(
+                "job", partial(store.find, JobDocument, own, without=JobDocument.heavy)
+            )
+            self.state = jobs[0].state if jobs else ""
             await self._take_on()
-        ids = [tail.place.task_id for tail in self._tails]
-        self._known = {task.id: task for task in await store.get_many(TaskDocument, ids)}
+        ids = tuple(tail.place.task_id for tail in self._tails)
+        followed: Where = {"id": In(ids)}
+        ask = partial(store.find, TaskDocument, followed, without=TaskDocument.heavy)
+        self._known = {task.id: task for task in (await read(ids, ask) if ids else ())}
         if self._only is not None:
             known = self._known.get(self._only.id)
             self.state = known.state if known else ""
@@ -161,7 +172,8 @@ class Follower:
         if free <= 0:
             return
         settled = self._api.store.now() - _SETTLED
-        found = await tasks_in_turn(self._api, self._job, self._next, free)
+        ask = partial(tasks_in_turn, self._api, self._job, self._next, free)
+        found = await self._turns.reads.read((self._next, free), ask)
         new = [task for task in found if task.created_at <= settled]
         self._more = len(new) < len(found) or len(found) == free
         self._tails += [_Tail(LogPlace(task.id), _key(task)) for task in new]
@@ -182,14 +194,14 @@ class Follower:
         place = tail.place
         if place.run != task.run:
             place.restart(task.run)
-        more = task.run > 0
-        while more:
-            parts = await parts_after(self._api, task, place.number)
-            more = len(parts) == READ_BATCH
+        if not task.run:
+            return
+        read = self._turns.reads.read
+        async for parts in batches_after(self._api, task, place.number, read):
             for part in parts:
                 if part.number != place.number + 1 and not tail.skipping:
                     return
-                for line in _unsent(place, part):
+                for line in self._split(place, part):
                     yield line, part
 
     async def _done(self, tail: _Tail, task: TaskDocument) -> bool:
@@ -211,11 +223,10 @@ def _key(task: TaskDocument) -> TaskKey:
 
 
 def lines_of(contents: str) -> list[str]:
-    """Return the lines of a part of a log, without their ends."""
-    lines = contents.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    """Return the lines of a part of a log, each with its end; the last may be only the beginning of a line."""
+    *whole, last = contents.split("\n")
+    lines = [line.removesuffix("\r") + "\n" for line in whole]
+    return [*lines, last] if last else lines
 
 
 def _unsent(place: LogPlace, part: LogPartDocument) -> Iterator[str]:
@@ -229,14 +240,33 @@ def _unsent(place: LogPlace, part: LogPartDocument) -> Iterator[str]:
     place.number, place.line = part.number, 0
 
 
+def _rest(place: LogPlace, part: LogPartDocument) -> Iterator[str]:
+    """Yield what of a part was not sent, as one text."""
+    rest = "".join(lines_of(part.contents)[place.line :])
+    place.number, place.line = part.number, 0
+    if rest:
+        yield rest
+
+
 @asynccontextmanager
-async def _woken(api: Api, job_id: str) -> AsyncIterator[asyncio.Event]:
-    """Give an event that is set whenever something happens to the job."""
-    woken = asyncio.Event()
+async def _turns(api: Api, job_id: str) -> AsyncIterator[LookTurns]:
+    """Give the turns of all who follow a job's log; what happens to the job begins one."""
+    turns = api.log_turns.setdefault(job_id, LookTurns(job_id, _worth_keeping))
 
     def heard(event: StateChanged) -> None:
         if event.job_id == job_id:
-            woken.set()
+            turns.wake()
 
-    async with listening(api, heard):
-        yield woken
+    async with api.listeners.listening(heard):
+        try:
+            async with turns:
+                yield turns
+        finally:
+            if turns.over and api.log_turns.get(job_id) is turns:
+                del api.log_turns[job_id]
+
+
+def _worth_keeping(answer: Any) -> bool:
+    """Tell whether an answer is kept until the next turn."""
+    parts = [each for each in answer if isinstance(each, LogPartDocument)]
+    return log_size(parts) <= _KEPT_PARTS

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
 
 import msgspec
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of
-from coordinator.api.http import HttpError, PageView, Paging, answer, page_of, paging
+from coordinator.api.http import (
+    HttpError,
+    Media,
+    PageView,
+    Paging,
+    Param,
+    Route,
+    answer,
+    page_of,
+    page_params,
+    paging,
+    words_asked,
+)
 from coordinator.api.log_cursor import read_cursor
 from coordinator.api.log_follower import FollowedLine, Follower
-from coordinator.api.log_parts import await_parts, counted_parts, recently_ended, whole_log
-from coordinator.api.routes import Media, Param, Route
+from coordinator.api.log_parts import (
+    READ_BATCH,
+    await_parts,
+    counted_parts,
+    recently_ended,
+    whole_log,
+)
 from coordinator.api.sse import EventStream
 from coordinator.api.visibility import job_in_path, task_in_path
-from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
-from shared.model.queries import Where
+from coordinator.store.port import DocumentPage
+from shared.durations import duration_seconds
+from shared.http_server import BoundedConnection
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
+from shared.model.queries import Above
 from shared.model.views import LogPartView, log_part_view
 
 SIZE: Final = 25
-_MAX_SIZE: Final = 100
+_NUMBER: Final = re.compile("[0-9]{1,9}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_SIZE: Final = 1000
+_LONG_PAGE: Final = 100
+"""Parts that a page may have without waiting for others."""
+_MAX_TAIL: Final = 100_000
+_MAX_TAIL_CHARACTERS: Final = 16 * 1024 * 1024
+"""Lines that `tail` answers at the most."""
 
 
 async def list_job_log(request: web.Request) -> web.StreamResponse:
@@ -30,11 +66,8 @@ async def list_job_log(request: web.Request) -> web.StreamResponse:
     job = await job_in_path(request)
     if page.number == 1:
         await await_parts(api, await recently_ended(api, job))
-    terms = _terms(request)
-    found = await api.store.log_page(
-        job_id=job.id, task_ids=None, terms=terms, skip=page.skip, limit=page.size
-    )
-    return _page(page, await counted_parts(api, found.items), found.total, capped=found.capped)
+    async with _in_turn(request, page):
+        return await _listed(api, _Asked.of(request, api), page, job_id=job.id)
 
 
 async def list_task_log(request: web.Request) -> web.StreamResponse:
@@ -43,24 +76,124 @@ async def list_task_log(request: web.Request) -> web.StreamResponse:
     task, _ = await task_in_path(request)
     if page.number == 1:
         await await_parts(api, [task])
-    terms = _terms(request)
-    if not terms:
-        return await _counted_run(api, task, page)
-    found = await api.store.log_page(
-        job_id=None, task_ids=[task.id], terms=terms, skip=page.skip, limit=page.size
-    )
-    return _page(page, await counted_parts(api, found.items), found.total, capped=found.capped)
+    asked = _Asked.of(request, api)
+    async with _in_turn(request, page):
+        if not asked.terms and asked.tail is None:
+            return await _counted_run(api, task, page, asked)
+        return await _listed(api, asked, page, task_ids=[task.id])
 
 
-def _terms(request: web.Request) -> tuple[str, ...]:
-    return tuple(request.query.get("q", "").split())
+@asynccontextmanager
+async def _in_turn(request: web.Request, page: Paging) -> AsyncIterator[None]:
+    """Wait for one's turn, and room for it, where the page may be of tens of megabytes, or found only by a search."""
+    if page.size <= _LONG_PAGE and not {"tail", "q"} & set(request.query):
+        yield
+        return
+    api = api_of(request)
+    async with api.log_searches if "q" in request.query else api.long_pages:
+        connection = request.protocol
+        if isinstance(connection, BoundedConnection):
+            await connection.room()
+        yield
 
 
-async def _counted_run(api: Api, task: TaskDocument, page: Paging) -> web.Response:
-    where: Where = {"task_id": task.id, "run": task.run}
-    parts = await api.store.find(
-        LogPartDocument, where, ("-number",), limit=page.size, skip=page.skip
-    )
+class _Asked(msgspec.Struct, frozen=True):
+    """Which parts of a log are asked for. `tail`: the last so many lines; `since`: in microseconds."""
+
+    terms: tuple[str, ...]
+    oldest_first: bool
+    tail: int | None
+    since: Micros | None
+
+    @classmethod
+    def of(cls, request: web.Request, api: Api) -> Self:
+        """Read it from the parameters; 400 where they make no sense."""
+        order = request.query.get("order") or "desc"
+        if order not in ("asc", "desc"):
+            raise HttpError(400, "order: must be asc or desc")
+        tail = request.query.get("tail", "")
+        if tail and not _NUMBER.fullmatch(tail):
+            raise HttpError(400, "tail: must be a number of lines")
+        return cls(
+            terms=words_asked(request),
+            oldest_first=order == "asc",
+            tail=min(int(tail), _MAX_TAIL) if tail else None,
+            since=_since(request.query.get("since", ""), api.store.now()),
+        )
+
+
+def _since(text: str, now: Micros) -> Micros | None:
+    """Return the time that a time or a duration before now stands for."""
+    if not text:
+        return None
+    try:
+        return now - int(duration_seconds(text) * MICROS_PER_SECOND)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        raise HttpError(
+            400, "since: must be a time as 2026-01-31T12:00:00Z or a duration as 10m"
+        ) from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+async def _listed(
+    api: Api,
+    asked: _Asked,
+    page: Paging,
+    *,
+    job_id: str | None = None,
+    task_ids: list[str] | None = None,
+) -> web.Response:
+    async def found(skip: int, limit: int, *, oldest_first: bool) -> DocumentPage[LogPartDocument]:
+        async with api.log_reads:
+            return await api.store.log_page(
+                job_id=job_id,
+                task_ids=task_ids,
+                terms=asked.terms,
+                skip=skip,
+                limit=limit,
+                since=asked.since,
+                oldest_first=oldest_first,
+            )
+
+    if asked.tail is None:
+        some = await found(page.skip, page.size, oldest_first=asked.oldest_first)
+        return _page(page, await counted_parts(api, some.items), some.total, capped=some.capped)
+    last: list[LogPartDocument] = []
+    missing, room, skip = asked.tail, _MAX_TAIL_CHARACTERS, 0
+    while min(missing, room) > 0:
+        some = await found(skip, READ_BATCH, oldest_first=False)
+        if not some.items:
+            break
+        skip += len(some.items)
+        for part in await counted_parts(api, some.items):
+            if min(missing, room) > 0:
+                last.append(_cut(part, missing))
+                missing -= part.contents.count("\n") or 1
+                room -= len(part.contents)
+    whole = Paging(number=1, size=max(1, len(last)))
+    return _page(whole, last[::-1] if asked.oldest_first else last, len(last))
+
+
+def _cut(part: LogPartDocument, lines: int) -> LogPartDocument:
+    """Return a part without what stands before its last `lines` lines."""
+    kept = part.contents.removesuffix("\n").rsplit("\n", lines)
+    if len(kept) <= lines:
+        return part
+    end = "\n" if part.contents.endswith("\n") else ""
+    return msgspec.structs.replace(part, contents="\n".join(kept[1:]) + end)
+
+
+async def _counted_run(api: Api, task: TaskDocument, page: Paging, asked: _Asked) -> web.Response:
+    where: dict[str, Any] = {"task_id": task.id, "run": task.run}
+    if asked.since is not None:
+        where["created_at"] = Above(asked.since - 1)
+    order = "number" if asked.oldest_first else "-number"
+    parts = await api.store.find(LogPartDocument, where, (order,), limit=page.size, skip=page.skip)
     return _page(page, parts, await api.store.count(LogPartDocument, where))
 
 
@@ -87,28 +220,30 @@ async def _stream(
 ) -> web.StreamResponse:
     api = api_of(request)
     cursor = read_cursor(request.headers.get("Last-Event-ID", ""))
-    written = _FORMS.get(request.query.get("format", "text"))
-    if written is None:
-        raise HttpError(400, "format: must be text or json")
-    follower = Follower(api, job, task, cursor)
+    form = request.query.get("format") or "text"
+    if form not in _FORMS:
+        raise HttpError(400, f"format: must be one of {', '.join(_FORMS)}")
+    follower = Follower(api, job, task, cursor, whole_parts=form == PARTS)
     stream = EventStream(request)
     async with stream:
         if stream.wanted:
-            await _send(follower, stream, written)
+            await _send(follower, stream, _FORMS[form])
         if stream.wanted and not api.closing.is_set():
             await stream.send(f'{{"state":"{follower.state or "DELETED"}"}}', event="end")
     return stream.response
 
 
 def _as_part(line: FollowedLine) -> str:
-    """Return a line as a log part of its own, in JSON."""
-    view = msgspec.structs.replace(log_part_view(line.part), contents=line.text + "\n")
+    """Return what was read as a log part of its own, in JSON."""
+    view = msgspec.structs.replace(log_part_view(line.part), contents=line.text)
     return msgspec.json.encode(view).decode()
 
 
+PARTS: Final = "parts"
 _FORMS: Final[dict[str, Callable[[FollowedLine], str]]] = {
-    "text": lambda line: line.text,
+    "text": lambda line: line.text.rstrip("\r\n"),
     "json": _as_part,
+    PARTS: _as_part,
 }
 
 
@@ -140,6 +275,7 @@ async def download_job_log(request: web.Request) -> web.StreamResponse:
     if request.method != "HEAD":
         async for text in whole_log(api, job):
             await response.write(text.encode("utf-8", "replace"))
+            await api.slices.next()
     await response.write_eof()
     return response
 
@@ -149,15 +285,24 @@ def _file_name(text: str) -> str:
 
 
 _PARAMS: Final = (
-    Param("page", "Page number; values out of range are clamped.", int, 1),
-    Param("size", "Parts per page, 1 to 100; values out of range are clamped.", int, SIZE),
-    Param("q", "Words that each part must contain."),
+    *page_params(1000, "Parts", SIZE),
+    Param("q", "Words that each part must contain, at most 16."),
+    Param(
+        "order",
+        "`asc`: the oldest part first; `desc`: the newest.",
+        default="desc",
+        choices=("asc", "desc"),
+    ),
+    Param("tail", "Only the last so many lines, on one page.", int),
+    Param("since", "Only parts that came later: a time, or a duration back from now (`10m`)."),
 )
 _LAST: Final = (
     Param(
         "format",
-        "text: each event is a line; json: each event is a log part with one line.",
+        "text: each event is a line; json: each event is a log part with one line; "
+        "parts: each event is a log part with all its lines.",
         default="text",
+        choices=tuple(_FORMS),
     ),
     Param("Last-Event-ID", "Resume after this event.", place="header"),
 )
@@ -165,8 +310,9 @@ _EVENTS: Final = Media(
     "text/event-stream",
     "An event for each line, with an id to resume from; then `end` when the log is complete.",
 )
-_NO_JOB: Final = {404: "The job does not exist."}
-_NO_TASK: Final = {404: "The task does not exist."}
+_AMBIGUOUS: Final = {409: "The id is shortened, and more than one begins so."}
+_NO_JOB: Final = {404: "The job does not exist.", **_AMBIGUOUS}
+_NO_TASK: Final = {404: "The task does not exist.", **_AMBIGUOUS}
 
 LOG_ROUTES: Final = (
     Route(

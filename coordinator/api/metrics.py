@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from coordinator.api.context import Api, api_of
-from coordinator.api.http import answer
+from coordinator.api.http import Media, Route, RouteHandler, answer, route_of
 from coordinator.api.nodes import present_nodes
-from coordinator.api.routes import Media, Route, RouteHandler, route_of
 from coordinator.queue_stats import all_queues
-from shared.errors import BrokerUnavailable
+from shared.broker.port import QueueInfo
+from shared.errors import BrokerUnavailable, StoreUnavailable
+from shared.http_server import scraped
+from shared.metrics import ACCEPTED, BoundedNames
 from shared.model.documents import JobDocument, TaskDocument
+from shared.model.queues import COORDINATOR_QUEUES, is_process_queue
 from shared.model.states import JobState, TaskState
 from shared.model.views import MetricsView
 from shared.model.views.nodes_users import JobFigures, NodeFigures, TaskFigures
-from shared.supervision import Supervision
 
+_FIGURES_WITHIN: Final = 8.0
+"""Seconds: Prometheus waits for 10."""
 _ONLINE: Final = ("UP", "DRAINING")
-_TEXT: Final = ("application/openmetrics-text", "text/plain")
 
 
-class Meters:
+class CoordinatorMeters:
     """The Prometheus metrics of this coordinator, in their own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._queues = BoundedNames(COORDINATOR_QUEUES)
         self.requests = Counter(
             "haulier_http_requests",
             "Requests answered",
@@ -79,43 +84,53 @@ class Meters:
 
         return metered
 
-    async def refresh(self, api: Api, figures: MetricsView) -> None:
-        """Take over the present figures; those of queues only where the broker answers."""
+    async def refresh(self, api: Api) -> None:
+        """Take over the present figures. Where the datastore or the broker does not answer in time, there are none of
+        theirs; what this process itself counts is told all the same, and then matters most."""
+        for gauge in (self.jobs, self.tasks, self.nodes, self.cpu):
+            gauge.set(math.nan)
+        for gauge in (self.ready, self.unacked, self.subscribers):
+            gauge.clear()
+        with suppress(StoreUnavailable, BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(_FIGURES_WITHIN):
+                self._take_over(await _figures(api))
+                self.take_over_queues(await all_queues(api.store, api.broker))
+
+    def _take_over(self, figures: MetricsView) -> None:
         self.jobs.set(figures.jobs.running)
         self.tasks.set(figures.tasks.running)
         self.nodes.set(figures.nodes.online)
         self.cpu.set(figures.nodes.cpu_percent)
-        try:
-            queues = await all_queues(api.store, api.broker)
-        except BrokerUnavailable:
-            queues = []
-        for gauge in (self.ready, self.unacked, self.subscribers):
-            gauge.clear()
-        for queue in queues:
-            self.ready.labels(queue.name).set(queue.size)
+
+    def take_over_queues(self, found: Sequence[QueueInfo]) -> None:
+        """Take over the present figures of all queues but those that are new with each start."""
+        queues = [queue for queue in found if not is_process_queue(queue.name)]
+        self._queues.keep([queue.name for queue in queues])
+        # Where there are too many to tell apart, those that nobody takes from come first.
+        for queue in sorted(queues, key=lambda each: not each.size or each.subscribers > 0):
+            name = self._queues.label(queue.name)
+            self.ready.labels(name).inc(queue.size)
             if queue.unacked is not None:
-                self.unacked.labels(queue.name).set(queue.unacked)
-            self.subscribers.labels(queue.name).set(queue.subscribers)
+                self.unacked.labels(name).inc(queue.unacked)
+            self.subscribers.labels(name).inc(queue.subscribers)
 
 
-METERS: Final = web.AppKey("METERS", Meters)
+METERS: Final = web.AppKey("METERS", CoordinatorMeters)
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer the figures; in Prometheus' format where the client asks for text."""
     api, meters = api_of(request), request.app[METERS]
-    figures = await _figures(api)
     accept = request.headers.get("Accept", "")
     if not _asks_for_text(accept):
-        return answer(figures)
-    await meters.refresh(api, figures)
-    encode, content_type = choose_encoder(accept)
-    return web.Response(body=encode(meters.registry), headers={"Content-Type": content_type})
+        return answer(await _figures(api))
+    await meters.refresh(api)
+    return scraped(meters.registry, accept)
 
 
 def _asks_for_text(accept: str) -> bool:
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    return "application/json" not in kinds and any(kind in _TEXT for kind in kinds)
+    return "application/json" not in kinds and any(kind in ACCEPTED for kind in kinds)
 
 
 async def _figures(api: Api) -> MetricsView:
@@ -143,6 +158,15 @@ METRICS_ROUTES: Final = (
 )
 
 
+NOTED: Final = (
+    "run_lost", "run_handed_back", "lease_ran_out", "new_era", "given_up", "dead_letter", "end_refused",
+    "webhook_not_evaluated", "intent_of_another_version", "swept_unconfirmed", "swept_unheard", "swept_unwanted",
+    "swept_open_under_ended", "swept_lower_restarts", "swept_lost_subjob", "swept_composite", "swept_free_slot",
+    "swept_overdue",
+)  # fmt: skip
+"""What is shown before it happens for the first time, so that its rate is right from then on."""
+
+
 class NotedFigures(Collector):
     """How often each thing was noted: runs lost, leases run out, what the sweeper found. In a quiet system none of
     them grows."""
@@ -155,31 +179,6 @@ class NotedFigures(Collector):
         family = CounterMetricFamily(
             "haulier_noted", "What the engine put right or noted", labels=("what",)
         )
-        for what, count in sorted(self._counts.items()):
-            family.add_metric((what,), count)
+        for what in sorted({*self._counts, *NOTED}):
+            family.add_metric((what,), self._counts.get(what, 0))
         yield family
-
-
-class LoopFigures(Collector):
-    """How the loops of this process get on, by name."""
-
-    def __init__(self, process: Supervision) -> None:
-        self._process = process
-
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Yield the figures."""
-        restarts = CounterMetricFamily(
-            "haulier_loop_restarts",
-            "Times that a loop of this process failed or hung and was begun again",
-            labels=("loop",),
-        )
-        stuck = GaugeMetricFamily(
-            "haulier_loop_stuck", "Loops of this process that do not get on", labels=("loop",)
-        )
-        begun_again = self._process.restarts
-        not_getting_on = Tally(loop.name for loop in self._process.loops if loop.stuck())
-        for name in sorted({*begun_again, *(loop.name for loop in self._process.loops)}):
-            restarts.add_metric((name,), begun_again[name])
-            stuck.add_metric((name,), not_getting_on[name])
-        yield restarts
-        yield stuck

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import hashlib
 import math
 import re
 import time
@@ -16,10 +17,17 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 from cachetools import LRUCache
 
+from coordinator.api.addresses import client_address, client_network
 from coordinator.api.context import api_of, caller
-from coordinator.api.http import HttpError, error_response, too_large
-from coordinator.api.routes import RouteHandler, route_of
-from shared.config.tree import Cors
+from coordinator.api.http import (
+    HttpError,
+    RouteHandler,
+    error_response,
+    route_of,
+    takes_gzip,
+    too_large,
+)
+from shared.config.schema import Cors
 from shared.errors import (
     ApplicationError,
     BrokerUnavailable,
@@ -30,7 +38,7 @@ from shared.errors import (
     StoreUnavailable,
 )
 from shared.model.problems import InvalidDocument
-from shared.telemetry import span
+from shared.telemetry import known_trace, span
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +79,9 @@ async def note_begun(_request: web.Request, _response: web.StreamResponse) -> No
 
 
 def _cut_off(request: web.Request, error: Exception) -> ConnectionError:
-    log.warning(
-        "a response was interrupted", method=request.method, path=request.path, reason=str(error)
-    )
+    reader_left = isinstance(error, ConnectionError)
+    note = log.debug if reader_left else log.warning
+    note("a response was interrupted", method=request.method, path=request.path, reason=str(error))
     if request.transport is not None:
         request.transport.abort()
     return ConnectionResetError("the answer had begun")
@@ -92,6 +100,19 @@ def _refused(request: web.Request, error: Exception) -> web.Response:
             return error_response(status, _WHO.get(kind, "") + str(error), headers=headers)
     log.error("a request failed", method=request.method, path=request.path, exc_info=error)
     return error_response(500, "internal error; the coordinator's log has more")
+
+
+def status_of(error: BaseException) -> int:
+    """Return the status that an error is answered with."""
+    if isinstance(error, HttpError):
+        return error.status
+    if isinstance(error, web.HTTPException):
+        return error.status
+    if isinstance(error, InvalidDocument):
+        return 400
+    if isinstance(error, TimeoutError):
+        return 503
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
@@ -137,6 +158,47 @@ async def harden(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
 
 
+@web.middleware
+async def tagged(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+    """Give what is read as JSON an `ETag`; 304 without it where the client has it already."""
+    response = await handler(request)
+    if request.method not in ("GET", "HEAD") or not isinstance(response, web.Response):
+        return response
+    if not isinstance(response.body, bytes) or not _is_untagged_json(response):
+        return response
+    tag = hashlib.blake2s(response.body, digest_size=12).hexdigest()
+    response.headers["ETag"] = f'"{tag}"'
+    if any(each.value in (tag, "*") for each in request.if_none_match or ()):
+        response.set_status(304)
+        response.body = None
+    return response
+
+
+def _is_untagged_json(response: web.Response) -> bool:
+    found = (response.status, response.content_type)
+    return found == (200, "application/json") and "ETag" not in response.headers
+
+
+_WORTH_IT: Final = 1024
+"""From this size in bytes on an answer is compressed."""
+
+
+@web.middleware
+async def compressed(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+    """Compress a large answer where the client takes it. Its entity tag is weak then: the bytes are others."""
+    response = await handler(request)
+    if not isinstance(response, web.Response) or "Content-Encoding" in response.headers:
+        return response
+    if not isinstance(response.body, bytes) or len(response.body) <= _WORTH_IT:
+        return response
+    response.headers.add("Vary", "Accept-Encoding")
+    if takes_gzip(request):
+        response.enable_compression(web.ContentCoding.gzip)
+        if "ETag" in response.headers:
+            response.headers["ETag"] = "W/" + response.headers["ETag"]
+    return response
+
+
 MAX_ADDRESSES: Final = 10_000
 """Addresses remembered; of those not heard of for longest the next request counts as the first."""
 
@@ -168,7 +230,10 @@ def rate_limit(rate: float, burst: int) -> AioMiddleware:
 
     @web.middleware
     async def limited(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
-        wait = buckets.take(request.remote or "")
+        route = route_of(request)
+        if route is not None and route.path.startswith("/health"):
+            return await handler(request)
+        wait = buckets.take(client_network(request))
         if wait:
             seconds = str(max(1, math.ceil(wait)))
             raise HttpError(429, "too many requests; try again later", {"Retry-After": seconds})
@@ -203,7 +268,7 @@ def _write(request: web.Request, status: int, seconds: float) -> None:
         path=request.path,
         status=status or "aborted",
         seconds=round(seconds, 4),
-        client=request.remote,
+        client=client_address(request),
         user=caller().actor.username,
     )
 
@@ -221,9 +286,10 @@ async def traced(request: web.Request, handler: RouteHandler) -> web.StreamRespo
         "http.request.method": request.method,
         "http.route": path,
         "url.path": request.path,
-        "client.address": request.remote or "",
+        "client.address": client_address(request),
     }
-    with span(f"{request.method} {path}", attributes) as here:
+    parent = known_trace(request.headers.get("traceparent", ""))
+    with span(f"{request.method} {path}", attributes, parent=parent) as here:
         response = await handler(request)
         here.set("http.response.status_code", response.status)
         if response.status >= SERVER_FAULT:

@@ -7,8 +7,8 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.api.context import Api, api_of
-from coordinator.api.http import OK, StatusView, answer, path_id
-from coordinator.api.routes import Route
+from coordinator.api.http import OK, Route, StatusView, answer, path_id
+from coordinator.api.roles import OPERATOR
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument
 from shared.model.queries import Above
 from shared.model.views import NodeView, node_view
@@ -45,7 +45,10 @@ async def resume_node(request: web.Request) -> web.StreamResponse:
     return answer(OK)
 
 
-_ERRORS: Final = {400: "The node is a coordinator.", 404: "The node does not exist."}
+_ERRORS: Final = {
+    400: "The node is a coordinator.",
+    404: "The node does not exist.",
+}
 
 NODE_ROUTES: Final = (
     Route(
@@ -64,6 +67,7 @@ NODE_ROUTES: Final = (
         summary="Stop a worker from taking new tasks",
         answer=StatusView,
         errors=_ERRORS,
+        role=OPERATOR,
     ),
     Route(
         method="PUT",
@@ -73,5 +77,6 @@ NODE_ROUTES: Final = (
         summary="Let a drained worker take tasks again",
         answer=StatusView,
         errors=_ERRORS,
+        role=OPERATOR,
     ),
 )

@@ -1,29 +1,57 @@
-"""Hashes passwords with argon2id, in threads, because that takes time and memory by design."""
+"""Hashes passwords with argon2id, in threads of low priority, because that takes time and memory by design."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from cachetools import LRUCache
 
+from coordinator.api.turns import Turns
+
 _AT_ONCE: Final = 2
 """Hashes computed at a time, each with 64 MiB."""
+WAITING_LOGINS: Final = 8
+"""Logins of one address that wait for their turn."""
 _REMEMBERED: Final = 1000
+_NICENESS: Final = 10
 LONGEST: Final = 1024
 """Bytes of a password."""
 
-_hasher: Final = PasswordHasher()
+_hasher: Final = PasswordHasher(parallelism=1)
+_T = TypeVar("_T")
+
+
+def _be_nice() -> None:
+    """Let everything else of the process go before this thread."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+_threads: Final = ThreadPoolExecutor(_AT_ONCE, "passwords", initializer=_be_nice)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
 async def hash_password(password: str) -> str:
     """Return what is stored of a password."""
-    return await asyncio.to_thread(_hasher.hash, password)
+    return await _in_thread(lambda: _hasher.hash(password))
+
+
+async def matches(password_hash: str, password: str) -> bool:
+    """Tell whether `password` is the one of `password_hash`, remembering nothing."""
+    return await _in_thread(lambda: _verify(password_hash, password_bytes(password)))
 
 
 @cache
@@ -33,7 +61,7 @@ def _nobody() -> str:
 
 
 class Passwords:
-    """Verifies passwords, and remembers those that were right for the hash they were right for.
+    """Verifies passwords, and remembers those that were right for the hash they were right for: these wait for nobody.
 
     A changed hash is another one, so nothing need be forgotten. An unknown user takes as long as a
     wrong password.
@@ -42,17 +70,17 @@ class Passwords:
     def __init__(self) -> None:
         self._salt = os.urandom(32)
         self._right: LRUCache[bytes, bool] = LRUCache(_REMEMBERED)
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(_AT_ONCE, WAITING_LOGINS)
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Tell whether `password` is the one of `password_hash`."""
-        secret = password.encode("utf-8", "surrogatepass")
+    async def verify(self, password_hash: str | None, password: str, address: str = "") -> bool:
+        """Tell whether `password` is the one of `password_hash`. `address`: whose turn it takes."""
+        secret = password_bytes(password)
         if len(secret) > LONGEST:
             return False
         if password_hash is not None and self._right.get(seal := self._seal(password_hash, secret)):
             return True
-        async with self._turn:
-            good = await asyncio.to_thread(_verify, password_hash or _nobody(), secret)
+        async with self._turns.turn(address):
+            good = await _in_thread(lambda: _verify(password_hash or _nobody(), secret))
         if not good or password_hash is None:
             return False
         self._right[seal] = True
@@ -61,6 +89,11 @@ class Passwords:
     def _seal(self, password_hash: str, secret: bytes) -> bytes:
         text = password_hash.encode() + b"\0" + secret
         return hashlib.blake2b(text, key=self._salt, digest_size=32).digest()
+
+
+def password_bytes(password: str) -> bytes:
+    """Return a password as it is hashed, and as its length is counted."""
+    return password.encode("utf-8", "surrogatepass")
 
 
 def _verify(password_hash: str, secret: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from shared.model import language
@@ -20,12 +20,28 @@ class Commands(Protocol):
         *,
         key: str | None = None,
         body_hash: str | None = None,
+        trace: str = "",
     ) -> JobDocument:
-        """Store a new job. With `key` (an Idempotency-Key) the same key and hash of the same actor answer the first
+        """Store a new job, as a part of `trace` (a `traceparent`).
+
+        With `key` (an Idempotency-Key) the same key and hash of the same actor answer the first
         job; another hash raises `Conflict`. `NotAllowed` where a permission names nobody who exists."""
 
     def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store, storing nothing."""
+
+    async def rerun(
+        self,
+        job: JobDocument,
+        definition: language.JobDefinition,
+        actor: Actor,
+        *,
+        position: int,
+        kept: Sequence[str],
+        trace: str = "",
+    ) -> JobDocument:
+        """Store a new job made from `job`, which begins at `position`; the tasks of `job` with the ids `kept` count as
+        done in it."""
 
     async def cancel(self, job: JobDocument) -> None:
         """Cancel; `NotAllowed` ("job is not running")."""
@@ -35,9 +51,6 @@ class Commands(Protocol):
 
     async def delete(self, job: JobDocument) -> None:
         """Delete an ended job; `NotAllowed` while it runs."""
-
-    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
-        """Return the job once it has ended, None after `timeout` seconds, or where it was deleted."""
 
     async def drain(self, node_id: str, on: bool) -> None:
         """Drain or resume a worker; `NotFound`, `NotAllowed` for a coordinator."""
@@ -60,9 +73,10 @@ class Commands(Protocol):
         """Make a job of it now, besides its firings."""
 
     async def change_schedule(
-        self, schedule: ScheduleDocument, definition: language.JobDefinition
+        self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
-        """Have it make other jobs, at other times, from now on; `Conflict` where somebody else changes it too."""
+        """Have it make other jobs of `actor`'s, at other times, from now on; `Conflict` where somebody else changes it
+        too."""
 
     async def delete_schedule(self, schedule: ScheduleDocument) -> None:
         """Delete; jobs already made stay."""

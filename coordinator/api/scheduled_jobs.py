@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from aiohttp import web
+from msgspec.structs import replace
 
+from coordinator.api.audit import done_to, made_job
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.http import OK, PageView, Paging, StatusView, answer, flag, page_of, paging
-from coordinator.api.routes import PAGE_PARAMS, Body, Param, Route
-from coordinator.api.submissions import JSON_TYPES, YAML_TYPES, read_submission
-from coordinator.api.visibility import check_permissions, may_see, schedule_in_path
+from coordinator.api.http import (
+    OK,
+    PAGE_PARAMS,
+    Body,
+    PageView,
+    Paging,
+    Param,
+    Route,
+    StatusView,
+    answer,
+    flag,
+    page_of,
+    paging,
+)
+from coordinator.api.jobs import MAX_TOTAL
+from coordinator.api.submissions import JSON_TYPES, SCHEDULE_EXAMPLE, YAML_TYPES, read_submission
+from coordinator.api.view_data import (
+    made_view,
+    read_views,
+    redactor_for,
+    size_of_texts,
+    summary,
+    with_creators,
+)
+from coordinator.api.visibility import may_see, schedule_in_path
+from coordinator.engine.schedule_firings import next_firings
+from coordinator.permission_names import check_permissions
 from shared.model import language
 from shared.model.documents import ScheduleDocument
 from shared.model.views import (
     JobSummaryView,
     ScheduleView,
-    job_summary,
-    redactor_of,
+    hidden_values,
     schedule_view,
 )
 
 _ORDER: Final = ("-created_at", "-id")
+
+_HEAVY: Final = ("definition", "description", "tags")
+"""What need not be read of a scheduled job to know who may see it."""
+_PIECE: Final = 500
+"""Scheduled jobs that are read at once to find those that the caller may see."""
+SHOWN_FIRINGS: Final = 3
+"""How many of the next firings are shown."""
 
 
 async def create_schedule(request: web.Request) -> web.StreamResponse:
@@ -30,39 +63,77 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     dry = flag(request, "dryRun")
     sent = await read_submission(request, scheduled=True)
     if dry:
-        await check_permissions(api, sent.definition.permissions)
-        return answer(_view(api, api.commands.preview_schedule(sent.definition, caller().actor)))
+        await check_permissions(api.store, sent.definition.permissions)
+        return answer(
+            await _view(api, api.commands.preview_schedule(sent.definition, caller().actor))
+        )
     schedule = await api.commands.schedule(sent.definition, caller().actor)
-    return answer(_view(api, schedule))
+    done_to(request, schedule.id)
+    return answer(await _view(api, schedule))
 
 
-def _view(api: Api, schedule: ScheduleDocument) -> ScheduleView:
-    redactor = redactor_of(schedule.definition, key_patterns=api.key_patterns)
-    return schedule_view(schedule, redactor)
+async def _view(api: Api, schedule: ScheduleDocument) -> ScheduleView:
+    (told,) = await with_creators(api, [schedule])
+    return await _shown(api, told)
+
+
+async def _shown(api: Api, schedule: ScheduleDocument) -> ScheduleView:
+    redactor = await redactor_for(api, hidden_values(schedule.definition, api.key_patterns))
+    next_at = next_firings(schedule, SHOWN_FIRINGS)
+    view = partial(schedule_view, schedule, redactor, next_at)
+    return await made_view(api, redactor, partial(size_of_texts, schedule), view)
+
+
+async def _views(api: Api, schedules: Sequence[ScheduleDocument]) -> list[ScheduleView]:
+    """Return those of `schedules` that the caller may see."""
+    viewer = caller().viewer
+    seen = [each for each in schedules if may_see(each.permissions, viewer)]
+    return [await _shown(api, each) for each in await with_creators(api, seen)]
 
 
 async def list_schedules(request: web.Request) -> web.StreamResponse:
     """Answer a page of scheduled jobs, newest first."""
     api, page = api_of(request), paging(request)
+    capped = False
     if caller().viewer is None:
         total = await api.store.count(ScheduleDocument, {})
-        found = await api.store.find(ScheduleDocument, {}, _ORDER, limit=page.size, skip=page.skip)
+        found = await api.store.find(
+            ScheduleDocument, {}, _ORDER, limit=page.size, skip=page.skip, without=_HEAVY
+        )
     else:
-        total, found = await _visible(request, page)
-    shown = [_view(api, schedule) for schedule in found]
-    return answer(page_of(shown, number=page.number, size=page.size, total=total))
+        total, found, capped = await _visible(request, page)
+    shown = await read_views(
+        [schedule.id for schedule in found],
+        partial(api.store.get_many, ScheduleDocument),
+        partial(_views, api),
+        lambda view: replace(
+            view, tasks=[], inputs={}, output="", defaults=None, webhooks=[], abridged=True
+        ),
+    )
+    return answer(page_of(shown, number=page.number, size=page.size, total=total, capped=capped))
 
 
-async def _visible(request: web.Request, page: Paging) -> tuple[int, list[ScheduleDocument]]:
-    viewer = caller().viewer
-    everything = await api_of(request).store.find(ScheduleDocument, {}, _ORDER)
-    visible = [schedule for schedule in everything if may_see(schedule.permissions, viewer)]
-    return len(visible), visible[page.skip :][: page.size]
+async def _visible(request: web.Request, page: Paging) -> tuple[int, list[ScheduleDocument], bool]:
+    """Return how many the caller may see, those of the page, and whether there may be more: no more is read than
+    the page needs."""
+    viewer, store = caller().viewer, api_of(request).store
+    visible: list[ScheduleDocument] = []
+    enough = min(page.skip + page.size, MAX_TOTAL)
+    read = 0
+    while len(visible) <= enough:
+        piece = await store.find(
+            ScheduleDocument, {}, _ORDER, limit=_PIECE, skip=read, without=_HEAVY
+        )
+        visible += [each for each in piece if may_see(each.permissions, viewer)]
+        read += len(piece)
+        if len(piece) < _PIECE:
+            return len(visible), visible[page.skip :][: page.size], False
+    return len(visible), visible[page.skip :][: page.size], True
 
 
 async def get_schedule(request: web.Request) -> web.StreamResponse:
     """Answer a scheduled job."""
-    return answer(_view(api_of(request), await schedule_in_path(request)))
+    return answer(await _view(api_of(request), await schedule_in_path(request)))
 
 
 async def pause_schedule(request: web.Request) -> web.StreamResponse:
@@ -82,15 +153,16 @@ async def change_schedule(request: web.Request) -> web.StreamResponse:
     api = api_of(request)
     schedule = await schedule_in_path(request)
     sent = await read_submission(request, scheduled=True)
-    return answer(_view(api, await api.commands.change_schedule(schedule, sent.definition)))
+    changed = await api.commands.change_schedule(schedule, sent.definition, caller().actor)
+    return answer(await _view(api, changed))
 
 
 async def run_schedule(request: web.Request) -> web.StreamResponse:
     """Make a job of it now, besides its firings, also while it is paused."""
     api = api_of(request)
     job = await api.commands.run_schedule(await schedule_in_path(request))
-    redactor = redactor_of(job.definition, key_patterns=api.key_patterns)
-    return answer(job_summary(job, redactor))
+    await made_job(request, job.id)
+    return answer(await summary(api, job))
 
 
 async def delete_schedule(request: web.Request) -> web.StreamResponse:
@@ -116,7 +188,7 @@ SCHEDULE_ROUTES: Final = (
                 False,
             ),
         ),
-        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
+        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES), SCHEDULE_EXAMPLE),
         answer=ScheduleView,
         errors={
             400: "The document is not a valid scheduled job; all problems are listed.",
@@ -149,7 +221,7 @@ SCHEDULE_ROUTES: Final = (
         handler=change_schedule,
         group="scheduled_jobs",
         summary="Change a scheduled job",
-        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES)),
+        body=Body(language.JobDefinition, (*JSON_TYPES, *YAML_TYPES), SCHEDULE_EXAMPLE),
         answer=ScheduleView,
         errors={
             400: "The document is not a valid scheduled job; all problems are listed.",

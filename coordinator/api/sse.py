@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
 
-from coordinator.api.context import Api
-from shared.model.messages import StateChanged
-from shared.supervision import beside
+from coordinator.api.context import api_of
 
 KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent, so that nobody on the way hangs up."""
-_PATIENCE: Final = 60.0
-"""Seconds that a reader may take none of what is sent before it is given up."""
 _RECONNECT: Final = 2000
 """Milliseconds that a browser waits before it comes back."""
 _TOGETHER: Final = 16 * 1024
@@ -67,7 +60,7 @@ class EventStream:
     async def send(self, data: str, *, event: str = "", id: str = "") -> None:
         """Send an event, behind those that were gathered.
 
-        `ConnectionError` where the reader is gone or takes nothing for a minute."""
+        `ConnectionError` where the reader is gone, or was let go of because it reads nothing."""
         await self.gather(data, event=event, id=id)
         await self.flush()
 
@@ -84,7 +77,7 @@ class EventStream:
         self._gathered_size += len(text)
         if self._gathered_size >= _TOGETHER:
             await self.flush()
-            await asyncio.sleep(0)  # a long log that a fast reader takes must leave room for others
+            await api_of(self._request).slices.next()
 
     async def flush(self) -> None:
         """Send what was gathered. Errors as for `send`."""
@@ -99,28 +92,5 @@ class EventStream:
             await self._write(": still here\n\n")
 
     async def _write(self, text: str) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self.response.write(text.encode("utf-8", "replace"))
-        except TimeoutError:
-            raise ConnectionResetError("the reader takes nothing") from None
+        await self.response.write(text.encode("utf-8", "replace"))
         self._written = time.monotonic()
-
-
-@asynccontextmanager
-async def listening(
-    api: Api, heard: Callable[[StateChanged], None]
-) -> AsyncIterator[asyncio.Task[None]]:
-    """Call `heard` with each state change from now on. Yields the task that listens."""
-    events = api.commands.events()
-
-    async def listen() -> None:
-        async for event in events:
-            heard(event)
-
-    async with beside(listen(), "state changes for a stream") as listener:
-        await asyncio.sleep(0)  # so that an iterator that subscribes when first asked does so now
-        yield listener
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        await close()

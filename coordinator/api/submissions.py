@@ -6,21 +6,34 @@ import asyncio
 import hashlib
 import re
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from coordinator.api.audit import done_to
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.http import HttpError, answer, flag, read_body
-from coordinator.api.view_data import summary, whole_job
-from coordinator.api.visibility import check_permissions
+from coordinator.api.document_turns import read_in_turn
+from coordinator.api.http import HttpError, answer, flag, read_body, trace_of
+from coordinator.api.view_data import (
+    made_view,
+    redactor_for,
+    size_of_texts,
+    summary,
+    whole_job,
+)
+from coordinator.permission_names import check_permissions
 from shared.durations import duration_seconds
 from shared.errors import NotFound
 from shared.model import language
-from shared.model.decoding import ContentType, decode_job
+from shared.model.decoding import ContentType
 from shared.model.documents import Actor, JobDocument
-from shared.model.views import job_view, redactor_of
+from shared.model.messages import StateChanged
+from shared.model.states import JOB_ENDED
+from shared.model.views import hidden_values, job_view
+from shared.supervision import Backoff
 
 YAML_TYPES: Final = ("text/yaml", "application/x-yaml", "application/yaml")
 JSON_TYPES: Final = ("application/json",)
@@ -28,9 +41,15 @@ _FORMATS: Final[dict[str, ContentType]] = {
     **dict.fromkeys((*YAML_TYPES, "text/x-yaml"), "yaml"),
     **dict.fromkeys(JSON_TYPES, "json"),
 }
+JOB_EXAMPLE: Final = {
+    "name": "hello",
+    "tasks": [{"name": "say hello", "image": "alpine:3.18.3", "run": "echo hello"}],
+}
+SCHEDULE_EXAMPLE: Final = {**JOB_EXAMPLE, "schedule": {"cron": "0 5 * * *"}}
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_FIRST_LOOK: Final = 0.5
 _LOOK: Final = 5.0
-"""Seconds between two looks whether a client that waits is still there."""
+"""Seconds between two looks whether a job that a client waits for has ended, and the client is still there."""
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -41,11 +60,10 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 async def read_submission(request: web.Request, *, scheduled: bool = False) -> Submission:
-    """Return the definition in the body. 415, 413, or `InvalidDocument` with all that is wrong."""
+    """Return the definition in the body. 415, 413, 429, or `InvalidDocument` with all that is wrong."""
     form = _format(request)
     body = await read_body(request)
-    async with api_of(request).decoding:
-        definition = await asyncio.to_thread(decode_job, body, form, scheduled=scheduled)
+    definition = await read_in_turn(api_of(request), body, form, scheduled=scheduled)
     return Submission(definition, hashlib.sha256(body).hexdigest())
 
 
@@ -75,7 +93,9 @@ async def submit_job(request: web.Request) -> web.StreamResponse:
         actor,
         key=key,
         body_hash=sent.body_hash if key is not None else None,
+        trace=trace_of(request),
     )
+    done_to(request, job.id, over=True)
     if sent.definition.wait is not None:
         ended = await _wait(request, job, duration_seconds(sent.definition.wait.timeout))
         return answer(await whole_job(api, ended))
@@ -90,22 +110,35 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _preview(api: Api, definition: language.JobDefinition, actor: Actor) -> web.Response:
-    await check_permissions(api, definition.permissions)
+    await check_permissions(api.store, definition.permissions)
+    redactor = await redactor_for(api, hidden_values(definition, api.key_patterns))
     job = api.commands.preview(definition, actor)
-    redactor = redactor_of(definition, key_patterns=api.key_patterns)
-    return answer(job_view(job, redactor))
+    view = partial(job_view, job, redactor)
+    return answer(await made_view(api, redactor, partial(size_of_texts, job), view))
 
 
 async def _wait(request: web.Request, job: JobDocument, timeout: float) -> JobDocument:
-    api = api_of(request)
-    deadline = time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0 and not _gone(request):
-        ended = await api.commands.wait_ended(job.id, min(left, _LOOK))
-        if ended is not None:
-            return ended
-        present = await api.store.get(JobDocument, job.id)
-        if present is None or present.deleted_at is not None:
-            raise NotFound("job was deleted after it ended")
+    """Return a job once it has ended: its event says so, or a look, of which there are ever fewer."""
+    api, store = api_of(request), api_of(request).store
+    deadline, looks, told = time.monotonic() + timeout, Backoff(_FIRST_LOOK, _LOOK), asyncio.Event()
+
+    def heard(event: StateChanged) -> None:
+        if event.job_id == job.id and event.state in JOB_ENDED and not event.task_id:
+            told.set()
+
+    async with api.listeners.listening(heard):
+        while (left := deadline - time.monotonic()) > 0 and not _gone(request):
+            told.clear()
+            found = await store.find(JobDocument, {"id": job.id}, without=JobDocument.heavy)
+            ended = not found or found[0].state in JOB_ENDED
+            whole = await store.get(JobDocument, job.id) if ended else None
+            if ended and (whole is None or whole.deleted_at is not None):
+                raise NotFound("job was deleted after it ended")
+            if whole is not None and whole.state in JOB_ENDED:
+                return whole
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, looks.next())):
+                    await told.wait()
     raise HttpError(408, "timeout waiting for job to complete")
 
 

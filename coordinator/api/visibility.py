@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, TypeVar
 
 from aiohttp import web
 
-from coordinator.api.context import Api, api_of, caller
+from coordinator.api.audit import done_to
+from coordinator.api.context import api_of, caller
 from coordinator.api.http import path_id
-from coordinator.store.port import Viewer
-from shared.errors import Forbidden, NotAllowed, NotFound
+from coordinator.store.port import Store, Viewer
+from shared.errors import Conflict, NotFound
 from shared.model import language
 from shared.model.documents import (
-    GUEST,
+    Document,
     JobDocument,
-    RoleDocument,
     ScheduleDocument,
     TaskDocument,
-    UserDocument,
 )
-from shared.model.queries import In
+from shared.model.queries import Above
+
+_D = TypeVar("_D", bound=Document)
 
 
 def may_see(permissions: Sequence[language.Permission], viewer: Viewer | None) -> bool:
@@ -34,9 +37,18 @@ def may_see(permissions: Sequence[language.Permission], viewer: Viewer | None) -
 
 async def visible_job(request: web.Request, id: str) -> JobDocument:
     """Return a job; `NotFound` where it is not there or may not be seen."""
-    job = await api_of(request).store.get(JobDocument, id)
-    if job is None or job.deleted_at is not None or not may_see(job.permissions, caller().viewer):
+    store = api_of(request).store
+    job = await store.get(JobDocument, id)
+    if job is None and _SHORTENED.fullmatch(id):
+        found: list[str] = []
+        async for candidate in _beginning(store, JobDocument, id):
+            found += [candidate.id] if _seen(candidate) else []
+            if len(found) > 1:
+                raise _ambiguous("job", id)
+        job = await store.get(JobDocument, found[0]) if found else None
+    if job is None or not _seen(job):
         raise NotFound("job not found")
+    done_to(request, job.id)
     return job
 
 
@@ -47,13 +59,63 @@ async def job_in_path(request: web.Request) -> JobDocument:
 
 async def task_in_path(request: web.Request) -> tuple[TaskDocument, JobDocument]:
     """Return the task that the path names, and its job."""
-    task = await api_of(request).store.get(TaskDocument, path_id(request))
-    if task is None:
+    return await _visible_task(request, path_id(request))
+
+
+async def whole_task_id(request: web.Request, id: str) -> str:
+    """Return the id of a task that may be shortened; `NotFound` where a shortened one stands for none."""
+    return (await _visible_task(request, id))[0].id if _SHORTENED.fullmatch(id) else id
+
+
+async def _visible_task(request: web.Request, id: str) -> tuple[TaskDocument, JobDocument]:
+    store = api_of(request).store
+    task = await store.get(TaskDocument, id)
+    if task is None and _SHORTENED.fullmatch(id):
+        task = await _shortened_task(store, id)
+    job = await store.get(JobDocument, task.job_id) if task is not None else None
+    if task is None or job is None or not _seen(job):
         raise NotFound("task not found")
-    try:
-        return task, await visible_job(request, task.job_id)
-    except NotFound:
-        raise NotFound("task not found") from None
+    return task, job
+
+
+async def _shortened_task(store: Store, id: str) -> TaskDocument | None:
+    found: list[str] = []
+    async for candidate in _beginning(store, TaskDocument, id):
+        where = {"id": candidate.job_id}
+        jobs = await store.find(JobDocument, where, without=JobDocument.heavy)
+        found += [candidate.id] if any(map(_seen, jobs)) else []
+        if len(found) > 1:
+            raise _ambiguous("task", id)
+    return await store.get(TaskDocument, found[0]) if found else None
+
+
+_SHORTENED: Final = re.compile("[0-9a-f]{6,31}")
+_LOOKED_AT: Final = 100
+"""Documents that are read at a time to find out what a shortened id stands for."""
+
+
+async def _beginning(store: Store, kind: type[_D], id: str) -> AsyncIterator[_D]:
+    """Yield what has an id that begins so, read without what may be large."""
+    last = id
+    while True:
+        found = await store.find(
+            kind, {"id": Above(last)}, ("id",), limit=_LOOKED_AT, without=kind.heavy
+        )
+        for each in found:
+            if not each.id.startswith(id):
+                return
+            yield each
+        if len(found) < _LOOKED_AT:
+            return
+        last = found[-1].id
+
+
+def _seen(job: JobDocument) -> bool:
+    return job.deleted_at is None and may_see(job.permissions, caller().viewer)
+
+
+def _ambiguous(noun: str, id: str) -> Conflict:
+    return Conflict(f"more than one {noun} has an id that begins with {id}: give more of it")
 
 
 async def schedule_in_path(request: web.Request) -> ScheduleDocument:
@@ -62,31 +124,3 @@ async def schedule_in_path(request: web.Request) -> ScheduleDocument:
     if schedule is None or not may_see(schedule.permissions, caller().viewer):
         raise NotFound("scheduled job not found")
     return schedule
-
-
-def require_admin() -> None:
-    """Raise `Forbidden` unless the caller may manage users."""
-    if not caller().admin:
-        raise Forbidden("only users with the role admin may do this")
-
-
-async def check_permissions(api: Api, permissions: Sequence[language.Permission]) -> None:
-    """Raise `NotAllowed` where a permission names a user or a role that does not exist."""
-    users = {each.user for each in permissions if each.user} - {GUEST.username}
-    roles = {each.role for each in permissions if each.role}
-    known_users = (
-        {
-            user.username
-            for user in await api.store.find(UserDocument, {"username": In(tuple(users))})
-        }
-        if users
-        else set()
-    )
-    known_roles = (
-        {role.name for role in await api.store.find(RoleDocument, {"name": In(tuple(roles))})}
-        if roles
-        else set()
-    )
-    unknown = sorted(users - known_users) + sorted(roles - known_roles)
-    if unknown:
-        raise NotAllowed(f"permissions: there is no user or role {unknown[0]!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -12,7 +12,6 @@ from coordinator.consumers.log_parts import LogPartWriter
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
 from coordinator.engine import beats, progress, task_runs
-from shared.backoff import Backoff
 from shared.broker.deliveries import Tries
 from shared.broker.port import Broker, Delivery, DeliveryHandler, Subscription
 from shared.errors import ApplicationError, StoreUnavailable, UnknownKind, Unreadable
@@ -32,7 +31,7 @@ from shared.model.messages import (
     RunEnded,
     WhoIsDead,
 )
-from shared.supervision import Loop, came_round, waiting
+from shared.supervision import Backoff, Loop, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +41,9 @@ HANDLER_DEADLINE = 10.0
 
 HANDLER_TRIES = 3
 """How often a message that its handler fails on is tried before it is buried."""
+
+DEAD_LETTER: Final = "dead_letter"
+"""What is counted of each message that is buried."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 """Seconds before consumers that were closed are opened again; the delay grows each time."""
@@ -127,15 +129,16 @@ class QueueConsumers:
             await self._abandon()
             if _time() - self._opened_at > WENT_WELL:
                 self._delays.reset()
-            await asyncio.sleep(self._delays.next())
-            came_round()
+            with waiting():
+                await asyncio.sleep(self._delays.next())
             await self._open_again()
 
     async def _open_again(self) -> None:
         try:
             await self._driver.store.ping()
             self._in_trouble.clear()
-            await self._open()
+            with waiting():  # for a broker that is away, as long as that takes
+                await self._open()
         except ApplicationError as error:
             self._in_trouble.set()
             log.warning("the coordinator queues can't be consumed yet", reason=str(error))
@@ -155,21 +158,28 @@ class QueueConsumers:
         return settle
 
     async def _settle(self, queue: str, delivery: Delivery) -> None:
+        if await self._is_buried(queue, delivery):
+            self._driver.counts[DEAD_LETTER] += 1
+
+    async def _is_buried(self, queue: str, delivery: Delivery) -> bool:
+        """Have a delivery handled, and settle it; tell whether it was buried."""
         try:
             async with asyncio.timeout(HANDLER_DEADLINE):
                 await self._handle(queue, delivery.body)
         except UnknownKind as error:
-            await self._unknown(queue, delivery, error)
+            return await self._unknown(queue, delivery, error)
         except Unreadable as error:
             log.warning("a message was moved to the queue dead", queue=queue, reason=str(error))
             await delivery.bury(str(error))
+            return True
         except (StoreUnavailable, TimeoutError) as error:
             self._pause(queue, str(error) or "the handler took too long")
             await delivery.requeue()
         except Exception as error:
-            await self._failed(queue, delivery, error)
+            return await self._failed(queue, delivery, error)
         else:
             await delivery.ack()
+        return False
 
     def _pause(self, queue: str, reason: str) -> None:
         log.warning("a message was returned to its queue", queue=queue, reason=reason)
@@ -184,18 +194,18 @@ class QueueConsumers:
         else:
             await self._handlers.handle(queue, message)
 
-    async def _unknown(self, queue: str, delivery: Delivery, error: UnknownKind) -> None:
-        """Pass over what a newer version sends again anyway, and leave the rest to a newer coordinator."""
+    async def _unknown(self, queue: str, delivery: Delivery, error: UnknownKind) -> bool:
+        """Pass over what a newer version sends again anyway, and leave the rest to a newer coordinator for a while."""
         if queue in queues.TRANSIENT_QUEUES:
             await delivery.ack()
-        else:
-            await self._tries.unknown(delivery, str(error))
+            return False
+        return await self._tries.unknown(delivery, str(error))
 
-    async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> None:
+    async def _failed(self, queue: str, delivery: Delivery, error: Exception) -> bool:
         """Try the message of a failed handler a few times, then bury it, so that nothing loops for ever."""
         log.error("a message could not be handled", queue=queue, exc_info=error)
         reason = f"could not be handled: {type(error).__name__}: {error}"
-        await self._tries.give_back(delivery, reason, limit=HANDLER_TRIES, pause=0.2)
+        return await self._tries.give_back(delivery, reason, limit=HANDLER_TRIES, pause=0.2)
 
 
 def _time() -> float:

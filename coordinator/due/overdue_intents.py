@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,7 +20,9 @@ from coordinator.due.fair_order import in_turn
 from coordinator.effects import FlowDriver
 from coordinator.effects.evaluations import EvaluationBusy
 from coordinator.engine import given_up, intents
-from coordinator.store.port import Change
+from coordinator.engine.evaluation import kept_error
+from coordinator.engine.new_documents import EVALUATE
+from coordinator.store.port import Change, In
 from shared.errors import ApplicationError, BrokerUnavailable, StoreUnavailable
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -30,19 +32,19 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.supervision import Tasks, waiting
+from shared.supervision import Tasks, beside, waiting
 
 log = structlog.get_logger(__name__)
 
 OVERDUE: Final[Micros] = 5 * MICROS_PER_SECOND
 """After so long an intent counts as forgotten."""
 
-LONGEST_DELAY: Final[Micros] = 300 * MICROS_PER_SECOND
+LONGEST_PUT_OFF: Final[Micros] = 300 * MICROS_PER_SECOND
 
 GIVEN_BACK_FOR: Final[Micros] = 5 * MICROS_PER_SECOND
 """How much later a try begins again that failed of the store, the broker or this process: that costs it no try."""
 
-LOOKED_AT: Final = 200
+INTENTS_A_LOOK: Final = 200
 """Documents of a kind that one look reads."""
 
 AT_ONCE: Final = 32
@@ -50,6 +52,12 @@ AT_ONCE: Final = 32
 
 OF_ONE_JOB: Final = 24
 """Those of them that belong to one root job: it leaves room for others."""
+
+READS_A_LOOK: Final = 5
+"""So often one look reads on behind what has no room: all that it reads past is put off, by a write for each."""
+
+ENOUGH: Final = 8
+"""Documents begun by one read after which that look reads no further."""
 
 ALONE_FOR: Final = 5.0
 """Seconds that one whose last process died is alone: should it take this one too, nobody else pays for it."""
@@ -60,14 +68,23 @@ TOLD_FOR: Final = 60.0
 _NOT_ITS_FAULT: Final = (StoreUnavailable, BrokerUnavailable, EvaluationBusy)
 
 
+class _Owner(msgspec.Struct, frozen=True):
+    """Whose a document is: the user who submitted its job, and its root job."""
+
+    user: str
+    job: str
+
+
+_Owned = tuple[Document, _Owner]
+
+
 class OverdueIntents:
-    """Takes up what is overdue, a bounded number at a time, fairly by root job."""
+    """Takes up what is overdue, a bounded number at a time, fairly by user, then root job."""
 
     def __init__(self, driver: FlowDriver) -> None:
         self._driver = driver
         self._store = driver.store
-        self._under_way: dict[str, str] = {}
-        """Document → its root job."""
+        self._under_way: dict[str, _Owner] = {}
         self._tasks = Tasks()
         self._some_wait = False
         self.more = asyncio.Event()
@@ -88,31 +105,53 @@ class OverdueIntents:
         before = self._store.now() - OVERDUE
         self._some_wait = False
         for kind in (TaskDocument, JobDocument):
-            # what can't be opened keeps nobody from their turn: it is read when its own has come
-            found = await self._store.overdue(kind, before, LOOKED_AT, kind.sealed)
-            new = [each for each in found if each.id not in self._under_way]
-            left = self._begin_all(
-                in_turn((each for each in new if not _died(each, before)), _root), before
-            )
-            await self._put_behind([each for each in left if self._is_full(each)], before)
-            for document in new:
-                if _died(document, before):
-                    await self._begin_alone(document, before)
-            self._some_wait |= len(found) == LOOKED_AT or bool(left)
+            for _ in range(READS_A_LOOK):
+                if not await self._look_at_some(kind, before):
+                    break
 
-    def _begin_all(self, documents: Sequence[Document], before: Micros) -> list[Document]:
+    async def _look_at_some(self, kind: type[JobDocument | TaskDocument], before: Micros) -> bool:
+        """Take up the first of what is overdue; tell whether there may be something behind it that has room."""
+        # what can't be opened keeps nobody from their turn: it is read when its own has come
+        found = await self._store.overdue(kind, before, INTENTS_A_LOOK, kind.sealed)
+        new = await self._with_owners([each for each in found if each.id not in self._under_way])
+        there = len(self._under_way)
+        left = self._begin_all([each for each in new if not _died(each[0], before)], before)
+        enough = len(self._under_way) == AT_ONCE or len(self._under_way) - there >= ENOUGH
+        is_all = len(found) < INTENTS_A_LOOK
+        full = [] if is_all else [each for each, owner in left if self._is_full(each, owner)]
+        await self._put_behind(full, before)
+        await self._begin_each_alone([each for each in new if _died(each[0], before)], before)
+        self._some_wait |= bool(left) or not is_all
+        return bool(full) and not enough
+
+    async def _with_owners(self, documents: Sequence[Document]) -> list[_Owned]:
+        """Return documents with whose they are, in the order in which they have their turn: by user, then job."""
+        jobs = {each.id: each for each in documents if isinstance(each, JobDocument)}
+        asked = {each.job_id for each in documents if isinstance(each, TaskDocument)}
+        if asked:
+            where = {"id": In(tuple(asked))}
+            found = await self._store.find(JobDocument, where, without=JobDocument.sealed)
+            jobs |= {job.id: job for job in found}
+        owned = [(each, _owner(each, jobs)) for each in documents]
+        return in_turn(in_turn(owned, lambda each: each[1]), lambda each: each[1].user)
+
+    def _begin_all(self, documents: Sequence[_Owned], before: Micros) -> list[_Owned]:
         """Begin those that have room, and return the others."""
         left = []
-        for document in documents:
-            if len(self._under_way) < AT_ONCE and not self._is_full(document):
-                self._begin(document, before)
+        for document, owner in documents:
+            if len(self._under_way) < AT_ONCE and not self._is_full(document, owner):
+                self._begin(document, owner, before)
             else:
-                left.append(document)
+                left.append((document, owner))
         return left
 
-    def _is_full(self, document: Document) -> bool:
-        """Return whether its root job has all the places that one may have."""
-        return Counter(self._under_way.values())[_root(document)] >= OF_ONE_JOB
+    def _is_full(self, document: Document, owner: _Owner) -> bool:
+        """Return whether its root job has all the places that one may have, or its user has as many evaluations waiting
+        as one may."""
+        if Counter(each.job for each in self._under_way.values())[owner.job] >= OF_ONE_JOB:
+            return True
+        evaluates = all(each.do == EVALUATE for each in document.then)
+        return evaluates and not self._driver.evaluations.has_room_for(owner.user)
 
     async def _put_behind(self, documents: Sequence[Document], before: Micros) -> None:
         now = self._store.now()
@@ -130,18 +169,28 @@ class OverdueIntents:
         if changes:
             await self._store.change_many(changes)
 
-    async def _begin_alone(self, document: Document, before: Micros) -> None:
+    async def _begin_each_alone(self, documents: Sequence[_Owned], before: Micros) -> None:
+        """Begin one after another, for a while: the others have their turn when what is new has had its own."""
+        time = asyncio.get_running_loop().time
+        until = time() + ALONE_FOR
+        for document, owner in documents:
+            if time() > until:
+                self._some_wait = True
+                return
+            await self._begin_alone(document, owner, before)
+
+    async def _begin_alone(self, document: Document, owner: _Owner, before: Micros) -> None:
         with contextlib.suppress(TimeoutError), waiting():
             async with asyncio.timeout(ALONE_FOR):
                 await self.finish()
         if len(self._under_way) < AT_ONCE:
-            self._begin(document, before)
+            self._begin(document, owner, before)
         with contextlib.suppress(TimeoutError), waiting():
             async with asyncio.timeout(ALONE_FOR):
                 await self.finish()
 
-    def _begin(self, document: Document, before: Micros) -> None:
-        self._under_way[document.id] = _root(document)
+    def _begin(self, document: Document, owner: _Owner, before: Micros) -> None:
+        self._under_way[document.id] = owner
         self._tasks.start(self._take_up(document, before), "overdue intents")
 
     async def _take_up(self, document: Document, before: Micros) -> None:
@@ -170,10 +219,11 @@ class OverdueIntents:
 
     async def _try(self, document: Document, what: Intent) -> None:
         try:
-            if given_up.is_given_up(what):
-                await self._give_up(document, what)
-            else:
-                await self._follow(document, what)
+            async with beside(self._hold(document, what), "hold an intent"):
+                if given_up.is_given_up(what):
+                    await self._give_up(document, what)
+                else:
+                    await self._follow(document, what)
         except _NOT_ITS_FAULT as error:
             later = self._store.now() + GIVEN_BACK_FOR
             again = msgspec.structs.replace(what, at=later, tries=what.tries - 1)
@@ -182,6 +232,15 @@ class OverdueIntents:
             said = str(error) if isinstance(error, ApplicationError) else type(error).__name__
             self._say_failed(document, what, error)
             await self._note(document, what, said)
+
+    async def _hold(self, document: Document, what: Intent) -> None:
+        """Keep an intent from being overdue while it is tried here, however long: others would think we died of it."""
+        while True:
+            await asyncio.sleep(OVERDUE / MICROS_PER_SECOND / 2)
+            held = msgspec.structs.replace(what, at=max(what.at, self._store.now()), error="")
+            change = Change(kind=type(document), id=document.id, put_off=(held,))
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.change_many([change])
 
     def _say_failed(self, document: Document, what: Intent, error: Exception) -> None:
         """Log why a try failed; where it stood, only once in a while for each kind: many may fail of the same."""
@@ -212,7 +271,9 @@ class OverdueIntents:
 
     async def _note(self, document: Document, what: Intent, error: str) -> None:
         """Keep an intent as it stands now, with why its try failed."""
-        noted = msgspec.structs.replace(what, error=error or "no reason was given")
+        noted = msgspec.structs.replace(
+            what, error=kept_error(None, error) or "no reason was given"
+        )
         change = Change(kind=type(document), id=document.id, put_off=(noted,))
         await self._store.change_many([change])
 
@@ -223,7 +284,7 @@ def _overdue(document: Document, before: Micros) -> list[Intent]:
 
 def _counted(what: Intent, now: Micros) -> Intent:
     """Return an intent that is tried once more: where this process dies of it, the next try begins at its time."""
-    delay = min(OVERDUE * (2**what.tries - 1), LONGEST_DELAY - OVERDUE)
+    delay = min(OVERDUE * (2**what.tries - 1), LONGEST_PUT_OFF - OVERDUE)
     return msgspec.structs.replace(what, at=now + delay, tries=what.tries + 1)
 
 
@@ -232,6 +293,7 @@ def _died(document: Document, before: Micros) -> bool:
     return any(each.tries and not each.error for each in _overdue(document, before))
 
 
-def _root(document: Document) -> str:
+def _owner(document: Document, jobs: Mapping[str, JobDocument]) -> _Owner:
     assert isinstance(document, JobDocument | TaskDocument)
-    return document.root_id or document.id
+    job = jobs.get(document.job_id if isinstance(document, TaskDocument) else document.id)
+    return _Owner(job.created_by.id if job is not None else "", document.root_id or document.id)

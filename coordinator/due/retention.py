@@ -10,15 +10,17 @@ from typing import Final
 from coordinator.effects import FlowDriver
 from coordinator.engine import pulse
 from coordinator.engine.job_ends import marked_for_removal
-from coordinator.engine.orphans import WITHOUT_BIG
 from coordinator.store.port import Above, Below, In, Where
 from shared.model.documents import (
     MICROS_PER_SECOND,
+    AuditDocument,
     DeliveryDocument,
     JobDocument,
     LogPartDocument,
     Micros,
     NodeDocument,
+    TokenDocument,
+    TombstoneDocument,
 )
 from shared.model.states import DeliveryState
 from shared.supervision import Loop, came_round
@@ -41,14 +43,22 @@ NODES: float = 30 * 24 * 3600
 """Seconds that a node that is gone is remembered, so that what it left on a host can still be told to be dead's."""
 
 
+EXPIRED: Final[Micros] = 24 * 3600 * MICROS_PER_SECOND
+"""For so long a token that has expired is still listed."""
+
+REMEMBERED: Final[Micros] = 24 * 3600 * MICROS_PER_SECOND
+"""For so long the id of a job that was deleted is kept."""
+
+
 class RetentionTimer:
     """Deletes what is due, until nothing is. Deleting twice deletes once: coordinators need not agree who does it."""
 
-    def __init__(self, driver: FlowDriver, jobs: float, logs: float) -> None:
+    def __init__(self, driver: FlowDriver, jobs: float, logs: float, audit: float = 0.0) -> None:
         self._driver = driver
         self._store = driver.store
         self._jobs = int(jobs * MICROS_PER_SECOND)
         self._logs = int(logs * MICROS_PER_SECOND)
+        self._audit = int(audit * MICROS_PER_SECOND)
         self._turn = 0
         self._places = asyncio.Semaphore(REMOVED_AT_ONCE)
         self._loop = Loop("retention", self.look, every=_EVERY)
@@ -79,7 +89,7 @@ class RetentionTimer:
                 (order,),
                 limit=JOBS_READ,
                 skip=busy,
-                without=WITHOUT_BIG,
+                without=JobDocument.heavy,
             )
             ready = [job.id for job in found if job.ended_at is not None and not job.then]
             busy += len(found) - len(ready)
@@ -94,13 +104,16 @@ class RetentionTimer:
             await self._driver.handle(marked_for_removal(job_id))
 
     async def _delete_old(self, now: Micros) -> None:
-        era = await self._driver.carry_out(pulse.read_pulse())
-        if now - era.era_at < YOUNG_ERA:
+        if now - await self._driver.carry_out(pulse.era_began()) < YOUNG_ERA:
             return
         if self._jobs:
             await self._remove_jobs({"ended_at": Below(now - self._jobs)}, "ended_at")
         if self._logs:
             await self._delete_logs(now - self._logs)
+        await self._store.delete(TokenDocument, {"expires_at": Below(now - EXPIRED)})
+        await self._store.delete(TombstoneDocument, {"buried_at": Below(now - REMEMBERED)})
+        if self._audit:
+            await self._store.delete(AuditDocument, {"sealed_at": Below(now - self._audit)})
         past = now - int(NODES * MICROS_PER_SECOND)
         await self._store.delete(NodeDocument, {"closed": True, "last_heartbeat_at": Below(past)})
         delivered = {"state": DeliveryState.DELIVERED, "due_at": Below(past)}
@@ -132,5 +145,5 @@ class RetentionTimer:
         if not job_ids:
             return ()
         where = {"id": In(tuple(job_ids)), "ended_at": None}
-        going_on = await self._store.find(JobDocument, where, without=WITHOUT_BIG)
+        going_on = await self._store.find(JobDocument, where, without=JobDocument.heavy)
         return sorted(job_ids - {job.id for job in going_on})

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
+import msgspec
 import structlog
 
+from coordinator.due.fair_order import in_turn
 from coordinator.effects import FlowDriver
-from coordinator.engine import job_lifecycle, schedule_firings
+from coordinator.effects.flow_driver import ready_to_hide
+from coordinator.engine import job_ends, job_lifecycle, schedule_firings
+from coordinator.engine.given_up import is_given_up
+from coordinator.engine.schedule_firings import Judge
 from coordinator.store.port import Below, Change
 from shared.errors import StoreUnavailable
-from shared.model.documents import MICROS_PER_SECOND, Micros, ScheduleDocument
-from shared.model.states import ScheduleState
+from shared.model.declared_secrets import hidden_values
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Intent,
+    JobDocument,
+    Micros,
+    ScheduleDocument,
+)
+from shared.model.states import JOB_ENDED, ScheduleState
 from shared.supervision import Loop, came_round
 
 log = structlog.get_logger(__name__)
 
+_Work = Callable[[ScheduleDocument, Judge], Coroutine[Any, Any, None]]
+
 _EVERY = 0.5
 """Seconds between looks."""
 
-DUE_AT_ONCE: Final = 200
-"""Schedules that are read at once; another such batch follows until none is due."""
+DUE_READ: Final = 1_000
+"""Schedules that are read at once, without what they make, and fire in turn by user; another such batch follows until
+none is due."""
 
 FIRED_AT_ONCE: Final = 16
 """Firings made side by side."""
@@ -34,6 +50,9 @@ FOLLOWED_FOR: Final = 0.2
 
 PUT_OFF_FOR: Final[Micros] = 300 * MICROS_PER_SECOND
 """How long a schedule that can't fire is left alone: it is to keep no other from firing."""
+
+WAITS_FOR: Final[Micros] = 5 * MICROS_PER_SECOND
+"""At most so long between looks at whether the job has ended that a firing waits for."""
 
 SLEPT: Final[Micros] = 10 * MICROS_PER_SECOND
 """By so much the store's clock is ahead of a process that slept, or was stopped, meanwhile."""
@@ -58,8 +77,8 @@ class Awake:
 
 
 class ScheduleTimer:
-    """Makes the jobs of schedules that are due. The job is stored first, under an id that follows from the firing;
-    then the schedule moves on: whatever dies between, the firing makes one job.
+    """Makes the jobs of schedules that are due. First a firing is decided, by the write that moves the schedule on;
+    then its job is stored, under an id that follows from the firing: whatever dies between, others make that one job.
 
     A firing that comes late is made all the same (engine spec, Due work: Late is done late), unless nobody was awake
     when it was due: then `catchup` decides."""
@@ -86,50 +105,142 @@ class ScheduleTimer:
         if self._awake is None:
             self._awake = Awake(self._store.now, self._clock)
         now = self._awake.look()
-        judge = schedule_firings.Judge(now, self._awake.since)
+        judge = Judge(now, self._awake.since)
         while True:
-            due = await self._due(judge)
-            mine = [schedule for schedule in due if judge.is_mine(schedule)]
-            random.shuffle(mine)  # coordinators that look at once are not to do the same first
-            await asyncio.gather(*(self._try(schedule, judge) for schedule in mine))
+            mine = _by_turns([each for each in await self._due(judge) if judge.is_mine(each)])
+            left = _by_turns(
+                await self._store.overdue(
+                    ScheduleDocument, judge.now, DUE_READ, ScheduleDocument.sealed
+                )
+            )
+            await asyncio.gather(
+                *(self._try(self._fire, each, judge) for each in mine),
+                *(self._try(self._take_up, each, judge) for each in left),
+            )
             came_round()
-            if not mine:
+            if not mine and not left:
                 return
 
-    async def _due(self, judge: schedule_firings.Judge) -> Sequence[ScheduleDocument]:
+    async def _due(self, judge: Judge) -> Sequence[ScheduleDocument]:
         """Return schedules that are due: those first that are this coordinator's to fire."""
         where = {"state": ScheduleState.ACTIVE, "next_at": Below(judge.now + 1)}
         order = ("next_at",) if judge.all_are_mine else ("-next_at",)
-        return await self._store.find(ScheduleDocument, where, order, limit=DUE_AT_ONCE)
+        return await self._store.find(
+            ScheduleDocument, where, order, limit=DUE_READ, without=ScheduleDocument.sealed
+        )
 
-    async def _try(self, schedule: ScheduleDocument, judge: schedule_firings.Judge) -> None:
+    async def _try(self, work: _Work, schedule: ScheduleDocument, judge: Judge) -> None:
         async with self._places:
             try:
-                await self._fire(schedule, judge)
+                await work(schedule, judge)
             except StoreUnavailable:
                 raise
             except Exception as error:
                 log.warning("a schedule can't fire", schedule=schedule.id, reason=str(error))
-                await self._move_on(schedule, {"next_at": judge.now + PUT_OFF_FOR})
+                await self._put_off(schedule, judge.now + PUT_OFF_FOR)
 
-    async def _fire(self, schedule: ScheduleDocument, judge: schedule_firings.Judge) -> None:
-        firing = judge.firing(schedule)
-        if firing.at is not None:
-            made = schedule_firings.fired_job(schedule, firing.at, judge.now)
-            job = job_lifecycle.with_hooks(made)
-            if await self._store.insert(job):
-                await self._driver.tell(job)
-                await self._driver.follow_for_a_while([job], FOLLOWED_FOR)
-        await self._move_on(
-            schedule,
-            {
-                "next_at": firing.next_at,
-                "fired_at": firing.at or schedule.fired_at,
-                "late": firing.late,
-            },
-        )
-
-    async def _move_on(self, schedule: ScheduleDocument, fields: dict[str, object]) -> None:
+    async def _put_off(self, schedule: ScheduleDocument, until: Micros) -> None:
+        """Leave a schedule alone that can't fire: its next firing, and those that were decided."""
         where = {"state": ScheduleState.ACTIVE, "next_at": schedule.next_at}
-        change = Change(kind=ScheduleDocument, id=schedule.id, where=where, set=fields)
+        fields = {} if schedule.then else {"next_at": until}
+        later = tuple(msgspec.structs.replace(each, at=until) for each in schedule.then)
+        change = Change(
+            kind=ScheduleDocument, id=schedule.id, where=where, set=fields, put_off=later
+        )
         await self._store.change_many([change])
+
+    async def _fire(self, schedule: ScheduleDocument, judge: Judge) -> None:
+        """Decide what becomes of a firing that is due, and make its job."""
+        firing = judge.firing(schedule)
+        busy = schedule.overlap == "skip" and await self._still_runs(schedule)
+        decision = schedule_firings.decided(schedule, firing, judge.now, busy=busy)
+        decided = await self._store.change(decision)
+        if decided is not None and decision.add_then:
+            await self._make(decided)
+
+    async def _still_runs(self, schedule: ScheduleDocument) -> bool:
+        """Return whether the job of the firing before has not ended, or is still to be made."""
+        if schedule.then:
+            return True
+        return await self._open_job(schedule.last_job_id) is not None
+
+    async def _open_job(self, id: str | None) -> JobDocument | None:
+        job = await self._store.get(JobDocument, id) if id else None
+        return None if job is None or job.state in JOB_ENDED else job
+
+    async def _take_up(self, schedule: ScheduleDocument, judge: Judge) -> None:
+        """Make jobs of firings that were decided: they had to wait, or whoever was to make them died."""
+        later = judge.now + schedule_firings.TAKEN_FOR
+        taken = tuple(
+            msgspec.structs.replace(each, at=later, tries=each.tries + 1)
+            for each in schedule.then
+            if each.at < judge.now
+        )
+        change = Change(
+            kind=ScheduleDocument, id=schedule.id, put_off=taken, overdue_before=judge.now
+        )
+        image = await self._store.change(change)
+        if image is None:
+            return
+        try:
+            await self._make(image)
+        except StoreUnavailable:
+            await self._give_back(schedule, taken)
+            raise
+
+    async def _give_back(self, schedule: ScheduleDocument, taken: Sequence[Intent]) -> None:
+        """Have it cost no try that the store was away."""
+        uncounted = tuple(msgspec.structs.replace(each, tries=each.tries - 1) for each in taken)
+        change = Change(kind=ScheduleDocument, id=schedule.id, put_off=uncounted)
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.change_many([change])
+
+    async def _make(self, schedule: ScheduleDocument) -> None:
+        """Make the jobs of firings that were decided, in order, until one has to wait."""
+        for index, what in enumerate(schedule.then):
+            if is_given_up(what):
+                log.warning("a firing is given up", schedule=schedule.id, job=what.args["job"])
+            elif schedule.state == ScheduleState.ACTIVE:
+                if await self._waits(schedule, what):
+                    await self._look_later(schedule, schedule.then[index:])
+                    return
+                keys = self._driver.bounds.redaction_keys
+                await ready_to_hide(hidden_values(schedule.definition, keys))
+                now = self._store.now()
+                await self._insert(schedule_firings.fired_job(schedule, what, now, keys))
+            done = Change(kind=ScheduleDocument, id=schedule.id, drop_then=(what.id,))
+            await self._store.change_many([done])
+
+    async def _waits(self, schedule: ScheduleDocument, what: Intent) -> bool:
+        """Return whether a firing has to wait for the job before it; a job that is to give way is cancelled."""
+        if schedule.overlap not in ("queue", "cancel"):
+            return False
+        before = await self._open_job(what.args["after"])
+        if before is None:
+            return False
+        if schedule.overlap == "queue":
+            return True
+        cancelled = await self._driver.carry_out(job_ends.cancelled_by_user(before))
+        if cancelled is not None:
+            self._driver.follow_soon([cancelled])
+        return False
+
+    async def _look_later(self, schedule: ScheduleDocument, waiting: Sequence[Intent]) -> None:
+        """Have the first firing that waits looked at again soon. Those behind it were not tried."""
+        now = self._store.now()
+        delay = min(max(MICROS_PER_SECOND, (now - int(waiting[0].args["time"])) // 8), WAITS_FOR)
+        again = tuple(msgspec.structs.replace(each, at=now + delay, tries=0) for each in waiting)
+        change = Change(kind=ScheduleDocument, id=schedule.id, put_off=again)
+        await self._store.change_many([change])
+
+    async def _insert(self, made: JobDocument) -> None:
+        job = job_lifecycle.with_hooks(made)
+        if await self._driver.insert_job(job):
+            await self._driver.tell(job)
+            await self._driver.follow_for_a_while([job], FOLLOWED_FOR)
+
+
+def _by_turns(due: Sequence[ScheduleDocument]) -> list[ScheduleDocument]:
+    """Return them in the order of their turns. Coordinators that look at once are not to do the same first."""
+    shuffled = random.sample(due, len(due))
+    return in_turn(shuffled, lambda schedule: schedule.created_by.id)

@@ -40,14 +40,15 @@ class Sweeper:
         await self._round.close()
 
     async def sweep(self) -> None:
-        """Go round once. What one look fails at does not keep the others from theirs."""
+        """Go round once: those that need the broker come last. What one look fails at does not keep the others from
+        theirs."""
         looks: tuple[Callable[[], Awaitable[None]], ...] = (
             self._orphans,
+            self._leases,
+            self._structure,
             self._unconfirmed,
             self._unheard,
             self._unused,
-            self._leases,
-            self._structure,
         )
         for look in looks:
             try:
@@ -77,7 +78,7 @@ class Sweeper:
         except BrokerUnavailable:
             self._quiet.clear()
             return
-        grants = await self._driver.carry_out(repairs.latest_grants())
+        grants = await self._driver.carry_out(repairs.latest_grants(waited))
         await self._driver.handle(repairs.unheard(quiet, grants))
 
     async def _is_quiet(self, queue: str) -> bool:
@@ -85,6 +86,8 @@ class Sweeper:
         return self._quiet[queue] >= QUIET_SWEEPS
 
     async def _unused(self) -> None:
+        """Delete queues that no worker takes from and no task waits in: what is left in them are copies of what is
+        over. A task that is sent there in the same moment is sent again."""
         for queue in await self._driver.carry_out(repairs.unused_queues()):
             if await self._broker.delete_queue(queue.id, unused=True):
                 log.info("a queue was unused for long and is deleted", queue=queue.id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import structlog
 
-from coordinator.engine.orphans import WITHOUT_BIG
 from coordinator.store.port import Store
 from shared.model.documents import JobDocument
 from shared.model.queries import In
@@ -23,15 +23,25 @@ _T = TypeVar("_T")
 class Batcher(Generic[_T]):
     """Hands items to `flush` in batches: after `delay` seconds, or when `size` of them wait.
 
-    Batches are handed on one after another. `flush` must not raise: what it can't do it drops or keeps itself.
-    """
+    A batch ends before it weighs more than `heaviest`, by what `weigh` says of each item: one that is heavier by itself
+    goes alone. Batches are handed on one after another. `flush` must not raise: what it can't do it drops or keeps
+    itself."""
 
     def __init__(
-        self, flush: Callable[[list[_T]], Awaitable[None]], *, delay: float, size: int, name: str
+        self,
+        flush: Callable[[list[_T]], Awaitable[None]],
+        *,
+        delay: float,
+        size: int,
+        name: str,
+        weigh: Callable[[_T], int] = lambda _: 0,
+        heaviest: int = 0,
     ) -> None:
         self._flush = flush
         self._delay = delay
         self._size = size
+        self._weigh = weigh
+        self._heaviest = heaviest
         self._name = name
         self._loop = Loop(name, self._work)
         self._items: list[_T] = []
@@ -63,14 +73,26 @@ class Batcher(Generic[_T]):
                 await self._some.wait()
             if not self._closing and self._delay:
                 await self._moment()
-            batch, self._items = self._items[: self._size], self._items[self._size :]
-            if not self._items:
+            batch = self._next_batch()
+            if self._items:
+                self._full.set()
+            else:
                 self._some.clear()
                 self._full.clear()
             if batch:
                 await self._hand_on(batch)
             if self._closing and not self._items:
                 return
+
+    def _next_batch(self) -> list[_T]:
+        count = weight = 0
+        for item in itertools.islice(self._items, self._size):
+            weight += self._weigh(item)
+            if count and weight > self._heaviest:
+                break
+            count += 1
+        batch, self._items = self._items[:count], self._items[count:]
+        return batch
 
     async def _moment(self) -> None:
         try:
@@ -105,5 +127,7 @@ class JobLooks:
     async def _read(self) -> dict[str, JobDocument]:
         async with self._reading:
             asked, self._asked, self._next = tuple(self._asked), set(), None
-            found = await self._store.find(JobDocument, {"id": In(asked)}, without=WITHOUT_BIG)
+            found = await self._store.find(
+                JobDocument, {"id": In(asked)}, without=JobDocument.heavy
+            )
         return {job.id: job for job in found}

@@ -10,7 +10,9 @@ import asyncio
 import pickle
 import struct
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,15 @@ FIRST_STEPS = 40_000
 LEAST_STEPS = 1_000
 """What is left of that for somebody who has many evaluations waiting."""
 
+_TURN = 0.005
+"""Seconds of evaluations after which the loop is to have a turn."""
+
 PROCESSES = 2
 """Evaluations beside the loop at a time."""
 
-_WAITING = 100
-"""Evaluations of one user that wait or go on beside the loop; what is beyond is left to the sweeper."""
+_WAITING = 24
+"""Evaluations of one user that wait or go on beside the loop; what is beyond is tried later. Fewer than the places in
+which overdue work waits: a user's evaluations don't take them all."""
 
 _LONGEST = 60.0
 """Seconds after which an evaluation is given up, whatever its budget."""
@@ -46,7 +52,8 @@ _ROOT = Path(__file__).parents[2]
 
 
 class EvaluationBusy(ApplicationError):
-    """An evaluation cannot be taken on now, or is under way already: what it belongs to is followed again later."""
+    """An evaluation or a fan-out cannot be taken on now, or is under way already: what it belongs to is followed again
+    later."""
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -57,8 +64,10 @@ class _Waiting(msgspec.Struct, eq=False):
 class Evaluations:
     """Evaluates, out of a budget of so many steps and bytes for each evaluation."""
 
-    def __init__(self, steps: int, bytes: int) -> None:
+    def __init__(self, steps: int, bytes: int, waits: Callable[[], None] = lambda: None) -> None:
         self._steps, self._bytes = steps, bytes
+        self._waits = waits
+        """Called by whoever has to wait for an evaluation beside the loop."""
         self._queues: dict[str, deque[_Waiting]] = {}
         """By user, in the order in which they have their next turn."""
         self._about: dict[str, str] = {}
@@ -66,20 +75,51 @@ class Evaluations:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._running = Tasks()
+        self._spent = 0.0
+        """Seconds that evaluations took in this turn of the loop."""
+        self._next_turn = asyncio.Event()
         self._closed = False
 
     async def evaluate(self, effect: Evaluate) -> Any:
         """Return what the work gives, or the `ExpressionError` that it raises. Raises `EvaluationBusy`."""
-        others = sum(user == effect.user for user in self._about.values())
+        await self._room()
+        others = self._waiting(effect.user)
         if self._closed or effect.about in self._about or others >= _WAITING:
             raise EvaluationBusy(f"the evaluation of {effect.about} has to wait")
         first = max(LEAST_STEPS, FIRST_STEPS // (1 + others))
+        began = time.monotonic()
         try:
             return effect.work(Budget(self._steps, self._bytes, first=first))
         except ExpressionError as error:
             return error
         except OutOfTurn:
-            return await self._beside(effect)
+            pass
+        finally:
+            self._spend(time.monotonic() - began)
+        return await self._beside(effect)
+
+    def has_room_for(self, user: str) -> bool:
+        """Return whether an evaluation of this user's is taken on now."""
+        return self._waiting(user) < _WAITING
+
+    def _waiting(self, user: str) -> int:
+        return sum(each == user for each in self._about.values())
+
+    async def _room(self) -> None:
+        """Wait for a turn of the loop that has room for an evaluation: others come in between, however many there are
+        in a row, and whoever has them. What else a turn is busy with does not count."""
+        while self._spent > _TURN:
+            await self._next_turn.wait()
+
+    def _spend(self, seconds: float) -> None:
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._spent += seconds
+
+    def _begin_turn(self) -> None:
+        self._spent = 0.0
+        self._next_turn.set()
+        self._next_turn = asyncio.Event()
 
     async def close(self) -> None:
         """Give up what waits and what goes on, and end the processes."""
@@ -101,6 +141,7 @@ class Evaluations:
         one = _Waiting(effect, asyncio.get_running_loop().create_future())
         self._queues.setdefault(effect.user, deque()).append(one)
         self._go_on()
+        self._waits()
         try:
             with waiting():
                 return await one.answer
@@ -167,17 +208,10 @@ class _Process:
         self._ended = False
 
     async def ask(self, asked: bytes) -> Any:
-        """Return the answer to a pickled question. Raises `OSError` or `EOFError` where the process dies."""
+        """Return the answer to a pickled question. Raises `OSError` or `EOFError` where the process dies, and
+        `EvaluationBusy` where none can be started."""
         if self._process is None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "coordinator.effects.evaluation_process",
-                cwd=_ROOT,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._process = await self._started()
         if self._ended:
             self.kill()
         to, back = self._process.stdin, self._process.stdout
@@ -187,6 +221,21 @@ class _Process:
         await to.drain()
         (length,) = LENGTH.unpack(await back.readexactly(LENGTH.size))
         return pickle.loads(await back.readexactly(length))  # noqa: S301 - of our own process
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "coordinator.effects.evaluation_process",
+                cwd=_ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            # No descriptors, no memory: nothing that the expression is at fault for.
+            raise EvaluationBusy(f"a process for evaluations can't be started: {error}") from None
 
     async def end(self) -> None:
         """End it now, and leave nothing of it."""

@@ -9,10 +9,17 @@ import structlog
 
 from shared.broker.port import Broker, Delivery, Subscription
 from shared.errors import ApplicationError
-from shared.model.documents import MICROS_PER_SECOND, Document, JobDocument, Micros, TaskDocument
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    TaskDocument,
+)
 from shared.model.messages import Listening, StateChanged, decode, encode
 from shared.model.views import as_plain, job_summary, task_summary
-from shared.model.views.redacting import redactor_of_job
+from shared.model.views.redacted import redactor_of_job, told
 from shared.supervision import Loop, Tasks, waiting
 
 log = structlog.get_logger(__name__)
@@ -41,6 +48,10 @@ class Events:
         self._subscription: Subscription | None = None
         self._announcer: Loop | None = None
         self._sending = Tasks()
+        self.observe: Callable[[Document, JobDocument | None], None] | None = None
+        """Called here with each new state of a job or task, and each beat: extensions want to know."""
+        self.on_log: Callable[[Sequence[LogPartDocument]], None] = lambda _: None
+        """Called here with the parts of logs that were stored."""
 
     async def start(self) -> None:
         """Start to hear events and announcements of other coordinators."""
@@ -59,10 +70,14 @@ class Events:
     @property
     def wanted(self) -> bool:
         """Whether anybody listens now."""
-        return bool(self._readers) or self._until > self._now()
+        return bool(self._readers) or self.observe is not None or self._until > self._now()
 
     def tell(self, document: Document, job: JobDocument | None) -> None:
         """Tell that the state of a job or task is what `document` says."""
+        if self.observe is not None:
+            self.observe(document, job)
+            if not self._readers and self._until <= self._now():
+                return
         event = state_changed(document, job, self._now(), self._redaction_keys)
         if event is None:
             return
@@ -118,7 +133,7 @@ def state_changed(
             job_id=document.id,
             state=document.state,
             at=at,
-            summary=as_plain(summary),
+            summary=told(as_plain(summary)),
         )
     if not isinstance(document, TaskDocument) or job is None:
         return None
@@ -128,5 +143,5 @@ def state_changed(
         task_id=document.id,
         state=document.state,
         at=at,
-        summary=as_plain(task_summary(document, redactor_of_job(job, redaction_keys))),
+        summary=told(as_plain(task_summary(document, redactor_of_job(job, redaction_keys)))),
     )

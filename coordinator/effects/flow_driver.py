@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,22 +15,30 @@ from cachetools import LRUCache
 from coordinator.effects.batching import JobLooks
 from coordinator.effects.evaluations import EvaluationBusy, Evaluations
 from coordinator.effects.events import Events
+from coordinator.effects.fan_outs import FanOuts, handlers_place
+from coordinator.effects.job_metrics import Measures, trace_end
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import flow, intents, job_lifecycle, task_runs
 from coordinator.engine.flow import Bounds, Flow
-from coordinator.store.port import Change, SlotTaken, Store
+from coordinator.engine.new_documents import HOOK
+from coordinator.store.port import Change, ResultsTooLarge, SlotTaken, Store, Unstorable
 from shared.broker.port import Broker
+from shared.expressions import Texts, TooManyTexts
 from shared.model.documents import (
     Document,
     JobDocument,
     LogPartDocument,
     NodeDocument,
     TaskDocument,
+    TombstoneDocument,
 )
 from shared.model.messages import MessageCodec
 from shared.model.queries import Below
 from shared.model.states import JobState
+from shared.model.views.redacted import secrets_of
+from shared.redaction import HEAVY, LONG_TEXT, prepare_redaction, prepare_text
 from shared.supervision import Tasks, came_round, start_task
+from shared.telemetry import traces
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +49,15 @@ REMEMBERED_BYTES = 64 * 1024 * 1024
 """What the jobs that are kept at hand take, about."""
 
 REMEMBERED_NODES = 10_000
+
+_CHANGED_AT_ONCE = 50
+"""Documents that are changed at a time where somebody is to be told of each."""
+
+_PARTS_AT_ONCE = 1_000
+"""Log parts that are deleted at a time."""
+
+_FINISHES_WITHIN = 10.0
+"""Seconds that what is followed has to come to its end when the process stops."""
 
 A_WHILE = 4.0
 """Seconds that a handler waits for what follows from its message; less than its deadline."""
@@ -61,20 +79,48 @@ def _weight(job: JobDocument) -> int:
     return min(_ENCODED * len(msgspec.msgpack.encode(big)) + _SMALL, REMEMBERED_BYTES)
 
 
+async def ready_to_hide(values: Collection[str]) -> None:
+    """Have what looks for values made in a thread where they are many, before it is needed here."""
+    if sum(map(len, values)) > HEAVY:
+        await asyncio.to_thread(prepare_redaction, values)
+
+
+async def _ready_to_redact(job: Document | None, document: Document | None = None) -> None:
+    """Have what looks for a job's secrets made, and a long result of it or of a task searched in a thread, before that
+    is needed here."""
+    values = secrets_of(job) if isinstance(job, JobDocument) else []
+    await ready_to_hide(values)
+    if isinstance(document, JobDocument | TaskDocument):
+        result = document.result or ""
+        if values and len(result) > LONG_TEXT:
+            await asyncio.to_thread(prepare_text, values, result)
+
+
 class FlowDriver:
     """Runs flows. There is one for each coordinator; all its methods belong to one event loop."""
 
-    def __init__(self, store: Store, broker: Broker, bounds: Bounds, codec: MessageCodec) -> None:
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        bounds: Bounds,
+        codec: MessageCodec,
+        measures: Measures | None = None,
+    ) -> None:
         self.store = store
         self.bounds = bounds
         self.counts: Counter[str] = Counter()
+        self.measures = measures or Measures()
         self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_BYTES, getsizeof=_weight)
         self._leases: LRUCache[str, NodeDocument] = LRUCache(REMEMBERED_NODES)
         self._begun: LRUCache[str, bool] = LRUCache(REMEMBERED_JOBS)
-        self.evaluations = Evaluations(bounds.expression_steps, bounds.expression_bytes)
+        self._fan_outs = FanOuts()
+        self.evaluations = Evaluations(
+            bounds.expression_steps, bounds.expression_bytes, self._fan_outs.waits
+        )
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
-        self.outbox.on_hooked = self.follow_soon
+        self.outbox.on_changed = self._changed_by_outbox
         self._looks = JobLooks(store)
         self._moved: set[str] = set()
         self._following = Tasks()
@@ -99,11 +145,14 @@ class FlowDriver:
             flow.Evaluate: self.evaluations.evaluate,
             flow.AppendLog: self._append_log,
             flow.DropLogs: self._drop_logs,
+            flow.GrowthTurn: self._growth_turn,
+            flow.GrowthOver: self._growth_over,
             flow.Now: self._now,
             flow.Lease: self._lease,
             flow.Standing: self._standing,
             flow.Started: self._started,
             flow.AskBounds: self._bounds,
+            flow.Hide: self._hide,
             flow.Noted: self._noted,
         }
 
@@ -115,7 +164,10 @@ class FlowDriver:
     async def close(self) -> None:
         """Finish what is followed in the background, send what is gathered, and stop."""
         await self.evaluations.close()
-        await self._following.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISHES_WITHIN):
+                await self._following.finish()
+        await self._following.cancel()  # what was written holds the intents of the rest
         await self.outbox.close()
         await self.events.close()
 
@@ -124,16 +176,25 @@ class FlowDriver:
     async def carry_out(self, steps: Flow[_T]) -> _T:
         """Take a flow from its beginning to its end, and return what it gives.
 
-        Raises what a step raises (`StoreUnavailable`); what was written before holds what is left to do."""
+        Raises what a step raises (`StoreUnavailable`), which a flow gets to know only of what no store keeps
+        (`Unstorable`); what was written before holds what is left to do."""
         answer: Any = None
+        refused: Unstorable | None = None
         try:
             while True:
-                effect = steps.send(answer)
-                answer = await self._steps[type(effect)](effect)
+                effect = steps.send(answer) if refused is None else steps.throw(refused)
+                answer, refused = None, None
+                try:
+                    answer = await self._steps[type(effect)](effect)
+                except Unstorable as error:
+                    refused = error
                 came_round()
         except StopIteration as end:
             value: _T = end.value
             return value
+        except BaseException:
+            self._fan_outs.over()
+            raise
         finally:
             steps.close()
 
@@ -149,10 +210,15 @@ class FlowDriver:
     async def follow_for_a_while(
         self, documents: Sequence[Document], seconds: float = A_WHILE
     ) -> None:
-        """Follow, for at most so many seconds; what takes longer goes on by itself."""
+        """Follow, for at most so many seconds; what takes longer, or waits for its turn, goes on by itself."""
+        waits = asyncio.get_running_loop().create_future()
+        token = handlers_place.set(waits)
         following = start_task(self.follow(documents), "follow")
+        handlers_place.reset(token)
         try:
-            await asyncio.wait({following}, timeout=seconds)
+            await asyncio.wait(
+                {following, waits}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             if not following.done():
                 self._following.adopt(following)
@@ -161,7 +227,7 @@ class FlowDriver:
 
     async def follow(self, documents: Sequence[Document]) -> None:
         """Follow the intents of documents, and of all that comes of that. What has to wait for an evaluation that
-        cannot be taken on now is left to the sweeper."""
+        cannot be taken on now is done later, as due work."""
         if documents:
             try:
                 await self.carry_out(intents.follow(documents))
@@ -169,12 +235,18 @@ class FlowDriver:
                 log.info("what follows is put off", reason=str(error))
 
     def follow_soon(self, documents: Sequence[Document]) -> None:
-        """Follow in the background. Should that fail, the sweeper does it."""
+        """Follow in the background. Should that fail, it is done later, as due work."""
         self.soon(self.follow(documents))
 
     def soon(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something in the background that the sweeper does too, should it fail."""
+        """Do something in the background that is done later too, should it fail."""
         self._following.start(work, "follow")
+
+    def _changed_by_outbox(self, image: TaskDocument) -> None:
+        if not image.active:
+            self.measures.changed(image, {"state": image.state})
+        if image.then:
+            self.follow_soon([image])
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -186,7 +258,13 @@ class FlowDriver:
 
     async def job(self, job_id: str) -> JobDocument | None:
         """Return a job's fixed part, perhaps from the cache."""
-        return self._jobs.get(job_id) or await self._get(flow.Get(JobDocument, job_id))  # type: ignore[return-value]  # a Job, by its kind
+        known = self._jobs.get(job_id)
+        if known is not None:
+            return known
+        job = await self._get(flow.Get(JobDocument, job_id))
+        assert job is None or isinstance(job, JobDocument)
+        await _ready_to_redact(job)
+        return job
 
     async def _recall(self, effect: flow.Recall) -> JobDocument | None:
         return await self.job(effect.id)
@@ -202,8 +280,22 @@ class FlowDriver:
     async def _count(self, effect: flow.Count[Document]) -> int:
         return await self.store.count(effect.kind, effect.where)
 
-    async def _vars(self, effect: flow.Vars) -> dict[str, str]:
-        return await self.store.vars(effect.job_id, effect.names, effect.restarts, effect.began)
+    async def _vars(self, effect: flow.Vars) -> Texts:
+        most = self.bounds.expression_bytes
+        try:
+            return Texts(
+                await self.store.vars(
+                    effect.job_id, effect.names, effect.restarts, effect.began, most
+                )
+            )
+        except ResultsTooLarge as error:
+            return TooManyTexts(str(error))
+
+    async def _growth_turn(self, effect: flow.GrowthTurn) -> None:
+        await self._fan_outs.turn(effect.user)
+
+    async def _growth_over(self, _: flow.GrowthOver) -> None:
+        self._fan_outs.over()
 
     async def _now(self, _: flow.Now) -> int:
         return self.store.now()
@@ -221,24 +313,42 @@ class FlowDriver:
             self._leases[node.id] = node
         return node
 
+    async def _hide(self, effect: flow.Hide) -> None:
+        await ready_to_hide(effect.values)
+
     async def _bounds(self, _: flow.AskBounds) -> Bounds:
         return self.bounds
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     async def _insert(self, effect: flow.Insert) -> bool | None:
+        document = effect.document
         try:
-            new = await self.store.insert(effect.document)
+            if isinstance(document, JobDocument):
+                new = await self.insert_job(document)
+            else:
+                new = await self.store.insert(document)
         except SlotTaken:
             return None
         if new:
+            self.measures.inserted(effect.document)
             await self.tell(effect.document)
         return new
+
+    async def insert_job(self, job: JobDocument) -> bool:
+        """Store a job whose id follows from what it is made for; False where it is there, or was and is deleted."""
+        if await self.store.get(TombstoneDocument, job.id) is not None:
+            return False
+        return await self.store.insert(job)
 
     async def _insert_many(self, effect: flow.InsertMany) -> int:
         if not effect.documents:
             return 0
         new = await self.store.insert_many(effect.documents)
+        # Where some were there already, whoever died of the rest has counted them.
+        if new == len(effect.documents):
+            for document in effect.documents:
+                self.measures.inserted(document)
         if self.events.wanted:
             for document in effect.documents:
                 await self.tell(document)
@@ -254,7 +364,10 @@ class FlowDriver:
             self._jobs[image.id] = image
         elif isinstance(image, NodeDocument):
             self._leases[image.id] = image
+            if self.events.observe is not None:
+                self.events.observe(image, None)
         self._mark_moved(image, effect)
+        self.measures.changed(image, effect.set)
         if "state" in effect.set:
             await self.tell(image)
         return image
@@ -285,22 +398,39 @@ class FlowDriver:
     async def _apply(self, effect: flow.Apply) -> bool:
         if effect.change.kind is JobDocument:
             self._jobs.pop(effect.change.id, None)
-        return bool(await self.store.change_many([effect.change]))
+        matched = await self.store.change_many([effect.change])
+        self._measure_unread(effect.change, matched)
+        return bool(matched)
 
     async def _apply_many(self, effect: flow.ApplyMany) -> int:
         if not self.events.wanted:
-            return await self.store.change_many(effect.changes)
-        images = [await self._change(change) for change in effect.changes]  # type: ignore[arg-type]
-        return sum(image is not None for image in images)
+            matched = await self.store.change_many(effect.changes)
+            if effect.changes:
+                self._measure_unread(effect.changes[0], matched)
+            return matched
+        matched = 0
+        for first in range(0, len(effect.changes), _CHANGED_AT_ONCE):
+            some = effect.changes[first : first + _CHANGED_AT_ONCE]
+            images = await asyncio.gather(*(self._change(change) for change in some))  # type: ignore[arg-type]
+            matched += sum(image is not None for image in images)
+            came_round()
+        return matched
+
+    def _measure_unread(self, change: Change[Any], matched: int) -> None:
+        self.measures.changed_unread(change.set, matched, job=change.kind is JobDocument)
 
     async def _append_log(self, effect: flow.AppendLog) -> None:
         parts: Sequence[LogPartDocument] = effect.parts
         await self.store.append_log(parts)
+        self.events.on_log(parts)
 
     async def _drop_logs(self, effect: flow.DropLogs) -> None:
-        await self.store.delete(
-            LogPartDocument, {"task_id": effect.task_id, "run": Below(effect.run)}
-        )
+        self.soon(self._logs_dropped(effect))
+
+    async def _logs_dropped(self, effect: flow.DropLogs) -> None:
+        where = {"task_id": effect.task_id, "run": Below(effect.run)}
+        while await self.store.delete(LogPartDocument, where, _PARTS_AT_ONCE) == _PARTS_AT_ONCE:
+            pass
 
     async def _started(self, effect: flow.Started) -> None:
         """Have a job be RUNNING whose first task was granted: once for each job and coordinator.
@@ -323,11 +453,16 @@ class FlowDriver:
         await self.outbox.send(effect.node_id, effect.message)
 
     async def tell(self, document: Document) -> None:
-        """Tell of the state of a job or task that was written, where somebody listens."""
-        if not self.events.wanted:
+        """Tell of the state of a job or task that was written, where somebody listens; trace its end."""
+        hooked = any(each.do == HOOK for each in document.then)
+        if not (self.events.wanted or traces() or hooked):
             return
         job = await self.job(document.job_id) if isinstance(document, TaskDocument) else None
-        self.events.tell(document, job)
+        if self.events.wanted or hooked:
+            await _ready_to_redact(job or document, document)
+        if self.events.wanted:
+            self.events.tell(document, job)
+        trace_end(document, job)
 
     async def _noted(self, effect: flow.Noted) -> None:
         self.counts[effect.what] += 1

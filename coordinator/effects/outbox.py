@@ -13,18 +13,18 @@ from cachetools import LRUCache
 
 from coordinator.effects.batching import Batcher
 from coordinator.effects.events import Events
-from coordinator.engine import states
-from coordinator.engine.evaluation import log_secrets
+from coordinator.effects.job_metrics import task_trace
+from coordinator.engine import transitions
+from coordinator.engine.evaluation import kept_error, log_secrets
 from coordinator.engine.flow import task_change
 from coordinator.engine.new_documents import ENDED_INTENT, intent
-from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.task_ends import task_hooks
+from coordinator.engine.transitions import TaskFields, TaskMove
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
 from shared.model.documents import (
     MICROS_PER_SECOND,
-    Document,
     JobDocument,
     Micros,
     QueueDocument,
@@ -49,6 +49,10 @@ ANSWER_DELAY = 0.05
 SENT_WITHIN = 4.0
 """Seconds that the broker has to take a message: a handler that sends two must end within its own 10 s, for else the
 coordinator takes a broker that is away for trouble of its own and gives back all that it holds."""
+
+SPARED_FOR = 10.0
+"""Seconds in which nothing more is sent to a queue whose broker did not take a message in time: a broker whose memory
+is full would cost each of thousands of messages as long."""
 
 NOTED_FOR: Micros = 600 * MICROS_PER_SECOND
 """How long a queue counts as used without a further write; far less than until an unused one is deleted."""
@@ -82,8 +86,11 @@ class Outbox:
             self._tell_stored, delay=ANSWER_DELAY, size=_BATCH, name="ends-stored"
         )
         self._noted: LRUCache[str, Micros] = LRUCache(REMEMBERED_QUEUES)
+        self._spared: LRUCache[str, float] = LRUCache(REMEMBERED_QUEUES)
+        """Queues that took nothing in time, and until when they are left alone."""
         self.marks = Marks()
-        self.on_hooked: Callable[[list[Document]], None] = lambda _: None
+        self.on_changed: Callable[[TaskDocument], None] = lambda _: None
+        """Called with a task that was failed here, or has a webhook to be told."""
 
     def start(self) -> None:
         """Start sending what is gathered, in the background."""
@@ -144,7 +151,7 @@ class Outbox:
             log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
             return False
         except BrokerMisconfigured as error:
-            await self._fail(task, str(error))
+            await self._fail(job, task, str(error))
             return False
         return True
 
@@ -157,14 +164,18 @@ class Outbox:
             await self._store.change(Change(kind=QueueDocument, id=queue, set={"used_at": now}))
         self._noted[queue] = now
 
-    async def _fail(self, task: TaskDocument, error: str) -> None:
+    async def _fail(self, job: JobDocument, task: TaskDocument, error: str) -> None:
         """Fail a task whose queue can't be used, whoever tries."""
-        image = await self._store.change(unpublishable(task, error, self._store.now()))
-        if image is not None:
-            self.on_hooked([image])
+        image = await self._store.change(unpublishable(job, task, error, self._store.now()))
+        if image is None:
+            return
+        if self._events.wanted:
+            self._events.tell(image, job)
+        self.on_changed(image)
 
     async def _mark_scheduled(self, job: JobDocument, mark: Change[TaskDocument]) -> None:
-        hooks = task_hooks(job, TaskState.SCHEDULED, mark.set["scheduled_at"])
+        at, run = mark.set["scheduled_at"], mark.where["run"]
+        hooks = task_hooks(job, TaskState.SCHEDULED, at, run)
         if not (hooks or self._events.wanted):
             self._later.add(mark)
             return
@@ -175,7 +186,7 @@ class Outbox:
         if self._events.wanted:
             self._events.tell(image, job)
         if image.then:
-            self.on_hooked([image])
+            self.on_changed(image)
 
     # --- nodes ----------------------------------------------------------------------------------------------------
 
@@ -208,17 +219,23 @@ class Outbox:
 
     async def _put(self, queue: str, body: bytes, *, priority: int = 0) -> None:
         """Publish, well within the time that a handler has. Raises `BrokerUnavailable`."""
+        time = asyncio.get_running_loop().time
+        if time() < self._spared.get(queue, 0.0):
+            raise BrokerUnavailable("the broker accepted nothing a moment ago")
         try:
             async with asyncio.timeout(SENT_WITHIN):
                 await self._broker.publish(queue, body, priority=priority)
         except TimeoutError:
+            self._spared[queue] = time() + SPARED_FOR
             raise BrokerUnavailable(f"the broker accepted nothing for {SENT_WITHIN:g} s") from None
 
 
-def unpublishable(task: TaskDocument, error: str, at: Micros) -> Change[TaskDocument]:
+def unpublishable(
+    job: JobDocument, task: TaskDocument, error: str, at: Micros
+) -> Change[TaskDocument]:
     """Return the change that fails a task which cannot be published."""
-    fields = states.task_end(TaskState.FAILED, at, error=error)
-    add = (intent(ENDED_INTENT, at),)
+    fields = transitions.task_end(TaskState.FAILED, at, error=kept_error(job, error))
+    add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
     return task_change(task.id, {"run": task.run}, fields, move=UNPUBLISHABLE, add=add)
 
 
@@ -233,6 +250,7 @@ def task_message(job: JobDocument, task: TaskDocument) -> TaskMessage:
         run=task.run,
         task=task.evaluated,
         secrets=log_secrets(job, task.evaluated),
+        trace=task_trace(job, task.id),
     )
 
 

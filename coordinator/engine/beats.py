@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from coordinator.engine import slots, task_runs
+from coordinator.engine import lost_runs, task_runs
 from coordinator.engine.flow import (
     Flow,
     Started,
     bounds,
     change,
+    change_task,
     find,
     get,
     insert,
@@ -25,7 +26,7 @@ from coordinator.engine.flow import (
     send,
     task_change,
 )
-from coordinator.engine.orphans import WITHOUT_BIG
+from coordinator.engine.transitions import TaskFields
 from shared.model.documents import (
     Document,
     JobDocument,
@@ -34,7 +35,17 @@ from shared.model.documents import (
     QueueDocument,
     TaskDocument,
 )
-from shared.model.messages import Beat, Drain, EndStored, Granted, Held, NodeStored, SendEnd, Stop
+from shared.model.messages import (
+    Beat,
+    Drain,
+    EndStored,
+    Granted,
+    Held,
+    NodeStored,
+    SendEnd,
+    Stop,
+    Succeeded,
+)
 from shared.model.queries import Below, In
 from shared.model.queues import node_queue
 from shared.model.states import JobState, NodeKind, RunRole, TaskState
@@ -44,6 +55,7 @@ MISSING_BEATS = 2
 
 UNLISTED = "its worker no longer knows of it"
 UNHEARD_OF = "its worker was not heard of for as long as its lease"
+STARTED_AGAIN = "its worker was killed, and started again"
 """Why a run was lost, as its user reads it."""
 
 _ASKED_SOON = (1, 2, 4)
@@ -56,9 +68,14 @@ def on_beat(beat: Beat) -> Flow[list[Document]]:
     node = yield from _renewed(beat)
     if node is None or beat.node_kind != NodeKind.WORKER:
         return []
+    follow: list[Document] = []
+    for predecessor in beat.predecessors:
+        follow += yield from _succeed(node, predecessor, beat)
+    if beat.predecessors:
+        yield from send(node.id, Succeeded(nodes=beat.predecessors))
     if node.drain_asked is not None and node.drain_asked != beat.draining:
         yield from send(node.id, Drain(on=node.drain_asked))  # it has not heard of that
-    return (yield from reconciled(node, beat))
+    return follow + (yield from reconciled(node, beat))
 
 
 def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
@@ -75,7 +92,7 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
     if node is None:
         fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, NodeDocument)
         return (yield from _told_so(fresh)) if (yield from insert(fresh)) else None
-    if node.beat >= beat.number or not node.closed:
+    if node.beat >= beat.number or not node.closed or node.succeeded_by is not None:
         return None
     fields |= {"closed": False, "left_nothing": False, "epoch": node.epoch + 1}
     where = {"beat": Below(beat.number), "closed": True, "epoch": node.epoch}
@@ -91,6 +108,26 @@ def _told_so(node: NodeDocument) -> Flow[NodeDocument]:
         )
         yield from send(node.id, NodeStored())
     return node
+
+
+def _succeed(node: NodeDocument, predecessor: str, beat: Beat) -> Flow[list[Document]]:
+    """Close a node for good whose process is dead, as its successor says: the ends that this one lists are its own
+    now, and whatever else that node was granted is lost."""
+    ended = {held.nonce for held in beat.held if held.role == RunRole.ENDED}
+    where = {"node_id": predecessor, "state": TaskState.RUNNING}
+    for task in (yield from find(TaskDocument, where, without=TaskDocument.heavy)):
+        if task.nonce in ended:
+            here = {"nonce": task.nonce, "run": task.run, "state": TaskState.RUNNING}
+            fields: TaskFields = {"node_id": node.id, "epoch": node.epoch}
+            yield from change_task(task.id, here, fields)
+    closed = {"closed": True, "left_nothing": False, "succeeded_by": node.id}
+    image = yield from change(NodeDocument, predecessor, {}, closed)
+    if image is None:  # a beat of it may still come, and must not open it
+        about = {"id": predecessor, **_camel(_load(beat, node.last_heartbeat_at, 0)), "beat": 0}
+        image = msgspec.convert(about, NodeDocument)
+        image = msgspec.structs.replace(image, closed=True, succeeded_by=node.id)
+        yield from insert(image)
+    return (yield from lose_runs(image, STARTED_AGAIN))
 
 
 def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
@@ -128,7 +165,8 @@ def reconciled(node: NodeDocument, beat: Beat) -> Flow[list[Document]]:
     """Compare what a worker lists with what the store grants it; put right what differs."""
     where = {"node_id": node.id, "state": TaskState.RUNNING}
     granted = {
-        task.nonce: task for task in (yield from find(TaskDocument, where, without=slots.HEAVY))
+        task.nonce: task
+        for task in (yield from find(TaskDocument, where, without=TaskDocument.heavy))
     }
     listed = {held.nonce for held in beat.held}
     follow: list[Document] = []
@@ -151,7 +189,7 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
     whole = yield from get(TaskDocument, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
-    return (yield from task_runs.back_to_pending(whole, "", UNLISTED, costs=True))
+    return (yield from lost_runs.back_to_pending(whole, "", UNLISTED, costs=True))
 
 
 def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:
@@ -160,7 +198,7 @@ def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:
         return
     started = {task.job_id: task.started_at or 0 for task in tasks}
     waiting = {"id": In(tuple(started)), "state": In((JobState.PENDING, JobState.SCHEDULED))}
-    for job in (yield from find(JobDocument, waiting, without=WITHOUT_BIG)):
+    for job in (yield from find(JobDocument, waiting, without=JobDocument.heavy)):
         yield Started(job.id, started[job.id])
 
 
@@ -189,7 +227,7 @@ def _not_granted(node: NodeDocument, listed: Sequence[Held]) -> Flow[None]:
     if not listed:
         return
     ids = In(tuple({held.task_id for held in listed}))
-    found = yield from find(TaskDocument, {"id": ids}, without=slots.HEAVY)
+    found = yield from find(TaskDocument, {"id": ids}, without=TaskDocument.heavy)
     tasks = {task.id: task for task in found}
     for held in listed:
         task = tasks.get(held.task_id)
@@ -219,12 +257,12 @@ def close_epoch(node: NodeDocument) -> Flow[list[Document]]:
     return [] if image is None else (yield from lose_runs(image))
 
 
-def lose_runs(node: NodeDocument) -> Flow[list[Document]]:
+def lose_runs(node: NodeDocument, why: str = UNHEARD_OF) -> Flow[list[Document]]:
     """Make the runs of a closed epoch (or an earlier one) PENDING again."""
     follow: list[Document] = []
     where = {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)}
     for task in (yield from find(TaskDocument, where)):
-        follow += yield from task_runs.back_to_pending(
-            task, task_runs.LOST_BY_LEASE, UNHEARD_OF, costs=True
+        follow += yield from lost_runs.back_to_pending(
+            task, lost_runs.LOST_BY_LEASE, why, costs=True
         )
     return follow

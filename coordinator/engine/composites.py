@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Unpack
 
 import msgspec
 
-from coordinator.engine import evaluation, new_documents, slots, states, task_start
+from coordinator.engine import evaluation, new_documents, slots, task_start, transitions
 from coordinator.engine.flow import (
     Flow,
+    GrowthOver,
+    GrowthTurn,
     Started,
     bounds,
     change_task,
     evaluate,
     find,
     get,
+    hide,
     insert,
     now,
     read_vars,
@@ -24,12 +27,14 @@ from coordinator.engine.flow import (
 )
 from coordinator.engine.job_ends import goes_on
 from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
-from coordinator.engine.states import TaskFields, TaskMove
-from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
+from coordinator.engine.transitions import TaskFields, TaskMove
+from coordinator.engine.webhook_triggers import JOB_STATE, TASK_STATE, state_hook
 from coordinator.engine.withdrawal import give_up_intent, withdraw
+from shared.errors import Unstorable
 from shared.expressions import Budget, ExpressionError
 from shared.ids import derived_id
 from shared.model import language
+from shared.model.declared_secrets import hidden_values
 from shared.model.documents import (
     Document,
     Intent,
@@ -39,8 +44,9 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Above, Below, In
+from shared.model.rules import MAX_INHERITED_BYTES, size_of_secrets
 from shared.model.states import Hold, TaskKind, TaskState
-from shared.model.views.redacting import secrets_of
+from shared.model.views.redacted import secrets_of
 
 COMPLETED = TaskMove((TaskState.RUNNING,), TaskState.COMPLETED)
 
@@ -55,6 +61,15 @@ CHUNK_BYTES = 1024 * 1024
 def expand(task: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a composite that has begun: insert what is below it."""
     assert isinstance(task, TaskDocument)
+    known = yield from recall(task.job_id)
+    if known is not None:
+        yield GrowthTurn(known.created_by.id)
+    follow = yield from _expand(task, what)
+    yield GrowthOver()
+    return follow
+
+
+def _expand(task: TaskDocument, what: Intent) -> Flow[list[Document]]:
     job = yield from get(JobDocument, task.job_id)
     if job is None or task.state != TaskState.RUNNING or not goes_on(job, task.restarts):
         return (yield from give_up_intent(task, what, gone=job is None))
@@ -74,15 +89,19 @@ def expand(task: Document, what: Intent) -> Flow[list[Document]]:
 
 def _expand_parallel(job: JobDocument, parent: TaskDocument, window: int) -> Flow[list[Document]]:
     assert parent.definition.parallel is not None
+    size = len(parent.definition.parallel.tasks)
+    return (yield from _grow_whole(job, parent, size, _Numbers(window, 0), _next_of_parallel))
+
+
+def _next_of_parallel(job: JobDocument, parent: TaskDocument) -> Flow[list[TaskDocument]]:
+    assert parent.definition.parallel is not None
     at = yield from now()
-    definitions = parent.definition.parallel.tasks
-    children = [
+    first = parent.expanded_to
+    definitions = parent.definition.parallel.tasks[first : first + CHILD_BATCH]
+    return [
         new_documents.child_task(job, parent, definition, index, parent.scope, at)
-        for index, definition in enumerate(definitions)
+        for index, definition in enumerate(definitions, first)
     ]
-    numbers = _Numbers(window, 0)
-    _, follow = yield from _grow(job, parent, children, len(children), numbers, last=True)
-    return follow
 
 
 def _expand_each(job: JobDocument, parent: TaskDocument, window: int) -> Flow[list[Document]]:
@@ -93,28 +112,46 @@ def _expand_each(job: JobDocument, parent: TaskDocument, window: int) -> Flow[li
         if isinstance(stored, list):
             return stored
         parent = stored
-    assert each.task is not None
     numbers = _Numbers(window, each.concurrency or 0)
+    return (yield from _grow_whole(job, parent, parent.size or 0, numbers, _next_of_each))
+
+
+def _next_of_each(job: JobDocument, parent: TaskDocument) -> Flow[list[TaskDocument]]:
+    each = parent.definition.each
+    assert each is not None
+    assert each.task is not None
+    at = yield from now()
+    first = parent.expanded_to
+    entries = yield from _entries(parent, first, CHILD_BATCH)
+    return [
+        new_documents.child_task(
+            job, parent, each.task, index, _loop(parent, each, index, entry), at
+        )
+        for index, entry in enumerate(entries, first)
+    ]
+
+
+def _grow_whole(
+    job: JobDocument, parent: TaskDocument, size: int, numbers: _Numbers, next_children: _Next
+) -> Flow[list[Document]]:
+    """Insert all children of a composite, batch by batch; with much to follow, leave the rest for after that."""
     follow: list[Document] = []
-    size = parent.size or 0
     while True:
+        yield GrowthTurn(job.created_by.id)
         first = parent.expanded_to
-        at = yield from now()
-        entries = yield from _entries(parent, first, CHILD_BATCH)
-        children = [
-            new_documents.child_task(
-                job, parent, each.task, index, _loop(parent, each, index, entry), at
-            )
-            for index, entry in enumerate(entries, first)
-        ]
-        last = first + len(children) >= size
-        grown, more = yield from _grow(job, parent, children, size, numbers, last=last)
+        children = yield from next_children(job, parent)
+        grown, more = yield from _grow(job, parent, children, size, numbers)
+        yield GrowthOver()
         follow += more
-        if last or grown is None or grown.expanded_to <= first:
+        if grown is None or grown.expanded or grown.expanded_to <= first:
             return follow
         if len(follow) >= CHILD_BATCH:
             return [*follow, grown]
         parent = grown
+
+
+_Next = Callable[[JobDocument, TaskDocument], Flow[list[TaskDocument]]]
+"""Gives the children that come next in a composite."""
 
 
 def _loop(
@@ -141,10 +178,10 @@ class _Numbers:
                 if full
                 else (yield from slots.free_numbers("window_of", "window", key, self.window))
             )
+            if not free:
+                self._full.add(key)
             windows[key] = free[::-1]
-        placed = [self._with_numbers(child, windows) for child in children]
-        self._full |= {key for key, free in windows.items() if not free}
-        return placed
+        return [self._with_numbers(child, windows) for child in children]
 
     def _with_numbers(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
         fields: dict[str, Any] = {}
@@ -169,14 +206,15 @@ def _grow(
     children: list[TaskDocument],
     size: int,
     numbers: _Numbers,
-    *,
-    last: bool,
 ) -> Flow[tuple[TaskDocument | None, list[Document]]]:
-    """Insert children, look again at the parent, publish. The last batch ends the expansion, any other says that it
-    is alive. Return the parent as it is then, and what is to be followed."""
+    """Insert as many of `children` as go together, look again at the parent, publish. The last batch ends the growth,
+    any other says that it is alive. Return the parent as it is then, and what is to be followed."""
     at = yield from now()
-    placed = yield from task_start.place_many(job, (yield from numbers.give(children)), at)
-    reached = parent.expanded_to + len(children)
+    numbered = yield from numbers.give(children)
+    count, placed = yield from task_start.place_many(job, numbered, at)
+    children = children[:count]
+    reached = parent.expanded_to + count
+    last = reached >= size
     fields: TaskFields = {"expanded_to": reached, "size": size}
     if last:
         fields["expanded"] = True
@@ -215,7 +253,7 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
             TaskDocument,
             {"window_of": window, "hold": Hold.WINDOW},
             limit=1,
-            without=slots.HEAVY,
+            without=TaskDocument.heavy,
         )
         if waiting:
             follow += yield from slots.offer_window(window, numbers.window)
@@ -230,22 +268,25 @@ def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | lis
     at = yield from now()
     user = job.created_by.id
     wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
-    scope = evaluation.scope_for(job, task.scope, variables)
+    results = yield from read_vars(job, wanted, task.restarts)
+    scope = evaluation.scope_for(job, task.scope, results)
     work = partial(_list_in_chunks, task, scope, task.evaluated_at or at)
     try:
         digest, size, chunks = yield from evaluate(work, task.id, user)
+        for chunk in chunks:
+            yield from insert(chunk)
     except ExpressionError as error:
         return (yield from _not_evaluated(task, error))
-    for chunk in chunks:
-        yield from insert(chunk)
+    except Unstorable as error:
+        error.add_note("each.list")
+        return (yield from _not_evaluated(task, error))
     where = {"state": TaskState.RUNNING, "list_digest": None}
     fields: TaskFields = {"list_digest": digest, "size": size}
     image = yield from change_task(task.id, where, fields)
     return image or (yield from get(TaskDocument, task.id)) or []
 
 
-def _not_evaluated(task: TaskDocument, error: ExpressionError) -> Flow[list[Document]]:
+def _not_evaluated(task: TaskDocument, error: ExpressionError | Unstorable) -> Flow[list[Document]]:
     reason = f"task {task.name!r}: {evaluation.said(error)}"
     return (yield from end_composite(task, TaskState.FAILED, reason))
 
@@ -314,39 +355,47 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
         )
     user = job.created_by.id
     wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
-    scope = evaluation.scope_for(job, task.scope, variables)
+    results = yield from read_vars(job, wanted, task.restarts)
+    scope = evaluation.scope_for(job, task.scope, results)
     subjob, began = task.definition.subjob, task.evaluated_at or at
     work = partial(evaluation.subjob_of, subjob, scope, began, task.seed)
     try:
         definition = yield from evaluate(work, task.id, user)
-    except ExpressionError as error:
+        keys = (yield from bounds()).redaction_keys
+        yield from hide({*secrets_of(job), *hidden_values(definition, keys)})
+        child = _subjob(job, task, definition, keys, at)
+        yield from insert(child)
+    except (ExpressionError, Unstorable) as error:
         error.add_note("subjob")
         return (yield from _not_evaluated(task, error))
-    child = _subjob(job, task, definition, detached=task.definition.subjob.detached, at=at)
-    yield from insert(child)
     fields: TaskFields = {"subjob_id": child.id, "expanded": True}
     if task.definition.subjob.detached:
         ended = yield from end_composite(task, TaskState.COMPLETED, None, **fields)
-        return [*ended, child]
+        return [*ended, *(yield from _present(child))]
     where = {"state": TaskState.RUNNING, "restarts": task.restarts}
     image = yield from change_task(task.id, where, fields, drop=(EXPAND,))
     if image is None:
         add = (intent(ABANDON, at),)
         image = yield from change_task(task.id, {}, {}, add=add, drop=(EXPAND,))
         return [image] if image else []
-    return [(yield from get(JobDocument, child.id)) or child]
+    return (yield from _present(child))
+
+
+def _present(job: JobDocument) -> Flow[list[Document]]:
+    """Return a job as it is now; nothing where it has gone."""
+    found = yield from get(JobDocument, job.id)
+    return [] if found is None else [found]
 
 
 def _subjob(
     job: JobDocument,
     task: TaskDocument,
     definition: language.JobDefinition,
-    *,
-    detached: bool,
+    keys: Sequence[str],
     at: Micros,
 ) -> JobDocument:
-    id = derived_id("subjob", task.id)
+    assert task.definition.subjob is not None
+    id, detached = derived_id("subjob", task.id), task.definition.subjob.detached
     made = new_documents.new_job(
         definition,
         id,
@@ -357,9 +406,14 @@ def _subjob(
         depth=task.depth + 1,
         created_by=job.created_by,
         permissions=job.permissions,
-        inherited_secrets=secrets_of(job),
+        keys=keys,
+        inherited=secrets_of(job),
+        trace=job.trace,
     )
-    made.name = evaluation.without_secrets(made, made.name)
+    if size_of_secrets(secrets_of(made)) > MAX_INHERITED_BYTES:
+        raise ExpressionError(
+            f"more than {MAX_INHERITED_BYTES // 1024} KiB of secret values, with those of the jobs above it"
+        )
     made.then += state_hook(made, JOB_STATE, made.state, at)
     return made
 
@@ -370,13 +424,13 @@ def _subjob(
 def complete_if_done(parent_id: str, job: JobDocument) -> Flow[list[Document]]:
     """Complete a `parallel` or `each` that is fully expanded and has nothing open below it."""
     below = yield from find(
-        TaskDocument, {"parent_id": parent_id, "open": True}, limit=1, without=slots.HEAVY
+        TaskDocument, {"parent_id": parent_id, "open": True}, limit=1, without=TaskDocument.heavy
     )
     if below:
         return []
     at = yield from now()
     where = {"expanded": True, "kind": In((TaskKind.PARALLEL, TaskKind.EACH))}
-    fields = states.task_end(TaskState.COMPLETED, at, progress=100.0)
+    fields = transitions.task_end(TaskState.COMPLETED, at, progress=100.0)
     add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, TaskState.COMPLETED, at))
     image = yield from change_task(parent_id, where, fields, move=COMPLETED, add=add)
     return [image] if image else []
@@ -388,9 +442,8 @@ def end_composite(
     """End a composite that is still running; return it if this did."""
     job = yield from recall(task.job_id)
     at = yield from now()
-    if error and job is not None:
-        error = evaluation.without_secrets(job, error)
-    fields: TaskFields = {**states.task_end(state, at, **more), "error": error}
+    kept = evaluation.kept_error(job, error)
+    fields: TaskFields = {**transitions.task_end(state, at, **more), "error": kept}
     if state == TaskState.COMPLETED:
         fields["progress"] = 100.0
     add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, state, at))

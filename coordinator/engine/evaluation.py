@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from coordinator.engine import states
-from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, intent
+from coordinator.engine import transitions
+from coordinator.engine.new_documents import ENDED_INTENT, EXPAND, MAX_NAME, intent
 from shared import expressions
 from shared.expressions import Budget, ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.checks import has_template
-from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
-from shared.model.language import Each, JobBody, JobDefinition, Parallel, SubJob, TaskDefinition
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    JobDocument,
+    Micros,
+    ScheduleRef,
+    TaskDocument,
+)
+from shared.model.language import (
+    Each,
+    JobBody,
+    JobDefinition,
+    Parallel,
+    SmallTask,
+    SubJob,
+    TaskDefinition,
+)
 from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, TextRole, plan_of
 from shared.model.queues import DEFAULT_QUEUE
 from shared.model.rules import validate_evaluated
 from shared.model.states import TaskKind, TaskState
-from shared.model.views.redacting import redactor_of_job, secrets_of
+from shared.model.views.redacted import redactor_of_job, rfc3339, secrets_of
+from shared.redaction import Redactor
 
 T = TypeVar("T")
 
 MAX_EVALUATED = 2 * 1024 * 1024
 """Bytes, as JSON, that an evaluated task may take: it travels as one message."""
+
+MAX_COPIES = 1024 * 1024 * 1024
+"""Bytes, as JSON, of loop variables that the children of one composite may have copies of, in all."""
+
+MAX_ERROR = 32 * 1024
+"""Characters of an error that are kept; more than the end of a log that one may quote."""
 
 
 class Evaluator:
@@ -60,17 +81,24 @@ class Evaluator:
         return expressions.format_value(self.value(expression), self.budget).strip() != "false"
 
 
-def scope_for(
-    job: JobDocument, loops: Mapping[str, Any], variables: Mapping[str, str]
-) -> dict[str, object]:
+def scope_for(job: JobDocument, loops: Mapping[str, Any], results: Texts) -> dict[str, object]:
     """Return the names in scope in a task of `job`. A loop variable may hide any of the others."""
     return {
         "inputs": Texts(job.definition.inputs or {}),
         "secrets": Texts(job.definition.secrets or {}),
-        "tasks": Texts(variables),
+        "tasks": results,
         "job": Texts({"id": job.id, "name": job.definition.name}),
+        "schedule": Texts(_schedule_scope(job.schedule)),
         **loops,
     }
+
+
+def _schedule_scope(schedule: ScheduleRef | None) -> dict[str, str]:
+    """Return what a job may know of the firing that it stands for: nothing where no schedule made it."""
+    if schedule is None:
+        return {}
+    times = {"time": schedule.time, "previous": schedule.previous}
+    return {name: rfc3339(at) for name, at in times.items() if at}
 
 
 def vars_of(definition: language.TaskDefinition, budget: Budget) -> tuple[str, ...] | None:
@@ -109,16 +137,44 @@ def with_evaluation(
     task: TaskDocument, scope: Mapping[str, object], at: Micros, budget: Budget
 ) -> TaskDocument:
     """Return `task`, whose turn has come, as what it becomes: PENDING with its templates evaluated, SKIPPED, FAILED,
-    or RUNNING for a composite, which is to be expanded. Raises `ExpressionError`."""
+    or RUNNING for a composite, which is to be expanded. Its name and its error are not redacted yet."""
     evaluator = Evaluator(scope, at, task.seed, budget)
-    if task.definition.if_ and not within_field("if", evaluator.condition, task.definition.if_):
-        return with_end(task, TaskState.SKIPPED, at)
-    definition = render_task(task.definition, evaluator.render)
-    if problem := evaluated_problem(definition):
-        return with_end(task, TaskState.FAILED, at, f"task {task.name!r}: {problem}")
+    try:
+        if task.definition.if_ and not within_field("if", evaluator.condition, task.definition.if_):
+            return with_end(_named(task, evaluator), TaskState.SKIPPED, at)
+        definition = render_task(task.definition, evaluator.render)
+        if definition.parallel is not None:
+            _check_copies("parallel", task.scope, len(definition.parallel.tasks))
+    except ExpressionError as error:
+        task = _named(task, evaluator)
+        return with_end(task, TaskState.FAILED, at, said(error))
+    if problem := evaluated_problem(definition, task.scope):
+        task = msgspec.structs.replace(task, name=definition.name or task.name)
+        return with_end(task, TaskState.FAILED, at, problem)
     if task.kind == TaskKind.CONTAINER:
         return with_definition(task, definition, at)
     return with_beginning(task, definition, at)
+
+
+def waiting_names(
+    job: JobDocument, tasks: Sequence[TaskDocument], at: Micros, budget: Budget
+) -> dict[str, str]:
+    """Return the names of tasks of `job` that wait, by their ids, as far as no other task's result is in them."""
+    names: dict[str, str] = {}
+    for task in tasks:
+        scope = scope_for(job, task.scope, Texts({}))
+        named = _named(task, Evaluator(scope, at, task.seed, budget))
+        names[task.id] = kept_name(job, named.name)
+    return names
+
+
+def _named(task: TaskDocument, evaluator: Evaluator) -> TaskDocument:
+    """Return a task that is not to run, or not yet, with its name evaluated, where that can be."""
+    try:
+        name = evaluator.render(task.definition.name)
+    except ExpressionError:
+        return task
+    return msgspec.structs.replace(task, name=name or task.name)
 
 
 def within_field(name: str, evaluate: Callable[[str], T], text: str) -> T:
@@ -130,7 +186,7 @@ def within_field(name: str, evaluate: Callable[[str], T], text: str) -> T:
         raise
 
 
-def said(error: ExpressionError) -> str:
+def said(error: Exception) -> str:
     """Return what an error says, after the field that it is about: `env.PATH: …`."""
     return ": ".join(
         filter(None, [".".join(reversed(getattr(error, "__notes__", ()))), str(error)])
@@ -145,20 +201,25 @@ def rendered(
 
 
 def subjob_of(
-    subjob: language.SubJob, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget
+    subjob: language.SubJob,
+    scope: Mapping[str, object],
+    at: Micros,
+    seed: int,
+    budget: Budget,
 ) -> language.JobDefinition:
     """Return the job that a task starts."""
     return render_subjob(subjob, Evaluator(scope, at, seed, budget).render)
 
 
-def evaluated_problem(definition: language.TaskDefinition) -> str | None:
+def evaluated_problem(definition: language.TaskDefinition, loops: Mapping[str, Any]) -> str | None:
     """Return what is wrong with an evaluated task, or None."""
     if problems := validate_evaluated(definition):
         return "; ".join(str(problem) for problem in problems)
-    size = len(msgspec.json.encode(definition))
+    size = len(msgspec.json.encode(definition)) + len(msgspec.json.encode(loops))
     if size > MAX_EVALUATED:
         return (
-            f"{size} bytes after evaluation, more than the {MAX_EVALUATED} that fit into a message"
+            f"{size} bytes after evaluation, with its loop variables, more than the {MAX_EVALUATED} that fit into a "
+            "message"
         )
     return None
 
@@ -167,7 +228,7 @@ def with_definition(
     task: TaskDocument, definition: language.TaskDefinition, at: Micros
 ) -> TaskDocument:
     """Return a container task ready to be published."""
-    return states.with_state(
+    return transitions.with_state(
         task,
         TaskState.PENDING,
         hold=None,
@@ -184,7 +245,7 @@ def with_beginning(
     task: TaskDocument, definition: language.TaskDefinition, at: Micros
 ) -> TaskDocument:
     """Return a composite that is to be expanded."""
-    begun = states.with_state(
+    begun = transitions.with_state(
         task,
         TaskState.RUNNING,
         hold=None,
@@ -202,9 +263,10 @@ def with_beginning(
 def with_end(
     task: TaskDocument, state: TaskState, at: Micros, error: str | None = None
 ) -> TaskDocument:
-    """Return a task that ends without having run."""
-    fields = states.task_end(state, at, error=error, evaluated_at=at)
-    ended = states.with_state(task, state, **fields)
+    """Return a task that ends without having run. Its error is not redacted yet."""
+    fields = transitions.task_end(state, at, evaluated_at=at)
+    ended = transitions.with_state(task, state, **fields)
+    ended.error = error
     ended.then = [*task.then, intent(ENDED_INTENT, at)]
     return ended
 
@@ -223,6 +285,8 @@ def each_items(
     assert task.definition.each is not None
     evaluator = Evaluator(scope, at, task.seed, budget)
     value = within_field("each.list", evaluator.value, task.definition.each.list)
+    if isinstance(value, Mapping | list | tuple):
+        _check_copies("each.list", task.scope, len(value))
     if isinstance(value, Mapping):
         return [
             {"key": key, "value": expressions.to_plain(value[key], budget)}
@@ -234,9 +298,31 @@ def each_items(
     raise ExpressionError(f"each.list must produce a list or a map, but produced {kind}")
 
 
-def without_secrets(job: JobDocument, text: str) -> str:
-    """Return a name or an error as it may rest: people look for these in the store, and nothing needs the values."""
-    return redactor_of_job(job).redact(text)
+def _check_copies(field: str, loops: Mapping[str, Any], children: int) -> None:
+    """Raise `ExpressionError` where so many children would take too much with their copies of the loop variables around
+    them: each alone may be small enough."""
+    size = len(msgspec.json.encode(loops))
+    if size * children > MAX_COPIES:
+        error = ExpressionError(
+            f"{children:,} tasks, each with a copy of {size:,} bytes of loop variables, would take more than "
+            f"{MAX_COPIES:,} bytes",
+            kind="limit",
+        )
+        error.add_note(field)
+        raise error
+
+
+def kept_name(job: JobDocument, name: str) -> str:
+    """Return a name as it may rest: people look for names in the store, and nothing needs the secrets in them."""
+    return redactor_of_job(job).redact_beginning(name, MAX_NAME)
+
+
+def kept_error(job: JobDocument | None, error: str | None) -> transitions.KeptError | None:
+    """Return an error as it may rest. `job`: whose secrets it may hold; None where it can't be read."""
+    if not error:
+        return None
+    redactor = Redactor() if job is None else redactor_of_job(job)
+    return transitions.KeptError(redactor.redact_beginning(error, MAX_ERROR))
 
 
 def log_secrets(job: JobDocument, definition: language.TaskDefinition) -> list[str]:
@@ -279,13 +365,22 @@ def render_subjob(subjob: SubJob, render: Render) -> JobDefinition:
 
 
 def _struct(value: Any, plan: StructPlan, render: Render, path: tuple[str, ...]) -> Any:
-    changed = {}
+    changed = _files(value, render, (*path, "files")) if isinstance(value, SmallTask) else {}
     for name, attribute, kind in _templates(plan.cls):
         old = getattr(value, attribute)
         new = _value(old, kind, render, (*path, name))
         if new is not old:
             changed[attribute] = new
     return msgspec.structs.replace(value, **changed) if changed else value
+
+
+def _files(task: SmallTask, render: Render, path: tuple[str, ...]) -> dict[str, Any]:
+    """Return what changes where templates become files like the others."""
+    texts = {
+        name: _rendered(text, render, (*path, name, "template"))
+        for name, text in task.file_templates.items()
+    }
+    return {"files": {**task.files, **texts}, "file_templates": {}} if texts else {}
 
 
 def _value(value: Any, plan: Plan, render: Render, path: tuple[str, ...]) -> Any:
@@ -298,12 +393,16 @@ def _value(value: Any, plan: Plan, render: Render, path: tuple[str, ...]) -> Any
             _value(item, plan.item, render, (*path, str(index))) for index, item in enumerate(value)
         ]
     if isinstance(plan, MapPlan):
-        return {k: _text(v, plan.value, render, (*path, k)) for k, v in value.items()}
+        return {k: _value(v, plan.value, render, (*path, k)) for k, v in value.items()}
     return _struct(value, plan, render, path) if isinstance(plan, StructPlan) else value
 
 
 def _text(value: str, plan: TextPlan, render: Render, path: tuple[str, ...]) -> str:
-    if plan.role is not TextRole.TEMPLATE or not has_template(value):
+    return _rendered(value, render, path) if plan.role is TextRole.TEMPLATE else value
+
+
+def _rendered(value: str, render: Render, path: tuple[str, ...]) -> str:
+    if not has_template(value):
         return value
     try:
         return render(value)
@@ -328,7 +427,7 @@ def _has_templates(plan: Plan) -> bool:
     if isinstance(plan, ListPlan):
         return _has_templates(plan.item)
     if isinstance(plan, MapPlan):
-        return plan.value.role is TextRole.TEMPLATE
+        return _has_templates(plan.value)
     if not isinstance(plan, StructPlan) or plan.cls in _INNER:
         return False
     return bool(_templates(plan.cls))

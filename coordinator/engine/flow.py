@@ -6,13 +6,13 @@ here give each effect its type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from coordinator.engine.states import JobFields, JobMove, TaskFields, TaskMove
-from shared.expressions import ExpressionError
+from coordinator.engine.transitions import JobFields, JobMove, TaskFields, TaskMove
+from shared.expressions import ExpressionError, Texts
 from shared.expressions.limits import MAX_BYTES, MAX_STEPS, Budget
 from shared.model.documents import (
     Document,
@@ -31,6 +31,11 @@ from shared.model.queries import Change, D, Where
 _T = TypeVar("_T")
 _Free = TypeVar("_Free", NodeDocument, Pulse, QueueDocument)
 """Documents that have no state, and so no table of what it may become."""
+
+
+class Unread(Document, kw_only=True):
+    """A task that something is to follow from, and that is read when its turn comes: many whole ones together may be
+    of gigabytes."""
 
 
 class JobChange(Change[JobDocument], frozen=True, kw_only=True):
@@ -151,7 +156,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class DropLogs(msgspec.Struct, frozen=True):
-    """Delete the log of runs of a task before `run`."""
+    """Delete the log of runs of a task before `run`, soon: nobody waits for it, and nobody reads it any more."""
 
     task_id: str
     run: int
@@ -167,8 +172,19 @@ class Evaluate(msgspec.Struct, frozen=True):
     user: str
 
 
+class GrowthTurn(msgspec.Struct, frozen=True):
+    """Wait until a composite may insert its next children: few do at a time, users in turn."""
+
+    user: str
+
+
+class GrowthOver(msgspec.Struct, frozen=True):
+    """They are inserted."""
+
+
 class Vars(msgspec.Struct, frozen=True):
-    """Read `tasks.<var>` of a job, as its restart `restarts`, which began at position `began`, sees it."""
+    """Read `tasks.<var>` of a job, as its restart `restarts`, which began at position `began`, sees it. Answers
+    `TooManyTexts` where that is more than an evaluation may build."""
 
     job_id: str
     names: tuple[str, ...] | None
@@ -200,12 +216,20 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     expression_steps: int = MAX_STEPS
     expression_bytes: int = MAX_BYTES
     """What the templates of one task share (also those of an output, and of the webhooks of one event)."""
+    output_bytes: int
+    """Of a job's result (configuration spec, `worker.limits.output`)."""
     handler_deadline: Micros = 10_000_000
     """What a handler has for a message; no setting."""
 
 
 class AskBounds(msgspec.Struct, frozen=True):
     """Read the configured bounds."""
+
+
+class Hide(msgspec.Struct, frozen=True):
+    """Get ready to look for values that must not be shown."""
+
+    values: Collection[str]
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -218,7 +242,8 @@ class Noted(msgspec.Struct, frozen=True):
 Effect = (
     Get[Any] | Recall | Find[Any] | Count[Any] | Insert | InsertMany | JobChange | TaskChange
     | Change[NodeDocument] | Change[Pulse] | Change[QueueDocument] | ChangeFirst | Delete | Later | Apply | ApplyMany
-    | Publish | Send | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Noted
+    | Publish | Send | Lease | Standing | Started | DropLogs | Evaluate | Vars | AppendLog | Now | AskBounds | Hide
+    | GrowthTurn | GrowthOver | Noted
 )  # fmt: skip
 Flow = Generator[Effect, Any, _T]
 
@@ -397,14 +422,14 @@ def evaluate(work: Callable[[Budget], _T], about: str, user: str) -> Flow[_T]:
     return found
 
 
-def read_vars(
-    job: JobDocument, names: tuple[str, ...] | None, restarts: int
-) -> Flow[dict[str, str]]:
+def read_vars(job: JobDocument, names: tuple[str, ...] | None, restarts: int) -> Flow[Texts]:
     """Read `tasks.<var>` as a restart of a job sees it: of earlier ones only what was done before it began."""
+    if names == ():
+        return Texts({})
     if job.restarts < restarts:
         job = (yield from get(JobDocument, job.id)) or job
     began = job.restarted_from if job.restarts == restarts else None
-    found: dict[str, str] = yield Vars(job.id, names, restarts, began)
+    found: Texts = yield Vars(job.id, names, restarts, began)
     return found
 
 
@@ -412,6 +437,11 @@ def now() -> Flow[Micros]:
     """Return the store's clock."""
     at: Micros = yield Now()
     return at
+
+
+def hide(values: Collection[str]) -> Flow[None]:
+    """Get ready to look for values that must not be shown: what does so is not made while all else waits."""
+    yield Hide(values)
 
 
 def bounds() -> Flow[Bounds]:

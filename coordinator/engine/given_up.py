@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator.engine import states
+from coordinator.engine import transitions
+from coordinator.engine.evaluation import kept_error
 from coordinator.engine.flow import Flow, apply, job_change, note_event, now, task_change
 from coordinator.engine.new_documents import (
     ABANDON,
@@ -22,8 +23,8 @@ from coordinator.engine.new_documents import (
     RESTART,
     intent,
 )
-from coordinator.engine.states import JobMove, TaskMove
-from coordinator.engine.webhooks import JOB_STATE, TASK_STATE, state_hook
+from coordinator.engine.transitions import JobMove, TaskMove
+from coordinator.engine.webhook_triggers import JOB_STATE, TASK_STATE, state_hook
 from shared.model.documents import Document, Intent, JobDocument, TaskDocument
 from shared.model.states import JOB_ACTIVE, TASK_ACTIVE, JobState, TaskState
 
@@ -68,14 +69,15 @@ def give_up(document: Document, what: Intent, job: JobDocument | None) -> Flow[N
 def _fail_job(id: str, restarts: int, reason: str, job: JobDocument | None) -> Flow[None]:
     at = yield from now()
     move = JobMove(tuple(JOB_ACTIVE), JobState.FAILED)
-    fields: states.JobFields = {**states.job_end(move.to, at), "error": reason}
-    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, move.to, at))
+    fields = transitions.job_end(move.to, at, error=kept_error(job, reason))
+    hooks = state_hook(job, JOB_STATE, move.to, at, restarts)
+    add = (intent(FINISH, at, restarts=restarts), *hooks)
     yield from apply(job_change(id, {"restarts": restarts}, fields, move=move, add=add))
 
 
 def _fail_task(task: TaskDocument, reason: str, job: JobDocument | None) -> Flow[None]:
     at = yield from now()
     move = TaskMove(tuple(TASK_ACTIVE), TaskState.FAILED)
-    fields = states.task_end(move.to, at, error=reason)
+    fields = transitions.task_end(move.to, at, error=kept_error(job, reason))
     add = (intent(ENDED_INTENT, at), *state_hook(job, TASK_STATE, move.to, at))
     yield from apply(task_change(task.id, {}, fields, move=move, add=add))

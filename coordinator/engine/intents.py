@@ -11,10 +11,10 @@ from coordinator.engine import (
     removal,
     task_ends,
     task_start,
-    webhooks,
+    webhook_triggers,
     withdrawal,
 )
-from coordinator.engine.flow import Flow, note_event
+from coordinator.engine.flow import Flow, Unread, get, note_event
 from coordinator.engine.new_documents import (
     ABANDON,
     BEGIN,
@@ -35,11 +35,11 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
     (JobDocument, RESTART): job_lifecycle.restarted,
     (JobDocument, FINISH): job_lifecycle.finish,
     (JobDocument, DELETE): removal.remove_job,
-    (JobDocument, HOOK): webhooks.deliver,
+    (JobDocument, HOOK): webhook_triggers.deliver,
     (TaskDocument, EVALUATE): task_start.evaluate_task,
     (TaskDocument, EXPAND): composites.expand,
     (TaskDocument, ENDED_INTENT): task_ends.task_ended,
-    (TaskDocument, HOOK): webhooks.deliver,
+    (TaskDocument, HOOK): webhook_triggers.deliver,
     (TaskDocument, ABANDON): withdrawal.abandon,
 }
 
@@ -48,10 +48,17 @@ def follow(documents: Sequence[Document]) -> Flow[None]:
     """Follow the intents of these documents, and of all that come of that."""
     waiting = deque(documents)
     while waiting:
-        document = waiting.popleft()
+        document = yield from _whole(waiting.popleft())
         for what in document.then:
             follow_up = FOLLOW_UPS.get((type(document), what.do))
             if follow_up is None:
                 yield from note_event("intent_of_another_version", f"{document.id} {what.do}")
                 continue
             waiting.extend((yield from follow_up(document, what)))
+
+
+def _whole(document: Document) -> Flow[Document]:
+    """Return a document to follow, read where it was not yet; nothing follows from one that has gone."""
+    if not isinstance(document, Unread):
+        return document
+    return (yield from get(TaskDocument, document.id)) or document

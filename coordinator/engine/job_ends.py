@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coordinator.engine import states
+from coordinator.engine import transitions
+from coordinator.engine.evaluation import kept_error
 from coordinator.engine.flow import Flow, change_job, get, now
-from coordinator.engine.new_documents import DELETE, FINISH, HOOK, intent
-from coordinator.engine.states import JobFields, JobMove
-from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, state_hook, wants
+from coordinator.engine.new_documents import DELETE, FINISH, intent
+from coordinator.engine.transitions import JobFields, JobMove
+from coordinator.engine.webhook_triggers import JOB_PROGRESS, JOB_STATE, progress_hook, state_hook
 from shared.model.documents import Document, JobDocument
 from shared.model.queries import Where
 from shared.model.states import JOB_ENDED, JobState
@@ -22,11 +23,16 @@ def goes_on(job: JobDocument | None, restarts: int) -> bool:
 
 
 def end_job(
-    job: JobDocument, restarts: int, state: JobState, error: str | None
+    job: JobDocument,
+    restarts: int,
+    state: JobState,
+    error: str | None,
+    /,
+    **more: Unpack[JobFields],
 ) -> Flow[list[Document]]:
     """End a job, short of its last task, that still goes on with this number of restarts; return it if this did."""
     move = JobMove((JobState.PENDING, *ACTIVE_JOB), state)
-    return (yield from end_job_by(job, restarts, move, error, {}))
+    return (yield from end_job_by(job, restarts, move, error, {}, **more))
 
 
 def end_job_by(
@@ -40,10 +46,14 @@ def end_job_by(
 ) -> Flow[list[Document]]:
     """End a job that matches `where` by `move`, with these fields; return it if this did."""
     at = yield from now()
-    fields: JobFields = {**states.job_end(move.to, at, **more), "error": error}
-    add = (intent(FINISH, at, restarts=restarts), *state_hook(job, JOB_STATE, move.to, at))
-    if move.to == JobState.COMPLETED and wants(job, JOB_PROGRESS):
-        add = (*add, intent(HOOK, at, event=JOB_PROGRESS, state=move.to, stamp=str(at)))
+    fields: JobFields = {
+        **transitions.job_end(move.to, at, **more),
+        "error": kept_error(job, error),
+    }
+    hooks = state_hook(job, JOB_STATE, move.to, at, restarts)
+    if move.to == JobState.COMPLETED:
+        hooks += progress_hook(job, JOB_PROGRESS, at, move.to)
+    add = (intent(FINISH, at, restarts=restarts), *hooks)
     here = {"restarts": restarts, **where}
     image = yield from change_job(job.id, here, fields, move=move, add=add)
     return [image] if image else []
@@ -66,6 +76,6 @@ def marked_for_removal(job_id: str) -> Flow[list[Document]]:
     """Mark a job that has ended as one to be removed: from now on nobody is shown it, and it can't be restarted.
     Return it if this did: that it goes, with all below it, is an intent of it."""
     at = yield from now()
-    where = {"state": states.any_state(JOB_ENDED), "deleted_at": None}
+    where = {"state": transitions.any_state(JOB_ENDED), "deleted_at": None}
     image = yield from change_job(job_id, where, {"deleted_at": at}, add=(intent(DELETE, at),))
     return [image] if image else []

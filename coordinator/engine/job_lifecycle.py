@@ -1,6 +1,8 @@
-"""Begins, cancels, restarts and ends jobs."""
+"""Begins and restarts jobs, and follows what their ends leave to do."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,6 +10,7 @@ from coordinator.engine import new_documents, orphans, task_start
 from coordinator.engine.flow import (
     Flow,
     change_job,
+    delete_document,
     get,
     job_change,
     later,
@@ -15,12 +18,19 @@ from coordinator.engine.flow import (
     recall,
 )
 from coordinator.engine.job_ends import goes_on
-from coordinator.engine.new_documents import BEGIN, RESTART, intent
-from coordinator.engine.states import JobFields, JobMove
+from coordinator.engine.new_documents import BEGIN, DELETE, RESTART, intent
 from coordinator.engine.task_ends import BEGUN, RUNS, released, tell_parent
-from coordinator.engine.webhooks import JOB_STATE, state_hook
+from coordinator.engine.transitions import JobFields, JobMove
+from coordinator.engine.webhook_triggers import JOB_STATE, state_hook
 from coordinator.engine.withdrawal import withdraw, withdraw_below
-from shared.model.documents import Document, Intent, JobDocument, Micros
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    Document,
+    Intent,
+    JobDocument,
+    Micros,
+    TombstoneDocument,
+)
 from shared.model.queries import Where
 from shared.model.states import JOB_ENDED, JobState
 
@@ -34,16 +44,42 @@ def with_hooks(job: JobDocument) -> JobDocument:
     )
 
 
+READY_WITHIN: Micros = 600 * MICROS_PER_SECOND
+"""How long after its insertion a job is removed that did not get what it is to begin with."""
+
+
+def unready(job: JobDocument) -> JobDocument:
+    """Return a new job as it is stored while what it begins with is not there yet: as one that is to be removed."""
+    removal = intent(DELETE, job.created_at + READY_WITHIN)
+    return msgspec.structs.replace(job, deleted_at=job.created_at, then=[removal])
+
+
+def made_ready(job: JobDocument, then: Sequence[Intent]) -> Flow[JobDocument | None]:
+    """Have an unready job be one that goes on with the intents `then`; None where it was removed."""
+    where, drop = {"deleted_at": job.deleted_at}, (DELETE,)
+    return (yield from change_job(job.id, where, {"deleted_at": None}, add=tuple(then), drop=drop))
+
+
 def begin_job(job: Document, what: Intent) -> Flow[list[Document]]:
-    """Follow the intent of a new job: insert its first task."""
+    """Follow the intent of a new job: insert its first task, or the one after those that are kept of another job."""
     assert isinstance(job, JobDocument)
     if job.state != JobState.PENDING:
         return (yield from _given_up(job, what))
+    if (yield from _made_late(job)):
+        yield from delete_document(JobDocument, {"id": job.id})
+        return []
     if job.parent_id is not None:
         lost = yield from orphans.lost_subjob(job)
         if lost is not None:
             return lost
-    return (yield from _place_first(job, 1, {}, BEGUN, what))
+    return (yield from _place_first(job, job.position + 1, {}, BEGUN, what))
+
+
+def _made_late(job: JobDocument) -> Flow[bool]:
+    """Return whether this very job was there before and was deleted: whoever made it again looked before it was."""
+    if not new_documents.may_come_again(job):
+        return False
+    return (yield from get(TombstoneDocument, job.id)) is not None
 
 
 def _given_up(job: JobDocument, what: Intent) -> Flow[list[Document]]:
@@ -108,6 +144,7 @@ def restarted_by_user(job: JobDocument) -> Flow[JobDocument | None]:
         "restarts": job.restarts + 1,
         "restarted_from": _restarts_at(job),
         "error": None,
+        "failed_task": None,
         "failed_at": None,
         "completed_at": None,
         "ended_at": None,
@@ -115,7 +152,7 @@ def restarted_by_user(job: JobDocument) -> Flow[JobDocument | None]:
     where = {"restarts": job.restarts, "position": job.position, "deleted_at": None}
     add = (
         intent(RESTART, at, restarts=job.restarts + 1),
-        *state_hook(job, JOB_STATE, JobState.RUNNING, at),
+        *state_hook(job, JOB_STATE, JobState.RUNNING, at, job.restarts + 1),
     )
     image = yield from change_job(job.id, where, fields, move=RESTARTED, add=add, drop=(BEGIN,))
     if image is not None:

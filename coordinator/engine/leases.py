@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.engine import beats, slots
+from coordinator.engine import beats
 from coordinator.engine.flow import Flow, bounds, change, find, note_event, now
 from coordinator.engine.pulse import QUEUES, read_pulse
 from shared.model.documents import (
@@ -51,7 +51,7 @@ def runs_of_closed_epochs() -> Flow[list[Document]]:
             TaskDocument,
             {"node_id": node.id, "state": TaskState.RUNNING, "epoch": Below(node.epoch + 1)},
             limit=1,
-            without=slots.HEAVY,
+            without=TaskDocument.heavy,
         )
         if left:
             follow += yield from beats.lose_runs(node)

@@ -4,14 +4,15 @@ Ids follow from their cause: creating the same thing twice makes one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from shared.durations import duration_seconds
 from shared.ids import derived_id, seed_of
 from shared.model import language
-from shared.model.documents import MICROS_PER_SECOND, Intent, JobDocument, Micros, TaskDocument
+from shared.model.declared_secrets import hidden_values, secret_values
+from shared.model.documents import Intent, JobDocument, Micros, TaskDocument
 from shared.model.language import (
     Defaults,
     Each,
@@ -21,7 +22,11 @@ from shared.model.language import (
     TaskDefinition,
     kind_of_task,
 )
-from shared.model.states import Hold, TaskKind
+from shared.model.states import TaskKind
+from shared.redaction import KEY_PATTERNS, Redactor
+
+MAX_NAME = 1024
+"""Characters kept of the name of a job, and of an evaluated one of a task: it is in lists, webhooks and errors."""
 
 BEGIN = "begin"
 FINISH = "finish"
@@ -45,20 +50,65 @@ def task_id(job_id: str, restarts: int, path: str, attempt: int) -> str:
     return derived_id("task", job_id, restarts, path, attempt)
 
 
-def new_job(definition: language.JobDefinition, id: str, at: Micros, **more: Any) -> JobDocument:
-    """Return the job that a user's definition makes."""
+def new_job(
+    definition: language.JobDefinition,
+    id: str,
+    at: Micros,
+    *,
+    keys: Sequence[str] = KEY_PATTERNS,
+    inherited: Sequence[str] = (),
+    **more: Any,
+) -> JobDocument:
+    """Return the job that a user's definition makes. `keys`: what keys say that a value is secret; `inherited`: what
+    must not be shown of the jobs that it comes from.
+
+    What it is found and counted by is stored as it may be shown."""
+    values = {*inherited, *hidden_values(definition, keys)}
+    shown = Redactor(values)
     fields: dict[str, Any] = {"root_id": id, "permissions": list(definition.permissions or ())}
     return JobDocument(
         id=id,
         definition=definition,
-        name=definition.name,
-        description=definition.description or "",
-        tags=list(definition.tags or ()),
+        name=shown.redact_beginning(definition.name, MAX_NAME),
+        description=shown.redact(definition.description or ""),
+        tags=[shown.redact(tag) for tag in definition.tags or ()],
         task_count=len(definition.tasks),
         created_at=at,
+        inherited_secrets=sorted(values.difference(secret_values(definition))),
         then=[intent(BEGIN, at)],
         **{**fields, **more},
     )
+
+
+def may_come_again(job: JobDocument) -> bool:
+    """Return whether a job's id follows from what it is made for (a key, a firing, a task): whoever is late makes the
+    same one again."""
+    return bool(job.body_hash or job.schedule or job.parent_id or job.detached_from)
+
+
+def kept_tasks(job: JobDocument, tasks: Sequence[TaskDocument]) -> list[TaskDocument]:
+    """Return copies of tasks of another job that count as done in `job`: their results, not their logs."""
+    ids = {task.id: derived_id("kept", job.id, task.id) for task in tasks}
+    return [
+        msgspec.structs.replace(
+            task,
+            id=ids[task.id],
+            then=[],
+            job_id=job.id,
+            root_id=job.id,
+            parent_id=derived_id("kept", job.id, task.parent_id) if task.parent_id else None,
+            restarts=0,
+            open=False,
+            active=False,
+            run=0,
+            log_parts=None,
+            slot_of=None,
+            slot=None,
+            window_of=None,
+            window=None,
+        )
+        for task in tasks
+    ]
 
 
 def _task(
@@ -135,60 +185,6 @@ def with_window(task: TaskDocument) -> TaskDocument:
     depth, so that those that wait for their children cannot keep these out."""
     key = task.root_id if task.kind == TaskKind.CONTAINER else f"{task.root_id}/{task.depth}"
     return msgspec.structs.replace(task, window_of=key)
-
-
-def next_attempt(task: TaskDocument, at: Micros) -> TaskDocument | None:
-    """Return the attempt after `task`, which failed, or None where its retries are used up."""
-    retry = task.definition.retry
-    if (
-        task.kind != TaskKind.CONTAINER
-        or retry is None
-        or task.attempt > (retry.limit or DEFAULT_RETRY_LIMIT)
-    ):
-        return None
-    attempt = task.attempt + 1
-    id = task_id(task.job_id, task.restarts, task.path, attempt)
-    return TaskDocument(
-        id=id,
-        job_id=task.job_id,
-        root_id=task.root_id,
-        parent_id=task.parent_id,
-        path=task.path,
-        position=task.position,
-        index=task.index,
-        depth=task.depth,
-        kind=task.kind,
-        name=task.definition.name or task.name,
-        definition=task.definition,
-        hold=Hold.DELAY,
-        due_at=(task.ended_at or at) + retry_delay(retry, task.attempt, seed_of(id)),
-        restarts=task.restarts,
-        attempt=attempt,
-        seed=seed_of(id),
-        scope=task.scope,
-        var=task.definition.var,
-        slot_of=task.slot_of,
-        slot=task.slot,
-        window_of=task.window_of,
-        window=task.window,
-        created_at=at,
-    )
-
-
-DEFAULT_RETRY_LIMIT = 1
-"""Further attempts where `retry` is given without a limit."""
-
-MAX_DELAY = 24 * 3600.0
-
-
-def retry_delay(retry: language.Retry, failed: int, seed: int) -> Micros:
-    """Return the delay before the attempt after `failed` ones: initialDelay · scalingFactor^(failed-1), spread by
-    jitter (0 to 1) to both sides; at most a day."""
-    initial = duration_seconds(retry.initial_delay or language.DEFAULT_RETRY_DELAY)
-    factor = float(retry.scaling_factor or language.DEFAULT_RETRY_SCALING)
-    delay = min(initial * factor ** (failed - 1), MAX_DELAY)
-    spread = float(retry.jitter or 0.0) * ((seed % 10_000) / 5_000 - 1.0)
-    return int(delay * (1.0 + spread) * MICROS_PER_SECOND)
 
 
 def progress_of(position_done: int, task_count: int, share: float = 0.0) -> float:

@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from coordinator.engine import slots
 from coordinator.engine.flow import Flow, find, get, note_event, now, standing
 from coordinator.engine.job_ends import goes_on
-from coordinator.engine.states import any_state
+from coordinator.engine.transitions import any_state
 from coordinator.engine.withdrawal import withdraw
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -21,9 +20,6 @@ from shared.model.documents import (
 )
 from shared.model.queries import Above, Below, In, Not, Where
 from shared.model.states import JOB_ACTIVE, JOB_ENDED, JobState
-
-WITHOUT_BIG = ("definition", "inherited_secrets", "result")
-"""Fields of a job that a question about how it stands need not read."""
 
 ORPHANS_AT_ONCE = 500
 """Jobs, and tasks, looked at in one sweep of a kind."""
@@ -63,7 +59,7 @@ def open_under_ended() -> Flow[list[Document]]:
     at = yield from now()
     where = {"ended_at": Above(at - RECENT_ENDS)}
     jobs = yield from find(
-        JobDocument, where, order=("-ended_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+        JobDocument, where, order=("-ended_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
     ended = {job.id for job in jobs if not job.then}
     return (
@@ -79,7 +75,7 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
         "created_at": Above(rounds.restarted),
     }
     jobs = yield from find(
-        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
     rounds.restarted = _next(jobs, rounds.restarted)
     by_restarts: dict[int, list[str]] = defaultdict(list)
@@ -97,7 +93,7 @@ def _withdraw_open(what: str, where: Where, jobs: Collection[str]) -> Flow[list[
     if not jobs:
         return []
     open_ = {**where, "open": True, "active": True}
-    found = yield from find(TaskDocument, open_, limit=ORPHANS_AT_ONCE, without=slots.HEAVY)
+    found = yield from find(TaskDocument, open_, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
     for job_id in sorted({task.job_id for task in found}):
         yield from note_event(what, job_id)
     return (yield from withdraw(sorted(found, key=lambda task: task.depth)))
@@ -124,12 +120,14 @@ def lost_subjobs(rounds: OrphanRounds) -> Flow[list[Document]]:
         "created_at": Above(rounds.subjobs),
     }
     found = yield from find(
-        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=WITHOUT_BIG
+        JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
     rounds.subjobs = _next(found, rounds.subjobs)
     quiet = [job for job in found if not job.then]
     ids = In(tuple({job.parent_id for job in quiet}))
-    tasks = (yield from find(TaskDocument, {"id": ids}, without=slots.HEAVY)) if quiet else []
+    tasks = (
+        (yield from find(TaskDocument, {"id": ids}, without=TaskDocument.heavy)) if quiet else []
+    )
     parents = {task.id: task for task in tasks}
     jobs = yield from _jobs({task.job_id for task in tasks})
     follow: list[Document] = []
@@ -167,7 +165,7 @@ def _withdrawing(parent: TaskDocument | None, above: JobDocument | None) -> bool
 def _jobs(ids: Collection[str]) -> Flow[dict[str, JobDocument]]:
     if not ids:
         return {}
-    found = yield from find(JobDocument, {"id": In(tuple(ids))}, without=WITHOUT_BIG)
+    found = yield from find(JobDocument, {"id": In(tuple(ids))}, without=JobDocument.heavy)
     return {job.id: job for job in found}
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from coordinator.engine import new_documents
 from coordinator.engine.flow import Flow, change_job, change_task, count, find, get, now, recall
-from coordinator.engine.slots import HEAVY
-from coordinator.engine.webhooks import JOB_PROGRESS, TASK_PROGRESS, progress_hook
+from coordinator.engine.webhook_triggers import JOB_PROGRESS, TASK_PROGRESS, progress_hook
 from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Progressed
 from shared.model.queries import Above, In
@@ -55,7 +54,7 @@ def _of_children(task: TaskDocument) -> Flow[float]:
         TaskDocument,
         {"parent_id": task.id, "state": TaskState.RUNNING, "progress": Above(0)},
         limit=RUNNING_SEEN,
-        without=HEAVY,
+        without=TaskDocument.heavy,
     )
     share = sum(child.progress for child in running)
     return new_documents.progress_of(done, task.size, share)

@@ -29,7 +29,7 @@ FORCE_INTERVAL: Micros = 300 * MICROS_PER_SECOND
 """A coordinator whose own link broke may begin a new era once in so long."""
 
 
-TRIES = 20
+STAMP_TRIES = 20
 """All queues' probes are taken at about the same time, in every coordinator: so often one tries to move its stamp."""
 
 
@@ -44,9 +44,20 @@ def read_pulse() -> Flow[Pulse]:
     return (yield from get(Pulse, PULSE_ID)) or fresh
 
 
+def era_began() -> Flow[Micros]:
+    """Return when the era began: now, where things stand still, and the next probe that is taken will say so."""
+    pulse = yield from read_pulse()
+    at = yield from now()
+    return at if (yield from _stands_still(pulse, at)) else pulse.era_at
+
+
+def _stands_still(pulse: Pulse, at: Micros) -> Flow[bool]:
+    return at - pulse.moved_at >= STALE + (yield from bounds()).handler_deadline
+
+
 def probe_taken(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[None]:
     """Move a queue's stamp to a probe that was taken at `taken_at`, a handler's deadline ago."""
-    for _ in range(TRIES):
+    for _ in range(STAMP_TRIES):
         if (yield from _moved(queue, sent_at, taken_at)):
             return
 
@@ -57,8 +68,7 @@ def _moved(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[bool]:
     at = yield from now()
     stored = pulse.stamps.get(queue, 0)
     stood_still = taken_at - sent_at >= STALE or sent_at <= stored - STALE
-    deadline = (yield from bounds()).handler_deadline
-    stood_still = stood_still or at - pulse.moved_at >= STALE + deadline
+    stood_still = stood_still or (yield from _stands_still(pulse, at))
     fields: dict[str, Any] = {"moved_at": at, "rev": pulse.rev + 1}
     if stood_still:
         fields["era_at"] = at
@@ -72,7 +82,7 @@ def _moved(queue: str, sent_at: Micros, taken_at: Micros) -> Flow[bool]:
 
 def link_was_lost(coordinator: str) -> Flow[None]:
     """Begin a new era: this coordinator's own connection to the broker was lost and is back."""
-    for _ in range(TRIES):
+    for _ in range(STAMP_TRIES):
         if (yield from _forced(coordinator)):
             return
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from coordinator.engine import slots
-from coordinator.engine.flow import Flow, change_job, delete_document, find, now
+from coordinator.engine import new_documents
+from coordinator.engine.flow import Flow, change_job, delete_document, find, insert, now
 from coordinator.engine.new_documents import HOOK
 from coordinator.engine.withdrawal import BATCH, again, withdraw, withdraw_below
 from shared.model.documents import (
@@ -20,6 +20,7 @@ from shared.model.documents import (
     LogPartDocument,
     Micros,
     TaskDocument,
+    TombstoneDocument,
 )
 from shared.model.queries import In
 from shared.model.states import DeliveryState, TaskKind
@@ -40,7 +41,7 @@ LOG_BATCH = 5_000
 def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
     """Follow the intent of a job marked for removal, by one step: what is open ends; then its webhooks are delivered or
     given up; then tasks go, after the sub-jobs attached to them are marked in their turn; then what else belongs to the
-    job; then the job."""
+    job; then the job, of which only its id is left."""
     assert isinstance(job, JobDocument)
     over, follow = yield from withdraw_below(job, what, job.restarts)
     if not over:
@@ -53,7 +54,7 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
         {"job_id": job.id},
         order=("created_at", "id"),
         limit=BATCH,
-        without=slots.HEAVY,
+        without=TaskDocument.heavy,
     )
     if waits and any(map(_has_hook, tasks)):
         return [*follow, *(yield from _look_later(job, what))]
@@ -64,8 +65,15 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
     for kind in (ItemsDocument, LogPartDocument, DeliveryDocument):
         if (yield from delete_document(kind, {"job_id": job.id}, LOG_BATCH)) == LOG_BATCH:
             return [*follow, *(yield from again(job, what))]
+    yield from bury(job)
     yield from delete_document(JobDocument, {"id": job.id})
     return follow
+
+
+def bury(job: JobDocument) -> Flow[None]:
+    """Leave the id of a job that is about to go, where whoever is to make it may still be late."""
+    if new_documents.may_come_again(job):
+        yield from insert(TombstoneDocument(id=job.id, buried_at=(yield from now())))
 
 
 def _is_telling(job: JobDocument) -> Flow[bool]:
@@ -73,8 +81,9 @@ def _is_telling(job: JobDocument) -> Flow[bool]:
     if _has_hook(job):
         return True
     pending = {"job_id": job.id, "state": DeliveryState.PENDING}
-    heavy = ("headers", "secret", "body")
-    return bool((yield from find(DeliveryDocument, pending, limit=1, without=heavy)))
+    return bool(
+        (yield from find(DeliveryDocument, pending, limit=1, without=DeliveryDocument.heavy))
+    )
 
 
 def _has_hook(document: JobDocument | TaskDocument) -> bool:

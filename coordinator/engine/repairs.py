@@ -9,6 +9,8 @@ import msgspec
 from coordinator.engine import beats, composites, orphans, slots, task_start
 from coordinator.engine.flow import (
     Flow,
+    Unread,
+    apply,
     bounds,
     change,
     change_task,
@@ -18,10 +20,11 @@ from coordinator.engine.flow import (
     now,
     publish,
     recall,
+    task_change,
 )
 from coordinator.engine.new_documents import EVALUATE, intent
-from coordinator.engine.states import TaskMove
 from coordinator.engine.task_ends import tell_parent
+from coordinator.engine.transitions import TaskMove
 from shared.model.documents import (
     MICROS_PER_SECOND,
     Document,
@@ -32,13 +35,15 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Above, Below, In
-from shared.model.queues import DEFAULT_QUEUE
 from shared.model.states import JOB_ENDED, Hold, TaskKind, TaskState
 
 SENT_AGAIN = TaskMove((TaskState.SCHEDULED,), TaskState.PENDING)
 
 REPAIRS_AT_ONCE = 500
 """Things looked at in one sweep of a kind."""
+
+SENT_AT_ONCE = 16
+"""Tasks sent together, each whole: they may be of megabytes."""
 
 UNCONFIRMED: Micros = 10 * MICROS_PER_SECOND
 """PENDING for so long since it was last sent: send it again."""
@@ -53,9 +58,6 @@ UNUSED: Micros = 3_600 * MICROS_PER_SECOND
 """A queue that was not in use for so long is deleted if it is empty."""
 
 UNUSED_AT_ONCE = 50
-
-RECENT: Micros = 600 * MICROS_PER_SECOND
-"""Tasks published in this time are looked at for what was granted last."""
 
 
 class Rounds(msgspec.Struct):
@@ -73,22 +75,22 @@ def release_delayed() -> Flow[list[Document]]:
     where = {"hold": Hold.DELAY, "due_at": Below(at + 1)}
     follow: list[Document] = []
     due = yield from find(
-        TaskDocument, where, order=("due_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+        TaskDocument, where, order=("due_at",), limit=REPAIRS_AT_ONCE, without=TaskDocument.heavy
     )
     for task in due:
         held = {"hold": Hold.DELAY, "state": TaskState.CREATED}
         wanted = task_start.number_wanted(task)
         add = () if wanted else (intent(EVALUATE, at),)
-        image = yield from change_task(task.id, held, {"hold": wanted}, add=add)
-        if image is not None:
-            follow += (yield from _offer_to(image)) if wanted else [image]
+        change = task_change(task.id, held, {"hold": wanted}, add=add)
+        if (yield from apply(change)):
+            follow += (yield from _offer_to(task, wanted)) if wanted else [Unread(id=task.id)]
     return follow
 
 
-def _offer_to(task: TaskDocument) -> Flow[list[Document]]:
+def _offer_to(task: TaskDocument, wanted: Hold) -> Flow[list[Document]]:
     """Offer the free numbers that a task has begun to wait for."""
     follow: list[Document] = []
-    if task.hold == Hold.CONCURRENCY and task.slot_of:
+    if wanted == Hold.CONCURRENCY and task.slot_of:
         follow += yield from _offer_slots(task.slot_of)
     if task.window_of:
         window = (yield from bounds()).job_window
@@ -99,8 +101,7 @@ def _offer_to(task: TaskDocument) -> Flow[list[Document]]:
 def unconfirmed() -> Flow[list[Document]]:
     """Send again what is PENDING and was not confirmed."""
     at = yield from now()
-    where = {"state": TaskState.PENDING, "published_at": Below(at - UNCONFIRMED)}
-    found = yield from find(TaskDocument, where, order=("published_at",), limit=REPAIRS_AT_ONCE)
+    found = yield from _sent_first(TaskState.PENDING, {"published_at": Below(at - UNCONFIRMED)})
     waiting, follow = yield from orphans.still_wanted(found)
     for task in waiting:
         seen = {"state": TaskState.PENDING, "published_at": task.published_at}
@@ -117,14 +118,14 @@ def waited_in(rounds: Rounds) -> Flow[list[str]]:
     Whoever may take a task knows its queue; a job may name as many queues as it likes, and only its own tasks wait
     for them."""
     old: dict[str, object] = {"published_at": Below((yield from now()) - UNHEARD)}
-    if not (yield from _scheduled(old, limit=1)):
+    if not (yield from _sent_first(TaskState.SCHEDULED, old, limit=1)):
         return []
     taken = sorted((yield from queues_taken()))
     turn = [queue for queue in taken if queue > rounds.queues][:REPAIRS_AT_ONCE]
     rounds.queues = turn[-1] if len(turn) == REPAIRS_AT_ONCE else ""
     waited: list[str] = []
     for queue in turn:
-        lost = yield from _scheduled({"queue": queue, **old}, limit=1)
+        lost = yield from _sent_first(TaskState.SCHEDULED, {"queue": queue, **old}, limit=1)
         waited += [queue] if lost else []
     return waited
 
@@ -148,7 +149,7 @@ def unused_queues() -> Flow[list[QueueDocument]]:
         image = yield from change(QueueDocument, queue.id, seen, {"used_at": at})
         if image is None or queue.id in taken:
             continue
-        if not (yield from _scheduled({"queue": queue.id}, limit=1)):
+        if not (yield from _sent_first(TaskState.SCHEDULED, {"queue": queue.id}, limit=1)):
             unused.append(image)
     return unused
 
@@ -158,10 +159,12 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
     or that was overtaken by one of `grants`."""
     at = yield from now()
     old = Below(at - UNHEARD)
-    waiting = yield from _scheduled({"queue": In(tuple(quiet)), "published_at": old})
+    waiting = yield from _sent_first(
+        TaskState.SCHEDULED, {"queue": In(tuple(quiet)), "published_at": old}
+    )
     for queue, grant in grants.items():
         overtaken = {"queue": queue, "published_at": Below(grant.published_at - OVERTAKEN)}
-        found = yield from _scheduled(overtaken)
+        found = yield from _sent_first(TaskState.SCHEDULED, overtaken)
         waiting += [task for task in found if task.priority >= grant.priority]
     if not waiting:
         return []
@@ -173,11 +176,14 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
     return follow
 
 
-def _scheduled(where: dict[str, object], limit: int = REPAIRS_AT_ONCE) -> Flow[list[TaskDocument]]:
-    where = {"state": TaskState.SCHEDULED, **where}
+def _sent_first(
+    state: TaskState, where: dict[str, object], limit: int = REPAIRS_AT_ONCE
+) -> Flow[list[TaskDocument]]:
+    """Read the tasks in a state that were sent longest ago, without what is large in them."""
+    where = {"state": state, **where}
     return (
         yield from find(
-            TaskDocument, where, order=("published_at",), limit=limit, without=slots.HEAVY
+            TaskDocument, where, order=("published_at",), limit=limit, without=TaskDocument.heavy
         )
     )
 
@@ -203,21 +209,21 @@ class Grant(msgspec.Struct, frozen=True):
     priority: int
 
 
-def latest_grants() -> Flow[dict[str, Grant]]:
-    """Return the latest published of the tasks that run now, by queue."""
-    at = yield from now()
-    where = {
-        "state": TaskState.RUNNING,
-        "kind": TaskKind.CONTAINER,
-        "published_at": Above(at - RECENT),
-    }
-    running = yield from find(
-        TaskDocument, where, order=("-published_at",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
-    )
+def latest_grants(queues: Collection[str]) -> Flow[dict[str, Grant]]:
+    """Return the latest published of the tasks that run now, by queue: the newest that was granted, however long
+    tasks wait there."""
     latest: dict[str, Grant] = {}
-    for task in running:
-        grant = Grant(task.published_at or 0, task.priority)
-        latest.setdefault(task.queue or DEFAULT_QUEUE, grant)
+    for queue in queues:
+        where = {"state": TaskState.RUNNING, "kind": TaskKind.CONTAINER, "queue": queue}
+        running = yield from find(
+            TaskDocument,
+            where,
+            order=("-published_at",),
+            limit=1,
+            without=TaskDocument.heavy,
+        )
+        for task in running:
+            latest[queue] = Grant(task.published_at or 0, task.priority)
     return latest
 
 
@@ -232,7 +238,7 @@ def composites_with_nothing_open(rounds: Rounds) -> Flow[list[Document]]:
         **({"id": Above(rounds.composites)} if rounds.composites else {}),
     }
     found = yield from find(
-        TaskDocument, where, order=("id",), limit=REPAIRS_AT_ONCE, without=slots.HEAVY
+        TaskDocument, where, order=("id",), limit=REPAIRS_AT_ONCE, without=TaskDocument.heavy
     )
     rounds.composites = found[-1].id if len(found) == REPAIRS_AT_ONCE else ""
     follow: list[Document] = []
@@ -274,7 +280,13 @@ def free_slots(rounds: Rounds) -> Flow[list[Document]]:
 
 def _offer_slots(owner: str) -> Flow[list[Document]]:
     parent = yield from get(TaskDocument, owner)
-    if parent is None or not parent.active or not parent.expanded:
+    if parent is None:  # what was inserted late, when its job had been removed already
+        held = {"slot_of": owner, "hold": Hold.CONCURRENCY}
+        late = yield from find(
+            TaskDocument, held, limit=REPAIRS_AT_ONCE, without=TaskDocument.heavy
+        )
+        return (yield from orphans.still_wanted(late))[1]
+    if not parent.active or not parent.expanded:
         return []
     each = parent.definition.each
     return (yield from slots.offer_slots(owner, each.concurrency or 0)) if each else []
@@ -311,13 +323,16 @@ def void_leases() -> Flow[list[Document]]:
 def send_all_again() -> Flow[list[Document]]:
     """Send again whatever waits in a queue: the queues went with the process that held them."""
     at = yield from now()
-    while True:
-        waiting = yield from find(
-            TaskDocument, {"state": TaskState.SCHEDULED}, limit=REPAIRS_AT_ONCE
-        )
+    full = True
+    while full:
+        waiting = yield from _sent_first(TaskState.SCHEDULED, {})
         for task in waiting:
             yield from change_task(task.id, {}, {"published_at": at}, move=SENT_AGAIN)
-        if len(waiting) < REPAIRS_AT_ONCE:
-            break
-    yield from publish((yield from find(TaskDocument, {"state": TaskState.PENDING})))
+        full = len(waiting) == REPAIRS_AT_ONCE
+    last, full = "", True
+    while full:
+        where = {"state": TaskState.PENDING, "id": Above(last)}
+        waiting = yield from find(TaskDocument, where, order=("id",), limit=SENT_AT_ONCE)
+        yield from publish(waiting)
+        last, full = waiting[-1].id if waiting else "", len(waiting) == SENT_AT_ONCE
     return []

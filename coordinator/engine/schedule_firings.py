@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -13,18 +14,27 @@ from shared.ids import derived_id
 from shared.model.cron import parse_cron
 from shared.model.documents import (
     MICROS_PER_SECOND,
+    Intent,
     JobDocument,
     Micros,
     ScheduleDocument,
     ScheduleRef,
 )
+from shared.model.queries import Change
+from shared.model.states import ScheduleState
 
 GRACE: Micros = 60 * MICROS_PER_SECOND
 """A firing that is no later than this is made whoever was awake; an older one is left for so long to coordinators that
 were awake when it was due."""
 
 LATE_FIRINGS = 1_000
-"""Firings in a row that a schedule makes late."""
+"""Firings in a row that a schedule makes late, and those that wait for the job before: more are left out."""
+
+FIRE = "fire"
+"""The intent of a schedule whose firing was decided, and whose job is to be made."""
+
+TAKEN_FOR: Micros = 5 * MICROS_PER_SECOND
+"""So long others leave a firing to whoever took it."""
 
 
 class Firing(msgspec.Struct, frozen=True):
@@ -76,8 +86,11 @@ class Judge(msgspec.Struct, frozen=True):
 def next_firing(schedule: ScheduleDocument, after: Micros) -> Micros | None:
     """Return the first firing later than `after`; None where there is none any more.
 
-    `@every` counts from when the schedule was made. Cron fields are read in the schedule's zone; in the hour that
-    daylight saving skips or repeats a job fires once, as cron does."""
+    `@every` counts from when the schedule was made. Cron fields are read in the schedule's zone. In the hour that
+    daylight saving skips or repeats a job fires once, as cron does; if the minute or the hour field begins with `*`, it
+    fires in both of the repeated hours, and not in the skipped one."""
+    if schedule.at is not None:
+        return schedule.at if schedule.at > after else None
     cron = parse_cron(schedule.cron)
     if cron.every_seconds is not None:
         period = cron.every_seconds * MICROS_PER_SECOND
@@ -94,6 +107,8 @@ def next_firing(schedule: ScheduleDocument, after: Micros) -> Micros | None:
 
 def latest_firing(schedule: ScheduleDocument, since: Micros, until: Micros) -> Micros | None:
     """Return the last firing after `since`, up to `until`."""
+    if schedule.at is not None:
+        return schedule.at if since < schedule.at <= until else None
     cron = parse_cron(schedule.cron)
     if cron.every_seconds is not None:
         period = cron.every_seconds * MICROS_PER_SECOND
@@ -108,18 +123,73 @@ def latest_firing(schedule: ScheduleDocument, since: Micros, until: Micros) -> M
     return None
 
 
-def fired_job(schedule: ScheduleDocument, at: Micros, now: Micros) -> JobDocument:
-    """Return the job of the firing at `at`: whoever makes it, it is one."""
-    return job_of(schedule, derived_id("firing", schedule.id, at), now)
+def next_firings(schedule: ScheduleDocument, count: int) -> list[Micros]:
+    """Return when a schedule fires next, the earliest first: none while it is paused."""
+    found: list[Micros] = []
+    at = schedule.next_at
+    while at is not None and len(found) < count:
+        found.append(at)
+        at = next_firing(schedule, at)
+    return found
 
 
-def job_of(schedule: ScheduleDocument, id: str, now: Micros) -> JobDocument:
-    """Return a job that a schedule makes."""
+def decided(
+    schedule: ScheduleDocument, firing: Firing, now: Micros, *, busy: bool
+) -> Change[ScheduleDocument]:
+    """Return the write that makes a firing, and decides what becomes of it where the job before still runs (`busy`).
+
+    That its job is to be made is an intent of it; whoever makes that write makes the job, others only later."""
+    fields: dict[str, object] = {"next_at": firing.next_at, "late": firing.late}
+    add: tuple[Intent, ...] = ()
+    full = len(schedule.then) >= LATE_FIRINGS
+    if firing.at is not None and not full and not (busy and schedule.overlap == "skip"):
+        job_id = derived_id("firing", schedule.id, firing.at)
+        fields |= {"fired_at": firing.at, "last_job_id": job_id}
+        args = {
+            "job": job_id,
+            "time": firing.at,
+            "previous": schedule.fired_at or 0,
+            "after": schedule.last_job_id or "",
+        }
+        add = (Intent(f"{FIRE} {firing.at}", FIRE, now + TAKEN_FOR, args),)
+    where = {
+        "state": ScheduleState.ACTIVE,
+        "next_at": schedule.next_at,
+        "last_job_id": schedule.last_job_id,
+    }
+    return Change(kind=ScheduleDocument, id=schedule.id, where=where, set=fields, add_then=add)
+
+
+def fired_job(
+    schedule: ScheduleDocument, what: Intent, now: Micros, keys: Sequence[str]
+) -> JobDocument:
+    """Return the job of a firing that was decided: whoever makes it, it is one."""
+    ref = ScheduleRef(
+        id=schedule.id,
+        cron=schedule.cron,
+        time=int(what.args["time"]),
+        previous=int(what.args["previous"]),
+    )
+    return _job_of(schedule, str(what.args["job"]), now, ref, keys)
+
+
+def job_made_by_hand(
+    schedule: ScheduleDocument, id: str, now: Micros, keys: Sequence[str]
+) -> JobDocument:
+    """Return a job that a schedule makes besides its firings."""
+    ref = ScheduleRef(schedule.id, schedule.cron, time=now, previous=schedule.fired_at or 0)
+    return _job_of(schedule, id, now, ref, keys)
+
+
+def _job_of(
+    schedule: ScheduleDocument, id: str, now: Micros, ref: ScheduleRef, keys: Sequence[str]
+) -> JobDocument:
     return new_documents.new_job(
         schedule.definition,
         id,
         now,
+        keys=keys,
         created_by=schedule.created_by,
         permissions=schedule.permissions,
-        schedule=ScheduleRef(id=schedule.id, cron=schedule.cron),
+        schedule=ref,
     )

@@ -11,15 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from coordinator.engine.flow import Flow, change_first_task, count, find, now
+from coordinator.engine.flow import Flow, Unread, change_first_task, count, find, now
 from coordinator.engine.new_documents import EVALUATE, intent
-from coordinator.engine.states import TaskFields
+from coordinator.engine.transitions import TaskFields
 from shared.model.documents import Document, TaskDocument
 from shared.model.queries import Not
 from shared.model.states import Hold, TaskState
-
-HEAVY = ("definition", "evaluated", "scope", "result")
-"""Fields that a question about structure need not read."""
 
 SLOT_NUMBERS = tuple(
     field.name
@@ -59,16 +56,16 @@ def offer_slots(owner: str, size: int) -> Flow[list[Document]]:
 def _offer(
     numbers: list[int], where: dict[str, str], fields: Callable[[int], TaskFields]
 ) -> Flow[list[Document]]:
-    released: list[Document] = []
+    follow: list[Document] = []
     misses = 0
     for number in numbers:
         image = yield from _give(where, fields(number))
         misses = 0 if image else misses + 1
-        if image:
-            released.append(image)
-        elif misses == MISSES:
+        if image and image.then:
+            follow.append(Unread(id=image.id))
+        if misses == MISSES:
             break
-    return [task for task in released if task.then]
+    return follow
 
 
 def _give(where: dict[str, str], fields: TaskFields) -> Flow[TaskDocument | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from coordinator.engine import composites, evaluation, new_documents, slots, task_start
+from coordinator.engine import composites, evaluation, new_documents, retries, slots, task_start
 from coordinator.engine.flow import (
     Flow,
     bounds,
@@ -20,11 +20,18 @@ from coordinator.engine.flow import (
     task_change,
 )
 from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on
-from coordinator.engine.new_documents import BEGIN, ENDED_INTENT, HOOK, intent
-from coordinator.engine.states import JobFields, JobMove
-from coordinator.engine.webhooks import JOB_PROGRESS, JOB_STATE, TASK_STATE, state_hook, wants
+from coordinator.engine.new_documents import BEGIN, ENDED_INTENT
+from coordinator.engine.transitions import JobFields, JobMove
+from coordinator.engine.webhook_triggers import (
+    JOB_PROGRESS,
+    JOB_STATE,
+    TASK_STATE,
+    progress_hook,
+    state_hook,
+)
 from coordinator.engine.withdrawal import withdraw
 from shared.durations import duration_seconds
+from shared.errors import Unstorable
 from shared.expressions import ExpressionError
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -33,7 +40,9 @@ from shared.model.documents import (
     JobDocument,
     Micros,
     TaskDocument,
+    TaskReference,
 )
+from shared.model.quantities import past_limit
 from shared.model.queries import In
 from shared.model.states import GOOD, JOB_ENDED, Hold, JobState, TaskState
 
@@ -63,7 +72,7 @@ def task_ended(task: Document, _: Intent) -> Flow[list[Document]]:
 def _tried_again(task: TaskDocument) -> Flow[bool]:
     """Insert the next attempt of a failed task, if it has one; then look again at what it is part of."""
     at = yield from now()
-    attempt = new_documents.next_attempt(task, at)
+    attempt = retries.next_attempt(task, at)
     if attempt is None:
         return False
     wanted = yield from _still_wanted(task)
@@ -99,7 +108,9 @@ def _child_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     if task.state in (TaskState.FAILED, TaskState.CANCELLED):
         parent = yield from get(TaskDocument, task.parent_id)
         if parent is not None:
-            follow += yield from composites.end_composite(parent, task.state, task.error)
+            follow += yield from composites.end_composite(
+                parent, task.state, task.error, failed_task=failed_within(task)
+            )
     yield from change_task(task.id, {}, {"open": False})
     follow += yield from slots.hand_over(task)
     follow += yield from composites.complete_if_done(task.parent_id, job)
@@ -161,9 +172,7 @@ def move_position(
     where = {"state": In(ACTIVE_JOB), "restarts": restarts, "position": done}
     progress = new_documents.progress_of(done, job.task_count)
     fields: JobFields = {"position": position, "progress": progress}
-    add: tuple[Intent, ...] = ()
-    if wants(job, JOB_PROGRESS):
-        add = (intent(HOOK, at, event=JOB_PROGRESS, state=JobState.RUNNING, stamp=str(at)),)
+    add = progress_hook(job, JOB_PROGRESS, at)
     return (yield from change_job(job.id, where, fields, add=add))
 
 
@@ -225,10 +234,14 @@ def _output(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[str | None
         return None
     named = partial(evaluation.wanted_vars, [template], ())
     wanted = yield from evaluate(named, job.id, job.created_by.id)
-    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
-    scope = evaluation.scope_for(job, {}, variables)
+    results = yield from read_vars(job, wanted, task.restarts)
+    scope = evaluation.scope_for(job, {}, results)
     work = partial(evaluation.rendered, template, scope, at, task.seed)
-    return (yield from evaluate(work, job.id, job.created_by.id))
+    result = yield from evaluate(work, job.id, job.created_by.id)
+    most = (yield from bounds()).output_bytes
+    if len(result.encode()) > most:
+        raise ExpressionError(past_limit(most), kind="limit")
+    return result
 
 
 def _end_at(
@@ -236,7 +249,16 @@ def _end_at(
 ) -> Flow[list[Document]]:
     """End a job where this task is: a restart goes on from there."""
     follow = yield from _catch_up(job, task)
-    return [*(follow or []), *(yield from end_job(job, task.restarts, state, error))]
+    culprit = failed_within(task)
+    ended = yield from end_job(job, task.restarts, state, error, failed_task=culprit)
+    return [*(follow or []), *ended]
+
+
+def failed_within(task: TaskDocument) -> TaskReference | None:
+    """Return the task that made this one fail: itself, or the innermost inside it; None where it did not fail."""
+    if task.state != TaskState.FAILED:
+        return None
+    return task.failed_task or TaskReference(task.id, task.name)
 
 
 # --- the end of a job goes up to its parent task ------------------------------------------------------------------
@@ -256,14 +278,18 @@ def tell_parent(job: JobDocument) -> Flow[list[Document]]:
     error = job.error
     if job.state == JobState.FAILED:
         error = job.error or f"sub-job {job.id} failed"
-    result = job.result if job.state == JobState.COMPLETED else None
-    return (
-        yield from composites.end_composite(
-            parent, TaskState(job.state), error, result=result, subjob_id=job.id
-        )
-    )
+    end = partial(composites.end_composite, parent)
+    if job.state != JobState.COMPLETED or job.result is None:
+        return (yield from end(TaskState(job.state), error, subjob_id=job.id))
+    try:
+        return (yield from end(TaskState.COMPLETED, None, result=job.result, subjob_id=job.id))
+    except Unstorable as why:
+        said = f"the result of sub-job {job.id} can't be stored: {why}"
+        return (yield from end(TaskState.FAILED, said, subjob_id=job.id))
 
 
-def task_hooks(job: JobDocument | None, state: TaskState, at: Micros) -> tuple[Intent, ...]:
-    """Return the intents of webhooks that a task's change to `state` must hold."""
-    return state_hook(job, TASK_STATE, state, at)
+def task_hooks(
+    job: JobDocument | None, state: TaskState, at: Micros, run: int = 0
+) -> tuple[Intent, ...]:
+    """Return the intents of webhooks that a task's change to `state` must hold. `run`: of one that has not ended."""
+    return state_hook(job, TASK_STATE, state, at, run)

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from msgspec.structs import replace
 
-from coordinator.engine import states
-from coordinator.engine.evaluation import without_secrets
+from coordinator.engine import transitions
+from coordinator.engine.evaluation import kept_error
 from coordinator.engine.flow import (
     AppendLog,
     DropLogs,
     Flow,
     Lease,
     Started,
-    bounds,
     change_task,
     get,
     later,
     note_event,
     now,
-    publish,
     recall,
     send,
     standing,
     task_change,
 )
+from coordinator.engine.lost_runs import LOST_BY_LEASE, back_to_pending, other_runs
 from coordinator.engine.new_documents import ENDED_INTENT, intent
-from coordinator.engine.states import TaskFields, TaskMove
 from coordinator.engine.task_ends import task_hooks
+from coordinator.engine.transitions import MAY_END, WAITING, TaskFields, TaskMove
 from coordinator.engine.withdrawal import withdraw
-from shared.errors import Unreadable
+from shared.errors import Unreadable, Unstorable
 from shared.model.documents import (
     MICROS_PER_SECOND,
     Document,
     JobDocument,
     LogPartDocument,
-    LostRun,
     Micros,
     NodeDocument,
     TaskDocument,
@@ -48,35 +46,13 @@ from shared.model.messages import (
     Refused,
     RunEnded,
 )
-from shared.model.queries import In, Where
+from shared.model.queries import In
 from shared.model.states import JOB_ENDED, TaskKind, TaskState
 
-WAITING = (TaskState.PENDING, TaskState.SCHEDULED)
-"""States from which a task may be granted."""
-
-
 GRANTED = TaskMove(WAITING, TaskState.RUNNING)
-MAY_END = (TaskState.RUNNING, *WAITING)
-"""States in which the end of a task's last run counts: RUNNING, or lost by lease and not yet granted again."""
-
 RUN_ENDED = {state: TaskMove(MAY_END, state) for state in (TaskState.COMPLETED, TaskState.FAILED)}
-LOST = TaskMove((TaskState.RUNNING,), TaskState.PENDING)
-HANDED_BACK = TaskMove((TaskState.RUNNING, TaskState.SCHEDULED), TaskState.PENDING, stays=True)
-"""A run that is handed back may have been lost by lease before, so that its task waits already."""
-
-
 LOOKS = 3
 """So often a run is looked at that somebody else changes at the same time."""
-
-RUNS_KEPT = 10
-"""Runs that came to nothing which a task remembers."""
-
-LONGEST_REASON = 1_000
-"""Characters."""
-
-LOST_BY_LEASE = "lease"
-GIVEN_BACK = "given back"
-"""`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
 
 COUNTS = In((None, LOST_BY_LEASE))
 """`lost_by` of a run whose end counts."""
@@ -91,11 +67,11 @@ def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
     job = yield from recall(end.job_id)
     state = TaskState.COMPLETED if end.ok else TaskState.FAILED
     error = None if end.ok else end.error or "the task failed"
-    fields = states.task_end(
+    fields = transitions.task_end(
         state,
         at,
         result=end.result if end.ok else None,
-        error=without_secrets(job, error) if error and job is not None else error,
+        error=kept_error(job, error),
         exit_code=end.exit_code,
         usage=end.usage,
         log_parts=end.log_parts,
@@ -106,7 +82,13 @@ def on_run_ended(end: RunEnded) -> Flow[list[Document]]:
         fields["progress"] = 100.0
     where = {"run": end.run, "nonce": end.nonce, "lost_by": COUNTS}
     add = (intent(ENDED_INTENT, at), *task_hooks(job, state, at))
-    image = yield from change_task(end.task_id, where, fields, move=RUN_ENDED[state], add=add)
+    try:
+        image = yield from change_task(end.task_id, where, fields, move=RUN_ENDED[state], add=add)
+    except Unstorable as why:
+        said = f"its end can't be stored: {why}"
+        if end.error == said:
+            raise
+        return (yield from on_run_ended(replace(end, ok=False, result=None, error=said)))
     if image is None:
         image = yield from _applied_before(end)
     if image is not None:
@@ -119,16 +101,24 @@ def _applied_before(end: RunEnded) -> Flow[TaskDocument | None]:
     """Return the task if this very end is the one that was applied: what follows from it may not be done yet."""
     task = yield from get(TaskDocument, end.task_id)
     if task is None:
-        yield from send(end.node_id, EndStored(nonces=[end.nonce]))
-        raise Unreadable(f"there is no task {end.task_id}")
+        yield from _of_no_task(end)
     same = (
-        task.run == end.run
+        task is not None
+        and task.run == end.run
         and task.nonce == end.nonce
         and task.state in (TaskState.COMPLETED, TaskState.FAILED)
     )
     if not same:
         yield from note_event("end_refused", end.task_id)
     return task if same else None
+
+
+def _of_no_task(message: RunEnded | HandedBack) -> Flow[None]:
+    """Pass over what a worker of ours says of a task that is gone: its job was deleted. What nobody of ours says can't
+    be handled."""
+    if (yield from get(NodeDocument, message.node_id)) is None:
+        yield from send(message.node_id, EndStored(nonces=[message.nonce]))
+        raise Unreadable(f"there is no task {message.task_id}")
 
 
 def _keep_last_part(end: RunEnded, at: Micros) -> Flow[None]:
@@ -161,86 +151,13 @@ def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     task = yield from get(TaskDocument, message.task_id)
     yield from send(message.node_id, EndStored(nonces=[message.nonce]))
     if task is None:
-        raise Unreadable(f"there is no task {message.task_id}")
+        yield from _of_no_task(message)
+        return []
     counts = task.nonce == message.nonce and task.run == message.run
     if not counts or task.state not in MAY_END:
         return []
     why = message.reason or "its worker gave it back"
     return (yield from back_to_pending(task, "", why, costs=message.vanished))
-
-
-def back_to_pending(
-    task: TaskDocument, lost_by: str, why: str, *, costs: bool
-) -> Flow[list[Document]]:
-    """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it. `why`
-    is kept with the task, in words.
-
-    Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
-    otherwise it is over for good. One run costs at most one loss."""
-    if task.lost_by == GIVEN_BACK:
-        return []
-    at = yield from now()
-    lost = task.lost + (1 if costs and task.lost_by is None else 0)
-    where = {
-        "run": task.run,
-        "nonce": task.nonce,
-        "epoch": task.epoch,
-        "lost_by": task.lost_by,
-    }
-    runs = _with_lost_run(task, why, at)
-    if lost > (yield from bounds()).redeliveries:
-        return (yield from _given_up(task, where, lost_by, lost, runs))
-    fields: TaskFields = {
-        "lost": lost,
-        "runs": runs,
-        "published_at": at,
-        "lost_by": lost_by or GIVEN_BACK,
-    }
-    if not lost_by:
-        fields |= {"node_id": None, "epoch": None}
-    move = LOST if lost_by else HANDED_BACK
-    image = yield from change_task(task.id, where, fields, move=move)
-    if image is not None:
-        yield from note_event("run_lost" if costs else "run_handed_back", task.id)
-        yield from publish([image])
-    return []
-
-
-def _with_lost_run(task: TaskDocument, why: str, at: Micros) -> list[LostRun]:
-    """Return the history of a task's runs with the present one, which came to nothing."""
-    lost = LostRun(
-        number=task.run,
-        node_id=task.node_id or "",
-        started_at=task.started_at or 0,
-        ended_at=at,
-        why=why[:LONGEST_REASON],
-    )
-    return [*_other_runs(task), lost][-RUNS_KEPT:]
-
-
-def _other_runs(task: TaskDocument) -> list[LostRun]:
-    return [each for each in task.runs if each.number != task.run]
-
-
-def _reasons(runs: Sequence[LostRun]) -> str:
-    """Return why runs were lost, each reason once."""
-    return "; ".join(dict.fromkeys(each.why for each in runs if each.why))
-
-
-def _given_up(
-    task: TaskDocument, where: Where, lost_by: str, lost: int, runs: list[LostRun]
-) -> Flow[list[Document]]:
-    at = yield from now()
-    job = yield from recall(task.job_id)
-    error = f"task redelivered too many times: {_reasons(runs)}"
-    if job is not None:
-        error = without_secrets(job, error)
-    fields = states.task_end(TaskState.FAILED, at, error=error, lost=lost, runs=runs)
-    add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
-    sources = (TaskState.RUNNING,) if lost_by else MAY_END
-    move = TaskMove(sources, TaskState.FAILED)
-    image = yield from change_task(task.id, where, fields, move=move, add=add)
-    return [image] if image else []
 
 
 def may_count(task: TaskDocument, nonce: str) -> bool:
@@ -271,7 +188,7 @@ def _taken_back(task: TaskDocument, node: NodeDocument) -> Flow[bool]:
         "epoch": node.epoch,
         "lost_by": None,
         "lost": max(0, task.lost - 1),
-        "runs": _other_runs(task),
+        "runs": other_runs(task),
         "node_id": node.id,
     }
     where = {"run": task.run, "nonce": task.nonce, "lost_by": LOST_BY_LEASE}
@@ -345,7 +262,7 @@ def _grant(
         "progress": 0.0,
     }
     job = (yield from recall(claim.job_id)) if claim.job_id else None
-    hooks = task_hooks(job, TaskState.RUNNING, at)
+    hooks = task_hooks(job, TaskState.RUNNING, at, run + 1)
     where = {"run": run, "kind": TaskKind.CONTAINER, "restarts": restarts}
     image = yield from change_task(claim.task_id, where, fields, move=GRANTED, add=hooks)
     if image is not None and image.scheduled_at is None:

@@ -21,30 +21,32 @@ from coordinator.engine.flow import (
     read_vars,
     recall,
 )
-from coordinator.engine.states import TaskFields, TaskMove
-from coordinator.engine.webhooks import TASK_STATE, state_hook
+from coordinator.engine.transitions import TaskFields, TaskMove
+from coordinator.engine.webhook_triggers import TASK_STATE, state_hook
 from coordinator.engine.withdrawal import withdraw
 from shared.expressions import ExpressionError
 from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 from shared.model.states import Hold, TaskState
+
+HEAVIEST = 8 * 1024 * 1024
+"""Bytes, encoded, of tasks after which no more are inserted and sent together."""
 
 
 def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
     named = partial(evaluation.vars_of, task.definition)
     wanted = yield from evaluate(named, task.id, job.created_by.id)
-    variables = {} if wanted == () else (yield from read_vars(job, wanted, task.restarts))
-    scope = evaluation.scope_for(job, task.scope, variables)
+    results = yield from read_vars(job, wanted, task.restarts)
+    scope = evaluation.scope_for(job, task.scope, results)
     work = partial(evaluation.with_evaluation, task, scope, at)
     try:
         task = yield from evaluate(work, task.id, job.created_by.id)
     except ExpressionError as error:
-        reason = f"task {task.name!r}: {evaluation.said(error)}"
-        task = evaluation.with_end(task, TaskState.FAILED, at, reason)
+        task = evaluation.with_end(task, TaskState.FAILED, at, evaluation.said(error))
     if "{{" in task.definition.name:
-        task.name = evaluation.without_secrets(job, task.name)
+        task.name = evaluation.kept_name(job, task.name)
     if task.error:
-        task.error = evaluation.without_secrets(job, task.error)
+        task.error = evaluation.kept_error(job, f"task {task.name!r}: {task.error}")
     hooks = state_hook(job, TASK_STATE, task.state, at)
     return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
 
@@ -89,17 +91,45 @@ def number_wanted(task: TaskDocument) -> Hold | None:
 
 def place_many(
     job: JobDocument, tasks: Sequence[TaskDocument], at: Micros
-) -> Flow[list[TaskDocument]]:
-    """Insert many at once, those without a hold with their turn come; return those that need to be gone on with.
+) -> Flow[tuple[int, list[TaskDocument]]]:
+    """Insert many at once, those without a hold with their turn come: the first of `tasks`, no more than may be in
+    memory together. Return how many, and those of them that need to be gone on with.
 
     Those that were there already are left as they are: whoever inserted them left their intents."""
-    ready = list(tasks)
-    for index, task in enumerate(tasks):
-        if not task.hold:
-            ready[index] = yield from with_turn(job, task, at)
-    if (yield from insert_many(ready)) < len(ready):
-        ready = yield from _as_stored(tasks)
-    return [task for task in ready if (task.hold is None and task.active) or task.then]
+    ready: list[TaskDocument] = []
+    weight = 0
+    for task in (yield from _with_names(job, tasks, at)):
+        turned = task if task.hold else (yield from with_turn(job, task, at))
+        ready.append(turned)
+        weight += _weight(turned)
+        if weight > HEAVIEST:
+            break
+    count = len(ready)
+    if (yield from insert_many(ready)) < count:
+        ready = yield from _as_stored(tasks[:count])
+    return count, [task for task in ready if (task.hold is None and task.active) or task.then]
+
+
+def _weight(task: TaskDocument) -> int:
+    return len(msgspec.msgpack.encode((task.definition, task.evaluated, task.scope)))
+
+
+def _with_names(
+    job: JobDocument, tasks: Sequence[TaskDocument], at: Micros
+) -> Flow[list[TaskDocument]]:
+    """Return `tasks`, those that are held with their names evaluated: their turn may never come."""
+    held = [task for task in tasks if task.hold and "{{" in task.name]
+    if not held:
+        return list(tasks)
+    work = partial(evaluation.waiting_names, job, held, at)
+    try:
+        names = yield from evaluate(work, held[0].id, job.created_by.id)
+    except ExpressionError:
+        return list(tasks)
+    return [
+        msgspec.structs.replace(task, name=names.get(task.id, task.name)) if task.hold else task
+        for task in tasks
+    ]
 
 
 def _as_stored(tasks: Sequence[TaskDocument]) -> Flow[list[TaskDocument]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from coordinator.engine import slots, states
+from coordinator.engine import transitions
 from coordinator.engine.flow import (
     Flow,
     apply_many,
@@ -21,8 +21,8 @@ from coordinator.engine.flow import (
 )
 from coordinator.engine.job_ends import cancelled_by_user, marked_for_removal
 from coordinator.engine.new_documents import ABANDON, intent
-from coordinator.engine.states import TaskMove
-from coordinator.engine.webhooks import TASK_STATE, state_hook, wants
+from coordinator.engine.transitions import TaskMove
+from coordinator.engine.webhook_triggers import TASK_STATE, state_hook, wants
 from shared.model.documents import Document, Intent, JobDocument, TaskDocument
 from shared.model.messages import Stop
 from shared.model.queries import Below
@@ -57,13 +57,15 @@ def _active_below(
     owner: JobDocument | TaskDocument, restarts: int
 ) -> Flow[Sequence[JobDocument | TaskDocument]]:
     if isinstance(owner, TaskDocument) and owner.kind == TaskKind.SUBJOB:
-        active = {"parent_id": owner.id, "state": states.any_state(JOB_ACTIVE)}
+        active = {"parent_id": owner.id, "state": transitions.any_state(JOB_ACTIVE)}
         return (yield from find(JobDocument, active, limit=BATCH))
     above = "job_id" if isinstance(owner, JobDocument) else "parent_id"
     where = {above: owner.id, "open": True, "active": True, "restarts": Below(restarts + 1)}
     # children are all of one depth: nothing need be put in order
     order = ("depth", "created_at") if isinstance(owner, JobDocument) else ()
-    return (yield from find(TaskDocument, where, order=order, limit=BATCH, without=slots.HEAVY))
+    return (
+        yield from find(TaskDocument, where, order=order, limit=BATCH, without=TaskDocument.heavy)
+    )
 
 
 def again(owner: JobDocument | TaskDocument, what: Intent) -> Flow[list[Document]]:
@@ -112,7 +114,7 @@ def _waiting(documents: Sequence[JobDocument | TaskDocument]) -> Flow[Collection
 def _withdraw_waiting(ids: Collection[str]) -> Flow[None]:
     """Cancel and close them, in bulk; one that a run was granted meanwhile is found at the next look."""
     at = yield from now()
-    fields = states.task_end(TaskState.CANCELLED, at, open=False)
+    fields = transitions.task_end(TaskState.CANCELLED, at, open=False)
     yield from apply_many(
         [task_change(id, {"nonce": None}, fields, move=NEVER_RAN) for id in sorted(ids)]
     )
@@ -132,7 +134,7 @@ def _withdraw_task(task: TaskDocument) -> Flow[list[Document]]:
     add = state_hook((yield from recall(task.job_id)), TASK_STATE, TaskState.CANCELLED, at)
     if task.kind == TaskKind.SUBJOB:
         add = (intent(ABANDON, at), *add)
-    fields = states.task_end(TaskState.CANCELLED, at, open=False)
+    fields = transitions.task_end(TaskState.CANCELLED, at, open=False)
     image = yield from change_task(task.id, {}, fields, move=CANCELLED, add=add)
     if image is None:
         return []

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import structlog
 
-from shared.backoff import Backoff
 from shared.errors import StoreUnavailable
 from shared.model.documents import Micros
+from shared.supervision import Backoff
 
 CATCH_UP = 2
 """How many times slower than real time it runs while it is ahead of the clock that it follows."""

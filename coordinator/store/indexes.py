@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from shared.model.documents import (
+    AuditDocument,
+    AuditIntentDocument,
     DeliveryDocument,
     Document,
     ItemsDocument,
@@ -14,12 +16,14 @@ from shared.model.documents import (
     QueueDocument,
     ScheduleDocument,
     TaskDocument,
+    TokenDocument,
+    TombstoneDocument,
     UserDocument,
 )
 
 
 class Index(msgspec.Struct, frozen=True):
-    """An index over fields (Python names; `-` before one that falls).
+    """An index over fields (Python names, with a dot what is in a struct; `-` before one that falls).
 
     `unique` holds among documents in which all fields of `where` have these values and all `fields`
     are present; a non-unique index with `where` may be partial in the same way. A `sparse` one holds
@@ -40,6 +44,8 @@ INDEXES: tuple[Index, ...] = (
     Index(JobDocument, ("root_id", "state")),
     Index(JobDocument, ("delete_at",), sparse=True),
     Index(JobDocument, ("ended_at",), sparse=True),
+    Index(JobDocument, ("schedule.id", "-created_at", "-id"), sparse=True),
+    Index(TombstoneDocument, ("buried_at",)),
     Index(TaskDocument, ("job_id", "position", "created_at")),
     Index(TaskDocument, ("job_id", "created_at", "id")),
     Index(TaskDocument, ("job_id", "open", "depth", "created_at")),
@@ -56,6 +62,7 @@ INDEXES: tuple[Index, ...] = (
     Index(TaskDocument, ("hold", "window_of"), where=(("hold", "window"),)),
     Index(TaskDocument, ("node_id", "state"), sparse=True),
     Index(TaskDocument, ("queue", "published_at"), where=(("state", "SCHEDULED"),)),
+    Index(TaskDocument, ("queue", "-published_at"), where=(("state", "RUNNING"),)),
     Index(TaskDocument, ("slot_of", "slot"), unique=True, where=(("active", True),)),
     Index(TaskDocument, ("window_of", "window"), unique=True, where=(("active", True),)),
     Index(ItemsDocument, ("task_id", "first")),
@@ -67,10 +74,20 @@ INDEXES: tuple[Index, ...] = (
     Index(NodeDocument, ("closed", "left_nothing")),
     Index(QueueDocument, ("used_at",)),
     Index(DeliveryDocument, ("state", "due_at")),
-    Index(DeliveryDocument, ("job_id",)),
+    Index(DeliveryDocument, ("job_id", "-created_at", "-id")),
+    Index(DeliveryDocument, ("line", "sequence", "created_at", "id"), sparse=True),
     Index(ScheduleDocument, ("state", "next_at")),
     Index(ScheduleDocument, ("-created_at", "-id")),
     Index(UserDocument, ("username",), unique=True),
+    Index(TokenDocument, ("username", "created_at")),
+    Index(TokenDocument, ("expires_at",)),
+    Index(AuditIntentDocument, ("at",)),
+    Index(AuditDocument, ("-at", "-id")),
+    Index(AuditDocument, ("username", "-at", "-id")),
+    Index(AuditDocument, ("action", "-at", "-id")),
+    Index(AuditDocument, ("target", "-at", "-id")),
+    Index(AuditDocument, ("chain", "number")),
+    Index(AuditDocument, ("sealed_at",)),
 )
 """Every document with intents is besides indexed by when the first of them is due
 (`Store.overdue`).

@@ -9,16 +9,19 @@ write may or may not have been made, and may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from shared.errors import ApplicationError
+from shared.errors import ApplicationError, Unstorable
 from shared.model.documents import Document, Intent, JobDocument, LogPartDocument, Micros
 from shared.model.queries import Above, Below, Change, Has, In, Not, Where
 
 _D = TypeVar("_D", bound=Document)
+
+NO_LIMITS: Where = {}
+"""Matches everything."""
 
 LOG_CAP = 10_000
 """How far the parts that a log search finds are counted."""
@@ -62,6 +65,11 @@ class Store(Protocol):
         """Return the store's clock: the server's, known to within tens of milliseconds and never running
         backwards; kept by the adapter from a look at the server's clock every few seconds and the
         process's monotonic clock.
+        """
+
+    def hosts(self) -> Sequence[str]:
+        """Return the hosts of its servers as they are known just now, also those that the configuration does not
+        name; none where it has no servers.
         """
 
     async def get(self, kind: type[_D], id: str) -> _D | None:
@@ -139,12 +147,18 @@ class Store(Protocol):
         skip: int,
         limit: int,
         cap: int,
+        where: Where = NO_LIMITS,
+        without: Sequence[str] = (),
     ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first, that have all of `terms` (whole words, any case, in name,
-        description, tags or state), for each list of `tags_any` at least one of its tags, and
-        `state`. The total stops at `cap` where there is a filter and may be an estimate where there
-        is none. Costs about the same with a million jobs stored as with a thousand.
+        description, tags or state), for each list of `tags_any` at least one of its tags,
+        `state`, and that match `where`. `without`: as of `find`. The total stops at `cap` where there
+        is a filter and may be an estimate where there is none. Costs about the same with a million jobs
+        stored as with a thousand.
         """
+
+    async def tag_counts(self, viewer: Viewer | None, newest: int) -> dict[str, int]:
+        """Return how many of the `newest` jobs that may be seen have each tag."""
 
     async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store parts; those that are there already are left as they are. One bulk write."""
@@ -157,17 +171,26 @@ class Store(Protocol):
         terms: Sequence[str],
         skip: int,
         limit: int,
+        since: Micros | None = None,
+        oldest_first: bool = False,
     ) -> DocumentPage[LogPartDocument]:
         """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any
-        case).
+        case), stored at `since` or later; the oldest first where that is asked.
         """
 
     async def vars(
-        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+        self,
+        job_id: str,
+        names: Sequence[str] | None,
+        restarts: int,
+        began: int | None = None,
+        most: int | None = None,
     ) -> dict[str, str]:
         """Return `tasks.<var>`: for each var (of `names`, or all) the result of the COMPLETED task
         of the job that completed latest with it. Of restarts below `restarts`, which began at
         position `began`, only tasks before that position count (None: all do); of higher ones none.
+        Raises `ResultsTooLarge` where they have more than `most` bytes, having read hardly more, and with
+        `most` also for more than `MOST_VARS` names.
         """
 
 
@@ -175,14 +198,22 @@ class SlotTaken(Exception):
     """A unique index refused a document: somebody else has that slot."""
 
 
-class Unstorable(ApplicationError):
-    """A document that no datastore keeps: over 16 MiB, a number past 64 bits or not finite where
-    stores can see it, text that is not Unicode. The message names the field; storing it again does
-    not help.
-    """
+class ResultsTooLarge(ApplicationError):
+    """The results that were asked for have more bytes than whoever asked can take, or are too many."""
+
+
+MOST_VARS = 5_000
+"""Names whose results are read together: each costs a look into the store."""
+
+
+def ensure_few(names: Collection[str], most: int | None) -> None:
+    """Raise `ResultsTooLarge` for too many names, where whoever asks has a limit."""
+    if most is not None and len(names) > MOST_VARS:
+        raise ResultsTooLarge(f"more than {MOST_VARS:,} results")
 
 
 __all__ = [
+    "MOST_VARS",
     "Above",
     "Below",
     "Change",
@@ -190,9 +221,11 @@ __all__ = [
     "Has",
     "In",
     "Not",
+    "ResultsTooLarge",
     "SlotTaken",
     "Store",
     "Unstorable",
     "Viewer",
     "Where",
+    "ensure_few",
 ]

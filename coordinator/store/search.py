@@ -1,8 +1,8 @@
 """How a search matches jobs, defined once so that every datastore finds the same ones.
 
-A word is a run of letters and digits, without regard to case; what surrounds words separates them
-and counts for nothing else, in a job and in a question alike. So no question has a syntax that
-could be broken.
+A word is a run of letters and digits, without regard to case; in languages without spaces, each two
+letters in a row; and each symbol. What surrounds words separates them and counts for nothing else, in
+a job and in a question alike. So no question has a syntax that could be broken.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from coordinator.store.codec import FieldShape, StoredField, fields_of, stored_key
-from coordinator.store.port import Viewer
-from shared.model.documents import Document, JobDocument
+from coordinator.store.port import NO_LIMITS, Viewer
+from shared.model.documents import Document, JobDocument, Micros
 from shared.model.queries import Above, Below, Has, In, Not, Where
 
 MAX_WORDS = 5_000
@@ -26,35 +26,61 @@ MAX_WORDS = 5_000
 MAX_WORD = 64
 """Characters that count of a word."""
 EVERYONE = "everyone"
-_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+"""Letters of languages that put no space between words: each of them is a word, and each two in a row."""
+_SIGNS = "\u2190-\u2bff\U0001f000-\U0001faff"
+"""Arrows, symbols and emoji."""
+_WORD = re.compile(rf"[{_UNSPACED}]+|[{_SIGNS}]|(?:(?![{_UNSPACED}])[^\W_])+")
+_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 
 class Search(msgspec.Struct, frozen=True):
     """What a job must have: all words, of each set of tags one, the state, one of the readers
-    (None: any).
+    (None: any), and what `where` matches.
     """
 
     words: tuple[str, ...]
     tags_any: tuple[tuple[str, ...], ...]
     state: str | None
     readers: tuple[str, ...] | None
+    where: Where = NO_LIMITS
+
+    @property
+    def unworded(self) -> bool:
+        """Whether there is nothing to look up in the index of words."""
+        return not self.words and not self.tags_any and self.state is None and self.readers is None
 
     @property
     def unfiltered(self) -> bool:
         """Whether it finds every job."""
-        return not self.words and not self.tags_any and self.state is None and self.readers is None
+        return self.unworded and not self.where
 
 
-def words_of(*texts: str) -> list[str]:
-    """Return the different words of `texts`, in their order."""
+def words_of(*texts: str, asked: bool = False) -> list[str]:
+    """Return the different words of `texts`, in their order. `asked`: it is a question, which need not name
+    parts of what it names."""
     found: dict[str, None] = {}
     for text in texts:
         folded = unicodedata.normalize("NFKC", text).casefold()
-        for match in _WORD.finditer(folded):
+        for word in _words_in(folded, asked=asked):
             if len(found) == MAX_WORDS:
                 return list(found)
-            found[match[0][:MAX_WORD]] = None
+            found[word] = None
     return list(found)
+
+
+def _words_in(text: str, *, asked: bool) -> Iterator[str]:
+    for match in _WORD.finditer(text):
+        run = match[0]
+        if not _RUN.fullmatch(run):
+            yield run[:MAX_WORD]
+            continue
+        if not asked or len(run) == 1:
+            yield from run
+        yield from (run[at : at + 2] for at in range(len(run) - 1))
 
 
 def job_words(job: JobDocument) -> list[str]:
@@ -75,22 +101,25 @@ def understood(
     tags_any: Sequence[Sequence[str]],
     state: str | None,
     viewer: Viewer | None,
+    where: Where = NO_LIMITS,
 ) -> Search | None:
     """Return what a question asks for, or None where no job could fit.
 
     Terms without a letter or digit say nothing; if all are such, nothing is found."""
-    words = words_of(*terms)
+    words = words_of(*terms, asked=True)
     if (terms and not words) or not all(tags_any):
         return None
     return Search(
         words=tuple(words),
         tags_any=tuple(tuple(tags) for tags in tags_any),
         state=state,
-        readers=None if viewer is None else _readers(viewer),
+        readers=None if viewer is None else readers_of(viewer),
+        where=where,
     )
 
 
-def _readers(viewer: Viewer) -> tuple[str, ...]:
+def readers_of(viewer: Viewer) -> tuple[str, ...]:
+    """Return the tokens of what somebody may read."""
     roles = (token("role", role) for role in viewer.roles)
     return (EVERYONE, token("user", viewer.username), *roles)
 
@@ -106,14 +135,23 @@ def tag_tokens(tags: Iterable[str]) -> list[str]:
     return [token("tag", tag) for tag in tags]
 
 
-def log_owner(job_id: str | None, task_ids: Sequence[str] | None) -> Where:
-    """Return what matches the log parts of a job, or of tasks (of both, where both are given)."""
+def log_owner(
+    job_id: str | None, task_ids: Sequence[str] | None, since: Micros | None = None
+) -> Where:
+    """Return what matches the log parts of a job, or of tasks (of both, where both are given), from `since` on."""
     where: dict[str, Any] = {}
     if job_id is not None:
         where["job_id"] = job_id
     if task_ids is not None:
         where["task_id"] = In(tuple(task_ids))
+    if since is not None:
+        where["created_at"] = Above(since - 1)
     return where
+
+
+def log_order(*, oldest_first: bool) -> tuple[str, str]:
+    """Return how log parts are listed."""
+    return ("created_at", "number") if oldest_first else ("-created_at", "-number")
 
 
 def storable(text: str) -> bool:
@@ -143,9 +181,9 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A field to sort by."""
+    """A target to sort by."""
 
-    field: StoredField
+    target: Target
     falling: bool
 
 
@@ -183,9 +221,7 @@ def _condition(kind: type[Document], path: str, wanted: Any) -> Condition:
 
 def orders_of(kind: type[Document], order: Sequence[str]) -> list[Order]:
     """Return what to sort by; `-` before a name makes it fall."""
-    return [
-        Order(target_of(kind, name.removeprefix("-")).field, name.startswith("-")) for name in order
-    ]
+    return [Order(target_of(kind, name.removeprefix("-")), name.startswith("-")) for name in order]
 
 
 FIXED: Mapping[str, tuple[str, ...]] = {

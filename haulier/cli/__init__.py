@@ -2,87 +2,48 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-from collections.abc import Sequence
+from haulier import TYPE_CHECKING
 
-import click
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
-from haulier import __version__
-from haulier.cli.calls import EXIT_INTERRUPTED, FAULT
-from haulier.cli.cluster import CLUSTER_COMMANDS
-from haulier.cli.import_path import RoomCommands
-from haulier.cli.jobs import JOBS_COMMANDS
-from haulier.cli.logs import LOGS_COMMANDS
-from haulier.cli.output import complain
-from haulier.errors import HaulierError
+    from haulier.cli.main import cli
 
-BROKEN_PIPE = 141
-"""What a shell says of a program that SIGPIPE ended."""
+__all__ = ["cli", "run_cli"]
 
 
-_ROOM_COMMANDS = {
-    "audit": "haulier.cli.audit:audit_command",
-    "config": "haulier.cli.settings:config_command",
-    "run": "haulier.cli.run:run_command",
-    "validate": "haulier.cli.documents:validate",
-}
+def __getattr__(name: str) -> Any:
+    """Return the group of all commands, which is imported only once it is asked for."""
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from haulier.cli.main import cli as group
 
-
-@click.group(
-    cls=RoomCommands,
-    room_commands=_ROOM_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-def cli() -> None:
-    """Haulier is a workflow engine that runs each step of a job in its own container."""
-
-
-@cli.command("version")
-def version_command() -> None:
-    """Print the version."""
-    click.echo(f"haulier {__version__}")
-
-
-for _command in (*JOBS_COMMANDS, *LOGS_COMMANDS, *CLUSTER_COMMANDS):
-    cli.add_command(_command)
+    return group
 
 
 def run_cli(argv: Sequence[str] | None = None) -> None:
     """Run the command by `argv` (the process's own by default) and exit with its code.
 
-    0: it was done. 1: it failed, as stderr says in a line. 2: it was asked for in a wrong way.
+    0: it was done. 1: it failed, or the job did. 2: it was asked for in a wrong way. 3: the server
+    can't be reached. 4: the server refuses who asks. What is wrong is said in a line on stderr.
     """
-    code = _main(argv)
+    import sys
+
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_output()
-        code = BROKEN_PIPE
+        from haulier.cli.interrupts import leaving_at_once
+
+        with leaving_at_once():
+            from haulier.cli.main import exit_code
+        code = exit_code(argv)
+    except KeyboardInterrupt:
+        leave()
     sys.exit(code)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Whatever a terminal can't show must not stop us from showing the rest.
-            stream.reconfigure(errors="replace")
-    try:
-        return int(cli.main(args=argv, prog_name="haulier", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except HaulierError as error:
-        complain(str(error))
-        return FAULT
-    except BrokenPipeError:
-        _drop_output()
-        return BROKEN_PIPE
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+def leave(*_: object) -> NoReturn:
+    """End the process, interrupted before anything was asked of a server: what runs later tells about that itself."""
+    import os
 
-
-def _drop_output() -> None:
-    """Let what is still buffered for a reader that is gone go nowhere, without a word at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.write(2, b"haulier: interrupted before anything was done\n")
+    os._exit(130)

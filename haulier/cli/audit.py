@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from typing import Any, Final
 
 import click
 import msgspec
 
-from haulier.cli.calls import FAULT, MISUSE
-from haulier.cli.output import complain, say_on_stderr, show_table
+from haulier.cli.forms import Form, Layout, prints, show_rows
+from haulier.cli.general import EXIT_FAULT, EXIT_MISUSE
+from haulier.cli.output import complain, say_on_stderr, show_json_value
 from shared.config import ConfigurationError, Override, load
-from shared.config.flags import general_options
+from shared.config.flags import configuration_options
 from shared.durations import duration_seconds
 from shared.errors import ApplicationError
 from shared.telemetry import configure_logging
 
+_FINDINGS: Final[Layout[Any]] = Layout(
+    headings=("WHAT", "WHERE", "DETAIL"),
+    row=lambda found, _: (found.what, found.subject, found.detail),
+    name=lambda found: found.subject,
+    empty="clean",
+)
 
-@click.command("audit", params=general_options())
+
+@click.command("audit", params=configuration_options())
 @click.option(
     "--patience",
     default="90s",
@@ -25,10 +33,8 @@ from shared.telemetry import configure_logging
     metavar="DURATION",
     help="Report only problems older than this.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def audit_command(
-    config: str | None, set: tuple[Override, ...], patience: str, as_json: bool
-) -> int:
+@prints()
+def audit_command(form: Form, config: str | None, set: tuple[Override, ...], patience: str) -> int:
     """Find what is stuck, left over or done twice; exit with 0 if there is nothing.
 
     It reads the datastore, the broker's queues and the engine of this host by the settings of a
@@ -43,12 +49,11 @@ def audit_command(
         report = asyncio.run(audited(loaded.config, seconds))
     except (ConfigurationError, ApplicationError, ValueError) as error:
         complain(str(error))
-        return MISUSE
-    if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(report), indent=2, ensure_ascii=False))
+        return EXIT_MISUSE
+    if form.as_json:
+        show_json_value(msgspec.to_builtins(report))
     else:
-        rows = [(found.what, found.subject, found.detail) for found in report.findings]
-        show_table(("WHAT", "WHERE", "DETAIL"), rows, "clean")
+        show_rows(form, _FINDINGS, report.findings)
     for what in report.not_seen:
         say_on_stderr(f"not checked: {what}")
-    return FAULT if report.findings else 0
+    return EXIT_FAULT if report.findings else 0

@@ -1,54 +1,96 @@
-"""Options that name the server, and the event loop around its client."""
+"""The server that a command asks, and the event loop around its client."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
+import msgspec
 
-from haulier.client import DEFAULT_SERVER, Client
+from haulier.cli.general import ASKS_SERVER, EXIT_INTERRUPTED, server_of
+from haulier.cli.interrupts import Interruption
+from haulier.cli.output import say_on_stderr
+from haulier.client import Client
+from haulier.results import Job
+from haulier.transport import TlsFiles
 
 _T = TypeVar("_T")
 
-FAULT: Final = 1
-MISUSE: Final = 2
-EXIT_INTERRUPTED: Final = 130
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the server's response as JSON."
-)
+_SOME_FAILED: Final = 20
 
 
 def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--server` and `--key` to a command, which gets a `client` instead."""
+    """Give a command a `client` of the server that its options name."""
 
-    @click.option(
-        "--server",
-        envvar="HAULIER_SERVER",
-        default=DEFAULT_SERVER,
-        show_default=True,
-        show_envvar=True,
-        metavar="URL",
-        help="URL of the server; can include user:password@.",
-    )
-    @click.option(
-        "--key", envvar="HAULIER_KEY", show_envvar=True, help="Key, if the server requires one."
-    )
+    @click.pass_context
     @functools.wraps(command)
-    def with_client(*args: Any, server: str, key: str | None, **more: Any) -> Any:
-        return command(*args, client=Client(server or DEFAULT_SERVER, key=key), **more)
+    def with_client(ctx: click.Context, /, *args: Any, **more: Any) -> Any:
+        return command(*args, client=client_of(ctx), **more)
 
+    setattr(with_client, ASKS_SERVER, True)
     return with_client
 
 
-def ask(client: Client, question: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
-    """Run `question` with the open client; return what it returns."""
+def client_of(ctx: click.Context, **more: Any) -> Client:
+    """Return a client of the server that the options name."""
+    server, key, files = server_of(ctx)
+    return Client(server, key=key, tls=TlsFiles(*files), **more)
+
+
+MAY_BE_MADE: Final = "haulier: interrupted; the job may have been made: haulier jobs shows it"
+
+
+class Parting:
+    """What to say when the person leaves by Ctrl-C: it changes as more is known."""
+
+    def __init__(self, text: str = "haulier: interrupted") -> None:
+        self.text = text
+
+    def leave(self) -> NoReturn:
+        """Say it and end the process, whatever is under way."""
+        os.write(2, f"{self.text}\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+
+
+def ask(
+    client: Client,
+    question: Callable[[Client], Coroutine[Any, Any, _T]],
+    parting: Parting | None = None,
+) -> _T:
+    """Run `question` with the open client; return what it returns.
+
+    On Ctrl-C say one line and end with the exit code of that.
+    """
+
+    parting = parting or Parting()
+    interruption = Interruption(parting.leave)
 
     async def asked() -> _T:
+        interruption.cancels(asyncio.current_task())
         async with client:
             return await question(client)
 
-    return asyncio.run(asked())
+    with interruption.watched():
+        try:
+            return asyncio.run(asked())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            say_on_stderr(parting.text)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+async def with_tasks(client: Client, job: Job, *, whole: bool = False) -> Job:
+    """Return a job with what its own answer has no room for where it is large: all tasks, or those at the top and some
+    that failed."""
+    if not job.execution_truncated:
+        return job
+    if whole:
+        tasks = await client.all_tasks(job.id)
+    else:
+        top = await client.all_tasks(job.id, parent="none")
+        failed = await client.job_tasks(job.id, states=["FAILED"], size=_SOME_FAILED)
+        tasks = [*{task.id: task for task in (*top, *failed.items)}.values()]
+    return msgspec.structs.replace(job, execution=tasks, execution_truncated=False)

@@ -1,219 +1,195 @@
-"""Commands for jobs: submit, list, show, cancel, restart, delete."""
+"""Commands for jobs: list, show, cancel, restart, delete."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Final
 
 import click
 
-from haulier.cli.calls import FAULT, ask, asks_server, json_option
-from haulier.cli.logs import follow_job
+from haulier.cli.answers import converted, decoded
+from haulier.cli.calls import ask, asks_server, with_tasks
+from haulier.cli.forms import Form, all_option, prints, tell
+from haulier.cli.job_ids import JOBS, job_argument, whole_id
+from haulier.cli.lists import all_items, lists, show_list
 from haulier.cli.output import (
+    brief,
     complain,
-    moment,
-    percent,
-    say_on_stderr,
+    plain_text,
+    say,
     show_fields,
-    show_json,
-    show_table,
+    show_json_value,
+    shown_width,
 )
-from haulier.client import JSON_TYPE, YAML_TYPE, Client, path_name
-from haulier.errors import ApiError, HaulierError
-from haulier.results import Job, JobSummary, Page, Task
+from haulier.cli.times import moment, wall_time
+from haulier.cli.tree import ended_at, job_lines, short
+from haulier.client import Client, path_name
+from haulier.errors import ApiError
+from haulier.results import STATES, Job
+
+_MOST_TASKS: Final = 1000
+"""Tasks on a page, at most."""
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--query", metavar="TEXT", help="The same as WORD.")
 @click.option(
-    "--follow", "-f", is_flag=True, help="Print the log as it is written, then the result."
+    "--state",
+    type=click.Choice(STATES, case_sensitive=False),
+    metavar="STATE",
+    help="Only jobs in this state.",
 )
-@click.option(
-    "--idempotency-key", metavar="KEY", help="Return the existing job if this key was used before."
-)
-@json_option
-@asks_server
-def submit(
-    client: Client, file: str, follow: bool, idempotency_key: str | None, as_json: bool
-) -> int:
-    """Submit a job from FILE (YAML, or JSON if the name ends in .json); - reads standard input.
-
-    With --follow the exit code is 0 only if the job COMPLETED.
-    """
-    body, content_type = read_document(file)
-
-    async def submitted(client: Client) -> int:
-        job = await client.submit(body, content_type=content_type, idempotency_key=idempotency_key)
-        if follow:
-            say_on_stderr(f"job {job.id}")
-            return await follow_job(client, job.id)
-        if as_json:
-            show_json(await client.request("GET", f"/jobs/{job.id}"))
-        else:
-            click.echo(job.id)
-        return 0
-
-    return ask(client, submitted)
-
-
-def read_document(file: str) -> tuple[bytes, str]:
-    """Return what is in a file, and its content type; - is standard input."""
-    if file == "-":
-        body = sys.stdin.buffer.read()
-        return body, JSON_TYPE if _is_json(body) else YAML_TYPE
-    try:
-        body = Path(file).read_bytes()
-    except OSError as error:
-        raise HaulierError(
-            f"can't read {file}: {(error.strerror or str(error)).lower()}"
-        ) from error
-    return body, JSON_TYPE if file.lower().endswith(".json") else YAML_TYPE
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-@click.command()
-@click.option(
-    "-q", "--query", metavar="TEXT", help="Search for words; tag:x and tags:a,b filter by tag."
-)
-@click.option("--state", metavar="STATE", help="Only jobs in this state.")
-@click.option("--page", type=click.IntRange(1), help="Page number, from 1.")
-@click.option("--size", type=click.IntRange(1, 20), help="Jobs per page, at most 20 (default: 10).")
-@json_option
+@click.option("--tag", metavar="TAG", help="Only jobs with this tag.")
+@lists(JOBS)
 @asks_server
 def jobs(
-    client: Client,
-    query: str | None,
-    state: str | None,
-    page: int | None,
-    size: int | None,
-    as_json: bool,
+    client: Client, form: Form, words: tuple[str, ...], query: str | None, **filters: str | None
 ) -> int:
-    """List jobs, newest first."""
-    if as_json:
-        params = {"q": query, "state": state, "page": page, "size": size}
-        show_json(ask(client, lambda client: client.request("GET", "/jobs", params=params)))
-        return 0
-    found = ask(client, lambda client: client.jobs(query, state=state, page=page, size=size))
-    rows = [_job_row(job) for job in found.items]
-    show_table(("ID", "NAME", "STATE", "PROGRESS", "CREATED"), rows, "no jobs")
-    _note_more(found)
-    return 0
+    """List jobs, newest first; with WORDs those that have all of them.
 
-
-def _job_row(job: JobSummary) -> tuple[str, ...]:
-    return job.id, job.name, job.state, percent(job.progress), moment(job.created_at)
-
-
-def _note_more(page: Page[JobSummary]) -> None:
-    if page.number < page.total_pages:
-        say_on_stderr(
-            f"page {page.number} of {page.total_pages}: --page {page.number + 1} shows more"
-        )
+    A WORD is looked for in name, description, tags and state; tag:x and tags:a,b filter by tag.
+    """
+    q = " ".join([*words, query or ""]).strip() or None
+    return show_list(client, form, JOBS, q=q, **filters)
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@json_option
+@job_argument()
+@prints(all_option("Show all tasks of a large job."))
 @asks_server
-def job(client: Client, job_id: str, as_json: bool) -> int:
-    """Show a job and its tasks."""
-    if as_json:
-        show_json(ask(client, lambda client: client.request("GET", f"/jobs/{path_name(job_id)}")))
-        return 0
-    _show_job(ask(client, lambda client: client.job(job_id)))
+def job(client: Client, form: Form, job_id: str) -> int:
+    """Show a job and its steps: where it failed and why, or why it waits.
+
+    ID can be shortened to 6 digits or more, or @last: the newest job. With -q only the ids of its
+    tasks are printed.
+    """
+
+    async def asked(client: Client) -> tuple[Any, Job | None, str]:
+        id = await whole_id(client, job_id)
+        if form.as_json:
+            return await _as_data(client, path_name(id), whole=form.everything), None, ""
+        whole = form.everything or form.quiet
+        found = await with_tasks(client, await client.job(id), whole=whole)
+        return None, found, "" if form.quiet else await _printed_last(client, found)
+
+    data, found, said = ask(client, asked)
+    if found is None:
+        show_json_value(data)
+    elif form.quiet:
+        for task in found.execution:
+            say(plain_text(task.id))
+    else:
+        show_job(found, wall_time(client), whole=form.everything, said=said)
     return 0
 
 
-def _show_job(job: Job) -> None:
-    ended = job.completed_at or job.failed_at
+async def _as_data(client: Client, id: str, *, whole: bool) -> Any:
+    """Return a job as the server answers it; `whole`: with all tasks of a large one."""
+    data = decoded(await client.request("GET", f"/jobs/{id}"))
+    if whole and converted(data, Job).execution_truncated:
+        tasks = await all_items(client, f"/jobs/{id}/tasks", _MOST_TASKS)
+        data |= {"execution": tasks, "executionTruncated": False}
+    return data
+
+
+async def _printed_last(client: Client, job: Job) -> str:
+    """Return what the task printed last by which a job failed, if its error does not say so."""
+    if job.state != "FAILED" or len((job.error or "").split("\n", 1)) > 1:
+        return ""
+    try:
+        line = (await client.why(job.id)).last_line
+    except ApiError:
+        return ""
+    return "" if line.startswith("pulling ") else line
+
+
+def show_job(job: Job, at: datetime, *, whole: bool, said: str) -> None:
+    """Print a job as a tree, then what else there is to know about it. `said`: what its failed task printed last."""
+    for line in job_lines(job, at, shown_width(), whole=whole, said=said):
+        say(line)
+    say()
     show_fields(
         [
             ("id", job.id),
-            ("name", job.name),
             ("description", job.description),
-            ("state", job.state),
-            ("progress", percent(job.progress)),
             ("tags", ", ".join(job.tags)),
             ("inputs", "\n".join(f"{name}={value}" for name, value in job.inputs.items())),
             ("parent", job.parent_id or ""),
-            ("created", moment(job.created_at)),
-            ("started", moment(job.started_at)),
-            ("ended", moment(ended)),
+            ("created", moment(job.created_at, at) + _by(job)),
+            ("started", moment(job.started_at, at)),
+            ("ended", moment(ended_at(job), at)),
             ("result", job.result or ""),
-            ("error", job.error or ""),
+            ("error", brief(job.error or "")),
         ]
     )
-    if job.execution:
-        click.echo()
-        rows = [_task_row(task) for task in job.execution]
-        show_table(("ID", "POSITION", "NAME", "STATE", "STARTED", "NODE", "ERROR"), rows, "")
-    if job.execution_truncated:
-        say_on_stderr("showing only the newest tasks; GET /jobs/ID/tasks returns all of them")
 
 
-def _task_row(task: Task) -> tuple[str, ...]:
-    error = (task.error or "").splitlines()
-    return (
-        task.id,
-        str(task.position),
-        task.name,
-        task.state,
-        moment(task.started_at),
-        task.node_id,
-        error[0] if error else "",
-    )
+def _by(job: Job) -> str:
+    user = job.created_by.username if job.created_by else ""
+    return f" by {plain_text(user)}" if user else ""
 
 
 def _each(
-    client: Client, change: Callable[[Client, str], Coroutine[Any, Any, None]], ids: Sequence[str]
+    client: Client,
+    change: Callable[[Client, str], Coroutine[Any, Any, None]],
+    ids: Sequence[str],
+    done: str,
+    form: Form,
 ) -> int:
-    """Do the same to each job; say which could not be, and go on with the rest."""
+    """Do the same to each job and say so; say which could not be, and go on with the rest."""
 
-    async def changed(client: Client) -> int:
-        code = 0
-        for job_id in ids:
-            try:
-                await change(client, job_id)
-            except ApiError as error:
-                complain(f"{job_id}: {error}")
-                code = FAULT
-        return code
+    async def changed(client: Client) -> list[dict[str, Any]]:
+        return [await _changed(client, change, id, done) for id in ids]
 
-    return ask(client, changed)
-
-
-@click.command("cancel")
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-@asks_server
-def cancel_command(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Cancel running jobs."""
-    return _each(client, Client.cancel, job_ids)
+    outcomes = ask(client, changed)
+    for outcome in [] if form.as_json else outcomes:
+        if "error" in outcome:
+            complain(f"{outcome['id']}: {outcome['error']}")
+        else:
+            tell(form, f"{done} {short(outcome['id'])}", id=outcome["id"])
+    if form.as_json:
+        show_json_value(outcomes)
+    return max(int(outcome.get("code", 0)) for outcome in outcomes)
 
 
-@click.command("restart")
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-@asks_server
-def restart_command(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Restart failed or cancelled jobs at the task where they stopped."""
-    return _each(client, Client.restart, job_ids)
+async def _changed(
+    client: Client,
+    change: Callable[[Client, str], Coroutine[Any, Any, None]],
+    job_id: str,
+    done: str,
+) -> dict[str, Any]:
+    from haulier.cli.main import exit_code_of
+
+    try:
+        id = await whole_id(client, job_id)
+        await change(client, id)
+    except ApiError as error:
+        return {"id": job_id, "error": str(error), "code": exit_code_of(error)}
+    return {"id": id, "status": done}
 
 
-@click.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-@asks_server
-def delete(client: Client, job_ids: tuple[str, ...]) -> int:
-    """Delete ended jobs with their tasks and logs."""
-    return _each(client, Client.delete, job_ids)
+def _change_command(
+    name: str, help: str, done: str, change: Callable[[Client, str], Coroutine[Any, Any, None]]
+) -> click.Command:
+    @click.command(name, help=help)
+    @job_argument("job_ids", nargs=-1, required=True)
+    @prints()
+    @asks_server
+    def command(client: Client, form: Form, job_ids: tuple[str, ...]) -> int:
+        return _each(client, change, job_ids, done, form)
+
+    return command
 
 
-JOBS_COMMANDS: Final = (submit, jobs, job, cancel_command, restart_command, delete)
+cancel_command = _change_command("cancel", "Cancel running jobs.", "cancelled", Client.cancel)
+restart_command = _change_command(
+    "restart",
+    "Restart failed or cancelled jobs at the task where they stopped.",
+    "restarted",
+    Client.restart,
+)
+delete = _change_command(
+    "delete", "Delete ended jobs with their tasks and logs.", "deleted", Client.delete
+)

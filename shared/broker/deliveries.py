@@ -7,6 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
 from enum import Enum, auto
 
 import structlog
@@ -135,21 +136,24 @@ class Tries:
     def __init__(self) -> None:
         self._counts: LRUCache[str, int] = LRUCache(10_000)
 
-    async def unknown(self, delivery: Delivery, reason: str) -> None:
-        """Give back a message of a kind that only a newer version knows."""
-        await self.give_back(delivery, reason, limit=UNKNOWN_KIND_TRIES, pause=UNKNOWN_KIND_PAUSE)
+    async def unknown(self, delivery: Delivery, reason: str) -> bool:
+        """Give back a message of a kind that only a newer version knows. Return whether it was buried instead."""
+        limit, pause = UNKNOWN_KIND_TRIES, UNKNOWN_KIND_PAUSE
+        return await self.give_back(delivery, reason, limit=limit, pause=pause)
 
-    async def give_back(self, delivery: Delivery, reason: str, *, limit: int, pause: float) -> None:
-        """Requeue a delivery after `pause` seconds; the `limit`-th time, bury it with `reason`."""
+    async def give_back(self, delivery: Delivery, reason: str, *, limit: int, pause: float) -> bool:
+        """Requeue a delivery after `pause` seconds; the `limit`-th time, bury it with `reason`. Return whether it was
+        buried."""
         key = derived_id(delivery.queue, delivery.body)
         count = self._counts[key] = self._counts.get(key, 0) + 1
         if count < limit:
             await asyncio.sleep(pause)
             await delivery.requeue()
-            return
+            return False
         del self._counts[key]
         log.warning("a message was buried", queue=delivery.queue, reason=reason)
         await delivery.bury(reason)
+        return True
 
 
 REQUEUE_DELAY = 1.0
@@ -164,11 +168,13 @@ class HandlerPool:
         self._name = name
         self._handler = handler
         self._tasks = Tasks()
+        self._context = copy_context()
+        """The consumer's: in one process with the publisher, a handler is to know nothing of that one's."""
         self._closing = asyncio.Event()
 
     def start(self, loan: DeliveryBase) -> None:
         """Handle `loan` in a task of its own."""
-        self._tasks.start(self._handle(loan), f"handle {self._name}")
+        self._tasks.start(self._handle(loan), f"handle {self._name}", self._context)
 
     async def finish(self) -> None:
         """Wait until the handlers that run have ended; what they leave unsettled goes back at
@@ -194,7 +200,8 @@ class HandlerPool:
 
 
 EVENT_BACKLOG = 10_000
-"""Events kept for a subscriber that is slower than they come; past that the oldest is dropped."""
+EVENT_BACKLOG_BYTES = 32 * 1024 * 1024
+"""Events kept for a subscriber that is slower than they come; past that the oldest are dropped."""
 
 
 class EventDelivery(DeliveryBase):
@@ -215,24 +222,39 @@ class EventDelivery(DeliveryBase):
         """Nothing: what nobody understands of an event, nobody misses."""
 
 
-class EventFanout:
-    """Hands events to `handler`, in the order they came. Make it inside a running loop."""
+class EventBacklog:
+    """Hands events to `take` one after another, in the order they came; those that wait are bounded. Make it inside a
+    running loop."""
 
-    def __init__(self, handler: DeliveryHandler) -> None:
-        self._handler = handler
-        self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
+    def __init__(self, take: Callable[[bytes], Awaitable[None]], name: str) -> None:
+        self._take = take
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
-        self._loop = Loop("handle events", self._run)
+        self._loop = Loop(name, self._run)
         self._loop.start()
 
     def offer(self, body: bytes) -> None:
         """Add an event; never blocks."""
         self._waiting.append(body)
+        self._bytes += len(body)
+        while len(self._waiting) > EVENT_BACKLOG or self._bytes > EVENT_BACKLOG_BYTES:
+            self._next()
         self._arrived.set()
 
+    def drop(self) -> None:
+        """Forget those that wait."""
+        self._waiting.clear()
+        self._bytes = 0
+
     async def close(self) -> None:
-        """Stop; what was not yet handled is dropped."""
+        """Stop; what was not yet handed on is dropped."""
         await self._loop.close()
+
+    def _next(self) -> bytes:
+        body = self._waiting.popleft()
+        self._bytes -= len(body)
+        return body
 
     async def _run(self) -> None:
         while True:
@@ -240,7 +262,15 @@ class EventFanout:
                 await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                await self._hand_over(self._waiting.popleft())
+                await self._take(self._next())
+
+
+class EventFanout(EventBacklog):
+    """Hands events to `handler`."""
+
+    def __init__(self, handler: DeliveryHandler) -> None:
+        self._handler = handler
+        super().__init__(self._hand_over, "handle events")
 
     async def _hand_over(self, body: bytes) -> None:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from shared.broker.deliveries import EventFanout, HandlerPool
 from shared.broker.memory_queue import MemoryConsumer, MemoryQueue, QueuedMessage, Recallable
-from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
+from shared.broker.port import Delivery, DeliveryHandler, QueueInfo, check_size
 from shared.errors import BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, queue_kind
 
@@ -74,6 +74,7 @@ class MemoryBroker:
         self._check_running()
         if not 0 <= priority <= MAX_PRIORITY:
             raise ValueError(f"priority {priority} is not within 0 to {MAX_PRIORITY}")
+        check_size(body)
         found = self._queues.get(queue)
         if found is None:
             if not self._kind(queue).creatable:
@@ -133,7 +134,7 @@ class MemoryBroker:
         """Delete a queue and what is in it; its consumers, if any, have it declared again at
         once."""
         found = await self.queue(name)
-        if found is None or (unused and (found.size or found.subscribers or found.unacked)):
+        if found is None or (unused and (found.subscribers or found.unacked)):
             return False
         gone = self._queues.pop(name)
         consumers = gone.discard()
@@ -220,7 +221,7 @@ class MemoryLoan(Recallable):
         await self._broker.publish(DEAD_QUEUE, self.body, headers=headers)
 
     def _end(self, *, requeue: bool) -> None:
-        self._consumer.loans.discard(self)
+        self._consumer.loans.pop(self, None)
         self._source.settled(self._message, requeue=requeue)
         self._consumer.settled()
 

@@ -40,7 +40,7 @@ class MemoryConsumer(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.source: MemoryQueue | None = None
-        self.loans: set[Recallable] = set()
+        self.loans: dict[Recallable, None] = {}
 
     @property
     @abstractmethod
@@ -57,8 +57,8 @@ class MemoryConsumer(ABC):
             self.source.consider(self)
 
     def take_back_all(self) -> None:
-        """Lose all that is on loan."""
-        for loan in tuple(self.loans):
+        """Lose all that is on loan: it lies in its queue as it did before."""
+        for loan in reversed(tuple(self.loans)):
             loan.take_back()
 
 
@@ -175,7 +175,7 @@ class MemoryQueue:
     def _hand_to(self, consumer: MemoryConsumer) -> None:
         loan = self._lend(self, self._pop(), consumer)
         self._unacked += 1
-        consumer.loans.add(loan)
+        consumer.loans[loan] = None
         consumer.accept(loan)
         if consumer.wants:
             self._idle[consumer] = None

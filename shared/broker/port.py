@@ -12,6 +12,10 @@ from typing import Protocol
 
 import msgspec
 
+LARGEST_MESSAGE = 16 * 1024 * 1024 - 64 * 1024
+"""Bytes that a message's body may have: RabbitMQ 4.x takes 16 MiB by default, and closes the channel of who sends
+more."""
+
 
 class QueueInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A queue's figures. `size` is what is ready, without `unacked`, which is left out where it can't be known."""
@@ -134,7 +138,8 @@ class Broker(Protocol):
         For a durable queue it is persistent, and safe with the broker on return (confirmed and
         routed: where it was returned as unroutable the queue is declared and it is sent again). For
         a transient queue it returns once sent. Raises `BrokerUnavailable` where that can't be had
-        within 10 s (then it may or may not have been taken). Many at once are pipelined. To a
+        within 10 s (then it may or may not have been taken), and `ValueError` for what no broker takes: a
+        priority above 9, or a body of more than `LARGEST_MESSAGE`. Many at once are pipelined. To a
         node's own queue (`x-…`) that does not exist it is dropped silently: publishing must not
         create the queue of a dead node."""
 
@@ -171,7 +176,7 @@ class Broker(Protocol):
         `BrokerUnavailable`. One question to the broker itself; not for queues that expire."""
 
     async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
-        """Delete a queue and what is in it; with `unused`, only one that is empty and has no consumer. False where
+        """Delete a queue and what is in it; with `unused`, only one that has no consumer. False where
         there is none, or it is in use."""
 
     def on_connected(self, callback: Callable[[bool], None]) -> None:
@@ -179,3 +184,9 @@ class Broker(Protocol):
         first one.
 
         An adapter without connections calls it once, in `start`."""
+
+
+def check_size(body: bytes) -> None:
+    """Raise `ValueError` for a message's body that is too large for any broker."""
+    if len(body) > LARGEST_MESSAGE:
+        raise ValueError(f"a message of {len(body)} bytes: at most {LARGEST_MESSAGE} go")

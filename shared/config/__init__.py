@@ -2,8 +2,8 @@
 
 from shared.config.load import Loaded, load
 from shared.config.problems import ConfigProblem, ConfigurationError
+from shared.config.schema import AMQP_HEARTBEAT, Config
 from shared.config.sources import Override
-from shared.config.tree import AMQP_HEARTBEAT, Config
 from shared.config.values import parse_address
 
 __all__ = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from shared.config.tree import AMQP_HEARTBEAT, Config
+from shared.config.schema import AMQP_HEARTBEAT, ClientTls, Config, RabbitMQ
 from shared.config.values import duration_text
+from shared.tls import tls_problems
 
 HEARTBEATS: Final = 3
 BEATS: Final = 2
@@ -19,7 +20,6 @@ def problems(config: Config) -> Iterator[_Problem]:
     """Yield what does not fit together in a configuration."""
     yield from _times(config)
     yield from _worker(config)
-    yield from _middleware(config)
     if not config.runtime.shell.cmd:
         yield "runtime.shell.cmd", "must name a command"
     if config.encryption.old_keys and not config.encryption.key:
@@ -28,12 +28,40 @@ def problems(config: Config) -> Iterator[_Problem]:
 
 def role_problems(config: Config, role: str) -> Iterator[_Problem]:
     """Yield what keeps a `standalone`, `coordinator` or `worker` from working."""
-    if role != "standalone" and config.broker.type == "memory":
+    named = config.extensions
+    if role != "standalone" and config.broker.type == "memory" and not named.broker:
         problem = (
             f"a {role} on its own needs a broker that other processes can reach: set broker.type=rabbitmq, "
             "or start everything in one process: haulier run standalone"
         )
         yield "broker.type", problem
+    if config.broker.type == "rabbitmq" and role != "standalone" and not named.broker:
+        yield from _rabbitmq_tls(config.broker.rabbitmq)
+    if config.datastore.type == "mongodb" and role == "coordinator" and not named.datastore:
+        yield from tls_problems("datastore.mongodb.tls", config.datastore.mongodb.tls)
+    if role != "worker":
+        yield from _middleware(config)
+        yield from tls_problems("coordinator.tls", config.coordinator.tls, ("key", "ca"))
+
+
+def role_warnings(config: Config, role: str) -> Iterator[_Problem]:
+    """Yield what a `standalone`, `coordinator` or `worker` does not use, though it was asked for."""
+    if role != "standalone":
+        return
+    named = config.extensions
+    if config.broker.type != "memory" and not named.broker:
+        yield "broker.type", f"has no effect in standalone, which has its own broker; {_BOTH_SIDES}"
+    if config.datastore.type != "sqlite" and not named.datastore:
+        yield "datastore.type", f"has no effect in standalone, which uses SQLite; {_BOTH_SIDES}"
+
+
+_BOTH_SIDES: Final = "start haulier run coordinator and haulier run worker to use it"
+
+
+def _rabbitmq_tls(rabbitmq: RabbitMQ) -> Iterator[_Problem]:
+    if rabbitmq.tls != ClientTls() and not rabbitmq.url.lower().startswith("amqps:"):
+        yield "broker.rabbitmq.url", "must begin with amqps:// where broker.rabbitmq.tls is set"
+    yield from tls_problems("broker.rabbitmq.tls", rabbitmq.tls)
 
 
 def _times(config: Config) -> Iterator[_Problem]:

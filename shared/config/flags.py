@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, NoReturn, get_args
 import click
 import msgspec
 
+from shared.config.schema import LogFormat, LogLevel, RuntimeType
 from shared.config.sources import Override
-from shared.config.tree import LogFormat, LogLevel, RuntimeType
 
 ProcessRole = Literal["standalone", "coordinator", "worker"]
 
@@ -59,11 +59,12 @@ def _named(flag: str, path: str, metavar: str, help: str, **more: Any) -> click.
     return _option(flag, metavar, help, lambda value: (path, value), **more)
 
 
-def general_options() -> list[click.Option]:
+def configuration_options() -> list[click.Option]:
     """Return `--config` and `--set`, for whatever reads the configuration."""
     return [
         click.Option(
             ["--config"],
+            type=click.Path(),
             metavar="FILE",
             help="Configuration file; by default the first haulier.toml found.",
         ),
@@ -77,12 +78,21 @@ def general_options() -> list[click.Option]:
 
 
 def _options(role: ProcessRole) -> Iterator[click.Option]:
-    yield from general_options()
+    yield from configuration_options()
     side = "worker" if role == "worker" else "coordinator"
     what = "GET /health" if role == "worker" else "the REST API"
     yield _named("--address", f"{side}.address", "HOST:PORT", f"Address of {what}.")
     if role != "standalone":
         yield _named("--name", f"{role}.name", "NAME", "Name of this node in lists.")
+    if role == "worker":
+        yield _named(
+            "--once",
+            "worker.once",
+            "",
+            "Take one task, and exit when it has ended.",
+            is_flag=True,
+            flag_value="true",
+        )
     if role != "coordinator":
         yield _named("--runtime", "runtime.type", "TYPE", f"How tasks run: {_RUNTIMES}.")
         yield _named(

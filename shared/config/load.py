@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from shared.config.cross_checks import problems, role_problems
+from shared.config.cross_checks import problems, role_problems, role_warnings
+from shared.config.flat_settings import Setting, settings
 from shared.config.problems import ConfigProblem, ConfigurationError
-from shared.config.settings import Setting, settings
+from shared.config.schema import Config
 from shared.config.sources import (
     Given,
     Harvest,
@@ -21,7 +22,6 @@ from shared.config.sources import (
     read_file,
     read_flags,
 )
-from shared.config.tree import Config
 from shared.config.values import shown
 
 DEFAULT = "default"
@@ -87,7 +87,7 @@ def load(
     problems += _misfits(config, layers, role, problems)
     if problems:
         raise ConfigurationError(problems)
-    return Loaded(config, layers.origins, _warnings(harvests), path)
+    return Loaded(config, layers.origins, _warnings(harvests, config, layers, role), path)
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -147,5 +147,10 @@ def _misfit(setting: Setting, problem: str, layers: _Layers) -> ConfigProblem:
     return ConfigProblem(setting.path, value, layers.origins[setting.path], problem)
 
 
-def _warnings(harvests: Sequence[Harvest]) -> list[str]:
-    return [warning for harvest in harvests for warning in harvest.warnings]
+def _warnings(
+    harvests: Sequence[Harvest], config: Config, layers: _Layers, role: str | None
+) -> list[str]:
+    of_sources = [warning for harvest in harvests for warning in harvest.warnings]
+    of_role = role_warnings(config, role) if role else ()
+    unused = [str(_misfit(settings()[path], why, layers)) for path, why in of_role]
+    return of_sources + unused

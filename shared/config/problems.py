@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.config.settings import Setting, groups, settings
+from shared.config.flat_settings import Setting, groups, settings
 from shared.config.values import masked
 from shared.errors import ApplicationError
 from shared.model.problems import suggestion

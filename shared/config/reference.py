@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.config.settings import Setting, settings
+from shared.config.flat_settings import Setting, settings
 from shared.config.values import allowed, shown
 
 _INTRODUCTION = """\
@@ -25,6 +25,10 @@ Settings come from these sources; later ones override earlier ones:
 
 If a setting in the file or on the command line is unknown, or any value is invalid, the process does not start; it
 reports all errors at once. For an unknown environment variable that starts with `HAULIER_` it only logs a warning.
+Every secret, and every address that may hold a password, can also stand in a file of its own, as Docker and Kubernetes
+provide secrets: add `_FILE` to the variable, or `_file` to the setting. `HAULIER_ENCRYPTION_KEY_FILE=/run/secrets/key`
+is the same as `HAULIER_ENCRYPTION_KEY` with the file's content, without the line end. A list has one value per line.
+
 `haulier config` prints the settings in effect and where each one comes from, with secrets masked.
 
 Values have these formats:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from shared.config.flat_settings import Setting, settings
 from shared.config.load import Loaded
-from shared.config.settings import Setting, settings
 from shared.config.values import shown
 
 

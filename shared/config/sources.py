@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.config.flat_settings import Setting, groups, settings
 from shared.config.problems import ConfigProblem, bad_value, unknown_key
-from shared.config.settings import Setting, groups, settings
 from shared.config.values import check_slot_name, from_text, from_toml
 from shared.errors import ApplicationError
 from shared.model.problems import suggestion
@@ -24,6 +24,9 @@ NOT_SETTINGS: Final = frozenset(
         "HAULIER_CONFIG",
         "HAULIER_SERVER",
         "HAULIER_KEY",
+        "HAULIER_CA",
+        "HAULIER_CERT",
+        "HAULIER_CERT_KEY",
         "HAULIER_OUTPUT",
         "HAULIER_PROGRESS",
         "HAULIER_JOB_ID",
@@ -75,6 +78,59 @@ class Harvest(msgspec.Struct):
         else:
             self.given.append(Given(setting, key, value, origin))
 
+    def take_file(self, setting: Setting, raw: Any, origin: str) -> None:
+        """Read the value from the file that `raw` names, without the line end behind it."""
+        path = f"{setting.path}_file"
+        named = raw.text if isinstance(raw, RawText) else raw
+        if not isinstance(named, str) or not named.strip():
+            self.problems.append(ConfigProblem(path, None, origin, "must name a file"))
+            return
+        try:
+            text = _value_in(Path(named.strip()))
+        except ApplicationError as error:
+            self.problems.append(ConfigProblem(path, named, origin, str(error)))
+            return
+        if setting.is_list:
+            text = text.replace("\n", ",")
+        self.take(setting, None, RawText(text), f"{origin}, file {named}")
+
+
+FILE_SUFFIX: Final = "_file"
+LARGEST_VALUE: Final = 64 * 1024
+
+
+def _value_in(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_VALUE + 1)
+        text = data.decode().rstrip("\r\n")
+    except OSError as error:
+        raise ApplicationError(
+            f"can't be read: {(error.strerror or str(error)).lower()}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ApplicationError(f"not UTF-8 (at byte {error.start})") from error
+    if len(data) > LARGEST_VALUE:
+        raise ApplicationError("too large for a setting: more than 64 KiB")
+    if not text.strip():
+        raise ApplicationError("is empty")
+    return text
+
+
+def _named_by_file(path: str) -> Setting | None:
+    """Return the setting whose file `path` names: `encryption.key_file` is `encryption.key`'s."""
+    setting = settings().get(path.removesuffix(FILE_SUFFIX)) if path.endswith(FILE_SUFFIX) else None
+    return setting if setting is not None and setting.may_be_file else None
+
+
+def _check_given_once(harvest: Harvest, files: Sequence[Setting], origin: str) -> None:
+    """Note a problem where a source gives a setting both itself and in a file."""
+    plain = {given.setting.path for given in harvest.given if ", file " not in given.origin}
+    for setting in files:
+        if setting.path in plain:
+            problem = f"can't be given together with {setting.path}{FILE_SUFFIX}"
+            harvest.problems.append(ConfigProblem(setting.path, None, origin, problem))
+
 
 class RawText(msgspec.Struct, frozen=True):
     """A raw value that is text: from a variable or a flag."""
@@ -112,8 +168,14 @@ def read_file(path: Path) -> Harvest:
     except ApplicationError as error:
         harvest.problems.append(ConfigProblem("", None, str(path), str(error)))
         return harvest
+    files: list[Setting] = []
     for setting, key, raw in _walk(tree, "", str(path), harvest):
-        harvest.take(setting, key, raw, str(path))
+        if key == FILE_SUFFIX and not setting.is_map:
+            files.append(setting)
+            harvest.take_file(setting, raw, str(path))
+        else:
+            harvest.take(setting, key, raw, str(path))
+    _check_given_once(harvest, files, str(path))
     return harvest
 
 
@@ -142,8 +204,11 @@ def _walk(
     for name, value in tree.items():
         path = prefix + name
         setting = settings().get(path) if "." not in name else None
+        in_file = _named_by_file(path) if setting is None and "." not in name else None
         if setting is not None:
             yield from _leaves(setting, value, origin, harvest)
+        elif in_file is not None:
+            yield in_file, FILE_SUFFIX, value
         elif path not in groups() or "." in name:
             harvest.problems.append(unknown_key(path, value, origin))
         elif isinstance(value, dict):
@@ -178,15 +243,24 @@ def read_environment(environ: Mapping[str, str]) -> Harvest:
     harvest = Harvest()
     known = {setting.variable: setting for setting in settings().values() if not setting.is_map}
     maps = [setting for setting in settings().values() if setting.is_map]
+    in_files = {
+        setting.variable + FILE_SUFFIX.upper(): setting
+        for setting in known.values()
+        if setting.may_be_file
+    }
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         target = _target_of_variable(name, known, maps)
-        if target is None:
+        if name in in_files:
+            harvest.take_file(in_files[name], RawText(environ[name]), f"environment {name}")
+        elif target is None:
             harvest.warnings.append(_unknown_variable(name, known, maps))
         else:
             setting, key = target
             harvest.take(setting, key, RawText(environ[name]), f"environment {name}")
+    named = [setting for name, setting in in_files.items() if name in environ]
+    _check_given_once(harvest, named, "environment")
     return harvest
 
 
@@ -216,7 +290,10 @@ def read_flags(overrides: Sequence[Override]) -> Harvest:
     for override in overrides:
         origin = f"flag {override.flag}"
         target = _target_of_path(override.path)
-        if target is not None:
+        in_file = _named_by_file(override.path)
+        if in_file is not None:
+            harvest.take_file(in_file, RawText(override.text), origin)
+        elif target is not None:
             harvest.take(*target, RawText(override.text), origin)
         elif override.path in settings():
             problem = f"needs one key at a time: {override.path}.NAME=VALUE"

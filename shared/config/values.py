@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
@@ -10,10 +11,10 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from shared.config.settings import Setting
+from shared.config.flat_settings import Setting
 from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.problems import suggestion
-from shared.model.quantities import parse_cpus, parse_memory
+from shared.model.quantities import limit_of_cpus, limit_of_memory, parse_memory
 from shared.model.queues import queue_problem
 
 MASK: Final = "********"
@@ -27,6 +28,11 @@ _VARIABLE: Final = re.compile(r"[^=:\x00]+(:[^=:\x00]+)?")
 _DATABASE: Final = re.compile(r"[^/\\. \"$*<>:|?\x00]{1,63}")
 # Up to the last @: a password that should have been escaped must not show either.
 _PASSWORD: Final = re.compile(r"://([^/?#@:]*):.*@", re.DOTALL)
+_QUERY: Final = re.compile(
+    r"([?&;][^=&;#\s]*(?:key|pass|secret|token|credential|signature|authmechanismproperties)[^=&;#\s]*=)[^&;#\s]+",
+    re.IGNORECASE,
+)
+"""A value in the query of an address whose name says that it is secret."""
 _SCHEMES: Final = {
     "amqp-url": ("amqp", "amqps"),
     "mongodb-url": ("mongodb", "mongodb+srv"),
@@ -60,6 +66,15 @@ def from_toml(setting: Setting, value: Any) -> Any:
 
 def shown(setting: Setting, value: Any) -> str:
     """Return a value as a TOML file would give it, with what is secret masked."""
+    return _as_toml(setting, value, lambda text: _quoted(setting, text))
+
+
+def written(setting: Setting, value: Any) -> str:
+    """Return a value as a TOML file gives it, secrets too."""
+    return _as_toml(setting, value, lambda text: json.dumps(text, ensure_ascii=False))
+
+
+def _as_toml(setting: Setting, value: Any, quoted: Callable[[str], str]) -> str:
     if value is None:
         return '""'
     if isinstance(value, bool):
@@ -71,15 +86,15 @@ def shown(setting: Setting, value: Any) -> str:
     if isinstance(value, int | float):
         return format(value, "g") if isinstance(value, float) else str(value)
     if isinstance(value, tuple):
-        return "[" + ", ".join(_quoted(setting, item) for item in value) + "]"
-    return _quoted(setting, value)
+        return "[" + ", ".join(map(quoted, value)) + "]"
+    return quoted(value)
 
 
 def masked(setting: Setting | None, text: str) -> str:
     """Return a text as it may be shown: secrets hidden, and passwords in addresses."""
     if setting is not None and setting.secret and text:
         return MASK
-    return _PASSWORD.sub(rf"://\1:{MASK}@", text)
+    return _QUERY.sub(rf"\1{MASK}", _PASSWORD.sub(rf"://\1:{MASK}@", text))
 
 
 def allowed(setting: Setting) -> str:
@@ -87,6 +102,7 @@ def allowed(setting: Setting) -> str:
     if setting.choices:
         return " or ".join(f"`{choice}`" for choice in setting.choices)
     words = {"slots": "map of whole numbers", "list": "list", "aliases": "list", "paths": "list"}
+    words |= {"networks": "list"}
     words |= {"bool": "`true` or `false`", "int": "whole number", "float": "number"}
     words |= {"address": "`host:port`", "cpus": "number of CPUs", "memory": "size"}
     return words.get(setting.kind, setting.kind.replace("-url", " URL").replace("-name", " name"))
@@ -270,6 +286,15 @@ def _check_paths(values: tuple[str, ...]) -> None:
             raise ValueError(f"{json.dumps(value)} must be an absolute path")
 
 
+def _check_networks(values: tuple[str, ...]) -> None:
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            problem = "must be an IP address or a network, like 10.0.0.0/8"
+            raise ValueError(f"{json.dumps(value)} {problem}") from None
+
+
 def _check_database(value: str) -> None:
     if not _DATABASE.fullmatch(value):
         raise ValueError(
@@ -279,10 +304,11 @@ def _check_database(value: str) -> None:
 
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "address": parse_address,
-    "cpus": parse_cpus,
-    "memory": parse_memory,
+    "cpus": limit_of_cpus,
+    "memory": limit_of_memory,
     "aliases": _check_aliases,
     "paths": _check_paths,
+    "networks": _check_networks,
     "mongodb-name": _check_database,
     **{kind: _check_url(kind) for kind in _SCHEMES},
 }

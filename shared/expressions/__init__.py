@@ -25,7 +25,7 @@ from shared.expressions.templates import (
 )
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.formatting import format_value
-from shared.expressions.values.kinds import Month, Table, Texts, Weekday
+from shared.expressions.values.kinds import Month, Table, Texts, TooManyTexts, Weekday
 from shared.expressions.values.moments import Time
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Table",
     "Texts",
     "Time",
+    "TooManyTexts",
     "Weekday",
     "check_field",
     "check_template",

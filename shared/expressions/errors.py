@@ -42,6 +42,12 @@ class ExpressionError(ApplicationError):
             self.source = source
         return self
 
+    def in_braces(self) -> ExpressionError:
+        """Return itself, saying how a template writes braces that are no expression, where these may be some."""
+        if self.kind in ("syntax", "name"):
+            self.message += '; for braces that are no expression write {{ "{{" }}'
+        return self
+
     def render(self) -> str:
         """Return the message with line and column, the line it is about, and a caret below the fault."""
         if self.position is None or not self.source.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
@@ -21,29 +22,51 @@ def parts(template: str) -> list[str]:
     """Return the template cut up: plain text and expressions by turns, plain text first and last. Raises a
     `limit` fault where it, or all the expressions in it, are too long.
 
-    An expression goes from `{{` to the next `}}` and is not empty, with no line break inside; all
-    else is plain text. Takes time linear in the template, so no regular expression: one looks for
-    an end anew at each of many unclosed `{{`.
+    An expression goes from `{{` to the next `}}` and is not empty, with no line break inside except
+    beside the braces; all else is plain text. Takes time linear in the template, so no regular
+    expression: one looks for an end anew at each of many unclosed `{{`.
     """
     if len(template) > MAX_TEMPLATE:
         raise limit_error(f"the template has more than {MAX_TEMPLATE:,} characters")
     pieces: list[str] = []
     done = start = line_end = 0
     while (start := template.find(_OPEN, start)) >= 0:
-        if start >= line_end:
-            line_end = _line_end(template, start)
         inside = start + len(_OPEN)
-        end = template.find(_CLOSE, inside + 1, line_end)
+        first = _past_space(template, inside)
+        if first >= line_end:
+            line_end = _line_end(template, first)
+        end = _closed_at(template, inside, first, line_end)
         if end < 0:
-            start = line_end
+            start = max(line_end, inside)
             continue
-        pieces += (template[done:start], template[inside:end])
+        pieces += (template[done:start], _on_one_line(template[inside:end]))
         done = start = end + len(_CLOSE)
     if sum(map(len, pieces[1::2])) > MAX_EXPRESSIONS:
         raise limit_error(
             f"the template's expressions have more than {MAX_EXPRESSIONS:,} characters"
         )
     return [*pieces, template[done:]]
+
+
+_SPACE = re.compile(r"\s*")
+
+
+def _past_space(template: str, start: int) -> int:
+    found = _SPACE.match(template, start)
+    return found.end() if found else start
+
+
+def _closed_at(template: str, inside: int, first: int, line_end: int) -> int:
+    """Return where the expression that begins at `first` ends: on its line, or after line breaks; -1 for nowhere."""
+    end = template.find(_CLOSE, max(first, inside + 1), line_end)
+    if end >= 0:
+        return end if end > first or "\n" not in template[inside:first] else -1
+    after = _past_space(template, line_end)
+    return after if template.startswith(_CLOSE, after) else -1
+
+
+def _on_one_line(text: str) -> str:
+    return text.strip() if "\n" in text else text
 
 
 def _line_end(template: str, start: int) -> int:
@@ -81,11 +104,19 @@ def evaluate_field(
 def field_within(evaluation: Evaluation, field: str) -> object:
     """Return the same in an evaluation, and out of its budget."""
     pieces = parts(field)
+    text = _only_expression(field, pieces)
+    if text is None:
+        return _render(evaluation, pieces)
+    evaluation.begin()
+    return _plain_value(evaluation, text)
+
+
+def _only_expression(field: str, pieces: list[str]) -> str | None:
+    """Return the expression that a field is, bare or in braces; None where it is a template."""
+    if len(pieces) == 1:
+        return field
     whole = len(pieces) == 3 and not pieces[0].strip() and not pieces[2].strip()
-    if len(pieces) == 1 or whole:
-        evaluation.begin()
-        return _plain_value(evaluation, pieces[1] if whole else field)
-    return _render(evaluation, pieces)
+    return pieces[1] if whole else None
 
 
 def render(
@@ -126,7 +157,7 @@ def _rendered(evaluation: Evaluation, text: str) -> str:
     try:
         return format_value(evaluation.value(text), evaluation.budget)
     except ExpressionError as error:
-        raise error.within(text) from None
+        raise error.within(text).in_braces() from None
 
 
 def check_template(template: str, budget: Budget | None = None) -> None:
@@ -135,16 +166,25 @@ def check_template(template: str, budget: Budget | None = None) -> None:
 
     Raises the fault: kind `syntax`, or `name` for an unknown function or wrong arguments.
     """
-    budget = budget or Budget()
-    for text in parts(template)[1::2]:
-        check_expression(text, budget)
+    _check(parts(template), budget or Budget())
+
+
+def _check(pieces: list[str], budget: Budget) -> None:
+    for text in pieces[1::2]:
+        try:
+            check_expression(text, budget)
+        except ExpressionError as error:
+            raise error.in_braces() from None
 
 
 def check_field(field: str, budget: Budget | None = None) -> None:
     """Refuse a field that is an expression, bare or in braces, as `check_template` does."""
     budget = budget or Budget()
     pieces = parts(field)
-    for text in [field] if len(pieces) == 1 else pieces[1::2]:
+    text = _only_expression(field, pieces)
+    if text is None:
+        _check(pieces, budget)
+    else:
         check_expression(text, budget)
 
 

@@ -5,23 +5,30 @@ They are rules for what a value finally is. A template is held to them only once
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sized
 from typing import Any, Final
 
 from shared.durations import format_duration, parse_duration
 from shared.expressions import Budget, ExpressionError, check_field, check_template
-from shared.model.cron import cron_problem, timezone_problem
+from shared.model.cron import at_problem, cron_problem, timezone_problem
 from shared.model.plans import Rule, TextRole
 from shared.model.problems import quoted_text, suggestion
-from shared.model.quantities import parse_cpus, parse_memory
+from shared.model.quantities import limit_of_cpus, limit_of_memory, parse_gpus
 from shared.model.queues import queue_problem
 
 _IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
+_STEERING: Final = frozenset(
+    {
+        *("connection", "content-length", "expect", "host", "keep-alive", "te", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    }
+)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TASK_PATHS: Final = "/tork"
 _TASK_WORKDIR: Final = "/tork/workdir"
+_TASK_FILES: Final = ("/tork/entrypoint", "/tork/progress", "/tork/stdout")
 _LONGEST_FILE_NAME: Final = 255
-_GPU_KEYS: Final = frozenset({"count", "driver", "device", "capabilities", "options"})
+LONGEST_FILE_PATH: Final = 4096
 
 
 def between(low: int, high: int) -> Rule:
@@ -33,20 +40,15 @@ def between(low: int, high: int) -> Rule:
     return Rule(check, {"minimum": low, "maximum": high})
 
 
-def at_least_rule(low: int) -> Rule:
-    """Return the rule for a whole number from `low` up, that fits 63 bits."""
-
-    def check(value: int) -> str | None:
-        return None if low <= value < 2**63 else f"must be a whole number, at least {low}"
-
-    return Rule(check, {"minimum": low})
+MORE_MOUNT_TYPES: Final[set[str]] = set()
+"""Types of mounts that extensions make; a coordinator fills it when it starts."""
 
 
-def one_of_rule(*allowed: str) -> Rule:
-    """Return the rule for one of the given words; the empty text passes as absent."""
+def one_of_rule(*allowed: str, more: Collection[str] = ()) -> Rule:
+    """Return the rule for one of the given words; the empty text passes as absent. `more` is looked at each time."""
 
     def check(value: str) -> str | None:
-        if not value or value in allowed:
+        if not value or value in allowed or value in more:
             return None
         choices = ", ".join(allowed[:-1]) + " or " + allowed[-1]
         return f"must be {choices}{suggestion(value, allowed)}"
@@ -54,15 +56,28 @@ def one_of_rule(*allowed: str) -> Rule:
     return Rule(check, {"enum": list(allowed)})
 
 
-def at_most_characters(limit: int) -> Rule:
-    """Return the rule for a text of at most `limit` characters."""
+def at_most_characters(limit: int, *, evaluated: bool = False) -> Rule:
+    """Return the rule for a text of at most `limit` characters; `evaluated`: a template may be longer itself."""
 
     def check(value: str) -> str | None:
-        if len(value) <= limit:
-            return None
-        return f"must have at most {limit} characters, has {len(value)}"
+        return _too_long(value, limit)
 
-    return Rule(check, {})
+    return Rule(check, {} if evaluated else {"maxLength": limit})
+
+
+def at_most_items(limit: int) -> Rule:
+    """Return the rule for a list of at most `limit` items."""
+
+    def check(value: Sized) -> str | None:
+        return None if len(value) <= limit else f"at most {limit:,}, but there are {len(value):,}"
+
+    return Rule(check, {"maxItems": limit})
+
+
+def _too_long(value: str, limit: int) -> str | None:
+    if len(value) <= limit:
+        return None
+    return f"must have at most {limit:,} characters, has {len(value):,}"
 
 
 def _where_given(problem: Callable[[str], str | None]) -> Rule:
@@ -90,6 +105,8 @@ def duration(*, zero: bool = False, most: int | None = None) -> Rule:
 
 
 def _parsed_by(parse: Callable[[str], int], examples: list[str]) -> Rule:
+    """Return the rule for what `parse` reads."""
+
     def check(value: str) -> str | None:
         try:
             if value:
@@ -101,21 +118,55 @@ def _parsed_by(parse: Callable[[str], int], examples: list[str]) -> Rule:
     return Rule(check, {"examples": examples})
 
 
-CPUS: Final = _parsed_by(parse_cpus, [".5", "2"])
+CPUS: Final = _parsed_by(limit_of_cpus, [".5", "2"])
 """A number of CPUs as Docker takes it."""
 
-MEMORY: Final = _parsed_by(parse_memory, ["512m", "1.5g"])
+MEMORY: Final = _parsed_by(limit_of_memory, ["512m", "1.5g"])
 """An amount of memory as Docker takes it."""
+
+PIDS: Final = Rule(
+    lambda value: (
+        None
+        if value == -1 or 1 <= value < 2**63
+        else "must be a whole number, at least 1, or -1 for no limit"
+    ),
+    {"minimum": -1},
+)
+"""A number of processes as Docker takes it; it would take 0 for no limit."""
+
+
+def container_path(path: str) -> str:
+    """Return an absolute path in a container in the one way to write it."""
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def own_file_problem(path: str) -> str | None:
+    """Return what is wrong with a path in a container at which the task's own files are, or None."""
+    place = container_path(path) + "/"
+    for own in _TASK_FILES:
+        if place.startswith(own + "/"):
+            return f"must not be {own}, which is a file of the task's own"
+    return None
+
+
+def _workdir_problem(value: str) -> str | None:
+    if not value.startswith("/"):
+        return "must be an absolute path"
+    return _too_long(value, 256) or own_file_problem(value)
+
+
+WORKDIR_PATH: Final = _where_given(_workdir_problem)
+"""A folder in a container."""
 
 
 def _gpus_problem(value: str) -> str | None:
-    if value == "all" or value.isdecimal():
-        return None
-    for part in re.findall(r'(?:[^,"]|"[^"]*")+', value):
-        key, equals, _ = part.strip('"').partition("=")
-        if key != "all" and not key.isdecimal() and not (equals and key in _GPU_KEYS):
-            return 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'
-    return None if value.strip(", ") else "must not be blank"
+    if not value.strip(", "):
+        return "must not be blank"
+    try:
+        parse_gpus(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 GPUS: Final = _where_given(_gpus_problem)
@@ -128,7 +179,7 @@ QUEUE: Final = _where_given(queue_problem)
 def _target_problem(value: str) -> str | None:
     if not value.startswith("/"):
         return "must be an absolute path"
-    path = "/" + posixpath.normpath(value).lstrip("/")
+    path = container_path(value)
     if path == "/":
         return "must not be the root of the container"
     inside = path == _TASK_PATHS or path.startswith(_TASK_PATHS + "/")
@@ -154,6 +205,8 @@ def _file_name_problem(name: str) -> str | None:
         return 'a file\'s name must not hold ".."'
     if not parts or name.endswith(("/", "/.")):
         return "must be the name of a file, not of a folder"
+    if len(name) > LONGEST_FILE_PATH:
+        return f"a file name can have at most {LONGEST_FILE_PATH:,} characters"
     if any(len(part.encode()) > _LONGEST_FILE_NAME for part in parts):
         return f"each part of a file name can have at most {_LONGEST_FILE_NAME} bytes"
     return None
@@ -178,10 +231,26 @@ KEY: Final = Rule(lambda name: None if name else "the name must not be empty", {
 NOT_BLANK: Final = Rule(lambda text: None if text.strip() else "must not be blank", {})
 """A text that says something, where it is given at all."""
 
-HEADER_NAME: Final = Rule(
-    lambda name: None if _HEADER_NAME.fullmatch(name) else "not a valid HTTP header name", {}
+
+NETWORK_NAME: Final = Rule(
+    lambda name: "the name of a network must not contain a colon" if ":" in name else None, {}
 )
-"""The name of an HTTP header (RFC 9110, 5.6.2)."""
+"""The name of a network of the engine."""
+
+
+def header_problem(name: str) -> str | None:
+    """Return what is wrong with the name of a header, None where a job may set it.
+
+    What steers the connection, its routing or its framing is not a job's to say (RFC 9110, 7.6.1)."""
+    if not _HEADER_NAME.fullmatch(name):
+        return "not a valid HTTP header name"
+    if name.lower() in _STEERING or name.lower().startswith("proxy-"):
+        return "this header can not be set: it steers the connection"
+    return None
+
+
+HEADER_NAME: Final = Rule(header_problem, {})
+"""The name of an HTTP header (RFC 9110, 5.6.2) that a job may set."""
 
 
 def _header_value_problem(value: str) -> str | None:
@@ -215,6 +284,9 @@ IDENTIFIER: Final = _where_given(
 
 CRON: Final = _where_given(cron_problem)
 """When a schedule fires."""
+
+AT: Final = _where_given(at_problem)
+"""When a schedule fires once."""
 
 TIMEZONE: Final = _where_given(timezone_problem)
 """An IANA time zone."""

@@ -1,4 +1,4 @@
-"""Parses a schedule's `cron` (job language spec, Schedule).
+"""Parses a schedule's `cron` and `at` (job language spec, Schedule).
 
 Firing times are computed where schedules are kept; here it is only said what the text means, so
 that a bad one is refused when it is submitted.
@@ -6,13 +6,13 @@ that a bad one is refused when it is submitted.
 
 import re
 import zoneinfo
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 from cronsim import CronSim, CronSimError
 
-from shared.durations import NANOS_PER_SECOND, parse_duration
+from shared.durations import NANOS_PER_HOUR, NANOS_PER_SECOND, parse_duration
 
 _MACROS: Final = {
     "@yearly": "0 0 1 1 *",
@@ -28,6 +28,10 @@ _OPEN_STEP: Final = re.compile(r"([0-9A-Za-z]+)/([0-9]+)")
 _FIELDS: Final = 5
 _HIGHEST: Final = ("59", "23", "31", "12", "6")
 _LONGEST: Final = 1_000
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_FARTHEST: Final = 100 * 366 * 24 * NANOS_PER_HOUR
 _ANY_TIME: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -69,6 +73,15 @@ def cron_problem(text: str) -> str | None:
     return None
 
 
+def at_problem(text: str) -> str | None:
+    """Return what is wrong with the time of a single firing, or None."""
+    try:
+        parse_at(text, _ANY_TIME)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def timezone_problem(name: str) -> str | None:
     """Return what is wrong with the name of a time zone, or None."""
     try:
@@ -76,6 +89,31 @@ def timezone_problem(name: str) -> str | None:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return f'"{name[:64]}" is not a time zone: write an IANA name like Europe/Berlin'
     return None
+
+
+def parse_at(text: str, now: datetime) -> datetime:
+    """Read when a schedule fires once: an RFC 3339 time, or a duration from `now`.
+
+    Raises ValueError with a message for the user.
+    """
+    if not _RFC3339.fullmatch(text):
+        return now + _ahead(text)
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a time: {error}") from error
+
+
+def _ahead(text: str) -> timedelta:
+    try:
+        nanos = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(
+            "must be a time such as 2030-01-31T06:30:00Z, or a duration from now such as 2h30m"
+        ) from error
+    if not 0 < nanos <= _FARTHEST:
+        raise ValueError("a duration from now must be more than 0s, and at most 100 years")
+    return timedelta(microseconds=nanos // 1_000)
 
 
 def _period(text: str) -> int:

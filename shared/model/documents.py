@@ -51,6 +51,8 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
 
     collection: ClassVar[str]
     sealed: ClassVar[tuple[str, ...]] = ()
+    heavy: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be large, and that a question about structure or state need not read."""
 
     id: str
     then: list[Intent] = []
@@ -70,7 +72,7 @@ class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sampled: bool = False
 
 
-class LostRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class LostRunEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A run that came to nothing, and why, in words."""
 
     number: int
@@ -89,16 +91,32 @@ class Actor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     created_at: Micros = 0
     disabled: bool = False
 
+    def is_same(self, other: Actor) -> bool:
+        """Tell whether both are the same user: one who was deleted and created anew has the same id and name."""
+        return (self.id, self.created_at) == (other.id, other.created_at)
+
 
 GUEST = Actor(id="00000000000000000000000000000001", username="guest", name="Guest")
 """Who asks where no authentication is on."""
 
 
 class ScheduleRef(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Which schedule made a job."""
+    """Which schedule made a job, and for which firing."""
 
     id: str
-    cron: str
+    cron: str = msgspec.field(default_factory=str)
+    """Empty for one that fires once. Always stored: versions that knew no such schedules read no job without it."""
+    time: Micros = 0
+    """When the firing was due."""
+    previous: Micros = 0
+    """When the firing before it was due; 0 for the first."""
+
+
+class TaskReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A task of a job, by its id and name."""
+
+    id: str
+    name: str = ""
 
 
 class JobDocument(Document, kw_only=True, rename="camel"):
@@ -106,10 +124,12 @@ class JobDocument(Document, kw_only=True, rename="camel"):
 
     collection = "jobs"
     sealed = ("definition", "inherited_secrets", "result")
+    heavy = sealed
 
     definition: language.JobDefinition = language.JobDefinition()
     inherited_secrets: list[str] = []
-    """Values that jobs above a sub-job declare secret: they may have come down in its inputs."""
+    """Values that must not be shown besides those that it declares secret itself: those of the jobs above a sub-job,
+    which may have come down in its inputs, and those whose key said so when it was made."""
     name: str
     description: str = ""
     tags: list[str] = []
@@ -138,6 +158,20 @@ class JobDocument(Document, kw_only=True, rename="camel"):
     """Position at which the present restart began. Results of earlier restarts count up to there."""
     result: str | None = None
     error: str | None = None
+    failed_task: TaskReference | None = None
+    """The task that made it fail: of those inside one another the innermost."""
+    rerun_of: str | None = None
+    """The job that it was made from, by `rerun`."""
+    trace: str = ""
+    """The `traceparent` of the request that made it, or made the job above it; empty where there was none."""
+
+
+class TombstoneDocument(Document, kw_only=True, rename="camel"):
+    """The id of a job that was deleted, and nothing else of it: the same job is not made again."""
+
+    collection = "tombstones"
+
+    buried_at: Micros
 
 
 class TaskDocument(Document, kw_only=True, rename="camel"):
@@ -145,6 +179,7 @@ class TaskDocument(Document, kw_only=True, rename="camel"):
 
     collection = "tasks"
     sealed = ("definition", "evaluated", "scope", "result")
+    heavy = sealed
 
     job_id: str
     root_id: str
@@ -172,7 +207,7 @@ class TaskDocument(Document, kw_only=True, rename="camel"):
     run: int = 0
     lost: int = 0
     lost_by: str | None = None
-    runs: list[LostRun] = []
+    runs: list[LostRunEntry] = []
     """The newest runs that were lost or handed back; `run` tells how many there were in all."""
     node_id: str | None = None
     epoch: int | None = None
@@ -209,6 +244,8 @@ class TaskDocument(Document, kw_only=True, rename="camel"):
     progress: float = 0.0
     result: str | None = None
     error: str | None = None
+    failed_task: TaskReference | None = None
+    """Of a composite that failed: the task inside it that made it fail."""
     exit_code: int | None = None
     usage: RunUsage | None = None
     log_parts: int | None = None
@@ -266,6 +303,8 @@ class NodeDocument(Document, kw_only=True, rename="camel"):
     lease_until: Micros = 0
     closed: bool = False
     """Whether the present epoch is over: its lease ran out."""
+    succeeded_by: str | None = None
+    """The node of the process that came after its own, on the same host: no beat opens an epoch of it any more."""
     left_nothing: bool = False
     """Whether it has been closed for so long that no run of its can be left: sweeps need not ask about it any more."""
     holding: list[str] = []
@@ -298,19 +337,31 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
 
     collection = "deliveries"
     sealed = ("url", "headers", "secret")
+    heavy = ("body", "headers", "secret")
 
     job_id: str
     user: str = ""
     """The id of who submitted the job."""
+    event: str = ""
     url: str
     headers: dict[str, str] = {}
     secret: str = ""
     body: str = ""
+    line: str | None = None
+    """What it must keep its turn among: one webhook's deliveries for one job or task."""
+    sequence: int = 0
+    """Its turn in the line."""
+    progress: bool = False
+    """Whether a newer one in the line makes it needless."""
     state: DeliveryState = DeliveryState.PENDING
     attempts: int = 0
     due_at: Micros = 0
     created_at: Micros = 0
     error: str | None = None
+    status: int | None = None
+    """What the receiver answered to the last try; None where no answer came."""
+    answered_at: Micros | None = None
+    """When that came."""
 
 
 class ScheduleDocument(Document, kw_only=True, rename="camel"):
@@ -319,19 +370,25 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
     collection = "schedules"
     sealed = ("definition",)
 
-    definition: language.JobDefinition
+    definition: language.JobDefinition = language.JobDefinition()
     name: str
     description: str = ""
     tags: list[str] = []
-    cron: str
+    cron: str = ""
+    at: Micros | None = None
+    """When it fires, if once."""
     timezone: str = "UTC"
     catchup: str = ""
+    overlap: str = ""
     state: ScheduleState = ScheduleState.ACTIVE
     created_at: Micros = 0
     created_by: Actor = GUEST
     permissions: list[language.Permission] = []
     next_at: Micros | None = None
     fired_at: Micros | None = None
+    """The last firing that makes a job; that it is still to be made is an intent."""
+    last_job_id: str | None = None
+    """The job of that firing."""
     late: int = 0
     """Firings in a row that were made late, up to now."""
 
@@ -346,9 +403,75 @@ class UserDocument(Document, kw_only=True, rename="camel"):
     password_hash: str = ""
     roles: list[str] = []
     rev: int = 0
-    """Counts the changes of `roles`, so that two at once don't undo each other."""
+    """Counts the changes, so that two at once don't undo each other."""
+    configured_hash: str = ""
+    """Of the password that the configuration gave it last."""
     created_at: Micros = 0
     disabled: bool = False
+
+    @property
+    def actor(self) -> Actor:
+        """Return who submits what this user submits."""
+        return Actor(self.id, self.username, self.name, self.created_at, self.disabled)
+
+
+class TokenDocument(Document, kw_only=True, rename="camel"):
+    """What a program signs in with, or a browser's session. Of the token itself only a hash is kept."""
+
+    collection = "tokens"
+
+    name: str = ""
+    username: str
+    bound_to: str
+    """What it ends with: its user (a later one of the same name is somebody else), or the shared key."""
+    role: str
+    hash: str
+    session: bool = False
+    of_token: str = ""
+    """Of a session that began with a token: that token, with which it ends."""
+    created_at: Micros = 0
+    expires_at: Micros
+    used_at: Micros | None = None
+
+
+class AuditIntentDocument(Document, kw_only=True, rename="camel"):
+    """What a request is about to do, until the audit log has it."""
+
+    collection = "audit_intents"
+
+    at: Micros
+    action: str
+    target: str = ""
+    username: str = ""
+    how: str = ""
+    token_id: str = ""
+    address: str = ""
+    count: int = 1
+
+
+class AuditDocument(Document, kw_only=True, rename="camel"):
+    """An entry of the audit log: what was done, and its place in the chain of the process that wrote it."""
+
+    collection = "audit_entries"
+
+    at: Micros
+    action: str
+    target: str = ""
+    username: str = ""
+    how: str = ""
+    token_id: str = ""
+    address: str = ""
+    count: int = 1
+    """How often: refused logins may be counted together."""
+    status: int = 0
+    """How it was answered; 0 where the process died on the way."""
+    chain: str
+    number: int
+    previous: str = ""
+    """The signature of the entry before it in its chain."""
+    previous_at: Micros = 0
+    sealed_at: Micros = 0
+    signature: str = ""
 
 
 class RoleDocument(Document, kw_only=True, rename="camel"):
@@ -362,6 +485,7 @@ class RoleDocument(Document, kw_only=True, rename="camel"):
 
 DOCUMENTS: tuple[type[Document], ...] = (
     JobDocument,
+    TombstoneDocument,
     TaskDocument,
     ItemsDocument,
     LogPartDocument,
@@ -372,4 +496,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ScheduleDocument,
     UserDocument,
     RoleDocument,
+    TokenDocument,
+    AuditIntentDocument,
+    AuditDocument,
 )

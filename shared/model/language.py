@@ -19,19 +19,30 @@ from shared.model import checks
 from shared.model.plans import TextRole, about
 from shared.model.states import TaskKind
 
+DEFAULT_RETRY_LIMIT: Final = 1
 DEFAULT_RETRY_DELAY: Final = "1s"
 DEFAULT_RETRY_SCALING: Final = 2
 DEFAULT_EACH_VAR: Final = "item"
-DEFAULT_PROBE_PATH: Final = "/"
 DEFAULT_PROBE_PORT: Final = 80
 DEFAULT_PROBE_TIMEOUT: Final = "1m"
-DEFAULT_WEBHOOK_EVENT: Final = "job.StateChange"
-DEFAULT_TIMEZONE: Final = "UTC"
-DEFAULT_PRIORITY: Final = 0
 MAX_COMPOSITE_DEPTH: Final = 16
 """How deep parallel, each and subjob nest in one another."""
 MAX_VAR: Final = 64
 """Characters of a task's `var`."""
+MAX_TAGS: Final = 100
+"""Tags of one job or task."""
+MAX_TAG: Final = 256
+"""Characters of a tag."""
+MAX_DESCRIPTION: Final = 10_000
+"""Characters of a description."""
+MAX_WEBHOOKS: Final = 100
+"""Webhooks of one job."""
+MAX_MOUNTS: Final = 100
+MAX_NETWORKS: Final = 20
+MAX_SMALL_TASKS: Final = 50
+"""`pre` tasks of one task, and `post` tasks."""
+MAX_SIDECARS: Final = 10
+"""Each takes threads of its worker, and memory of the engine, for as long as its task runs."""
 
 Template = Annotated[str, about(role=TextRole.TEMPLATE)]
 Expression = Annotated[str, about(role=TextRole.EXPRESSION)]
@@ -43,6 +54,20 @@ HeaderValue = Annotated[str, about("", checks.HEADER_VALUE, role=TextRole.TEMPLA
 Timeout = Annotated[str, about("", checks.duration())]
 Port = Annotated[int, about("", checks.between(1, 65_535))]
 Priority = Annotated[int, about("", checks.between(0, 9))]
+_Description = Annotated[
+    str,
+    about(
+        "Description to display; at most 10,000 characters.",
+        checks.at_most_characters(MAX_DESCRIPTION),
+    ),
+]
+_Tags = Annotated[
+    list[Annotated[str, about("", checks.at_most_characters(MAX_TAG))]],
+    about(
+        "Keywords for search; at most 100, of at most 256 characters each.",
+        checks.at_most_items(MAX_TAGS),
+    ),
+]
 _Queue = Annotated[str, about("", checks.QUEUE, role=TextRole.TEMPLATE)]
 
 
@@ -79,7 +104,7 @@ class Limits(_Node, frozen=True):
     cpus: Annotated[str, about('Number of CPUs, for example ".5".', checks.CPUS)] = ""
     memory: Annotated[str, about('Memory, for example "512m".', checks.MEMORY)] = ""
     pids: Annotated[
-        Annotated[int, about("", checks.at_least_rule(-1))] | None,
+        Annotated[int, about("", checks.PIDS)] | None,
         about("Maximum number of processes; -1 for no limit."),
     ] = None
 
@@ -101,7 +126,7 @@ class Mount(_Node, frozen=True):
         about(
             "volume (lives as long as the task), bind (a path of the host, if the worker allows it) "
             "or tmpfs (memory).",
-            checks.one_of_rule("volume", "bind", "tmpfs"),
+            checks.one_of_rule("volume", "bind", "tmpfs", more=checks.MORE_MOUNT_TYPES),
             required=True,
         ),
     ] = ""
@@ -120,11 +145,17 @@ class SidecarProbe(_Node, frozen=True):
     timeout: Annotated[Timeout, about("How long to wait for a 200 (default: 1m).")] = ""
 
 
+class FileTemplate(_Node, frozen=True):
+    """A file whose text is a template."""
+
+    template: Annotated[Template, about("The text of the file.", required=True)] = ""
+
+
 class SmallTask(_Node, frozen=True):
     """A container that runs before or after the main one, on the same worker."""
 
     name: Annotated[Template, about("Name to display; generated if absent.")] = ""
-    description: Annotated[str, about("Description to display.")] = ""
+    description: _Description = ""
     image: Annotated[Template, about("Image of the container.")] = ""
     run: Annotated[
         str,
@@ -138,13 +169,23 @@ class SmallTask(_Node, frozen=True):
     files: Annotated[
         dict[FileName, str],
         about(
-            "Files to create in the working directory before the start; templates in them are not expanded."
+            "Files to create in the working directory before the start. Templates in them are expanded only in the "
+            "form {template: text}.",
+            templates=(FileTemplate, "file_templates"),
         ),
     ] = {}
+    file_templates: dict[FileName, str] = {}
+    """The entries of `files` that a document has in the form of a `FileTemplate`: apart, for versions that know only
+    texts read what is stored."""
     registry: Annotated[Registry | None, about("Credentials for the registry of the image.")] = None
     timeout: Annotated[
         Timeout, about("Time after which the task is stopped and fails, for example 90s.")
     ] = ""
+
+    @property
+    def file_names(self) -> list[str]:
+        """The names of all its files."""
+        return [*self.files, *self.file_templates]
 
 
 class Sidecar(SmallTask, frozen=True):
@@ -158,18 +199,19 @@ class Sidecar(SmallTask, frozen=True):
 class TaskDefinition(SmallTask, frozen=True):
     """One step of a job: a container, or one of the composites parallel, each and subjob."""
 
-    tags: Annotated[list[str], about("Keywords for search.")] = []
+    tags: _Tags = []
     workdir: Annotated[
         str,
         about(
-            "The working directory; created if it does not exist.", checks.at_most_characters(256)
+            "The working directory, an absolute path; created if it does not exist.",
+            checks.WORKDIR_PATH,
         ),
     ] = ""
     var: Annotated[
         Template,
         about(
             "Name under which expressions find the output, tasks.<var>; at most 64 characters.",
-            checks.at_most_characters(MAX_VAR),
+            checks.at_most_characters(MAX_VAR, evaluated=True),
         ),
     ] = ""
     if_: Annotated[Expression, about("Condition; if it is false, the task is skipped.")] = (
@@ -184,16 +226,40 @@ class TaskDefinition(SmallTask, frozen=True):
         None
     )
     gpus: Annotated[str, about("GPUs, as in Docker's --gpus option.", checks.GPUS)] = ""
-    mounts: Annotated[list[Mount], about("Volumes, host paths and memory file systems.")] = []
+    mounts: Annotated[
+        list[Mount],
+        about(
+            "Volumes, host paths and memory file systems; at most 100.",
+            checks.at_most_items(MAX_MOUNTS),
+        ),
+    ] = []
     networks: Annotated[
-        list[Annotated[str, about("", checks.NOT_BLANK)]],
-        about("Docker networks that the container joins."),
+        list[Annotated[str, about("", checks.NOT_BLANK, checks.NETWORK_NAME)]],
+        about(
+            "Docker networks that the container joins; at most 20.",
+            checks.at_most_items(MAX_NETWORKS),
+        ),
     ] = []
-    pre: Annotated[list[SmallTask], about("Tasks to run before this one, on the same worker.")] = []
+    pre: Annotated[
+        list[SmallTask],
+        about(
+            "Tasks to run before this one, on the same worker; at most 50.",
+            checks.at_most_items(MAX_SMALL_TASKS),
+        ),
+    ] = []
     post: Annotated[
-        list[SmallTask], about("Tasks to run after this one has succeeded, on the same worker.")
+        list[SmallTask],
+        about(
+            "Tasks to run after this one has succeeded, on the same worker; at most 50.",
+            checks.at_most_items(MAX_SMALL_TASKS),
+        ),
     ] = []
-    sidecars: Annotated[list[Sidecar], about("Containers to run next to the task.")] = []
+    sidecars: Annotated[
+        list[Sidecar],
+        about(
+            "Containers to run next to the task; at most 10.", checks.at_most_items(MAX_SIDECARS)
+        ),
+    ] = []
     parallel: Annotated[Parallel | None, about("Tasks that run at the same time.")] = None
     each: Annotated[Each | None, about("One task for each item of a list.")] = None
     subjob: Annotated[SubJob | None, about("A job that this task starts.")] = None
@@ -297,7 +363,13 @@ class ScheduleDefinition(_Node, frozen=True):
         about(
             "Five fields, a shorthand such as @hourly, or an interval such as @every 90s.",
             checks.CRON,
-            required=True,
+        ),
+    ] = ""
+    at: Annotated[
+        str,
+        about(
+            "Instead of cron, to fire once: an RFC 3339 time, or a duration from now such as 2h30m.",
+            checks.AT,
         ),
     ] = ""
     timezone: Annotated[str, about("An IANA time zone (default: UTC).", checks.TIMEZONE)] = ""
@@ -309,14 +381,22 @@ class ScheduleDefinition(_Node, frozen=True):
             checks.one_of_rule("none", "last", "all"),
         ),
     ] = ""
+    overlap: Annotated[
+        str,
+        about(
+            "What a firing does while the job of the firing before still runs. allow: runs beside it; skip: is left "
+            "out; queue: waits for its end; cancel: cancels it (default: allow).",
+            checks.one_of_rule("allow", "skip", "queue", "cancel"),
+        ),
+    ] = ""
 
 
 class JobBody(_Node, frozen=True):
     """The fields that jobs and sub-jobs have in common."""
 
     name: Annotated[str, about("Name to display.", required=True)] = ""
-    description: Annotated[str, about("Description to display.")] = ""
-    tags: Annotated[list[str], about("Keywords for search.")] = []
+    description: _Description = ""
+    tags: _Tags = []
     tasks: Annotated[
         list[TaskDefinition], about("The tasks, run one after another.", required=True)
     ] = []
@@ -327,7 +407,13 @@ class JobBody(_Node, frozen=True):
     output: Annotated[Template, about("Template for the job's result.")] = ""
     defaults: Annotated[Defaults | None, about("Values for tasks that don't set their own.")] = None
     auto_delete: Annotated[AutoDelete | None, about("When to delete the job automatically.")] = None
-    webhooks: Annotated[list[Webhook], about("Requests to send when something happens.")] = []
+    webhooks: Annotated[
+        list[Webhook],
+        about(
+            "Requests to send when something happens; at most 100.",
+            checks.at_most_items(MAX_WEBHOOKS),
+        ),
+    ] = []
     wait: Annotated[Wait | None, about("Makes the submission wait until the job has ended.")] = None
 
 

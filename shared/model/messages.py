@@ -50,6 +50,8 @@ class TaskMessage(Message, kw_only=True, tag="task"):
     task: language.TaskDefinition
     secrets: list[str] = []
     """Values to redact from the log, longest first."""
+    trace: str = ""
+    """The `traceparent` of what its runs are a part of."""
 
 
 # --- claims: worker → coordinators --------------------------------------------------------------------------------
@@ -180,6 +182,9 @@ class Beat(Message, kw_only=True, tag="beat"):
     held: list[Held] = []
     held_deliveries: list[str] = []
     """Ids of tasks whose delivery the worker holds."""
+    predecessors: list[str] = []
+    """Nodes of processes that ended before this one on its host, without having been able to say so. What they were
+    granted and is not listed in `held` as ended is lost."""
 
 
 # --- x-<node>: coordinators → one worker --------------------------------------------------------------------------
@@ -231,6 +236,12 @@ class NodeStored(Message, kw_only=True, tag="nodeStored"):
     """Your node is stored, and its epoch open: what you make on your host will be found when you are dead."""
 
 
+class Succeeded(Message, kw_only=True, tag="succeeded"):
+    """These predecessors of yours are closed for good, what they were granted lost or yours: name them no more."""
+
+    nodes: list[str]
+
+
 class DeadNodes(Message, kw_only=True, tag="deadNodes"):
     """Answer to `WhoIsDead`: of those asked for, these are dead."""
 
@@ -276,7 +287,16 @@ ToCoordinators = (
     | Beat
 )
 ToWorker = (
-    Granted | Refused | BeatFirst | Stop | EndStored | SendEnd | NodeStored | DeadNodes | Drain
+    Granted
+    | Refused
+    | BeatFirst
+    | Stop
+    | EndStored
+    | SendEnd
+    | NodeStored
+    | Succeeded
+    | DeadNodes
+    | Drain
 )
 AnyMessage = ToCoordinators | ToWorker | TaskMessage | StateChanged | Listening
 

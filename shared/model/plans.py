@@ -38,13 +38,29 @@ class ListPlan(msgspec.Struct, frozen=True):
     """A list of like items."""
 
     item: Plan
+    rules: tuple[Rule, ...] = ()
+
+
+class FilePlan(msgspec.Struct, frozen=True):
+    """A text as it is written, or a map whose `template` becomes that text and is kept in an attribute of its own."""
+
+    text: TextPlan
+    struct: StructPlan
+    kept_in: str
+
+    @property
+    def template(self) -> TextPlan:
+        """What the template must be, and the text that it becomes."""
+        plan = self.struct.fields["template"].plan
+        assert isinstance(plan, TextPlan)
+        return plan
 
 
 class MapPlan(msgspec.Struct, frozen=True):
-    """A map from texts to texts."""
+    """A map from texts to texts, or to what becomes one."""
 
     key: TextPlan
-    value: TextPlan
+    value: TextPlan | FilePlan
 
 
 class StructPlan:
@@ -57,7 +73,7 @@ class StructPlan:
         self.fields: dict[str, FieldPlan] = {}
 
 
-Plan = TextPlan | NumberPlan | BooleanPlan | ListPlan | MapPlan | StructPlan
+Plan = TextPlan | FilePlan | NumberPlan | BooleanPlan | ListPlan | MapPlan | StructPlan
 
 
 class FieldPlan(msgspec.Struct, frozen=True):
@@ -67,6 +83,14 @@ class FieldPlan(msgspec.Struct, frozen=True):
     plan: Plan
     required: bool
     description: str
+
+    def kept(self, made: Any) -> dict[str, Any]:
+        """Return what a document has here by the attributes that keep it."""
+        if not isinstance(self.plan, MapPlan) or not isinstance(self.plan.value, FilePlan):
+            return {self.attribute: made}
+        texts = {name: text for name, text in made.items() if isinstance(text, str)}
+        templates = {name: made[name].template for name in made if name not in texts}
+        return {self.attribute: texts, self.plan.value.kept_in: templates}
 
 
 NAMES: Final[dict[type, str]] = {
@@ -100,7 +124,12 @@ class _Compiler:
         if info.cls in self._structs:
             return self._structs[info.cls]
         plan = self._structs[info.cls] = StructPlan(info.cls)
+        apart = {
+            found.templates[1] for field in info.fields if (found := traits(field.type)).templates
+        }
         for field in info.fields:
+            if field.name in apart:
+                continue
             plan.fields[field.encode_name] = FieldPlan(
                 attribute=field.name,
                 plan=self.plan(field.type),
@@ -114,14 +143,21 @@ class _Compiler:
         if isinstance(kind, inspect.StructType):
             return self.struct(kind)
         if isinstance(kind, inspect.ListType):
-            return ListPlan(self.plan(kind.item_type))
+            return ListPlan(self.plan(kind.item_type), traits(info).rules)
         if isinstance(kind, inspect.DictType):
-            return MapPlan(_text(kind.key_type), _text(kind.value_type, loose=True))
+            return MapPlan(_text(kind.key_type), self._entry(kind.value_type, traits(info)))
         if isinstance(kind, inspect.BoolType):
             return BooleanPlan()
         if isinstance(kind, inspect.StrType):
             return _text(info, loose=loose)
         return NumberPlan(isinstance(kind, inspect.IntType), _rules(info))
+
+    def _entry(self, info: inspect.Type, of_map: Traits) -> TextPlan | FilePlan:
+        text = _text(info, loose=True)
+        if of_map.templates is None:
+            return text
+        cls, kept_in = of_map.templates
+        return FilePlan(text, self.struct(inspect.type_info(cls)), kept_in)
 
 
 def _text(info: inspect.Type, *, loose: bool = False) -> TextPlan:
@@ -148,12 +184,19 @@ def structs(plan: StructPlan) -> Iterator[StructPlan]:
     seen: dict[type, StructPlan] = {}
     waiting: list[Any] = [plan]
     while waiting:
-        found = waiting.pop(0)
-        found = found.item if isinstance(found, ListPlan) else found
+        found = _innermost(waiting.pop(0))
         if isinstance(found, StructPlan) and found.cls not in seen:
             seen[found.cls] = found
             waiting.extend(field.plan for field in found.fields.values())
     yield from seen.values()
+
+
+def _innermost(plan: Plan) -> Plan:
+    if isinstance(plan, ListPlan):
+        return plan.item
+    if isinstance(plan, MapPlan):
+        return _innermost(plan.value)
+    return plan.struct if isinstance(plan, FilePlan) else plan
 
 
 class TextRole(enum.Enum):
@@ -184,6 +227,7 @@ class Traits(msgspec.Struct, frozen=True):
     role: TextRole
     rules: tuple[Rule, ...]
     required: bool
+    templates: tuple[type[msgspec.Struct], str] | None = None
 
 
 _BARE: Final = Traits(TextRole.PLAIN, (), required=False)
@@ -194,8 +238,11 @@ def about(
     *rules: Rule,
     role: TextRole | None = None,
     required: bool = False,
+    templates: tuple[type[msgspec.Struct], str] | None = None,
 ) -> msgspec.Meta:
-    """Return the annotation of a field or of a kind of text; what it leaves out, the inner type says."""
+    """Return the annotation of a field or of a kind of text; what it leaves out, the inner type says.
+
+    `templates`: of a map, how a document has its entries that are templates, and the attribute that keeps those."""
     schema: dict[str, Any] = {"description": description} if description else {}
     for rule in rules:
         schema |= rule.schema
@@ -206,6 +253,8 @@ def about(
         extra["role"] = role
     if required:
         extra["required"] = True
+    if templates is not None:
+        extra["templates"] = templates
     return msgspec.Meta(extra_json_schema=schema or None, extra=extra or None)
 
 
@@ -218,6 +267,7 @@ def traits(info: msgspec.inspect.Type) -> Traits:
         role=extra.get("role", TextRole.PLAIN),
         rules=extra.get("rules", ()),
         required=extra.get("required", False),
+        templates=extra.get("templates"),
     )
 
 

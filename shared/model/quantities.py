@@ -1,6 +1,8 @@
-"""Amounts of CPU and memory as Docker's command line writes them: `.5` CPUs, `512m` of memory."""
+"""Amounts of CPU, memory and GPUs as Docker's command line writes them: `.5` CPUs, `512m` of memory, `device=0`."""
 
+import csv
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
@@ -33,3 +35,59 @@ def parse_memory(text: str) -> int:
     if size > _LARGEST:
         raise ValueError(f'"{text}" is more memory than can be counted')
     return size
+
+
+def no_less_than(least: str, parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Return a `parse` that also raises ValueError for less than `least`."""
+
+    def parsed(text: str) -> int:
+        found = parse(text)
+        if found < parse(least):
+            raise ValueError(f"must be at least {least}")
+        return found
+
+    return parsed
+
+
+limit_of_cpus: Final = no_less_than("0.01", parse_cpus)
+"""`parse_cpus` for a limit, which Docker takes from 0.01 on."""
+
+limit_of_memory: Final = no_less_than("6m", parse_memory)
+"""`parse_memory` for a limit, which Docker takes from 6 MiB on."""
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes in words: `512 MiB`, `1.5 GiB`, `12 bytes`."""
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} bytes"
+
+
+def past_limit(limit: int) -> str:
+    """Return what is said of what has more than `limit` bytes, exactly."""
+    return f"larger than the limit of {amount(limit) if limit % 2**20 == 0 else f'{limit} bytes'}"
+
+
+_GPU_KEYS: Final = frozenset({"count", "device", "driver", "capabilities", "options"})
+_LONGEST_GPUS: Final = 1000
+
+
+def parse_gpus(text: str) -> dict[str, str]:
+    """Return the keys and values of Docker's `--gpus`; ValueError for what they can't be."""
+    if len(text) > _LONGEST_GPUS or not text.isprintable():
+        raise ValueError(f"must be at most {_LONGEST_GPUS} printable characters")
+    found: dict[str, str] = {}
+    for part in next(csv.reader([text])):
+        key, equals, value = part.strip().partition("=")
+        if not equals and "device" in found:  # `device=0,1` without the quotes that Docker asks for
+            key, value = "device", f"{found['device']},{key}"
+        elif not equals:
+            key, value = "count", key
+        no_count = key == "count" and value != "all" and not re.fullmatch("[0-9]{1,9}", value)
+        if key not in _GPU_KEYS or no_count:
+            raise ValueError('must be as in Docker\'s --gpus: "all", "2" or "device=0"')
+        found[key] = value
+    if found.get("count", "0").strip("0") and "device" in found:
+        raise ValueError("give a count or devices, not both")
+    return found

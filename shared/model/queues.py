@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 
@@ -56,6 +58,24 @@ _LONGEST: Final = 128
 _LONGEST_BYTES: Final = 255  # AMQP's short string
 
 
+_EVENTS_QUEUE: Final = re.compile(f"{EVENTS}-[0-9a-f]{{32}}")
+
+
+def events_queue() -> str:
+    """Return a new name for the queue in which a coordinator hears events."""
+    return f"{EVENTS}-{uuid4().hex}"
+
+
+def is_process_queue(name: str) -> bool:
+    """Tell whether a queue is one process's own: a node's, or a coordinator's for events."""
+    return name.startswith(NODE_QUEUE_PREFIX) or _EVENTS_QUEUE.fullmatch(name) is not None
+
+
+def is_task_queue(name: str) -> bool:
+    """Tell whether a queue is for tasks, and not the engine's own."""
+    return name not in RESERVED_QUEUES and not is_process_queue(name)
+
+
 def node_queue(node_id: str) -> str:
     """Return the name of a node's own queue."""
     return NODE_QUEUE_PREFIX + node_id
@@ -67,10 +87,10 @@ def queue_problem(name: str) -> str | None:
         return f"the name of a queue must have 1 to {_LONGEST} printable characters"
     if len(name.encode("utf-8", "replace")) > _LONGEST_BYTES:
         return f"the name of a queue can have at most {_LONGEST_BYTES} bytes"
-    if name in RESERVED_QUEUES:
-        return f'"{name}" is a queue of the engine\'s own'
     if name.startswith(NODE_QUEUE_PREFIX):
         return f'names that begin with "{NODE_QUEUE_PREFIX}" are kept for the workers\' own queues'
+    if not is_task_queue(name):
+        return f'"{name}" is a queue of the engine\'s own'
     if name.startswith("amq."):
         return 'names that begin with "amq." are kept by the broker'
     return None

@@ -7,6 +7,7 @@ import msgspec
 from shared.model.language import JobDefinition
 from shared.model.plans import (
     BooleanPlan,
+    FilePlan,
     ListPlan,
     MapPlan,
     NumberPlan,
@@ -40,6 +41,8 @@ class FieldReference(msgspec.Struct, frozen=True):
 def _type_name(plan: Plan) -> str:
     if isinstance(plan, TextPlan):
         return "string" if plan.role is TextRole.PLAIN else plan.role.value
+    if isinstance(plan, FilePlan):
+        return f"{_type_name(plan.text)} or {_type_name(plan.struct)}"
     if isinstance(plan, NumberPlan):
         return "integer" if plan.whole else "number"
     if isinstance(plan, BooleanPlan):

@@ -1,12 +1,19 @@
 """Rules that look at more than one field (the job language spec, Job and Task)."""
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from shared.model.checks import problems_of, text_problem
+from shared.model.checks import (
+    LONGEST_FILE_PATH,
+    container_path,
+    own_file_problem,
+    problems_of,
+    text_problem,
+)
+from shared.model.declared_secrets import secret_values
 from shared.model.language import (
     MAX_COMPOSITE_DEPTH,
     Defaults,
@@ -16,12 +23,22 @@ from shared.model.language import (
     Mount,
     Parallel,
     Permission,
+    ScheduleDefinition,
     SmallTask,
     SubJob,
     TaskDefinition,
     kind_of_task,
 )
-from shared.model.plans import ListPlan, MapPlan, Plan, StructPlan, TextPlan, TextRole, plan_of
+from shared.model.plans import (
+    FilePlan,
+    ListPlan,
+    MapPlan,
+    Plan,
+    StructPlan,
+    TextPlan,
+    TextRole,
+    plan_of,
+)
 from shared.model.problems import Path, Problem, path_text
 from shared.model.states import TaskKind
 
@@ -40,7 +57,17 @@ _CONTAINER_ONLY: Final = (
     "limits",
     "timeout",
 )
+_ALONE: Final = ("host", "none")
+_BIND_OPTIONS: Final = ("readonly", "ro", "propagation", "bind-propagation")
+_WHEN: Final[tuple[Path, ...]] = (("schedule", "cron"), ("schedule", "at"))
+_SECRETS: Final[Path] = ("secrets",)
 _STARTERS: Final = ("run", "cmd", "entrypoint", "image")
+
+
+MAX_SECRETS: Final = 1000
+MAX_SECRET_BYTES: Final = 64 * 1024
+MAX_INHERITED_BYTES: Final = 2 * MAX_SECRET_BYTES
+"""Of all that must not be shown of a sub-job: its own secrets, and those of the jobs above it."""
 
 
 class RuleProblem(msgspec.Struct, frozen=True):
@@ -69,12 +96,36 @@ def job_rules(job: JobDefinition, *, scheduled: bool) -> Iterator[RuleProblem]:
         yield RuleProblem(("schedule",), "required for a scheduled job")
     if not scheduled and job.schedule is not None:
         yield RuleProblem(("schedule",), "only on POST /scheduled-jobs")
+    if job.schedule is not None:
+        yield from _schedule(job.schedule)
     for index, permission in enumerate(job.permissions):
         yield from _permission(permission, ("permissions", index))
     for index, task in enumerate(job.tasks):
         if not task.name.strip():
             yield RuleProblem(("tasks", index, "name"), "required")
-    yield from _body(job, (), 0)
+    own = list(_body(job, (), 0))
+    yield from own
+    if not any(rule.path == _SECRETS for rule in own):
+        yield from _all_secrets(secret_values(job))
+
+
+def _all_secrets(values: Sequence[str]) -> Iterator[RuleProblem]:
+    """Whatever looks for them in texts has to know all of them, wherever in the job they are."""
+    if len(values) > MAX_SECRETS or size_of_secrets(values) > MAX_SECRET_BYTES:
+        message = f"at most {MAX_SECRETS:,} values of 64 KiB in all, with those of registries, webhooks and sub-jobs"
+        yield RuleProblem(_SECRETS, message)
+
+
+def size_of_secrets(values: Iterable[str]) -> int:
+    """Return how many bytes values have in all."""
+    return sum(len(value.encode("utf-8", "surrogatepass")) for value in values)
+
+
+def _schedule(schedule: ScheduleDefinition) -> Iterator[RuleProblem]:
+    if not schedule.cron and not schedule.at:
+        yield RuleProblem(("schedule", "cron"), "required (or at, to fire once)", _WHEN)
+    if schedule.cron and schedule.at:
+        yield RuleProblem(("schedule",), "can't have both cron and at", _WHEN)
 
 
 def container_rules(task: SmallTask, path: Path = ()) -> Iterator[RuleProblem]:
@@ -84,11 +135,15 @@ def container_rules(task: SmallTask, path: Path = ()) -> Iterator[RuleProblem]:
         yield RuleProblem(
             path, missing, tuple((*path, name) for name in (*_STARTERS, *_COMPOSITES))
         )
-    yield from _files(list(task.files), (*path, "files"))
+    yield from _files(task.file_names, (*path, "files"))
 
 
 def _body(body: JobBody, path: Path, depth: int) -> Iterator[RuleProblem]:
     scope = _Scope(body.defaults, depth)
+    if len(body.secrets) > MAX_SECRETS:
+        yield RuleProblem((*path, "secrets"), f"at most {MAX_SECRETS:,} secrets")
+    elif size_of_secrets(body.secrets.values()) > MAX_SECRET_BYTES:
+        yield RuleProblem((*path, "secrets"), "at most 64 KiB of values")
     for index, task in enumerate(body.tasks):
         yield from _task(task, (*path, "tasks", index), scope)
 
@@ -104,6 +159,8 @@ def _task(task: TaskDefinition, path: Path, scope: _Scope) -> Iterator[RuleProbl
         yield from container_rules(task, path)
         yield from _retry(task, path, scope.defaults)
         yield from _mounts(task.mounts, (*path, "mounts"))
+        yield from _networks(task, (*path, "networks"))
+        yield from _own_files(task, (*path, "files"))
         yield from _companions(task, path)
     else:
         yield from _composite(task, path, scope)
@@ -168,10 +225,31 @@ def _mounts(mounts: Sequence[Mount], path: Path) -> Iterator[RuleProblem]:
             yield RuleProblem((*at, "source"), "must be an absolute path on the host")
         elif mount.type in ("volume", "tmpfs") and mount.source:
             yield RuleProblem((*at, "source"), f"a {mount.type} mount can't have a source")
-        target = posixpath.normpath(mount.target) if mount.target else ""
+        yield from _bind_options(mount, (*at, "opts"))
+        target = container_path(mount.target) if mount.target else ""
         if target and target in taken:
             yield RuleProblem((*at, "target"), "another mount has the same target")
         taken.add(target)
+
+
+def _bind_options(mount: Mount, path: Path) -> Iterator[RuleProblem]:
+    for name in mount.opts:
+        if mount.type == "bind" and name.lower() not in _BIND_OPTIONS:
+            message = "a bind mount supports only the options readonly and propagation"
+            yield RuleProblem((*path, name), message)
+
+
+def _networks(task: TaskDefinition, path: Path) -> Iterator[RuleProblem]:
+    for index, name in enumerate(task.networks):
+        if name in _ALONE and (len(set(task.networks)) > 1 or task.sidecars):
+            message = f"{name} can't be combined with other networks or with sidecars"
+            yield RuleProblem((*path, index), message)
+
+
+def _own_files(task: TaskDefinition, path: Path) -> Iterator[RuleProblem]:
+    for name in task.file_names if task.workdir else ():
+        if problem := own_file_problem(f"{task.workdir}/{name}"):
+            yield RuleProblem((*path, name), problem, ((*path, name), (*path[:-1], "workdir")))
 
 
 def _files(names: Sequence[str], path: Path) -> Iterator[RuleProblem]:
@@ -186,6 +264,9 @@ def _files(names: Sequence[str], path: Path) -> Iterator[RuleProblem]:
 
 
 def _parents(place: str) -> Iterator[str]:
+    """Yield the folders above a file; of a path that is too long for one, none: each is as long as the path."""
+    if len(place) > LONGEST_FILE_PATH:
+        return
     while place := posixpath.dirname(place):
         if place == "/":
             return
@@ -214,7 +295,7 @@ def _struct(value: Any, plan: StructPlan, path: Path) -> Iterator[tuple[Path, st
 def _value(value: Any, plan: Plan, path: Path) -> Iterator[tuple[Path, str]]:
     if not value:
         return
-    if isinstance(plan, TextPlan):
+    if isinstance(plan, TextPlan | FilePlan):
         yield from _text(value, plan, path)
     elif isinstance(plan, ListPlan):
         for index, item in enumerate(value):
@@ -226,7 +307,8 @@ def _value(value: Any, plan: Plan, path: Path) -> Iterator[tuple[Path, str]]:
         yield from _struct(value, plan, path)
 
 
-def _text(value: str, plan: TextPlan, path: Path) -> Iterator[tuple[Path, str]]:
+def _text(value: str, plan: TextPlan | FilePlan, path: Path) -> Iterator[tuple[Path, str]]:
+    plan = plan.template if isinstance(plan, FilePlan) else plan
     if plan.role is not TextRole.TEMPLATE:
         return
     if problem := text_problem(value):

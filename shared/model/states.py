@@ -19,7 +19,7 @@ class Word(enum.StrEnum):
 
 
 class JobState(Word):
-    """Where a job stands. What may follow on what: `coordinator.engine.states`."""
+    """Where a job stands. What may follow on what: `coordinator.engine.transitions`."""
 
     PENDING = "PENDING"
     SCHEDULED = "SCHEDULED"
@@ -30,7 +30,7 @@ class JobState(Word):
 
 
 class TaskState(Word):
-    """Where a task stands. What may follow on what: `coordinator.engine.states`."""
+    """Where a task stands. What may follow on what: `coordinator.engine.transitions`."""
 
     CREATED = "CREATED"
     PENDING = "PENDING"

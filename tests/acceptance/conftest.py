@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from devservices import mongodb_node
 from devservices.mongodb_node import Node as MongoNode
 from devservices.rabbitmq_node import Node as RabbitNode
+from tests.acceptance.browser import Contexts, chromium
 from tests.acceptance.processes import SHELL, Cluster, Standalone
 from tests.services.fixtures import Database, Vhost
 
@@ -94,3 +96,30 @@ def own_store(cluster: Cluster, own_mongodb: MongoNode) -> Iterator[MongoNode]:
     cluster.settings["HAULIER_DATASTORE_MONGODB_URL"] = mongodb_node.url_of([own_mongodb])
     yield own_mongodb
     cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium, for the tests of one file: while it is there, no other event loop can run."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def contexts(browser: Browser) -> Iterator[Contexts]:
+    """Makes contexts of the browser: nothing may go wrong in any."""
+    made = Contexts(browser)
+    yield made
+    assert made.close() == []
+
+
+@pytest.fixture
+def context(contexts: Contexts, shell: Standalone) -> BrowserContext:
+    """A context for the page of the process that many tests share."""
+    return contexts.open(shell.url)
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """A tab of the browser."""
+    return context.new_page()

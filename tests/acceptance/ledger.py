@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests.acceptance.processes import wait_for
+
+
+def now() -> float:
+    """Seconds since the machine started, as the ledger has them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Ledger:

@@ -12,21 +12,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from devservices.places import free_port
 
 READY_WITHIN = 60.0
 """Seconds within which a process must say that it is ready."""
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], within: float, why: str, every: float = 0.1) -> Any:
@@ -41,6 +37,17 @@ def wait_for(what: Callable[[], Any], within: float, why: str, every: float = 0.
         time.sleep(every)
 
 
+@contextmanager
+def idle_connections(port: int, count: int) -> Iterator[None]:
+    """Hold so many connections open that say nothing."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            line = stack.enter_context(socket.socket())
+            line.setblocking(False)
+            line.connect_ex(("127.0.0.1", port))
+        yield
+
+
 class Process:
     """A process of ours with a log of its own."""
 
@@ -52,19 +59,24 @@ class Process:
         self.log = log
         self.prefix: Sequence[str] = ()
         """What it is started by, as `ip netns exec NAME`."""
+        self.program: Sequence[str] = (sys.executable, "-m")
+        """What takes the command."""
+        self.folder: Path | None = None
+        """Where it is started, if not here, where Python finds the source."""
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, within: float = READY_WITHIN) -> None:
         """Start it, and return once it says that it is ready."""
         self.launch()
-        self.wait_ready()
+        self.wait_ready(within)
 
     def launch(self) -> None:
         """Start it."""
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", *self._command],
+                [*self.prefix, *self.program, *self._command],
+                cwd=self.folder,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -72,9 +84,9 @@ class Process:
                 start_new_session=True,
             )
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, within: float = READY_WITHIN) -> None:
         """Return once it says that it is ready."""
-        wait_for(self._is_ready, READY_WITHIN, f"{self.ready!r} in its log", every=0.05)
+        wait_for(self._is_ready, within, f"{self.ready!r} in its log", every=0.05)
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -214,6 +226,15 @@ class Server(Process):
 
         return wait_for(there, within, f"job {job_id} {state}")
 
+    def noted(self, what: str) -> float:
+        """Return how often its metrics say that something happened."""
+        request = urllib.request.Request(f"{self.url}/metrics", headers={"Accept": "text/plain"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        begin = f'haulier_noted_total{{what="{what}"}} '
+        (value,) = (line.removeprefix(begin) for line in lines if line.startswith(begin))
+        return float(value)
+
     def log_of(self, job_id: str) -> str:
         """Return the whole log of a job."""
         with urllib.request.urlopen(f"{self.url}/jobs/{job_id}/log/download", timeout=60) as answer:
@@ -263,10 +284,10 @@ class Worker(Process):
     def __init__(self, folder: Path, name: str, settings: Mapping[str, str]) -> None:
         environment = {
             "HAULIER_WORKER_QUEUES_DEFAULT": "4",
+            "HAULIER_WORKER_DATA": str(folder / name),
             **settings,
             "HAULIER_WORKER_NAME": name,
             "HAULIER_WORKER_ADDRESS": "localhost:0",
-            "HAULIER_WORKER_DATA": str(folder / name),
         }
         super().__init__(["worker"], environment, folder / f"{name}.log")
 
@@ -288,6 +309,8 @@ class Cluster:
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
         self.settings = dict(settings)
+        self.prefix: Sequence[str] = ()
+        """What its processes are started by."""
         self.coordinators: list[Coordinator] = []
         self.workers: list[Worker] = []
 
@@ -296,6 +319,7 @@ class Cluster:
         name = f"coordinator-{len(self.coordinators) + 1}"
         made = Coordinator(self.folder, name, {**self.settings, **settings})
         self.coordinators.append(made)
+        made.prefix = self.prefix
         made.launch()
         return made
 
@@ -304,6 +328,7 @@ class Cluster:
         name = settings.pop("name", f"worker-{len(self.workers) + 1}")
         made = Worker(self.folder, name, {**SHELL, **self.settings, **settings})
         self.workers.append(made)
+        made.prefix = self.prefix
         made.launch()
         return made
 

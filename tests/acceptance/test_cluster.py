@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -175,6 +176,20 @@ def test_a_worker_says_how_it_is_on_its_health_port(cluster: Cluster) -> None:
         f"http://localhost:{worker.health_port}/health", timeout=10
     ) as answer:
         assert json.loads(answer.read())["status"] == "UP"
+
+
+def test_each_daemon_takes_all_descriptors_that_it_may_have_and_gives_tasks_what_it_found(
+    cluster: Cluster,
+) -> None:
+    cluster.prefix = ["prlimit", "--nofile=512:4096"]
+    server, worker = cluster.add_coordinator(), cluster.add_worker()
+    cluster.wait_ready()
+    for part in (server, worker):
+        limits = Path(f"/proc/{part.process.pid}/limits").read_text()
+        assert re.search(r"^Max open files +4096 +4096 ", limits, re.MULTILINE)
+    task = {"name": "t", "image": "any", "run": "ulimit -Sn > $TORK_OUTPUT", "var": "v"}
+    done = server.wait_job(server.submit({"name": "job", "tasks": [task]}))
+    assert done["execution"][0]["result"].strip() == "512"
 
 
 def test_a_drained_worker_takes_nothing_until_it_is_resumed(

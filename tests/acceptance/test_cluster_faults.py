@@ -120,6 +120,83 @@ def test_a_killed_workers_tasks_run_again_elsewhere(quick: Cluster, ledger: Ledg
     assert doomed
 
 
+def test_a_worker_that_is_killed_and_started_again_runs_its_tasks_again_at_once(
+    cluster: Cluster, ledger: Ledger
+) -> None:
+    server = filled(cluster, coordinators=2, workers=1)
+    ids = [server.submit(ledger.job(ledger.task("sleep 3"))) for _ in range(4)]
+    ledger.wait_starts(4)
+    (worker,) = cluster.workers
+    worker.kill()
+    worker.launch()
+    wait_for(lambda: len(ledger.lines("start")) == 8, 10, "all begun again")
+    assert states_of(server, ids, 30) == {"COMPLETED": 4}
+    assert set(ledger.repeated.values()) == {2}
+    assert set(ledger.ends.values()) == {1}
+    (task,) = server.job(ids[0])["execution"]
+    assert [run["why"] for run in task["runs"]] == ["its worker was killed, and started again"]
+
+
+def test_a_prompt_is_in_the_log_though_its_worker_is_killed_right_after(cluster: Cluster) -> None:
+    server, prompt = filled(cluster, coordinators=1, workers=1), "waiting for the database ... "
+    script = f"printf '{prompt}'; exec sleep 600"
+    job_id = server.submit({"name": "j", "tasks": [{"name": "t", "run": script}]})
+    wait_for(lambda: server.log_of(job_id), 10, "its prompt", every=0.02)
+    (worker,) = cluster.workers
+    worker.kill()
+    assert server.log_of(job_id) == prompt
+
+
+def test_workers_that_share_a_data_folder_have_one_each_and_take_up_a_dead_ones(
+    cluster: Cluster, ledger: Ledger
+) -> None:
+    shared = str(cluster.folder / "shared")
+    cluster.add_coordinator()
+    for _ in range(3):
+        cluster.add_worker(HAULIER_WORKER_DATA=shared)
+    cluster.wait_ready()
+    server = cluster.coordinators[0]
+    ids = [server.submit(ledger.job(ledger.task("sleep 2"))) for _ in range(24)]
+    ledger.wait_starts(12)
+    for doomed in cluster.workers[:2]:
+        doomed.kill()
+        doomed.launch()
+    cluster.add_worker(HAULIER_WORKER_DATA=shared)
+    assert states_of(server, ids, 60) == {"COMPLETED": 24}
+    assert sorted(path.parent.name for path in Path(shared).glob("*/lock")) == ["1", "2", "3", "4"]
+    assert max(ledger.repeated.values()) == 2
+
+
+def test_a_frozen_worker_whose_data_folder_is_shared_keeps_its_run(
+    quick: Cluster, ledger: Ledger, tmp_path: Path
+) -> None:
+    shared, gate = tmp_path / "shared", tmp_path / "gate"
+    quick.settings |= {"HAULIER_WORKER_DATA": str(shared), "HAULIER_ENGINE_LEASE": "60s"}
+    quick.add_coordinator()
+    frozen = quick.add_worker(HAULIER_WORKER_QUEUES_DEFAULT="1")
+    quick.wait_ready()
+    server = quick.coordinators[0]
+    held = server.submit(ledger.job(ledger.task(f"until [ -e {gate} ]; do sleep 0.1; done")))
+    ledger.wait_starts(1)
+    frozen.signal(signal.SIGSTOP)
+    quick.add_worker().wait_ready()
+    assert sorted(path.parent.name for path in shared.glob("*/lock")) == ["1", "2"]
+    assert states_of(server, [server.submit(ledger.job(ledger.task()))], 30) == {"COMPLETED": 1}
+    first_seen = beats(server)["worker-2"]
+    wait_for(lambda: beats(server)["worker-2"] > first_seen, 30, "one more beat of the new one")
+    assert server.job(held)["state"] == "RUNNING"
+    frozen.signal(signal.SIGCONT)
+    gate.touch()
+    (task,) = server.wait_job(held)["execution"]
+    assert (task["state"], task.get("runs", [])) == ("COMPLETED", [])
+    assert ledger.repeated == {}
+
+
+def beats(server: Coordinator) -> dict[str, str]:
+    """Return when each node beat last, by name."""
+    return {node["name"]: node["lastHeartbeatAt"] for node in server.get("/nodes")}
+
+
 def test_a_rolling_restart_of_everything_repeats_nothing(cluster: Cluster, ledger: Ledger) -> None:
     filled(cluster, coordinators=2, workers=3)
     done = threading.Event()

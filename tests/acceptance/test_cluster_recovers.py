@@ -1,21 +1,27 @@
-"""A cluster robbed of its rights at the broker, or of its descriptors, goes on by itself once it has them back."""
+"""A cluster robbed of its rights at the broker or the datastore, or of its descriptors, goes on by itself once it has
+them back."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
-import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import psutil
+import pymongo
 import pytest
 
+from devservices import mongodb_node
+from devservices.mongodb_node import Node as MongoNode
 from tests.acceptance.ledger import Ledger
-from tests.acceptance.processes import Cluster, Coordinator, wait_for
+from tests.acceptance.processes import Cluster, Coordinator, idle_connections, wait_for
 from tests.acceptance.rabbit import ask
 from tests.services.fixtures import Vhost
+from tests.services.management import ALL_RIGHTS
 
 pytestmark = [
     pytest.mark.rabbitmq,
@@ -31,7 +37,6 @@ MENDED_WITHIN = 40.0
 DESCRIPTORS = 1024
 LEASE = 17.0
 
-ALL = {"configure": ".*", "write": ".*", "read": ".*"}
 NONE = {"configure": "^$", "write": "^$", "read": "^$"}
 
 
@@ -77,7 +82,7 @@ def test_rights_are_withdrawn_and_given_back(
     waits = server.submit(ledger.job(ledger.task()))
     time.sleep(12)
     assert server.call("GET", "/health/live")[0] == 200, "the fault is not its own"
-    ask(rabbitmq_vhost, "PUT", path, ALL)
+    ask(rabbitmq_vhost, "PUT", path, ALL_RIGHTS)
     began = time.monotonic()
     goes_on(server, ledger)
     left = MENDED_WITHIN - (time.monotonic() - began)
@@ -100,6 +105,70 @@ def connections(vhost: Vhost) -> list[str]:
     return [connection["name"] for connection in ask(vhost, "GET", path)]
 
 
+WORKS = [{"role": "readWrite", "db": "haulier"}]
+LINES = 30
+"""It logged 600 lines a second."""
+
+
+@pytest.fixture
+def administrator(
+    cluster: Cluster, own_mongodb: MongoNode
+) -> Iterator[pymongo.MongoClient[dict[str, object]]]:
+    """The administrator of the cluster's own MongoDB, in which the cluster is the user `haulier`."""
+    url = mongodb_node.url_of([own_mongodb])
+    with pymongo.MongoClient[dict[str, object]](url) as client:
+        client.admin.command("createUser", "root", pwd="pw", roles=["root"])
+        client.admin.command("createUser", "haulier", pwd="pw", roles=WORKS)
+    own_mongodb.stop()
+    key = own_mongodb.folder / "members"
+    key.write_text("c2VjcmV0IG9mIHRoZSBtZW1iZXJz")
+    key.chmod(0o600)
+    options = ("--auth", "--keyFile", str(key))
+    replace(own_mongodb, options=options).start()
+    cluster.settings |= {
+        "HAULIER_DATASTORE_MONGODB_URL": url.replace("//", "//haulier:pw@") + "&authSource=admin",
+        "HAULIER_DATASTORE_MONGODB_DATABASE": "haulier",
+    }
+    with pymongo.MongoClient[dict[str, object]](url, username="root", password="pw") as client:
+        yield client
+        cluster.stop()
+
+
+def test_rights_at_the_datastore_are_withdrawn_and_given_back(
+    cluster: Cluster,
+    ledger: Ledger,
+    administrator: pymongo.MongoClient[dict[str, object]],
+    tmp_path: Path,
+) -> None:
+    server, _ = cluster.add_coordinator(), cluster.add_worker()
+    cluster.wait_ready()
+    goes_on(server, ledger)
+    gate = tmp_path / "gate"
+    waits = server.submit(ledger.job(ledger.task(f"until [ -e {gate} ]; do sleep 0.1; done")))
+    ledger.wait_starts(2)
+    before = len(server.text().splitlines())
+    administrator.admin.command("updateUser", "haulier", roles=[])
+    began, used = time.monotonic(), seconds_used(server)
+    gate.touch()
+    wait_for(lambda: server.call("GET", "/health")[0] == 503, 60, "it says that it is DOWN")
+    _, said = server.call("GET", "/health")
+    assert (said["status"], said["failing"]) == ("DOWN", "datastore")
+    time.sleep(max(0.0, began + 12 - time.monotonic()))
+    assert server.call("GET", "/health/live")[0] == 200, "the fault is not its own"
+    assert len(server.text().splitlines()) - before < LINES
+    assert seconds_used(server) - used < 6
+    administrator.admin.command("updateUser", "haulier", roles=WORKS)
+    goes_on(server, ledger)
+    assert server.wait_job(waits, MENDED_WITHIN)["state"] == "COMPLETED"
+    assert ledger.repeated == {}
+
+
+def seconds_used(server: Coordinator) -> float:
+    """Return how many seconds of a core a process has used."""
+    times = psutil.Process(server.process.pid).cpu_times()
+    return times.user + times.system
+
+
 # --- descriptors ------------------------------------------------------------------------------------------------------
 
 
@@ -110,17 +179,6 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def idle_connections(port: int, count: int = 1500) -> Iterator[None]:
-    """Hold so many connections open that say nothing."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            line = stack.enter_context(socket.socket())
-            line.setblocking(False)
-            line.connect_ex(("127.0.0.1", port))
-        yield
 
 
 @pytest.mark.usefixtures("many_descriptors")
@@ -137,7 +195,7 @@ def test_idle_connections_take_every_descriptor(
     part.start()
     goes_on(server, ledger)
     port = worker.health_port if robbed == "worker" else int(server.url.rpartition(":")[2])
-    with idle_connections(port):
+    with idle_connections(port, 1500):
         time.sleep(LEASE + 5)
     goes_on(server, ledger)
     assert ledger.repeated == {}

@@ -28,7 +28,7 @@ IMAGE = "alpine:3.18.3"
 WITHIN = 90.0
 """Seconds within which all examples together must have ended."""
 
-SCHEDULED = "scheduled"
+SCHEDULED = ("scheduled", "once")
 FAILING = {"gpus": "FAILED"}
 """Where no GPU is, a clear error is the right end."""
 
@@ -63,6 +63,7 @@ class Surroundings:
             "username: someone": f"username: {self.registry.username}",
             "password: keep-this-quiet": f"password: {self.registry.password}",
             '"30 6 * * MON-FRI"': '"@every 1s"',
+            "2h30m": "1s",
         }
 
     @property
@@ -201,7 +202,7 @@ def runs(
 
 def submit(server: Server, name: str, text: str) -> str:
     """Submit an example; return the id of its job, or of the first that its schedule made."""
-    if name == SCHEDULED:
+    if name in SCHEDULED:
         return first_firing(server, text)
     status, body = server.call("POST", "/jobs", text, {"Content-Type": "text/yaml"}, timeout=60)
     assert status == 200, (name, body)
@@ -301,7 +302,7 @@ def _(run: Run) -> None:
 
 @check("files")
 def _(run: Run) -> None:
-    assert run.job["result"] == "3"
+    assert run.job["result"] == "3 EUR"
 
 
 @check("gpus")
@@ -415,7 +416,12 @@ def _(run: Run) -> None:
 @check("scheduled")
 def _(run: Run) -> None:
     assert run.job["schedule"]["cron"] == "@every 1s"
-    assert run.log.strip()
+    assert run.log == f"report of {run.job['schedule']['time']}, after that of \n"
+
+
+@check("once")
+def _(run: Run) -> None:
+    assert run.log == f"planned for {run.job['schedule']['time']}\n"
 
 
 @check("secrets")

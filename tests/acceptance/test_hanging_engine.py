@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.acceptance.conftest import QUICK
-from tests.acceptance.processes import Standalone, wait_for
+from tests.acceptance.processes import Cluster, Server, Standalone, wait_for
 from tests.services.engine_proxy import EngineProxy
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker"), pytest.mark.timeout(300)]
@@ -42,20 +42,36 @@ def server(proxy: EngineProxy, standalone: Callable[..., Standalone]) -> Iterato
     proxy.thaw()
 
 
-def submitted(server: Standalone, run: str, **fields: object) -> str:
+def submitted(server: Server, run: str, **fields: object) -> str:
     task = {"name": "task", "image": IMAGE, "run": run, **fields}
     return server.submit({"name": "job", "tasks": [task]})
 
 
-def worker_of(server: Standalone) -> Any:
-    return next(node for node in server.get("/nodes") if node.get("queue"))
+def worker_of(server: Server) -> Any:
+    """Return the node of the worker: in a cluster, of the first one."""
+    nodes = [node for node in server.get("/nodes") if node.get("queue")]
+    return min(nodes, key=lambda node: str(node["name"]))
 
 
-def wait_status(server: Standalone, status: str) -> None:
+def wait_status(server: Server, status: str) -> None:
     wait_for(lambda: worker_of(server)["status"] == status, 30, f"the node {status}")
 
 
-def wait_begun(server: Standalone, job_id: str) -> None:
+def statuses_past_its_lease(server: Server) -> set[str]:
+    """Return the statuses that the worker's node has while it beats for longer than its lease."""
+    first = worker_of(server)["lastHeartbeatAt"]
+    statuses: set[str] = set()
+
+    def past_its_lease() -> bool:
+        node = worker_of(server)
+        statuses.add(node["status"])
+        return seconds_between(first, node["lastHeartbeatAt"]) > PAST_ITS_LEASE
+
+    wait_for(past_its_lease, 60, "beats for longer than a lease")
+    return statuses
+
+
+def wait_begun(server: Server, job_id: str) -> None:
     wait_for(lambda: "begun" in server.log_of(job_id), 30, "the begin of the log")
 
 
@@ -82,16 +98,7 @@ def test_its_node_is_down_and_beats_and_its_run_stays_its_own(
     proxy.freeze()
     wait_status(server, "DOWN")
     waits = submitted(server, "echo later")
-    first = worker_of(server)["lastHeartbeatAt"]
-    statuses: set[str] = set()
-
-    def past_its_lease() -> bool:
-        node = worker_of(server)
-        statuses.add(node["status"])
-        return seconds_between(first, node["lastHeartbeatAt"]) > PAST_ITS_LEASE
-
-    wait_for(past_its_lease, 60, "beats for longer than a lease")
-    assert statuses == {"DOWN"}
+    assert statuses_past_its_lease(server) == {"DOWN"}
     assert server.job(job_id)["execution"][0]["state"] == "RUNNING"
     assert server.job(waits)["execution"][0]["state"] in ("PENDING", "SCHEDULED")
     proxy.thaw()
@@ -99,6 +106,31 @@ def test_its_node_is_down_and_beats_and_its_run_stays_its_own(
     assert server.log_of(job_id) == "begun\n"
     assert server.wait_job(waits)["state"] == "COMPLETED"
     wait_status(server, "UP")
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.mongodb
+@pytest.mark.slow
+def test_its_run_is_given_to_no_other_worker(
+    quick: Cluster, proxy: EngineProxy, docker_host: str
+) -> None:
+    server = quick.add_coordinator()
+    quick.add_worker(HAULIER_RUNTIME_TYPE="docker", HAULIER_RUNTIME_DOCKER_HOST=proxy.host)
+    quick.wait_ready()
+    job_id = submitted(server, "echo begun; sleep 6; echo -n done > $TORK_OUTPUT", var="v")
+    wait_begun(server, job_id)
+    quick.add_worker(HAULIER_RUNTIME_TYPE="docker", HAULIER_RUNTIME_DOCKER_HOST=docker_host)
+    quick.wait_ready()
+    proxy.freeze()
+    wait_status(server, "DOWN")
+    assert statuses_past_its_lease(server) == {"DOWN"}
+    assert server.wait_job(submitted(server, "echo elsewhere"))["state"] == "COMPLETED"
+    (task,) = server.job(job_id)["execution"]
+    assert (task["state"], task.get("runs", [])) == ("RUNNING", [])
+    assert task["nodeId"] == worker_of(server)["id"]
+    proxy.thaw()
+    assert server.wait_job(job_id)["execution"][0]["result"] == "done"
+    assert server.log_of(job_id) == "begun\n"
 
 
 def test_a_timeout_and_a_cancel_end_tasks_and_the_containers_go_when_it_answers(

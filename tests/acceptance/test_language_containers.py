@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -49,6 +51,25 @@ def run(server: Standalone, *tasks: dict[str, Any], **fields: Any) -> Any:
 
 def credentials() -> dict[str, str]:
     return {"username": "{{ inputs.username }}", "password": "{{ secrets.password }}"}
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_odd_entry_of_the_credentials_file_fails_the_task_once(
+    standalone: Callable[..., Standalone], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {"localhost:5998": {"auth": ""}}}))
+    server = standalone(docker=True, HAULIER_RUNTIME_DOCKER_CONFIG=str(file))
+    image = "localhost:5998/private:1"
+    (failed,) = run(server, task(image=image))["execution"]
+    assert failed["state"] == "FAILED"
+    assert "redelivered" not in failed["error"]
+    assert image in failed["error"]
+    assert f"{file} has an entry for localhost:5998 that is not" in failed["error"]
+    (fine,) = run(server, task())["execution"]
+    assert fine["state"] == "COMPLETED", "the file disturbs no other image"
 
 
 # --- pre and post -------------------------------------------------------------------------------------------------

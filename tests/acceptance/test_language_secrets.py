@@ -254,3 +254,25 @@ def test_the_log_of_a_subjob_is_free_of_its_parents_secrets(shell: Standalone) -
     deepest = named(middle, "subjob")[0]["subjob"]["id"]
     assert shell.log_of(deepest) == "[REDACTED]\n"
     assert SECRET not in json.dumps(shell.job(deepest))
+
+
+def test_a_detached_subjob_keeps_the_secrets_of_a_parent_that_is_deleted(
+    shell: Standalone, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    script = f'until [ -e {gate} ]; do sleep 0.05; done; {ECHO}; echo "$S" >&2; exit 3'
+    inner = task(script, name="says {{ inputs.i }}", env={"S": "{{ inputs.i }}"})
+    definition = job(
+        subjob(inner, detached=True, inputs={"i": "{{ secrets.s }}"}), secrets={"s": SECRET}
+    )
+    parent = shell.wait_job(shell.submit(definition))
+    detached = named(parent, "subjob")[0]["subjob"]["id"]
+    shell.wait_state(detached, "RUNNING")
+    assert shell.call("DELETE", f"/jobs/{parent['id']}")[0] == 200
+    wait_for(lambda: shell.call("GET", f"/jobs/{parent['id']}")[0] == 404, 20, "its deletion")
+    gate.touch()
+    done = shell.wait_job(detached)
+    assert done["state"] == "FAILED"
+    assert "[REDACTED]" in done["error"]
+    assert shell.log_of(detached) == "it is [REDACTED]\n[REDACTED]\n"
+    assert SECRET not in everything(shell, detached)

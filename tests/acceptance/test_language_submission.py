@@ -127,6 +127,22 @@ def test_a_dry_run_answers_what_would_be_stored_and_stores_nothing(shell: Standa
     assert shell.call("GET", f"/jobs/{body['id']}")[0] == 404
 
 
+@pytest.mark.parametrize("permission", [{"user": "ghost"}, {"role": "ghost"}])
+@pytest.mark.parametrize("path", ["/jobs", "/scheduled-jobs"])
+def test_a_dry_run_and_a_submission_check_permissions_alike(
+    shell: Standalone, path: str, permission: dict[str, str]
+) -> None:
+    definition = job(task(), permissions=[{"user": "guest"}, permission])
+    if path == "/scheduled-jobs":
+        definition["schedule"] = {"cron": "0 2 * * *"}
+    before = shell.get(path)["totalItems"]
+    (noun,) = permission
+    refused = {"message": f"permissions[1].{noun}: there is no {noun} 'ghost'"}
+    assert post(shell, f"{path}?dryRun=true", definition) == (400, refused)
+    assert post(shell, path, definition) == (400, refused)
+    assert shell.get(path)["totalItems"] == before
+
+
 def test_validate_says_the_same_on_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "faulty.yaml"
     file.write_text(FAULTY)
@@ -213,7 +229,10 @@ def test_a_schedule_fires_is_paused_resumed_and_deleted(shell: Standalone) -> No
         assert 1.0 < seconds(late["createdAt"]) - seconds(early["createdAt"]) < 3.5
     done = shell.wait_job(first["id"])
     assert (done["state"], done["result"], done["tags"]) == ("COMPLETED", "1", ["cron"])
-    assert done["schedule"] == {"id": made["id"], "cron": "@every 2s"}
+    due = first["schedule"]["time"]
+    assert done["schedule"] == {"id": made["id"], "cron": "@every 2s", "time": due}
+    assert 1.9 < seconds(due) - seconds(made["createdAt"]) < 2.1
+    assert second["schedule"]["previous"] == due
 
     assert shell.call("PUT", f"{path}/pause") == (200, {"status": "OK"})
     assert shell.call("PUT", f"{path}/pause") == (400, {"message": "scheduled job is not active"})

@@ -204,6 +204,38 @@ def test_files_stand_read_only_in_the_working_directory(shell: Standalone) -> No
     assert shell.log_of(str(done["id"])) == "inside {{ x }}\n-r--r--r--\n"
 
 
+def test_a_file_can_be_a_template(shell: Standalone) -> None:
+    files = {"a": {"template": "{{ inputs.who }}\n"}, "b": "{{ x }}\n"}
+    first = run(shell, task("cat a b", files=files), inputs={"who": "me"})
+    _, again = shell.call("POST", f"/jobs/{first['id']}/rerun")
+    for done in (first, shell.wait_job(again["id"])):
+        assert done["state"] == "COMPLETED", done
+        assert shell.log_of(str(done["id"])) == "me\n{{ x }}\n"
+        assert done["tasks"][0]["files"] == files
+        assert done["execution"][0]["files"] == {"a": "me\n", "b": "{{ x }}\n"}
+
+
+def test_a_file_of_an_item_or_of_a_sub_job_can_be_a_template(shell: Standalone) -> None:
+    item = {"template": "{{ item.value }}"}
+    loop = {"list": "['x']", "task": task("cat a", files={"a": item})}
+    inner = task("cat a", files={"a": {"template": "{{ inputs.who }}"}})
+    wrong = {"config.yml": {"template": "{{ int(inputs.who) }}"}}
+    started = {"name": "sub", "inputs": {"who": "{{ inputs.who }}"}, "tasks": [inner]}
+    done = run(
+        shell,
+        {"name": "loop", "each": loop},
+        {"name": "sub", "subjob": {**started, "output": "{{ inputs.who }}"}},
+        task("cat config.yml", files=wrong),
+        inputs={"who": "me"},
+    )
+    assert done["error"].startswith("task 'task': files.config.yml.template: "), done
+    assert "x" in shell.log_of(str(done["id"]))
+    assert done["tasks"][0]["each"]["task"]["files"] == {"a": item}
+    (sub,) = [each for each in done["execution"] if "subjob" in each]
+    assert shell.log_of(str(sub["subjob"]["id"])) == "me"
+    assert sub["subjob"]["tasks"][0]["files"] == inner["files"]
+
+
 @pytest.mark.parametrize("name", ["../up", "/absolute", "a/../../b", ""])
 def test_a_file_that_climbs_out_is_refused(shell: Standalone, name: str) -> None:
     definition = json.dumps(job(task(files={name: "x"})))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -254,6 +256,31 @@ def test_a_delivery_is_tried_again_with_growing_delays(shell: Standalone, hooks:
     assert first.headers["webhook-id"] == third.headers["webhook-id"]
     assert first.raw == third.raw
     assert second.at - first.at < third.at - second.at
+
+
+def test_a_job_that_deletes_itself_goes_when_its_receiver_has_heard(
+    shell: Standalone, hooks: Receiver
+) -> None:
+    database = sqlite3.connect(shell.log.parent / "haulier.db", check_same_thread=False)
+    answers: list[int] = []
+
+    def is_kept(job_id: str) -> bool:
+        return bool(database.execute("SELECT 1 FROM jobs WHERE id = ?", [job_id]).fetchall())
+
+    def answer(request: Received, _: int) -> int:
+        job_id = request.body["id"]
+        marked = shell.call("GET", f"/jobs/{job_id}")[0] == 404
+        assert is_kept(job_id)
+        answers.append(200 if marked else 503)
+        return answers[-1]
+
+    hooks.answer = answer
+    hook = {"url": hooks.url + "/job", "if": "job.state == 'COMPLETED'"}
+    job_id = shell.submit(job(task(), webhooks=[hook], autoDelete={"after": "1s"}))
+    with closing(database):
+        wait_for(lambda: not is_kept(job_id), 60, "the job gone")
+    assert answers == [*[503] * (len(answers) - 1), 200]
+    assert len(answers) > 1
 
 
 def test_a_delivery_survives_a_crash(standalone: Make, hooks: Receiver) -> None:

@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from tests.acceptance.processes import Standalone, wait_for
+from worker.runtime.task_folder import remove_folder
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker"), pytest.mark.timeout(240)]
 
@@ -43,6 +44,16 @@ def test_a_hundred_jobs_all_complete_with_whole_logs_and_leave_nothing(
     assert server.terminate() == 0
     containers = docker_engine.containers.list(all=True, ignore_removed=True)
     assert [c.name for c in containers if nodes & set(c.labels.values())] == []
+
+
+@pytest.mark.slow
+def test_podman_by_its_name_runs_a_task(standalone: Make, podman_host: str) -> None:
+    server = standalone(
+        docker=True, HAULIER_RUNTIME_TYPE="podman", HAULIER_RUNTIME_DOCKER_HOST=podman_host
+    )
+    of_podman = "test -e /run/.containerenv && echo by podman"
+    job = server.wait_job(server.submit(one_task(of_podman)), within=120)
+    assert (job["state"], server.log_of(job["id"])) == ("COMPLETED", "by podman\n")
 
 
 def test_killed_while_ten_jobs_run_it_goes_on_and_leaves_no_container(
@@ -86,6 +97,30 @@ def test_killed_before_its_first_beat_it_leaves_no_container(
         assert not left & made()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("docker", [True, False], ids=["docker", "shell"])
+def test_it_starts_again_whatever_folders_a_task_left(
+    standalone: Make, tmp_path: Path, docker: bool
+) -> None:
+    # Measured, a task with so many folders would be failed, and they removed, before the end comes.
+    server = standalone(docker=docker, HAULIER_WORKER_LIMITS_SCRATCH="0")
+    runs = tmp_path / "standalone-0" / "worker" / "runs"
+    some = "d/" * 200
+    nest = f"for _ in 1 2 3 4 5 6 7 8 9 10; do mkdir -p {some}; cd -P {some}; done"
+    try:
+        job_id = server.submit(one_task(f"cd ${{TORK_OUTPUT%/*}}; {nest}; echo nested; sleep 600"))
+        wait_for(lambda: "nested" in server.log_of(job_id), 60, "its folders")
+        left = set(runs.iterdir())
+        server.kill()
+        server.start()
+        server.call("PUT", f"/jobs/{job_id}/cancel")
+        later = server.wait_job(server.submit(one_task("echo fine")))
+        assert later["state"] == "COMPLETED"
+        wait_for(lambda: not any(folder.exists() for folder in left), 30, "nothing left")
+    finally:
+        server.stop()
+        remove_folder(runs)  # pytest itself could not
 
 
 def test_cancel_stops_the_container_within_two_seconds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import URLError
 
@@ -20,40 +21,23 @@ from tests.acceptance.processes import Cluster, Coordinator, Worker, wait_for
 from tests.chaos.clocks import can_set_clocks, clock_of
 from tests.chaos.disks import SmallDisk, can_mount, small_disk
 from tests.chaos.link import Link, add_far_worker, can_be_laid, link_to
+from tests.services.engine_proxy import EngineProxy
 
 MEMBERS = 3
 
 
-class Plant:
-    """What a campaign breaks. `broker`, `members` of the store, and the processes of `cluster`."""
+class Site:
+    """The processes of `cluster`, asked as one."""
 
-    def __init__(self, folder: Path, broker: RabbitNode, members: list[MongoNode]) -> None:
-        self.folder = folder
-        self.broker = broker
-        self.members = members
-        self.cluster = Cluster(
-            folder,
-            {
-                "HAULIER_BROKER_TYPE": "rabbitmq",
-                "HAULIER_BROKER_RABBITMQ_URL": broker.url,
-                "HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL": broker.management_url,
-                "HAULIER_DATASTORE_TYPE": "mongodb",
-                "HAULIER_DATASTORE_MONGODB_URL": self.store_url,
-            },
-        )
-        self.contained = False
-        """Whether there is a worker for containers."""
-        self.link: Link | None = None
-        """Of the last worker of the shell runtime."""
-        self.clock: Path | None = None
-        """Sets the last coordinator's clock."""
-        self.small: SmallDisk | None = None
-        """Of the last member of the store."""
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.engine: EngineProxy | None = None
+        """Before the Docker engine of the worker for containers, where there is one."""
 
     @property
-    def store_url(self) -> str:
-        """The address of the replica set."""
-        return mongodb_node.url_of(self.members)
+    def contained(self) -> bool:
+        """Whether there is a worker for containers."""
+        return self.engine is not None
 
     @property
     def coordinators(self) -> list[Coordinator]:
@@ -64,26 +48,6 @@ class Plant:
     def workers(self) -> list[Worker]:
         """All of them, also those that are not there now."""
         return self.cluster.workers
-
-    def primary(self) -> MongoNode:
-        """Return the member that is the primary now."""
-
-        def found() -> MongoNode | None:
-            return next((node for node in self.members if is_primary(node)), None)
-
-        node: MongoNode = wait_for(found, 60, "a primary")
-        return node
-
-    @contextmanager
-    def database(self) -> Iterator[Database[dict[str, Any]]]:
-        """The datastore's own database, past everything of ours."""
-        with pymongo.MongoClient[dict[str, Any]](self.store_url) as client:
-            yield client["haulier"]
-
-    def nodes(self) -> set[str]:
-        """Return the ids of all nodes that there ever were; the API lists those heard of lately."""
-        with self.database() as database:
-            return set(database["nodes"].distinct("_id"))
 
     def ask(
         self,
@@ -110,6 +74,59 @@ class Plant:
         return body
 
 
+class Plant(Site):
+    """What a campaign breaks: `broker`, `members` of the store, and the processes of `cluster`."""
+
+    def __init__(self, folder: Path, broker: RabbitNode, members: list[MongoNode]) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.members = members
+        settings = {
+            "HAULIER_BROKER_TYPE": "rabbitmq",
+            "HAULIER_BROKER_RABBITMQ_URL": broker.url,
+            "HAULIER_BROKER_RABBITMQ_MANAGEMENT_URL": broker.management_url,
+            "HAULIER_DATASTORE_TYPE": "mongodb",
+            "HAULIER_DATASTORE_MONGODB_URL": self.store_url,
+        }
+        super().__init__(Cluster(folder, settings))
+        self.link: Link | None = None
+        """Of the last worker of the shell runtime."""
+        self.clock: Path | None = None
+        """Sets the last coordinator's clock."""
+        self.small: SmallDisk | None = None
+        """Of the last member of the store."""
+
+    @property
+    def store_url(self) -> str:
+        """The address of the replica set."""
+        return mongodb_node.url_of(self.members)
+
+    @property
+    def near_workers(self) -> list[Worker]:
+        """Those that have no link of their own."""
+        return [worker for worker in self.workers if not worker.prefix]
+
+    def primary(self) -> MongoNode:
+        """Return the member that is the primary now."""
+
+        def found() -> MongoNode | None:
+            return next((node for node in self.members if is_primary(node)), None)
+
+        node: MongoNode = wait_for(found, 60, "a primary")
+        return node
+
+    @contextmanager
+    def database(self) -> Iterator[Database[dict[str, Any]]]:
+        """The datastore's own database, past everything of ours."""
+        with pymongo.MongoClient[dict[str, Any]](self.store_url) as client:
+            yield client["haulier"]
+
+    def nodes(self) -> set[str]:
+        """Return the ids of all nodes that there ever were; the API lists those heard of lately."""
+        with self.database() as database:
+            return set(database["nodes"].distinct("_id"))
+
+
 def is_primary(node: MongoNode) -> bool:
     """Whether this member says that it is the primary."""
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
@@ -125,13 +142,13 @@ def is_primary(node: MongoNode) -> bool:
 
 @contextmanager
 def running(
-    folder: Path, coordinators: int = 2, workers: int = 3, *, contained: bool = False
+    folder: Path, coordinators: int = 2, workers: int = 3, *, docker_host: str = ""
 ) -> Iterator[Plant]:
     """A plant that runs, and is gone in the end.
 
     As far as this machine lets us: the last worker is at the far end of a link of its own, the last coordinator has
-    a clock that can be set, the last member of the store a small disk. With `contained` one more worker runs
-    containers, of the queue `contained`."""
+    a clock that can be set, the last member of the store a small disk. With `docker_host`, an engine's unix socket,
+    one more worker runs containers, of the queue `contained`."""
     with ExitStack() as stack:
         broker = RabbitNode(stack.enter_context(node_folder("rabbitmq")))
         broker.start()
@@ -147,7 +164,8 @@ def running(
         if can_set_clocks():
             plant.clock = folder / "clock"
             plant.clock.write_text("+0")
-        plant.contained = contained
+        if docker_host:
+            plant.engine = stack.enter_context(_engine_at(docker_host))
         stack.callback(plant.cluster.stop)
         _start(plant, coordinators, workers)
         yield plant
@@ -164,16 +182,25 @@ def _start(plant: Plant, coordinators: int, workers: int) -> None:
         cluster.add_worker()
     else:
         add_far_worker(cluster, plant.link)
-    if plant.contained:
-        add_contained(cluster)
+    if plant.engine is not None:
+        add_contained(cluster, plant.engine)
     cluster.wait_ready()
 
 
-def add_contained(cluster: Cluster) -> Worker:
+@contextmanager
+def _engine_at(docker_host: str) -> Iterator[EngineProxy]:
+    with TemporaryDirectory(prefix="hp", dir="/tmp") as folder:  # a socket's path is short
+        proxy = EngineProxy(Path(folder, "sock"), Path(docker_host.removeprefix("unix://")))
+        with proxy.serving():
+            yield proxy
+
+
+def add_contained(cluster: Cluster, engine: EngineProxy) -> Worker:
     """Launch a worker that runs containers."""
     return cluster.add_worker(
         name=f"contained-{len(cluster.workers)}",
         HAULIER_RUNTIME_TYPE="docker",
+        HAULIER_RUNTIME_DOCKER_HOST=engine.host,
         HAULIER_WORKER_QUEUES_DEFAULT="0",
         HAULIER_WORKER_QUEUES_CONTAINED="4",
         HAULIER_MOUNTS_BIND_ALLOWED="true",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from tests.acceptance.ledger import Ledger
 from tests.chaos.campaign import Campaign
-from tests.chaos.faults import Fault
+from tests.chaos.faults import Fault, Part
 
 WHOLE = 1800.0
 """Seconds of a whole campaign."""
+
+SECONDS_A_FAULT = 45.0
+"""What a fault takes with what heals it, about."""
 
 OVERTIME = 1.5
 """By what a campaign that has not seen enough may be longer."""
@@ -20,17 +24,22 @@ OVERTIME = 1.5
 
 @dataclass(frozen=True)
 class Quota:
-    """Jobs accepted, tasks that began in a container, faults that struck and were healed."""
+    """Jobs accepted, tasks that began in a container, faults that struck and were healed; and the kinds of those,
+    each of which must have struck."""
 
     jobs: int = 500
     contained: int = 100
     faults: int = 40
+    kinds: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, seconds: float) -> Quota:
-        """Return what a campaign of so many seconds must see: its share of a whole one's."""
+    def of(cls, seconds: float, kinds: Collection[str] = ()) -> Quota:
+        """Return what a campaign of so many seconds must see: its share of a whole one's, but every kind."""
         share = min(1.0, seconds / WHOLE)
-        return cls(*(math.ceil(share * number) for number in (cls.jobs, cls.contained, cls.faults)))
+        jobs, contained, faults = (
+            math.ceil(share * number) for number in (cls.jobs, cls.contained, cls.faults)
+        )
+        return cls(jobs, contained, faults, frozenset(kinds))
 
     def missing(self, campaign: Campaign, ledger: Ledger) -> list[str]:
         """Return what the campaign has not seen enough of. Most tasks must run without a container, too."""
@@ -41,7 +50,9 @@ class Quota:
             "tasks without": (tasks - contained, contained + 1),
             "faults": (len(campaign.struck), self.faults),
         }
-        return [f"{has} {what}, not {due}" for what, (has, due) in seen.items() if has < due]
+        too_few = [f"{has} {what}, not {due}" for what, (has, due) in seen.items() if has < due]
+        never = self.kinds - {struck.fault.name for struck in campaign.struck}
+        return too_few + [f"never {name}" for name in sorted(never)]
 
 
 def contained_of(campaign: Campaign, ledger: Ledger) -> int:
@@ -55,13 +66,28 @@ def contained_of(campaign: Campaign, ledger: Ledger) -> int:
     return len({words[0] for words in ledger.lines("start") if words[4] in names})
 
 
+def in_rounds(
+    faults: Sequence[Fault], seconds: float, random: Random
+) -> Iterator[tuple[Fault, ...]]:
+    """All faults in random order, and again: as many at once as it takes for each to strike in the time, and no two of
+    the same part."""
+    abreast = math.ceil(len(faults) * SECONDS_A_FAULT / seconds)
+    while True:
+        left: dict[Part, list[Fault]] = {}
+        for fault in random.sample(faults, len(faults)):
+            left.setdefault(fault.part, []).append(fault)
+        while any(left.values()):
+            longest = sorted(filter(None, left.values()), key=len, reverse=True)
+            yield tuple(each.pop() for each in longest[:abreast])
+
+
 def for_seconds(
-    faults: Iterator[Fault], seconds: float, enough: Callable[[], bool]
-) -> Iterator[Fault]:
+    rounds: Iterator[tuple[Fault, ...]], seconds: float, enough: Callable[[], bool]
+) -> Iterator[tuple[Fault, ...]]:
     """As many as begin within the time, and more until it is `enough`, in overtime."""
     began = time.monotonic()
-    for fault in faults:
+    for faults in rounds:
         took = time.monotonic() - began
         if took > seconds * OVERTIME or (took > seconds and enough()):
             return
-        yield fault
+        yield faults

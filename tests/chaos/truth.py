@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from tests.acceptance.ledger import Ledger
 from tests.acceptance.processes import ENDED, wait_for
-from tests.chaos.campaign import Struck
 from tests.chaos.jobs import Work
-from tests.chaos.plant import Plant
+from tests.chaos.plant import Site
 from tests.chaos.receiver import Receiver
 
 LOST = "jobs lost"
@@ -32,6 +32,10 @@ ON_ITS_WAY = 10.0
 """Seconds that an end may take from its script to the datastore; a worker that dies before that runs it again."""
 
 
+Excuse = tuple[float, float]
+"""From when until when something struck for which runs may be made again, as the ledger has times."""
+
+
 @dataclass(frozen=True)
 class Wrong:
     """A promise that was broken, of a job or a run."""
@@ -44,21 +48,23 @@ class Wrong:
 
 
 class Truth:
-    """What `ledger` and `receiver` know, beside what the plant says of the same jobs."""
+    """What `ledger` and `receiver` know, beside what the site says of the same jobs."""
 
-    def __init__(self, plant: Plant, ledger: Ledger, receiver: Receiver) -> None:
-        self._plant = plant
+    def __init__(self, site: Site, ledger: Ledger, receiver: Receiver) -> None:
+        self._site = site
         self._ledger = ledger
         self._receiver = receiver
+        self.log_losses: Sequence[Excuse] = ()
+        """When parts of logs may have been lost; their tasks must say so."""
 
-    def wrong(self, accepted: Mapping[str, Work], struck: Sequence[Struck]) -> list[Wrong]:
-        """Return what is wrong with these jobs, at which that struck; nothing where every promise was kept."""
+    def wrong(self, accepted: Mapping[str, Work], excuses: Sequence[Excuse]) -> list[Wrong]:
+        """Return what is wrong with these jobs; nothing where every promise was kept."""
         ends = Counter(words[4] for words in self._ledger.lines("end"))
         made = self._made()
         found: list[Wrong] = []
         for job_id, work in accepted.items():
             found += self._wrong(job_id, work, ends, made)
-        return [*found, *self._again(struck)]
+        return [*found, *self._again(excuses)]
 
     def _made(self) -> Counter[str]:
         """How many attempts of each script there were."""
@@ -81,7 +87,7 @@ class Truth:
                 yield Wrong(kind, f"{name}: {detail}")
 
     def _job(self, job_id: str) -> Any:
-        status, job = wait_for(lambda: self._plant.ask("GET", f"/jobs/{job_id}"), 120, "an answer")
+        status, job = wait_for(lambda: self._site.ask("GET", f"/jobs/{job_id}"), 120, "an answer")
         assert status in (200, 404), (status, job)
         return job if status == 200 else None
 
@@ -96,7 +102,7 @@ class Truth:
             if made[name] > work.attempts.get(name, 1):
                 yield TWICE, f"{name} has {made[name]} attempts"
         if work.log_lines:
-            yield from self._log(job["id"], work.log_lines)
+            yield from self._log(job, work)
         yield from self._told(job["id"], work.state)
         yield from counted_twice(job, work)
 
@@ -108,23 +114,40 @@ class Truth:
         if told != expected:
             yield WEBHOOKS, f"its webhooks told {dict(told)}"
 
-    def _log(self, job_id: str, count: int) -> Iterator[tuple[str, str]]:
-        url = f"{self._plant.coordinators[0].url}/jobs/{job_id}/log/download"
+    def _log(self, job: Any, work: Work) -> Iterator[tuple[str, str]]:
+        url = f"{self._site.coordinators[0].url}/jobs/{job['id']}/log/download"
         with urllib.request.urlopen(url, timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         numbers = [int(line.split()[1]) for line in lines if line.startswith("line")]
-        if numbers != list(range(1, count + 1)):
-            yield LINES, f"its log has the lines {numbers} of {count}"
+        if numbers == list(range(1, work.log_lines + 1)):
+            return
+        without_doubles = numbers == sorted(set(numbers))
+        lost = parts_lost(self._ledger, work.names, self.log_losses)
+        if not (without_doubles and lost and self._says_incomplete(job)):
+            yield LINES, f"its log has the lines {numbers} of {work.log_lines}"
 
-    def _again(self, struck: Sequence[Struck]) -> Iterator[Wrong]:
+    def _says_incomplete(self, job: Any) -> bool:
+        tasks = [self._site.ask("GET", f"/tasks/{task['id']}") for task in job["execution"]]
+        return any(answer and answer[1].get("logIncomplete") for answer in tasks)
+
+    def _again(self, excuses: Sequence[Excuse]) -> Iterator[Wrong]:
         """Runs made again without a worker having died under them."""
-        excuses = [(fault.began, fault.over) for fault in struck if fault.fault.repeats]
         ended = times_of(self._ledger.lines("end"))
         for run, began in times_of(self._ledger.lines("start")).items():
             for first, second in pairwise(began):
                 until = min((end for end in ended.get(run, []) if end >= first), default=second)
                 if not excused(first, until + ON_ITS_WAY, second, excuses):
                     yield Wrong(AGAIN, f"{run} ran twice, {second - first:.1f} s apart")
+
+
+def parts_lost(ledger: Ledger, names: Collection[str], losses: Iterable[Excuse]) -> bool:
+    """Whether parts of logs were lost while scripts of these names ran, or their last parts were on their way."""
+    began, ended = (
+        [float(at) for *_, at, name in ledger.lines(word) if name in names]
+        for word in ("start", "end")
+    )
+    last = max(ended, default=math.inf) + ON_ITS_WAY
+    return excused(min(began, default=0.0), last, math.inf, losses)
 
 
 def times_of(lines: Iterable[list[str]]) -> dict[tuple[str, str, str], list[float]]:
@@ -135,9 +158,7 @@ def times_of(lines: Iterable[list[str]]) -> dict[tuple[str, str, str], list[floa
     return {run: sorted(at) for run, at in times.items()}
 
 
-def excused(
-    first: float, until: float, second: float, excuses: Iterable[tuple[float, float]]
-) -> bool:
+def excused(first: float, until: float, second: float, excuses: Iterable[Excuse]) -> bool:
     """Whether a fault struck a run that was under way from `first` until `until`, before the `second` began."""
     return any(first <= over and start <= until and start <= second for start, over in excuses)
 

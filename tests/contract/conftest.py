@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from coordinator.store.port import Store
 from coordinator.store.sqlite import SqliteStore
 from shared.encryption import Vault
+from tests.services.fixtures import Database, database_at
 from tests.simulation.store import MemoryData, MemoryStore
 
 WRITE_VERSION = 18
@@ -27,7 +28,8 @@ class StorePlace:
         self.data = MemoryData()
         self.database: Any = None
         if self.name == "mongodb":
-            self.database = request.getfixturevalue("mongodb_database")
+            self.database = request.getfixturevalue("store_database")
+        self._writable = True
         self._stack = AsyncExitStack()
 
     def new(self, vault: Vault | None = None) -> Store:
@@ -74,6 +76,7 @@ class StorePlace:
         self._set_writable(True)
 
     def _set_writable(self, writable: bool) -> None:
+        self._writable = writable
         if self.name == "memory":
             self.data.writable = writable
         elif self.name == "sqlite":
@@ -94,10 +97,31 @@ class StorePlace:
 
     async def close(self) -> None:
         await self._stack.aclose()
+        if not self._writable:
+            self.take_writes()
 
 
 OF_THE_PRODUCT = ["sqlite", pytest.param("mongodb", marks=pytest.mark.mongodb)]
 """The datastores that users have."""
+
+
+@pytest.fixture(scope="session")
+def kept_database(mongodb_url: str) -> Iterator[Database]:
+    """A database for one test after another: to make its collections and indexes takes longer than most tests."""
+    with database_at(mongodb_url) as database:
+        yield database
+
+
+@pytest.fixture
+def store_database(kept_database: Database) -> Database:
+    """Where a test's MongoDB store lies: an empty database, which may have its collections already."""
+    import pymongo
+
+    with pymongo.MongoClient[dict[str, Any]](kept_database.url) as client:
+        database = client[kept_database.name]
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+    return kept_database
 
 
 @pytest.fixture(params=[*OF_THE_PRODUCT, "memory"])

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from coordinator.dead_letters import DeadLetters
 from shared.broker.memory import MemoryBroker
-from shared.broker.port import Broker, Delivery, QueueInfo
-from shared.errors import BrokerUnavailable
+from shared.broker.port import LARGEST_MESSAGE, Broker, Delivery, QueueInfo
+from shared.errors import BrokerUnavailable, NotAllowed
 from shared.model.queues import (
     ALWAYS_THERE,
     CLAIMS_QUEUE,
@@ -117,6 +118,11 @@ async def test_a_coordinators_queue_is_first_in_first_out(broker: Broker) -> Non
 async def test_a_priority_out_of_range_is_refused(broker: Broker, priority: int) -> None:
     with pytest.raises(ValueError, match="priority"):
         await broker.publish("work", b"x", priority=priority)
+
+
+async def test_a_message_that_no_broker_takes_is_refused(broker: Broker) -> None:
+    with pytest.raises(ValueError, match="at most 16711680 go"):
+        await broker.publish("work", bytes(LARGEST_MESSAGE + 1))
 
 
 async def test_a_requeued_message_is_delivered_again(broker: Broker) -> None:
@@ -362,14 +368,16 @@ async def test_what_is_ready_is_known_at_once(broker: Broker) -> None:
 async def test_only_an_unused_queue_is_deleted_where_that_is_asked(broker: Broker) -> None:
     assert not await broker.delete_queue("work", unused=True)
     await broker.publish("work", b"x")
-    assert not await broker.delete_queue("work", unused=True)
     slot = await broker.slot("work")
-    await (await within(slot.take())).ack()
+    held = await within(slot.take())
+    assert not await broker.delete_queue("work", unused=True)
+    await held.ack()
     await figures(broker, "work", 0, 1, 0)
     assert not await broker.delete_queue("work", unused=True)
     await slot.close()
-    await figures(broker, "work", 0, 0, 0)
-    assert await broker.delete_queue("work", unused=True)
+    await broker.publish("work", b"y")
+    await figures(broker, "work", 1, 0, 0)
+    assert await broker.delete_queue("work", unused=True), "what nobody takes goes with it"
     assert await broker.ready("work") is None
 
 
@@ -469,3 +477,49 @@ async def test_who_asked_hears_of_the_first_connection() -> None:
     await broker.start()
     assert heard == [True]
     await broker.close()
+
+
+async def test_dead_letters_are_listed_sent_again_and_discarded(broker: Broker) -> None:
+    bodies = [b'{"kind":"job","jobId":"j1"}', b"no JSON at all", b'{"kind":"newer","taskId":"t1"}']
+    again: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    async def bury_then_take(delivery: Delivery) -> None:
+        if len(buried) < len(bodies):
+            buried.append(delivery.body)
+            await delivery.bury(f"nobody can handle {len(delivery.body)} bytes")
+        else:
+            again.put_nowait(delivery)
+            await delivery.ack()
+
+    buried: list[bytes] = []
+    subscription = await broker.subscribe(JOBS_QUEUE, bury_then_take, prefetch=1)
+    for body in bodies:
+        await broker.publish(JOBS_QUEUE, body, headers={"mine": "1"})
+    letters = DeadLetters(broker)
+    await eventually(lambda: broker.ready(DEAD_QUEUE), lambda ready: ready == len(bodies))
+    listed = await letters.all()
+    assert listed == await letters.all(), "a look changes nothing"
+    assert [(each.queue, each.size) for each in listed] == [(JOBS_QUEUE, len(b)) for b in bodies]
+    assert [(each.kind, each.job_id, each.task_id) for each in listed] == [
+        ("job", "j1", ""), ("", "", ""), ("newer", "", "t1"),
+    ]  # fmt: skip
+    assert listed[1].reason == "nobody can handle 14 bytes"
+    assert await letters.resend(listed[0].id)
+    sent = await within(again.get())
+    assert (sent.body, dict(sent.headers)) == (bodies[0], {"mine": "1"})
+    assert await letters.discard(listed[1].id)
+    assert not await letters.discard(listed[1].id)
+    assert not await letters.resend("nothing")
+    assert [each.id for each in await letters.all()] == [listed[2].id]
+    await subscription.close()
+
+
+async def test_what_a_node_was_told_is_not_sent_again(broker: Broker) -> None:
+    for origin, reason in (("x-n1", "node's own queue"), ("", "does not say which queue")):
+        await broker.publish(DEAD_QUEUE, b"{}", headers={"x-queue": origin} if origin else {})
+        letters = DeadLetters(broker)
+        await eventually(lambda: broker.ready(DEAD_QUEUE), lambda ready: ready == 1)
+        (letter,) = await letters.all()
+        with pytest.raises(NotAllowed, match=reason):
+            await letters.resend(letter.id)
+        assert await letters.discard(letter.id)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from typing import Any
 
 import msgspec
 import pytest
 
 from coordinator.due import overdue_intents
-from coordinator.due.overdue_intents import OverdueIntents
-from coordinator.effects import FlowDriver, flow_driver
-from coordinator.engine import given_up, intents
-from coordinator.engine.flow import Flow, change_job
+from coordinator.due.overdue_intents import OVERDUE, OverdueIntents
+from coordinator.effects import FlowDriver, evaluations, flow_driver
+from coordinator.engine import given_up, intents, new_documents
+from coordinator.engine.flow import Evaluate, Flow, change_job
+from coordinator.engine.new_documents import ENDED_INTENT
 from coordinator.store.port import Change, Store
 from shared.broker.memory import MemoryBroker
 from shared.encryption import Vault
 from shared.errors import StoreUnavailable
-from shared.model.documents import Document, Intent, JobDocument, TaskDocument
+from shared.expressions import Budget, OutOfTurn
+from shared.model.documents import Actor, Document, Intent, JobDocument, TaskDocument
+from shared.model.language import JobDefinition
 from shared.model.messages import MessageCodec
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import job, task
 from tests.settings import default_bounds
 
-MANY = overdue_intents.LOOKED_AT + 20
+MANY = overdue_intents.INTENTS_A_LOOK + 20
 
 
 def due_work(store: Store) -> OverdueIntents:
@@ -152,6 +157,33 @@ async def test_what_its_process_died_of_is_tried_alone(
     assert any(beside[each.id] for each in failed)
 
 
+async def test_what_takes_long_is_left_to_who_is_at_it(
+    store: Store, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overdue_intents, "OVERDUE", 300_000)
+    await store.insert(job("slow", then=[forgotten("probe")]))
+    first, second = due_work(store), due_work(store)
+    done = asyncio.Event()
+
+    async def slowly(_: Document, __: Intent) -> None:
+        await done.wait()
+
+    monkeypatch.setattr(first, "_follow", slowly)
+    await first.look()
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        await look(second)
+    assert followed.ids == []
+    done.set()
+    await first.finish()
+    while not followed.ids:
+        await look(second)
+    assert followed.ids == ["slow"]
+
+
+LATER = Intent(id="ended", do="ended", at=1)
+
+
 async def test_one_jobs_work_leaves_room_for_anothers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,13 +203,82 @@ async def test_one_jobs_work_leaves_room_for_anothers(
     await store.insert_many(big)
     work = due_work(store)
     await work.look()
-    await store.insert(task("plain", root_id="small", then=[Intent(id="ended", do="ended", at=1)]))
+    await store.insert(task("plain", root_id="small", then=[LATER]))
     await work.look()
     await work.look()
     async with asyncio.timeout(10):
         await seen.wait()
     held.set()
     await work.finish()
+
+
+def too_long(_: Budget) -> None:
+    raise OutOfTurn
+
+
+async def test_one_users_evaluations_leave_room_for_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many, and of however many jobs."""
+    ann, bob = (Actor(id=name, username=name, name=name) for name in ("ann", "bob"))
+    seen: list[str] = []
+    plain = asyncio.Event()
+
+    async def evaluate(self: OverdueIntents, document: Document, _: Intent) -> None:
+        seen.append(document.id)
+        if document.id == "plain":
+            plain.set()
+        else:
+            await self._driver.evaluations.evaluate(Evaluate(too_long, document.id, ann.id))
+
+    monkeypatch.setattr(OverdueIntents, "_follow", evaluate)
+    monkeypatch.setattr(evaluations, "PROCESSES", 0)
+    names = [f"a{number:04}" for number in range(3 * MANY)]
+    await store.insert_many([job(name, created_by=ann) for name in names])
+    await store.insert_many(
+        [
+            task(f"t{name}", job_id=name, root_id=name, then=[forgotten("evaluate")])
+            for name in names
+        ]
+    )
+    work = due_work(store)
+    await work.look()
+    waiting = work._driver.evaluations
+    async with asyncio.timeout(
+        30
+    ):  # until as many wait as may, and those that were one too many are put off
+        while waiting.has_room_for(ann.id) or len(work._under_way) > evaluations._WAITING:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    begun = len(seen)
+    await store.insert(job("b", created_by=bob))
+    await store.insert(task("plain", job_id="b", root_id="b", then=[LATER]))
+    await work.look()
+    async with asyncio.timeout(10):
+        await plain.wait()
+    assert len(seen) == begun + 1, "what has no room is not begun to find that out"
+    await work._driver.evaluations.close()
+    await work.finish()
+
+
+async def test_users_take_turns_and_then_their_jobs(
+    store: Store, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = (Actor(id=name, username=name, name=name) for name in ("ann", "bob"))
+    names = {"a0": ann, "a1": ann, "a2": ann, "b0": bob, "b1": bob, "c0": ann}
+    for at, (name, user) in enumerate(names.items()):
+        probe = Intent(id="probe", do="probe", at=at)
+        await store.insert(job(name, root_id=name[0], created_by=user, then=[probe]))
+    begun: list[str] = []
+    begin = OverdueIntents._begin
+
+    def noted(self: OverdueIntents, document: Document, *more: Any) -> None:
+        begun.append(document.id)
+        begin(self, document, *more)
+
+    monkeypatch.setattr(OverdueIntents, "_begin", noted)
+    await look(due_work(store))
+    assert begun == ["a0", "b0", "c0", "b1", "a1", "a2"]
+    assert sorted(followed.ids) == sorted(names)
 
 
 async def test_a_key_that_is_gone_ends_only_what_was_sealed_with_it(
@@ -216,3 +317,46 @@ async def test_jobs_are_kept_at_hand_by_their_size(store: Store) -> None:
     huge = job("huge", result="x" * (flow_driver.REMEMBERED_BYTES // 4))
     driver._jobs[huge.id] = huge
     assert list(driver._jobs) == ["huge"]
+
+
+STEP = {"name": "step", "image": "any", "run": "true"}
+SUB_JOB = {
+    "name": "big",
+    "subjob": {
+        "name": "s",
+        "inputs": {f"i{number:02}": "{{ repeat('x', 900000) }}" for number in range(19)},
+        "tasks": [STEP],
+    },
+}
+"""Its inputs come to 17.1 MB: more than a document of MongoDB may have."""
+EACH = {"name": "big", "each": {"list": "[map(1..19, repeat('x', 900000))]", "task": STEP}}
+"""So does its one item."""
+
+
+@pytest.mark.parametrize(
+    ("big", "budget", "error"),
+    [
+        (SUB_JOB, 16 << 20, r"subjob\.inputs\.i\d+: this builds more than 16,777,216 bytes"),
+        (SUB_JOB, 64 << 20, r"subjob: job \w+ is larger than 16711680 bytes"),
+        (EACH, 64 << 20, r"each\.list: items \w+ is larger than 16711680 bytes"),
+    ],
+)
+async def test_what_no_store_keeps_fails_its_task_at_once(
+    store: Store, big: dict[str, Any], budget: int, error: str
+) -> None:
+    broker, bounds = MemoryBroker(node_expiry=60.0), default_bounds(expression_bytes=budget)
+    await broker.start()
+    work = OverdueIntents(FlowDriver(store, broker, bounds, MessageCodec()))
+    for id, step in (("bad", big), ("good", STEP)):
+        definition = msgspec.convert({"name": id, "tasks": [step]}, JobDefinition)
+        await store.insert(new_documents.new_job(definition, id, at=0))
+    await look(work)
+    bad, good = await store.get(JobDocument, "bad"), await store.get(JobDocument, "good")
+    assert bad is not None
+    assert (bad.state, [each.do for each in bad.then]) == ("FAILED", ["finish"])
+    assert re.match(f"task 'big': {error}", bad.error or "")
+    assert good is not None
+    assert good.state == "SCHEDULED"
+    left = await store.overdue(TaskDocument, store.now() + OVERDUE, 10)
+    assert {what.do for each in left for what in each.then} <= {ENDED_INTENT}
+    await broker.close()

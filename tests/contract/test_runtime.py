@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from shared.config import Config
-from shared.config.tree import Docker, RuntimeSettings, WorkerLimits, WorkerSettings
+from shared.config.schema import Docker, RuntimeSettings, WorkerLimits, WorkerSettings
 from shared.model.language import SmallTask
 from tests.chaos.disks import CHUNK, can_mount, small_disk
-from tests.contract.runtime_runs import ENOUGH, Log, Subject, all_dead, nobody_dead
+from tests.contract.runtime_runs import ENOUGH, TRACE, Log, Subject, all_dead, nobody_dead
 from tests.services.need import need
 from worker.runtime.docker import DockerRuntime, shared_files_probe
 from worker.runtime.port import Runtime
@@ -95,6 +96,7 @@ async def test_a_task_sees_its_own_environment_and_not_the_workers(subject: Subj
     assert len(seen["HAULIER_TASK_ID"]) == 32
     assert seen["HAULIER_TEST_PASSED"] == "passed on"
     assert seen["SHORT"] == "under another name"
+    assert seen["TRACEPARENT"] == TRACE
     assert not {"HAULIER_TEST_LONG", "HAULIER_TEST_KEPT", "HAULIER_TEST_UNSET"} & seen.keys()
 
 
@@ -133,6 +135,20 @@ async def test_a_working_directory_is_made(subject: Subject, tmp_path: Path) -> 
     assert ran.outcome.error is None, ran
     assert ran.log.text == f"{directory}\nin it"
     assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("name", ["", "dated"])
+async def test_files_have_the_time_they_were_made(
+    subject: Subject, tmp_path: Path, name: str
+) -> None:
+    workdir = f"{tmp_path}/{name}" if name else ""
+    files = {"a.txt": "alpha", "deep/er/b.txt": "beta"}
+    began = int(time.time())
+    ran = await subject.ran(run="stat -c %Y a.txt deep deep/er/b.txt", files=files, workdir=workdir)
+    assert ran.outcome.error is None, ran.log.text
+    made = [int(line) for line in ran.log.text.splitlines()]
+    assert len(made) == 3
+    assert began <= min(made) <= max(made) <= time.time()
 
 
 @pytest.mark.parametrize("name", ["../out", "/abs", "a/../../b"])
@@ -342,6 +358,16 @@ async def test_pre_and_post_share_the_log_but_not_the_output(subject: Subject) -
     assert ran.log.text == "pre\nmain\npost b\n"
 
 
+async def test_stages_never_share_a_line(subject: Subject) -> None:
+    """Case 6, within a task."""
+    ran = await subject.ran(
+        run="printf main",
+        pre=[subject.small(SmallTask, run=run) for run in ("printf pre", "true", "echo whole")],
+        post=[subject.small(SmallTask, run="printf post")],
+    )
+    assert ran.log.text == "pre\nwhole\nmain\npost"
+
+
 async def test_a_failed_pre_or_post_fails_the_task(subject: Subject) -> None:
     bad = subject.small(SmallTask, name="check", run="echo no; exit 3")
     before = await subject.ran(run="echo main", pre=[bad])
@@ -476,6 +502,40 @@ def only(node_id: str):  # type: ignore[no-untyped-def]
     return dead
 
 
-async def test_a_runs_folder_is_listed_by_nobody(subject: Subject, tmp_path: Path) -> None:
+async def test_a_runs_folder_is_entered_by_nobody_else(subject: Subject, tmp_path: Path) -> None:
     mode = stat.S_IMODE((tmp_path / "runs" / subject.node_id).stat().st_mode)
-    assert mode == 0o711
+    assert mode == 0o700
+
+
+# --- what the worker lacks ---
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_a_run_that_ends_while_its_worker_can_open_nothing_is_not_lost(
+    subject: Subject, code: int
+) -> None:
+    script = f"echo begun; sleep 1; printf done > $TORK_OUTPUT; echo over; exit {code}"
+    after = [subject.small(SmallTask, run="echo after")] if subject.kind == "shell" else []
+    log = Log()
+    async with asyncio.timeout(ENOUGH), subject.prepared(log, run=script, post=after) as run:
+        work = asyncio.create_task(run.run())
+        await log.until(lambda log: "begun" in log.text)
+        with no_descriptors():
+            await log.until(lambda log: "over" in log.text)
+            await asyncio.sleep(1.5)  # so long the fault lasts
+        outcome = await work
+    assert not outcome.lost, outcome
+    assert (outcome.exit_code, outcome.result) == (code, None if code else "done")
+    assert log.text.count("begun") == 1
+    assert ("after" in log.text) is (code == 0 and subject.kind == "shell")

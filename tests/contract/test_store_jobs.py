@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from coordinator.store.port import Store, Viewer
+from coordinator.store import port
+from coordinator.store.port import ResultsTooLarge, Store, Viewer
 from shared.model import language
 from shared.model.documents import (
     JobDocument,
+    ScheduleRef,
     TaskDocument,
 )
 from shared.model.queries import Change
@@ -37,7 +39,15 @@ async def jobs(store: Store) -> Store:
     await store.insert(
         job("b", name="export", description="of the Straße, déjà-vu", created_at=2, state="FAILED")
     )
-    await store.insert(job("c", name="ПРИВЕТ мир", created_at=3, tags=["ETL", "x.y"]))
+    await store.insert(
+        job(
+            "c",
+            name="ПРИВЕТ мир 🚀",
+            description="日本語のジョブ",
+            created_at=3,
+            tags=["ETL", "x.y"],
+        )
+    )
     await store.insert(job("d", name="under_score AND or NOT", created_at=4, state="RUNNING"))
     return store
 
@@ -58,6 +68,15 @@ async def jobs(store: Store) -> Store:
         (("de\u0301ja\u0300-vu",), "b"),
         (("deja",), ""),
         (("привет",), "c"),
+        (("🚀",), "c"),
+        (("🚀", "привет"), "c"),
+        (("🚀", "export"), ""),
+        (("🛑",), ""),
+        (("日本語のジョブ",), "c"),
+        (("語のジ",), "c"),
+        (("語",), "c"),
+        (("語本",), ""),
+        (("日ジ",), ""),
         (("failed",), "b"),
         (("running", "score"), "d"),
         (("pending", "export"), "a"),
@@ -142,6 +161,18 @@ async def test_pages_are_newest_first_with_a_capped_total(store: Store) -> None:
     assert (exact.total, exact.capped) == (60, False)
 
 
+async def test_a_search_need_not_read_what_is_large(jobs: Store) -> None:
+    await jobs.change(Change(kind=JobDocument, id="c", set={"result": "x"}))
+    for terms in ([], ["ПРИВЕТ"]):
+        page = await jobs.search_jobs(
+            terms=terms, tags_any=[], state=None, viewer=None, skip=0, limit=9, cap=9,
+            without=("definition", "result"),
+        )  # fmt: skip
+        (found,) = [each for each in page.items if each.id == "c"]
+        assert found.result is None
+        assert found.tags == ["ETL", "x.y"]
+
+
 async def test_many_jobs_of_one_moment(store: Store) -> None:
     made = [job(f"{n:05}", created_at=7, tags=["t"]) for n in range(2500)]
     assert await store.insert_many(made) == 2500
@@ -218,6 +249,33 @@ async def test_vars_are_of_the_latest_that_completed(store: Store) -> None:
     assert await store.vars("j", [], 0) == {}
 
 
+async def test_vars_are_read_up_to_so_many_bytes(store: Store) -> None:
+    ended = [
+        task(name, var=name, completed_at=1, result="x" * 1000, state="COMPLETED") for name in "abc"
+    ]
+    await store.insert_many([*ended, task("old", var="a", completed_at=0, result="x" * 9000)])
+    assert set(await store.vars("j", None, 0, most=4000)) == {"a", "b", "c"}
+    assert set(await store.vars("j", ["a", "b"], 0, most=2100)) == {"a", "b"}
+    for names in (None, ["a", "b", "c"]):
+        with pytest.raises(ResultsTooLarge):
+            await store.vars("j", names, 0, most=2900)
+
+
+async def test_vars_are_read_up_to_so_many_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs a look: a job of 100,000 vars and 1,000 tasks that name them all would cost as many millions."""
+    monkeypatch.setattr(port, "MOST_VARS", 2)
+    await store.insert_many(
+        [task(name, var=name, completed_at=1, result="x", state="COMPLETED") for name in "abc"]
+    )
+    assert set(await store.vars("j", ["a", "b"], 0, most=100)) == {"a", "b"}
+    assert set(await store.vars("j", None, 0)) == {"a", "b", "c"}
+    for names in (None, ["a", "b", "c"]):
+        with pytest.raises(ResultsTooLarge, match="more than 2 results"):
+            await store.vars("j", names, 0, most=100)
+
+
 async def test_vars_of_earlier_restarts_are_those_of_positions_before(store: Store) -> None:
     def ended(id: str, var: str, position: int, restarts: int, at: int) -> TaskDocument:
         return task(
@@ -255,3 +313,59 @@ async def test_questions_of_any_length(jobs: Store) -> None:
     assert await found(jobs, viewer=Viewer("x", tuple(words))) == "edcba"
     assert await log(jobs, task_ids=words, terms=words) == ""
     assert await log(jobs, job_id="j", terms=["x" * 40_000, "(" * 5000, "\x00\n\ud800"]) == ""
+
+
+async def test_a_search_takes_other_conditions(store: Store) -> None:
+    ref = ScheduleRef(id="s1", cron="* * * * *")
+    await store.insert(job("a", created_at=1, schedule=ref))
+    await store.insert(job("b", created_at=2, parent_id="t", name="deep"))
+    await store.insert(job("c", created_at=3, schedule=ref, state="FAILED", name="deep"))
+    assert await found(store, where={"schedule.id": "s1"}) == "ca"
+    assert await found(store, where={"schedule.id": "s1"}, state="FAILED") == "c"
+    assert await found(store, "deep", where={"schedule.id": "s1"}) == "c"
+    assert await found(store, where={"parent_id": None}) == "ca"
+    assert await found(store, "deep", where={"parent_id": "t"}) == "b"
+    assert await found(store, "deep", where={"parent_id": None}) == "c"
+    page = await store.search_jobs(
+        terms=[], tags_any=[], state=None, viewer=None, skip=0, limit=1, cap=1,
+        where={"parent_id": None},
+    )  # fmt: skip
+    assert (page.total, page.capped) == (1, True)
+
+
+async def test_who_looks_at_a_schedules_jobs_finds_those_that_they_may_see(store: Store) -> None:
+    ref = ScheduleRef(id="s1", cron="* * * * *")
+    for number, who in enumerate((None, "ann", "bob")):
+        may_see = [language.Permission(user=who)] if who else []
+        await store.insert(
+            job(str(number), created_at=number + 1, schedule=ref, permissions=may_see)
+        )
+    where = {"schedule.id": "s1"}
+    assert await found(store, where=where, viewer=Viewer("ann")) == "10"
+    assert await found(store, where=where, viewer=Viewer("ann"), state="PENDING") == "10"
+    assert await found(store, where=where, viewer=Viewer("ann"), state="FAILED") == ""
+    roles = tuple(f"role {number}" for number in range(4_000))
+    assert await found(store, where=where, viewer=Viewer("bob", roles)) == "20"
+
+
+async def test_tags_are_counted_among_the_newest_that_may_be_seen(store: Store) -> None:
+    await store.insert(job("a", created_at=1, tags=["x", "old"]))
+    hidden = [language.Permission(user="ann")]
+    await store.insert(job("b", created_at=2, tags=["x", "a b"], permissions=hidden))
+    await store.insert(job("c", created_at=3, tags=["x"]))
+    await store.insert(job("d", created_at=4))
+    assert await store.tag_counts(None, 100) == {"x": 3, "a b": 1, "old": 1}
+    assert await store.tag_counts(None, 3) == {"x": 2, "a b": 1}
+    assert await store.tag_counts(Viewer("bob"), 2) == {"x": 1}
+    assert await store.tag_counts(Viewer("ann"), 100) == {"x": 3, "a b": 1, "old": 1}
+
+
+async def test_log_pages_from_a_time_on_and_oldest_first(store: Store) -> None:
+    for number in range(1, 5):
+        await store.append_log([log_part("t", number, created_at=number * 10)])
+    asked: dict[str, Any] = {"job_id": "j", "task_ids": None, "terms": [], "skip": 0, "limit": 9}
+    late = await store.log_page(**asked, since=30)
+    assert [part.number for part in late.items] == [4, 3]
+    assert late.total == 2
+    old = await store.log_page(**asked | {"skip": 1, "limit": 2}, oldest_first=True)
+    assert [part.number for part in old.items] == [2, 3]

@@ -17,8 +17,11 @@ from coordinator.store.mongodb import queries
 from coordinator.store.mongodb.schema import NEWEST_FIRST
 from coordinator.store.port import Store, Viewer
 from coordinator.store.search import understood
-from coordinator.store.sqlite.sql import order_clause, where_clause
+from coordinator.store.sqlite import reads
+from coordinator.store.sqlite.sql import Clause, order_clause, where_clause
 from shared.model.documents import (
+    AuditDocument,
+    AuditIntentDocument,
     DeliveryDocument,
     Document,
     ItemsDocument,
@@ -26,6 +29,7 @@ from shared.model.documents import (
     LogPartDocument,
     ScheduleDocument,
     TaskDocument,
+    TokenDocument,
     UserDocument,
 )
 from shared.model.queries import Above, Below, In, Where
@@ -42,6 +46,7 @@ QUESTIONS: list[Question] = [
     (JobDocument, {"delete_at": Below(5)}, ("delete_at",)),
     (JobDocument, {}, ("-created_at", "-id")),
     (JobDocument, {"state": "RUNNING"}, ("-created_at", "-id")),
+    (JobDocument, {"schedule.id": "s"}, ("-created_at", "-id")),
     (TaskDocument, {"job_id": "j"}, ("position", "created_at")),
     (TaskDocument, {"job_id": "j"}, ("-position", "-created_at")),
     (
@@ -86,6 +91,18 @@ QUESTIONS: list[Question] = [
     (DeliveryDocument, {"job_id": "j"}, ()),
     (ScheduleDocument, {"state": "ACTIVE", "next_at": Below(5)}, ("next_at",)),
     (UserDocument, {"username": "alice"}, ()),
+    (TokenDocument, {"username": "alice", "session": False}, ("username", "created_at")),
+    (TokenDocument, {"session": False}, ("username", "created_at")),
+    (TokenDocument, {"expires_at": Below(5)}, ()),
+    (AuditIntentDocument, {"at": Below(5)}, ("at",)),
+    (AuditDocument, {}, ("-at", "-id")),
+    (AuditDocument, {"at": Above(5)}, ("-at", "-id")),
+    (AuditDocument, {"username": "ann"}, ("-at", "-id")),
+    (AuditDocument, {"target": "j"}, ("-at", "-id")),
+    (AuditDocument, {"action": "x"}, ("-at", "-id")),
+    (AuditDocument, {"chain": "c", "number": Above(5)}, ("number",)),
+    (AuditDocument, {"chain": Above("c")}, ("chain", "number")),
+    (AuditDocument, {"sealed_at": Below(5)}, ()),
 ]
 
 
@@ -111,8 +128,12 @@ def sqlite_plan(
 ) -> list[str]:
     clause = where_clause(kind, where)
     asked = f"SELECT * FROM {kind.collection} WHERE {clause.sql}{order_clause(kind, order)}"
+    return planned(place, Clause(asked, clause.values))
+
+
+def planned(place: StorePlace, asked: Clause) -> list[str]:
     with closing(sqlite3.connect(place.path)) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {asked}", clause.values)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {asked.sql}", asked.values)
         return [str(row[3]) for row in plan]
 
 
@@ -127,6 +148,20 @@ def assert_indexed(
     assert "COLLSCAN" not in plan, plan
     assert '"SORT"' not in plan, plan
     assert "IXSCAN" in plan or "IDHACK" in plan, plan
+
+
+@pytest.mark.parametrize("store_place", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("state", [None, "FAILED"])
+@pytest.mark.parametrize("viewer", [None, Viewer("alice", ("ops",))])
+async def test_the_jobs_of_a_schedule_are_looked_up(
+    store_place: StorePlace, store: Store, state: str | None, viewer: Viewer | None
+) -> None:
+    """However many jobs others have made."""
+    search = understood([], [], state, viewer, {"schedule.id": "s"})
+    assert search is not None
+    asked = reads._matching(search)
+    first = planned(store_place, asked)[0]
+    assert first.startswith("SEARCH jobs USING INDEX"), first
 
 
 @pytest.mark.parametrize(

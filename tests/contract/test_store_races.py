@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from coordinator.store.port import SlotTaken, Store
 from shared.model.documents import JobDocument, Pulse, TaskDocument
 from shared.model.queries import Above, Change
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import intent, job, task
+from tests.services.fixtures import Database
 
 MANY = 50
+
+
+@pytest.fixture
+def store_database(mongodb_database: Database) -> Database:
+    """A database for one test alone: what was given up may yet be written, after the test."""
+    return mongodb_database
 
 
 async def test_one_of_many_wins_a_document(store: Store) -> None:

@@ -6,6 +6,6 @@ pytest.register_assert_rewrite(
     "tests.faults.scenarios", "tests.unit.engine.world", "tests.unit.engine.audit"
 )
 
-from tests.unit.engine.conftest import folder  # noqa: E402 - assertions in it are to be rewritten
+from tests.unit.conftest import folder  # noqa: E402 - after what is registered
 
 __all__ = ["folder"]

@@ -4,7 +4,7 @@ thing that a process does."""
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -46,11 +46,12 @@ class Luck:
         self.steps: list[str] = []
         self.dead = False
 
-    def next(self, name: str) -> Mishap | None:
-        """Return what goes wrong with the next step."""
+    def next(self, name: str, possible: Collection[Mishap]) -> Mishap | None:
+        """Return what goes wrong with the next step, where that is `possible`."""
         self.check()
         self.steps.append(name)
-        return self.decide(len(self.steps), name)
+        mishap = self.decide(len(self.steps), name)
+        return mishap if mishap in possible else None
 
     def check(self) -> None:
         """Raise `Died` where the process is dead already."""
@@ -62,10 +63,28 @@ class Luck:
         raise Died
 
 
-def at(number: int, mishap: Mishap) -> Callable[[int, str], Mishap | None]:
-    """Return what decides that only step `number` goes wrong."""
-    return lambda n, _: mishap if n == number else None
+class OneMishap(Luck):
+    """The luck to which one mishap comes: at the `number`th of the steps to which it can happen."""
 
+    def __init__(self, mishap: Mishap, number: int) -> None:
+        super().__init__()
+        self.struck = ""
+        """The step that went wrong, once one has."""
+        self._mishap = mishap
+        self._left = number
+
+    def next(self, name: str, possible: Collection[Mishap]) -> Mishap | None:
+        """Return what goes wrong with the next step."""
+        super().next(name, possible)
+        self._left -= self._mishap in possible
+        if self._left or self.struck:
+            return None
+        self.struck = name
+        return self._mishap
+
+
+AROUND = frozenset({Mishap.DIE_BEFORE, Mishap.DIE_AFTER, Mishap.FAIL_BEFORE, Mishap.FAIL_AFTER})
+"""What can go wrong with any step."""
 
 WRITES = frozenset(
     {
@@ -100,7 +119,7 @@ class FaultyStore:
         self, name: str, method: Callable[..., Awaitable[T]]
     ) -> Callable[..., Awaitable[T]]:
         async def write(*args: Any, **kwargs: Any) -> T:
-            mishap = self.luck.next(name)
+            mishap = self.luck.next(name, AROUND)
             if mishap is Mishap.DIE_BEFORE:
                 self.luck.die()
             if mishap is Mishap.FAIL_BEFORE:
@@ -134,7 +153,7 @@ class FaultyBroker:
         priority: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        mishap = self.luck.next(f"publish {queue}")
+        mishap = self.luck.next(f"publish {queue}", mishaps_of(queue))
         if mishap is Mishap.DIE_BEFORE:
             self.luck.die()
         if mishap is Mishap.FAIL_BEFORE:
@@ -153,7 +172,7 @@ class FaultyBroker:
         priority: int,
         headers: Mapping[str, str] | None,
     ) -> None:
-        if mishap is Mishap.LOST and may_be_lost(queue):
+        if mishap is Mishap.LOST:
             return
         send = partial(
             self._inner.publish, queue, body, priority=priority, headers=dict(headers or {})
@@ -167,6 +186,11 @@ class FaultyBroker:
         late, self._late = self._late, []
         for each in late:
             await each()
+
+
+def mishaps_of(queue: str) -> frozenset[Mishap]:
+    """What can go wrong with a message to a queue."""
+    return frozenset(Mishap) if may_be_lost(queue) else frozenset(Mishap) - {Mishap.LOST}
 
 
 def may_be_lost(queue: str) -> bool:

@@ -469,7 +469,6 @@ class History(RuleBasedStateMachine):
 History.TestCase.settings = settings(
     max_examples=WANTED or 20,
     stateful_step_count=40,
-    deadline=None,
     derandomize=not WANTED,
     database=None,
     phases=(Phase.generate, Phase.shrink) if WANTED else (Phase.generate,),

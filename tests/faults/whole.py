@@ -44,6 +44,8 @@ class Process:
         self._stack = AsyncExitStack()
         self.url = ""
         """Of its health."""
+        self.worker_url = ""
+        """Of the worker's, where it is both."""
 
     async def do(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do something in it."""
@@ -96,6 +98,7 @@ class Process:
         self._stack.push_async_callback(worker.close)
         await start_both(config, coordinator, worker, store)
         self.url = coordinator.address
+        self.worker_url = f"http://127.0.0.1:{worker.daemon.beats.port}"
 
 
 class System:
@@ -103,16 +106,34 @@ class System:
 
     def __init__(self, session: aiohttp.ClientSession, *processes: Process) -> None:
         self._session = session
+        self._followed: set[str] = set()
         self.processes = processes
 
     async def run_job(self) -> tuple[str, str]:
-        """Run a job that talks; return its state and its log."""
+        """Run a job that talks, and follow its log meanwhile; return its state and its log."""
         url = self.processes[0].url
-        async with self._session.post(f"{url}/jobs", json=JOB) as answer:
-            assert answer.status == 200, await answer.text()
-            job = await answer.json()
+        job, followed = await asyncio.gather(self._submit(url), self._follow(url))
+        assert followed.endswith(LOG), "a run that was made anew is followed too"
         async with self._session.get(f"{url}/jobs/{job['id']}/log/download") as answer:
             return job["state"], await answer.text()
+
+    async def _submit(self, url: str) -> Any:
+        async with self._session.post(f"{url}/jobs", json=JOB) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def _follow(self, url: str) -> str:
+        """Return the lines of the next job's log, as its stream has them."""
+        while True:
+            async with self._session.get(f"{url}/jobs?size=1") as answer:
+                newest = (await answer.json())["items"]
+            if newest and newest[0]["id"] not in self._followed:
+                break
+            await asyncio.sleep(0.05)
+        self._followed.add(newest[0]["id"])
+        async with self._session.get(f"{url}/jobs/{newest[0]['id']}/log/stream") as answer:
+            events = (await answer.text()).split("event: end")[0].splitlines()
+        return "".join(f"{line[6:]}\n" for line in events if line.startswith("data: "))
 
     async def health(self, process: Process, path: str) -> tuple[int, str]:
         """Return what a process says of its health: the status, and the reason."""

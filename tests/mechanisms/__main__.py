@@ -14,7 +14,10 @@ from tests.mechanisms.catalogue import MECHANISMS, named
 from tests.mechanisms.trial import Verdict, try_all
 
 ROOT = Path(__file__).parents[2]
-WARM = ("hypothesis", "pymongo", "coordinator.app", "worker.app")
+WARM = (
+    *("hypothesis", "pymongo", "coordinator.app", "worker.app"),
+    *("pytest_asyncio.plugin", "xdist.plugin", "pytest_cov.plugin"),
+)
 """What every run would import."""
 
 

@@ -101,6 +101,21 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "a run is granted that its lease hardly outlives",
     ),
     _mechanism(
+        "named-predecessors", (15,), edges_cut.named_predecessors,
+        (f"{WORKER}process_folder.py::test_a_daemon_goes_on_where_one_ended_that_was_killed",),
+        "the tasks of a worker that is started again wait for its lease",
+    ),
+    _mechanism(
+        "written-ends", (4, 15), edges_cut.written_ends,
+        (f"{WORKER}process_folder.py::test_an_end_is_kept_before_it_is_told_and_until_it_is_stored",),
+        "a task that had ended runs again when its worker is started again",
+    ),
+    _mechanism(
+        "closed-for-good", (5, 15), runs_cut.closed_for_good,
+        (f"{ENGINE}beats.py::test_no_late_beat_opens_an_epoch_of_a_node_that_was_succeeded",),
+        "a late beat brings a dead process's node back",
+    ),
+    _mechanism(
         "unwanted-grants", (2, 5), edges_cut.unwanted_grants,
         (f"{WORKER}daemon.py::test_a_grant_that_nobody_waits_for_is_handed_back",),
         "nothing is handed back",
@@ -231,6 +246,16 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the sub-jobs of a deleted job go on",
     ),
     _mechanism(
+        "tombstones", (3,), structure_cut.tombstones,
+        (
+            f"{ENGINE}orphans.py::test_a_sub_job_that_came_and_went_is_not_made_again",
+            f"{ENGINE}orphans.py::test_whoever_looked_before_a_job_was_deleted_and_is_late_makes_none",
+            f"{ENGINE}schedules.py::test_a_firing_whose_job_came_and_went_makes_none_again",
+            f"{RETENTION}test_a_submission_whose_answer_was_lost_makes_no_second_job[memory]",
+        ),
+        "a job runs a second time after it was deleted",
+    ),
+    _mechanism(
         "vars-of-restart", (3,), structure_cut.vars_of_restart,
         (f"{ENGINE}orphans.py::test_values_of_before_a_restart_are_not_those_of_what_runs_anew",),
         "a composite that runs anew reads what its own children gave before the restart",
@@ -294,18 +319,38 @@ MECHANISMS: tuple[Mechanism, ...] = (
     ),
     _mechanism(
         "patient-host", (13,), structure_cut.patient_host,
-        ("tests/unit/test_webhook_turns.py::test_a_host_that_times_out_gets_one_place_until_it_answers",),
+        ("tests/unit/test_webhook_sender.py::test_a_host_that_times_out_gets_one_place_until_it_answers",),
         "a receiver that hangs keeps twenty places",
     ),
     _mechanism(
         "greedy-user", (13,), structure_cut.greedy_user,
-        ("tests/unit/test_webhook_turns.py::test_one_user_leaves_room_for_others_whatever_the_hosts",),
+        ("tests/unit/test_webhook_sender.py::test_one_user_leaves_room_for_others_whatever_the_hosts",),
         "one user with many receivers that hang has all places",
+    ),
+    _mechanism(
+        "turns-of-evaluations", (13,), structure_cut.turns_of_evaluations,
+        (f"{ENGINE}evaluations.py::test_short_ones_leave_the_loop_turns_however_many_there_are",),
+        "a fan-out of costly templates keeps everybody waiting",
+    ),
+    _mechanism(
+        "unready-jobs", (1, 2), structure_cut.unready_jobs,
+        (f"{ENGINE}restart.py::test_what_is_kept_of_a_job_that_is_never_made_goes",),
+        "a process dies while it makes a job from a step on, and half of it stays",
+    ),
+    _mechanism(
+        "unstorable-ends", (2, 12), structure_cut.unstorable_ends,
+        (f"{ENGINE}ends.py::test_an_end_that_can_not_be_stored_is_a_failure",),
+        "the message of the end is buried, and the task runs for ever",
     ),
     _mechanism(
         "late-firings", (11,), structure_cut.late_firings,
         (f"{ENGINE}schedules.py::test_a_coordinator_that_was_awake_makes_what_others_leave",),
         "a daily firing is skipped because the look came late",
+    ),
+    _mechanism(
+        "firing-intent", (11,), structure_cut.firing_intent,
+        (f"{ENGINE}schedules.py::test_a_firing_whose_coordinator_died_is_made_by_another",),
+        "a firing whose coordinator died makes no job",
     ),
     _mechanism(
         "due-shared", (11, 13), structure_cut.shared_due,
@@ -419,6 +464,16 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "a wrong clock moves the deadline",
     ),
     _mechanism(
+        "patient-ends", (4,), edges_cut.patient_ends,
+        ("tests/contract/test_runtime.py::test_a_run_that_ends_while_its_worker_can_open_nothing_is_not_lost[shell-0]",),
+        "its script runs a second time",
+    ),
+    _mechanism(
+        "newer-kinds", (12,), edges_cut.newer_kinds,
+        (f"{ENGINE}settling.py::test_a_kind_of_a_newer_version_is_given_back_before_it_is_buried[jobs]",),
+        "what a newer coordinator would have handled lies in `dead`",
+    ),
+    _mechanism(
         "dead", (12,), edges_cut.buried,
         (f"{HERE}edges.py::test_a_message_that_can_not_be_handled_ends_in_dead",),
         "it goes round for ever",
@@ -445,6 +500,7 @@ PROMISES: dict[int, str] = {
     11: "time-based work is stored, shared by claim, and survives",
     12: "a message nobody can handle ends in `dead`",
     13: "one bad neighbour stops nobody",
+    15: "a worker that is killed and started again goes on where it ended",
 }
 
 FAULTS = "tests/acceptance/test_cluster_faults.py::test_"
@@ -474,5 +530,9 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     11: (CHAOS,),
     12: (f"{CLUSTER}messages_that_nobody_can_read_end_in_dead_and_block_nothing",),
     13: ("tests/faults/test_costly_templates.py::test_costly_templates_stop_nobody",),
+    15: (
+        f"{FAULTS}a_worker_that_is_killed_and_started_again_runs_its_tasks_again_at_once",
+        f"{FAULTS}workers_that_share_a_data_folder_have_one_each_and_take_up_a_dead_ones",
+    ),
 }
 """Tests of each promise that need real processes."""

@@ -1,5 +1,6 @@
 """Worlds, as the engine's tests have them."""
 
-from tests.unit.engine.conftest import folder, world
+from tests.unit.conftest import folder
+from tests.unit.engine.conftest import world
 
 __all__ = ["folder", "world"]

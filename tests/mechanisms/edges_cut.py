@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +16,11 @@ import pytest
 from coordinator.api import middleware
 from coordinator.commands import JobCommands
 from coordinator.consumers import log_parts, queue_consumers
-from coordinator.due.webhooks import WebhookSender
+from coordinator.due.webhook_sender import WebhookSender
 from coordinator.effects import FlowDriver
 from coordinator.engine import task_runs
+from shared.broker.deliveries import Tries
+from shared.broker.port import Delivery
 from shared.broker.rabbitmq.connection import RabbitConnection
 from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.errors import BrokerUnavailable, StoreUnavailable
@@ -27,16 +29,57 @@ from shared.model.messages import Claim, Granted, Message
 from shared.model.queries import Change
 from shared.model.states import RunRole
 from tests.mechanisms.cutting import idle, unlooked
-from worker import slot
+from worker import process_folder, slot
 from worker.context import RunRegistry
 from worker.daemon import Daemon
 from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
 from worker.runtime.port import Outcome, Run
+from worker.runtime.stages import StagedRun
 from worker.sender import Sender
 from worker.slot import Claimant
 
 # --- the worker ----------------------------------------------------------------------------------------------------
+
+
+def named_predecessors(patch: pytest.MonkeyPatch) -> None:
+    """A worker does not say that the process before it is dead."""
+
+    def nobody(self: process_folder.ProcessFolder) -> list[str]:
+        del self
+        return []
+
+    patch.setattr(process_folder.ProcessFolder, "_record", nobody)
+
+
+def patient_ends(patch: pytest.MonkeyPatch) -> None:
+    """A run that ends while its worker can open nothing is lost."""
+
+    async def once(self: StagedRun, step: Callable[[], Awaitable[Any]]) -> Any:
+        del self
+        return await step()
+
+    patch.setattr(StagedRun, "_patiently", once)
+
+
+def newer_kinds(patch: pytest.MonkeyPatch) -> None:
+    """A message of a kind that only a newer version knows is buried by the first who sees it."""
+
+    async def buried(self: Tries, delivery: Delivery, reason: str) -> bool:
+        del self
+        await delivery.bury(reason)
+        return True
+
+    patch.setattr(Tries, "unknown", buried)
+
+
+def written_ends(patch: pytest.MonkeyPatch) -> None:
+    """A worker tells the end of a run without having written it down."""
+
+    def nothing(self: process_folder.ProcessFolder, end: object) -> None:
+        del self, end
+
+    patch.setattr(process_folder.ProcessFolder, "keep", nothing)
 
 
 def claim(patch: pytest.MonkeyPatch) -> None:

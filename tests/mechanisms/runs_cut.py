@@ -68,6 +68,13 @@ def grant_look(patch: pytest.MonkeyPatch) -> None:
     rewrite_changes(patch, lambda e: unlooked(e, "restarts") if grants(e) else e)
 
 
+def closed_for_good(patch: pytest.MonkeyPatch) -> None:
+    """A node whose process was succeeded is closed as one whose lease ran out."""
+    rewrite_changes(
+        patch, lambda e: setting(e, succeeded_by=None) if "succeeded_by" in e.set else e
+    )
+
+
 def beat_first(patch: pytest.MonkeyPatch) -> None:
     """Claims are granted however short the node's lease is."""
     patch.setattr(task_runs, "LEASE_LEFT", -NEVER)

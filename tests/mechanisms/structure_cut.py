@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.due import overdue_intents, retention, webhook_places
+from coordinator.due import overdue_intents, retention, webhook_limits
 from coordinator.due.overdue_intents import OverdueIntents
 from coordinator.due.retention import RetentionTimer
 from coordinator.effects import FlowDriver
+from coordinator.effects.evaluations import Evaluations
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import (
     composites,
@@ -26,6 +27,7 @@ from coordinator.engine import (
     schedule_firings,
     slots,
     task_ends,
+    task_runs,
     withdrawal,
 )
 from coordinator.engine.flow import Flow
@@ -33,8 +35,11 @@ from coordinator.store.indexes import INDEXES
 from coordinator.store.port import Change
 from coordinator.store.sqlite import schema
 from shared.errors import BrokerUnavailable
-from shared.model.documents import Document, Intent, JobDocument, TaskDocument
+from shared.expressions import Texts
+from shared.model.documents import Document, Intent, JobDocument, ScheduleDocument, TaskDocument
+from tests.faults.ports import Died
 from tests.mechanisms.cutting import AnyChange, idle, nothing, rewrite_changes, unlooked
+from tests.simulation import store as memory_store
 
 
 def intents(patch: pytest.MonkeyPatch) -> None:
@@ -110,7 +115,8 @@ def unique_slots(patch: pytest.MonkeyPatch) -> None:
         msgspec.structs.replace(index, unique=False) if index.kind is TaskDocument else index
         for index in INDEXES
     ]
-    patch.setattr(schema, "INDEXES", tuple(loose))
+    for module in (schema, memory_store):
+        patch.setattr(module, "INDEXES", tuple(loose))
 
 
 def hand_over(patch: pytest.MonkeyPatch) -> None:
@@ -190,12 +196,31 @@ def settled_era(patch: pytest.MonkeyPatch) -> None:
 
 def patient_host(patch: pytest.MonkeyPatch) -> None:
     """A receiver that let a delivery time out gets as many as any other."""
-    patch.setattr(webhook_places, "LIMIT_AFTER_A_TIMEOUT", webhook_places.LIMIT_OF_A_HOST)
+    patch.setattr(webhook_limits, "LIMIT_AFTER_A_TIMEOUT", webhook_limits.LIMIT_OF_A_HOST)
 
 
 def greedy_user(patch: pytest.MonkeyPatch) -> None:
     """One user's deliveries may take all places."""
-    patch.setattr(webhook_places, "LIMIT_OF_A_USER", webhook_places.DELIVERIES_AT_ONCE + 1)
+    patch.setattr(webhook_limits, "LIMIT_OF_A_USER", webhook_limits.DELIVERIES_AT_ONCE + 1)
+
+
+def turns_of_evaluations(patch: pytest.MonkeyPatch) -> None:
+    """Short evaluations follow one another without a turn of the loop."""
+
+    async def no_wait(_: Evaluations) -> None:
+        return None
+
+    patch.setattr(Evaluations, "_room", no_wait)
+
+
+def unready_jobs(patch: pytest.MonkeyPatch) -> None:
+    """A job made from a step on is one like others before what it keeps is there."""
+    patch.setattr(job_lifecycle, "unready", lambda job: job)
+
+
+def unstorable_ends(patch: pytest.MonkeyPatch) -> None:
+    """An end that can't be stored is nobody's concern."""
+    patch.setattr(task_runs, "Unstorable", Died)
 
 
 def late_firings(patch: pytest.MonkeyPatch) -> None:
@@ -205,6 +230,16 @@ def late_firings(patch: pytest.MonkeyPatch) -> None:
         return self.now - due <= schedule_firings.GRACE
 
     patch.setattr(schedule_firings.Judge, "_was_awake", on_time)
+
+
+def firing_intent(patch: pytest.MonkeyPatch) -> None:
+    """The write that makes a firing does not say that its job is still to be made."""
+    decided = schedule_firings.decided
+
+    def forgetful(*args: Any, **fields: Any) -> Change[ScheduleDocument]:
+        return msgspec.structs.replace(decided(*args, **fields), add_then=())
+
+    patch.setattr(schedule_firings, "decided", forgetful)
 
 
 def shared_due(patch: pytest.MonkeyPatch) -> None:
@@ -244,7 +279,7 @@ def unheard(patch: pytest.MonkeyPatch) -> None:
 def overtaken(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether a later task was granted first."""
 
-    def no_grants() -> Flow[dict[str, repairs.Grant]]:
+    def no_grants(_: object) -> Flow[dict[str, repairs.Grant]]:
         yield from ()
         return {}
 
@@ -315,11 +350,16 @@ def removal_below(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(removal, "_remove_subjobs", nothing)
 
 
+def tombstones(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is left of a job that was deleted."""
+    patch.setattr(removal, "bury", nothing)
+
+
 def vars_of_restart(patch: pytest.MonkeyPatch) -> None:
     """Results of earlier restarts count wherever they come from."""
     read = FlowDriver._vars
 
-    async def all_of(self: FlowDriver, effect: flow.Vars) -> dict[str, str]:
+    async def all_of(self: FlowDriver, effect: flow.Vars) -> Texts:
         return await read(self, msgspec.structs.replace(effect, began=None))
 
     patch.setattr(FlowDriver, "_vars", all_of)

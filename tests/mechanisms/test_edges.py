@@ -14,10 +14,12 @@ from aiohttp import web
 from coordinator.commands import JobCommands
 from coordinator.consumers import QueueConsumers
 from coordinator.due.pulse_probes import PulseProbes
-from coordinator.due.webhooks import WebhookSender
+from coordinator.due.webhook_addresses import WebhookAddresses
+from coordinator.due.webhook_sender import WebhookSender
 from coordinator.effects import FlowDriver
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_queue import Recallable
+from shared.config.schema import Config
 from shared.errors import StoreUnavailable
 from shared.model import language
 from shared.model.documents import GUEST, DeliveryDocument, JobDocument
@@ -243,7 +245,9 @@ async def test_a_delivery_that_two_coordinators_see_is_made_by_one(world: World)
     stores = [Watched(world.store, both) for _ in range(2)]
     async with receiver(received) as url:
         await world.store.insert(DeliveryDocument(id="d", job_id="j", url=url))
-        coordinators = [WebhookSender(store, 3, 5.0) for store in stores]
+        coordinators = [
+            WebhookSender(store, 3, 5.0, WebhookAddresses(Config())) for store in stores
+        ]
         for webhooks in coordinators:
             webhooks.start()
         async with asyncio.timeout(PATIENCE):

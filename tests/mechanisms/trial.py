@@ -13,7 +13,12 @@ import pytest
 from tests.mechanisms import plugin
 from tests.mechanisms.mechanism import Mechanism
 
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    *("-q", "--tb=native", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    *("-p", "no:cacheprovider"),
+    *("-p", "no:unraisableexception"),  # it collects garbage several times in the end
+)
+"""What makes a run quick, of which nobody reads the output."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

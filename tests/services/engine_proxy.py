@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class EngineProxy:
@@ -21,6 +22,8 @@ class EngineProxy:
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
         self._ended = asyncio.Event()
+        self._passing: set[asyncio.Task[Any] | None] = set()
+        """Nobody else holds one whose connection says nothing more on one side."""
 
     def freeze(self) -> None:
         """Pass on nothing more, in the middle of whatever is said."""
@@ -57,11 +60,14 @@ class EngineProxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        self._passing.add(this)
         far_reader, far_writer = await asyncio.open_unix_connection(self._engine)
         with contextlib.suppress(asyncio.CancelledError):  # the test is over
             await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
         far_writer.close()
         writer.close()
+        self._passing.discard(this)
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -88,13 +89,20 @@ def mongodb_url() -> str:
     return need("mongodb")[mongodb.URL]
 
 
+@contextmanager
+def database_at(url: str) -> Iterator[Database]:
+    """A fresh database, dropped in the end."""
+    name = f"test_{uuid4().hex}"
+    yield Database(name, url)
+    with pymongo.MongoClient[dict[str, object]](url) as client:
+        client.drop_database(name)
+
+
 @pytest.fixture
 def mongodb_database(mongodb_url: str) -> Iterator[Database]:
     """A fresh database, dropped after the test."""
-    name = f"test_{uuid4().hex}"
-    yield Database(name, mongodb_url)
-    with pymongo.MongoClient[dict[str, object]](mongodb_url) as client:
-        client.drop_database(name)
+    with database_at(mongodb_url) as database:
+        yield database
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import urllib.request
 from base64 import b64encode
 from urllib.parse import quote, urlsplit
 
+ALL_RIGHTS = {"configure": ".*", "write": ".*", "read": ".*"}
+
 
 class Management:
     """A client of the management API; its address carries user and password."""
@@ -20,20 +22,19 @@ class Management:
 
     def add_vhost(self, name: str) -> None:
         """Make a virtual host where our user may do everything."""
-        self._send("PUT", f"/vhosts/{quote(name, safe='')}", {})
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.send("PUT", f"/vhosts/{quote(name, safe='')}", {})
         path = f"/permissions/{quote(name, safe='')}/{quote(self._user, safe='')}"
-        self._send("PUT", path, rights)
+        self.send("PUT", path, ALL_RIGHTS)
 
     def delete_vhost(self, name: str) -> None:
         """Remove it with its queues, messages and connections."""
-        self._send("DELETE", f"/vhosts/{quote(name, safe='')}")
+        self.send("DELETE", f"/vhosts/{quote(name, safe='')}")
 
     def vhosts(self) -> set[str]:
         """The names of all virtual hosts."""
-        return {entry["name"] for entry in json.loads(self._send("GET", "/vhosts"))}
+        return {entry["name"] for entry in json.loads(self.send("GET", "/vhosts"))}
 
-    def _send(self, method: str, path: str, body: object = None) -> bytes:
+    def send(self, method: str, path: str, body: object = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self._base + path, data=data, method=method, headers=self._headers

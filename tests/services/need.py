@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import NoReturn
 
 import pytest
 
-from devservices import images, podman
+from devservices import images, packages, podman
 from devservices.commands import SERVICES
 from devservices.places import one_at_a_time
 from devservices.processes import ServiceError
@@ -27,12 +28,24 @@ def need(name: str) -> dict[str, str]:
 
     Where it does not answer it is started, and stays for the next run (`make services-stop`).
     """
-    fault = _fault(name)
-    if fault is None:
-        return SERVICES[name].env()
+    if (fault := _fault(name)) is not None:
+        go_without(f"{REASON}{name}: {fault}")
+    return SERVICES[name].env()
+
+
+def need_program(program: str, package: str) -> None:
+    """Have a program of a package of Debian's, installed where it is missing and nothing of it started."""
+    try:
+        packages.ensure({program: package})
+    except ServiceError as fault:
+        go_without(f"{REASON}{program}: {fault}")
+
+
+def go_without(reason: str) -> NoReturn:
+    """Skip a test, or fail it in CI."""
     if os.environ.get("CI"):
-        pytest.fail(f"{REASON}{name}: {fault}", pytrace=False)
-    pytest.skip(f"{REASON}{name}: {fault}")
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @cache

@@ -60,6 +60,7 @@ async def test_a_nodes_persistent_message_outlives_its_kill(own_rabbitmq: Rabbit
         await channel.declare_queue("q", durable=True)
         kept = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(kept, "q")
+    own_rabbitmq.settle()
     own_rabbitmq.kill()
     own_rabbitmq.start()
     async with await aio_pika.connect(own_rabbitmq.url) as connection:

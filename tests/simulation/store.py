@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +20,15 @@ from coordinator.store.clock import FollowingClock, wall_clock
 from coordinator.store.codec import Codec, FieldShape, fields_of, refuse_oversize, stored_key
 from coordinator.store.indexes import INDEXES, Index
 from coordinator.store.key_check import checked
-from coordinator.store.port import LOG_CAP, DocumentPage, SlotTaken, Viewer
+from coordinator.store.port import (
+    LOG_CAP,
+    NO_LIMITS,
+    DocumentPage,
+    ResultsTooLarge,
+    SlotTaken,
+    Viewer,
+    ensure_few,
+)
 from coordinator.store.search import (
     Condition,
     Search,
@@ -28,8 +36,10 @@ from coordinator.store.search import (
     conditions_of,
     job_readers,
     job_words,
+    log_order,
     log_owner,
     orders_of,
+    readers_of,
     target_of,
     targets_of,
     understood,
@@ -69,6 +79,10 @@ class MemoryData:
         """Whether it takes writes."""
         self.watchers: list[Watcher] = []
         self._kinds: dict[str, dict[str, Rest]] = {kind.collection: {} for kind in DOCUMENTS}
+        self._unique: dict[type[Document], list[_Unique]] = {
+            kind: [_Unique(index) for index in INDEXES if index.kind is kind and index.unique]
+            for kind in DOCUMENTS
+        }
 
     def raw(self) -> bytes:
         """Return all bytes that rest here."""
@@ -86,41 +100,55 @@ class MemoryData:
     def put(self, kind: type[Document], rest: Rest) -> bool:
         """Store a document in place of what has its id. False where a unique index refuses it."""
         self.check_writable()
-        if any(self._is_taken(index, rest) for index in _unique(kind)):
+        if any(unique.refuses(rest) for unique in self._unique[kind]):
             return False
         there = self.of(kind)
         before, there[rest["id"]] = there.get(rest["id"]), rest
+        for unique in self._unique[kind]:
+            unique.replace(before, rest)
         self._tell(kind, before, rest)
         return True
-
-    def _is_taken(self, index: Index, rest: Rest) -> bool:
-        slot = _slot(index, rest)
-        return slot is not None and any(
-            other["id"] != rest["id"] and _slot(index, other) == slot
-            for other in self.of(index.kind).values()
-        )
 
     def remove(self, kind: type[Document], id: str) -> None:
         """Delete a document."""
         self.check_writable()
-        self._tell(kind, self.of(kind).pop(id), None)
+        gone = self.of(kind).pop(id)
+        for unique in self._unique[kind]:
+            unique.replace(gone, None)
+        self._tell(kind, gone, None)
 
     def _tell(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
         for watcher in self.watchers:
             watcher(kind, before, after)
 
 
-@cache
-def _unique(kind: type[Document]) -> tuple[Index, ...]:
-    return tuple(index for index in INDEXES if index.kind is kind and index.unique)
+class _Unique:
+    """A unique index: which document has what only one may have."""
 
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._holders: dict[tuple[Any, ...], str] = {}
 
-def _slot(index: Index, rest: Rest) -> tuple[Any, ...] | None:
-    """Return what only one document may have; None where the index does not hold this one."""
-    slot = tuple(map(rest.get, index.fields))
-    if None in slot or any(rest.get(name) != value for name, value in index.where):
-        return None
-    return slot
+    def refuses(self, rest: Rest) -> bool:
+        """Return whether another document has what this one wants."""
+        slot = self._slot(rest)
+        return slot is not None and self._holders.get(slot, rest["id"]) != rest["id"]
+
+    def replace(self, before: Rest | None, after: Rest | None) -> None:
+        """Take note of a write."""
+        had = None if before is None else self._slot(before)
+        if had is not None:
+            self._holders.pop(had, None)
+        has = None if after is None else self._slot(after)
+        if has is not None and after is not None:
+            self._holders[has] = after["id"]
+
+    def _slot(self, rest: Rest) -> tuple[Any, ...] | None:
+        """Return what only one document may have; None where the index does not hold this one."""
+        slot = tuple(map(rest.get, self._index.fields))
+        if None in slot or any(rest.get(name) != value for name, value in self._index.where):
+            return None
+        return slot
 
 
 class MemoryStore:
@@ -151,6 +179,9 @@ class MemoryStore:
 
     def now(self) -> Micros:
         return self._clock.now()
+
+    def hosts(self) -> Sequence[str]:
+        return ()
 
     async def _ask(self, work: Callable[[], _T]) -> _T:
         if not self._open:
@@ -308,15 +339,24 @@ class MemoryStore:
         skip: int,
         limit: int,
         cap: int,
+        where: Where = NO_LIMITS,
+        without: Sequence[str] = (),
     ) -> DocumentPage[JobDocument]:
-        search = understood(terms, tags_any, state, viewer)
+        search = understood(terms, tags_any, state, viewer, where)
         if search is None:
             return DocumentPage([], 0)
-        newest = await self._ask(partial(self._found, JobDocument, {}, ("-created_at", "-id")))
+        newest = await self._ask(partial(self._found, JobDocument, where, ("-created_at", "-id")))
         found = [rest for rest in newest if self._fits(rest, search)]
-        items = self._decoded(JobDocument, found[skip : skip + limit])
+        items = self._decoded(JobDocument, _less(found[skip : skip + limit], without))
         total = len(found) if search.unfiltered else min(len(found), cap)
         return DocumentPage(items, total, capped=len(found) > total)
+
+    async def tag_counts(self, viewer: Viewer | None, newest: int) -> dict[str, int]:
+        readers = None if viewer is None else readers_of(viewer)
+        search = Search((), (), None, readers)
+        found = await self._ask(partial(self._found, JobDocument, {}, ("-created_at", "-id")))
+        seen = [rest for rest in found if self._fits(rest, search)][:newest]
+        return Counter(tag for rest in seen for tag in rest.get("tags", ()))
 
     def _fits(self, rest: Rest, search: Search) -> bool:
         if search.state not in (None, rest["state"]):
@@ -338,8 +378,10 @@ class MemoryStore:
         terms: Sequence[str],
         skip: int,
         limit: int,
+        since: Micros | None = None,
+        oldest_first: bool = False,
     ) -> DocumentPage[LogPartDocument]:
-        where, order = log_owner(job_id, task_ids), ("-created_at", "-number")
+        where, order = log_owner(job_id, task_ids, since), log_order(oldest_first=oldest_first)
         newest = await self._ask(partial(self._found, LogPartDocument, where, order))
         folded = [term.casefold() for term in terms]
         found = [rest for rest in newest if _holds(rest["contents"], folded)]
@@ -348,7 +390,12 @@ class MemoryStore:
         return DocumentPage(items, total, capped=len(found) > total)
 
     async def vars(
-        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+        self,
+        job_id: str,
+        names: Sequence[str] | None,
+        restarts: int,
+        began: int | None = None,
+        most: int | None = None,
     ) -> dict[str, str]:
         var = Not(None) if names is None else In(tuple(names))
         where = {
@@ -365,6 +412,10 @@ class MemoryStore:
             for rest in found
             if began is None or rest["restarts"] == restarts or rest["position"] < began
         }
+        ensure_few(latest, most)
+        size = sum(len(name) + len(value or b"") for name, value in latest.items())
+        if most is not None and size > most:
+            raise ResultsTooLarge(f"more than {most:,} bytes of results")
         return {
             name: "" if value is None else self._codec.decode_value(result, value)
             for name, value in latest.items()
@@ -378,10 +429,11 @@ class MemoryStore:
         limit: int | None = None,
         skip: int = 0,
     ) -> list[Rest]:
-        conditions = conditions_of(kind, where)
-        found = [rest for rest in self._data.of(kind).values() if _matches(rest, conditions)]
+        found = list(self._data.of(kind).values())
+        for condition in conditions_of(kind, where):
+            found = _meeting(found, condition)
         for by in reversed(orders_of(kind, order)):
-            found.sort(key=partial(_sort_key, name=by.field.name), reverse=by.falling)
+            found.sort(key=partial(_sort_key, target=by.target), reverse=by.falling)
         return found[skip:] if limit is None else found[skip : skip + limit]
 
     def _decoded(self, kind: type[_D], found: Iterable[Rest]) -> list[_D]:
@@ -447,7 +499,20 @@ def _value(rest: Rest, target: Target) -> Any:
 
 
 def _matches(rest: Rest, conditions: Iterable[Condition]) -> bool:
-    return all(_meets(_value(rest, each.target), each) for each in conditions)
+    return all(_meeting([rest], each) for each in conditions)
+
+
+def _meeting(found: list[Rest], condition: Condition) -> list[Rest]:
+    """Return the documents that meet a condition."""
+    target, matcher = condition.target, condition.matcher
+    name = target.field.name
+    if target.key is None and isinstance(matcher, In):
+        values = matcher.values
+        return [rest for rest in found if rest.get(name) in values]
+    if target.key is None and isinstance(matcher, Not):
+        unwanted = matcher.value
+        return [rest for rest in found if rest.get(name) != unwanted]
+    return [rest for rest in found if _meets(_value(rest, target), condition)]
 
 
 def _meets(value: Any, condition: Condition) -> bool:
@@ -466,8 +531,8 @@ def _meets(value: Any, condition: Condition) -> bool:
             return value is not None and any(each in value for each in wanted)
 
 
-def _sort_key(rest: Rest, name: str) -> tuple[bool, Any]:
-    value = rest.get(name)
+def _sort_key(rest: Rest, target: Target) -> tuple[bool, Any]:
+    value = _value(rest, target)
     return value is not None, value
 
 

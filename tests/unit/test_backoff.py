@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from shared.backoff import Backoff
+from shared.supervision import Backoff
 
 
 def test_delays_grow_by_their_factor_up_to_the_longest() -> None:

@@ -10,27 +10,19 @@ from urllib.parse import unquote
 import click
 import pytest
 
-from coordinator.engine.states import JOB_MAY, TASK_MAY
+from coordinator.engine.transitions import JOB_MAY, TASK_MAY
 from coordinator.store.port import Store
 from haulier.cli import cli
-from shared.config.settings import settings
+from shared.config.flat_settings import settings
 from shared.config.sources import NOT_SETTINGS
 from shared.model.decoding import decode_job
 from shared.model.problems import InvalidDocument
+from shared.redaction import KEY_PATTERNS
+from tests.pages import DOCS, FENCE, PAGES, ROOT, name_of, text_of, whole_jobs
 from worker.runtime.port import Runtime
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-GENERATED = DOCS / "reference"
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(page for page in DOCS.rglob("*.md") if not page.is_relative_to(GENERATED)),
-    ]
-)
 ROOMS = "coordinator|worker|shared|haulier|deploy|tools|tests|examples|bench"
 
-_FENCE = re.compile(r"^\s*```(\w*)\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _EDGE = re.compile(r"^\s*([A-Z]+) --> ([A-Z]+)(?::.*)?$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -39,17 +31,9 @@ _VARIABLE = re.compile(r"\bHAULIER_[A-Z_]+\b")
 _COMMAND = re.compile(r"(?:^|[$;&|] |[A-Z]=\S+ )haulier ([a-z]+)(?: ([a-z]+))?")
 
 
-def text_of(page: Path) -> str:
-    return page.read_text()
-
-
 def prose_of(page: Path) -> str:
     """The page without its blocks of code."""
-    return _FENCE.sub("", text_of(page))
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return FENCE.sub("", text_of(page))
 
 
 def section(text: str, heading: str) -> str:
@@ -70,7 +54,7 @@ def test_the_drawn_states_are_those_of_the_code(
 
 def anchors_of(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text_of(page)), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(page)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -127,6 +111,29 @@ def test_every_file_that_is_named_exists() -> None:
     assert missing == []
 
 
+def test_every_test_that_is_named_exists() -> None:
+    named = [(page, code) for page in PAGES for code in _CODE.findall(prose_of(page))]
+    missing = []
+    for page, code in named:
+        file, separator, test = code.partition("::")
+        if not (separator and _PATH.match(file)):
+            continue
+        if not re.search(
+            rf"^\s*(?:async )?def {re.escape(test)}\(", text_of(ROOT / file), re.MULTILINE
+        ):
+            missing.append(f"{name_of(page)}: {code}")
+    assert missing == []
+
+
+@pytest.mark.parametrize("what", ["the API", "workers"])
+def test_each_attack_names_the_tests_that_cover_it(what: str) -> None:
+    page = text_of(DOCS / "security.md")
+    table = section(page, f"### Attacks on {what}, and what stops them")
+    attacks = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(attacks) > 10
+    assert [line for line in attacks if "`tests/" not in line.rsplit(" | ", 1)[1]] == []
+
+
 def known_settings() -> set[str]:
     return set(settings())
 
@@ -166,7 +173,7 @@ def test_every_variable_that_is_named_exists() -> None:
 
 def blocks() -> Iterator[tuple[Path, str]]:
     for page in PAGES:
-        for language, body in _FENCE.findall(text_of(page)):
+        for language, body in FENCE.findall(text_of(page)):
             if language in ("shell", "console"):
                 yield page, body
 
@@ -190,13 +197,6 @@ def test_every_command_that_is_shown_exists() -> None:
     assert unknown == []
 
 
-def whole_jobs() -> Iterator[tuple[Path, str]]:
-    for page in PAGES:
-        for language, body in _FENCE.findall(text_of(page)):
-            if language == "yaml" and body.startswith("name:") and "\ntasks:" in body:
-                yield page, body
-
-
 def test_every_whole_job_that_is_shown_is_valid() -> None:
     jobs = [(page, body) for page, body in whole_jobs() if "name: with mistakes" not in body]
     assert len(jobs) > 5
@@ -211,6 +211,16 @@ def test_the_mistakes_that_are_shown_are_told_as_shown() -> None:
         decode_job(body.encode(), "yaml")
     for fault in caught.value.problems:
         assert f"wrong.yaml:{fault.line}:{fault.column}: {fault}" in text_of(page)
+
+
+def test_the_keys_that_are_redacted_are_those_that_are_named() -> None:
+    named = ", ".join(f"`{key}`" for key in KEY_PATTERNS)
+    for page, word in (
+        (DOCS / "how-to" / "secrets.md", "or"),
+        (DOCS / "how-to" / "from-tork.md", "and"),
+    ):
+        head, _, last = named.rpartition(", ")
+        assert f"{head} {word} {last}" in " ".join(text_of(page).split()), name_of(page)
 
 
 @pytest.mark.parametrize("port", [Store, Runtime], ids=lambda port: port.__name__)

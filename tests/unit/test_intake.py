@@ -13,12 +13,12 @@ from coordinator.consumers import QueueConsumers, queue_consumers
 from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
 from coordinator.store.sqlite import SqliteStore
-from shared.backoff import Backoff
 from shared.broker.memory import MemoryBroker
 from shared.errors import QueueMismatch, StoreUnavailable
 from shared.model.documents import Document
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queues import DEAD_QUEUE, JOBS_QUEUE
+from shared.supervision import Backoff
 from tests.settings import default_bounds
 
 

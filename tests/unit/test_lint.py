@@ -1,7 +1,7 @@
 """The rules of `make lint` hold: where one is broken, the project's own lint says so.
 
 It runs on a small tree with the same configuration: each module that a contract names, and nothing
-in them. Lint passes there, so what it says of a tree with one fault more is about that fault.
+in them. Lint passes there, so what it says of a tree with faults more is about those faults.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
+
+from structure.source import PRODUCT, SourceTree
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ("pyproject.toml", "coordinator/engine/ruff.toml", "tools/lint")
@@ -41,21 +45,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder in [(path := Path(*module.split("."))), *path.parents[:-1]]:
             (tree / folder).mkdir(parents=True, exist_ok=True)
             (tree / folder / "__init__.py").write_text(BENIGN)
-    for name in ("tests", "bench", "docs"):
+    for name in ("tests", "bench", "docs", "examples"):
         (tree / name).mkdir()
         (tree / name / "__init__.py").write_text(BENIGN)
     for name in CONFIGURATION:
         (tree / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tree / name)
     (tree / "tools" / "devservices.py").write_text(BENIGN)
-    code, said = lint(tree)
-    assert code == 0, said
     return tree
 
 
-def lint(tree: Path) -> tuple[int, str]:
+def lint(tree: Path, tools: Path = Path(sys.executable).parent) -> tuple[int, str]:
     """Run the project's lint on a tree; return its exit code and what it says, a fault a line."""
-    tools = Path(sys.executable).parent
     done = subprocess.run(
         [tree / "tools" / "lint"],
         env={
@@ -71,9 +72,15 @@ def lint(tree: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_tree_without_fault_passes(tree: Path) -> None:
+@pytest.fixture(scope="module")
+def said_without_faults(tree: Path) -> str:
     code, said = lint(tree)
-    assert code == 0
+    assert code == 0, said
+    return said
+
+
+def test_a_tree_without_fault_passes(said_without_faults: str) -> None:
+    said = said_without_faults
     assert "All checks passed!" in said
     assert "Success: no issues found" in said
     assert " kept, 0 broken." in said
@@ -95,19 +102,19 @@ FAULTS = {
         "haulier.client -> shared.config",
     ),
     "the engine reads the clock": (
-        "coordinator/engine/planted.py",
+        "coordinator/engine/reads_the_clock.py",
         source("import time", "", '__all__ = ["time"]'),
-        "coordinator/engine/planted.py:3:8: TID251 `time` is banned",
+        "coordinator/engine/reads_the_clock.py:3:8: TID251 `time` is banned",
     ),
     "the engine makes an id": (
-        "coordinator/engine/planted.py",
+        "coordinator/engine/makes_an_id.py",
         source("from uuid import uuid4", "", '__all__ = ["uuid4"]'),
-        "coordinator/engine/planted.py:3:1: TID251 `uuid` is banned",
+        "coordinator/engine/makes_an_id.py:3:1: TID251 `uuid` is banned",
     ),
     "the engine asks what day it is": (
-        "coordinator/engine/planted.py",
+        "coordinator/engine/asks_the_day.py",
         source("from datetime import UTC, datetime", "", "NOW = datetime.now(UTC)"),
-        "coordinator/engine/planted.py:5:7: TID251 `datetime.datetime.now` is banned",
+        "coordinator/engine/asks_the_day.py:5:7: TID251 `datetime.datetime.now` is banned",
     ),
     "a task has no owner": (
         "worker/planted.py",
@@ -121,7 +128,7 @@ FAULTS = {
         "worker/planted.py:8:11: TID251 `asyncio.create_task` is banned",
     ),
     "a task of a loop has no owner": (
-        "worker/planted.py",
+        "worker/planted_in_a_loop.py",
         source(
             "import asyncio",
             *("", ""),
@@ -129,7 +136,7 @@ FAULTS = {
             '    """Wait."""',
             "    await asyncio.get_running_loop().create_task(asyncio.sleep(0))",
         ),
-        "worker/planted.py:8:    await asyncio.get_running_loop().create_task(",
+        "worker/planted_in_a_loop.py:8:    await asyncio.get_running_loop().create_task(",
     ),
     "there is a second logger": (
         "shared/planted.py",
@@ -144,14 +151,72 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("file", "text", "expected"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_found(tree: Path, file: str, text: str, expected: str) -> None:
-    planted = tree / file
-    before = planted.read_text() if planted.exists() else None
-    planted.write_text(text)
-    try:
-        code, said = lint(tree)
-    finally:
-        planted.unlink() if before is None else planted.write_text(before)
+@pytest.fixture(scope="module")
+def said_of_faults(tree: Path, said_without_faults: str) -> str:
+    """What lint says of a tree with all faults, each in a file of its own, which passes without them."""
+    for file, text, _ in FAULTS.values():
+        (tree / file).write_text(text)
+    code, said = lint(tree)
     assert code == 1
-    assert expected in said
+    return said
+
+
+@pytest.mark.parametrize("expected", [each[2] for each in FAULTS.values()], ids=FAULTS)
+def test_a_fault_is_found(said_of_faults: str, expected: str) -> None:
+    assert expected in said_of_faults
+
+
+ENDS_AS_TOLD = 'echo "ran $*"\n[ "$*" != "$(cat "$(dirname "$0")/failing")" ]\n'
+"""A program that fails where it is the check that is to fail."""
+
+CHECKS = ("ruff check .", "ruff format --check .", "mypy", "lint-imports", "grep")
+
+
+@pytest.mark.parametrize("failing", [None, *CHECKS])
+def test_any_check_that_fails_fails_the_lint_and_the_others_run(
+    tmp_path: Path, failing: str | None
+) -> None:
+    for name in ("tools", "bin", "coordinator", "haulier", "shared", "worker"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "tools" / "lint", tmp_path / "tools")
+    for name in ("ruff", "mypy", "lint-imports"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nset -- {name} "$@"\n{ENDS_AS_TOLD}')
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin" / "failing").write_text(failing or "none")
+    if failing == "grep":
+        (tmp_path / "worker" / "planted.py").write_text("loop.create_task(work())\n")
+    code, said = lint(tmp_path, tmp_path / "bin")
+    assert code == (0 if failing is None else 1)
+    ran = [line.removeprefix("ran ") for line in said.splitlines() if line.startswith("ran ")]
+    assert ran == [check for check in CHECKS if check != "grep"]
+    assert ("worker/planted.py:1:loop.create_task(" in said) is (failing == "grep")
+
+
+def test_no_module_imports_itself_by_a_way_round() -> None:
+    """Whichever module is imported first works: those that begin a process of their own come first there."""
+    graph = grimp.build_graph(*PRODUCT, exclude_type_checking_imports=True)
+
+    def packages(module: str) -> set[str]:
+        parts = module.split(".")
+        return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+    imports = {
+        module: {
+            each
+            for imported in graph.find_modules_directly_imported_by(module)
+            for each in {imported, *packages(imported)} - {module, *packages(module)}
+        }
+        for module in graph.modules
+    }
+    TopologicalSorter(imports).prepare()
+
+
+def test_a_public_name_is_defined_in_one_module() -> None:
+    repeated = SourceTree(ROOT).repeated_names()
+    assert not any(repeated.values()), repeated
+
+
+def test_tests_of_a_group_share_a_process(request: pytest.FixtureRequest) -> None:
+    """The runner has to know groups: tests that use one engine or folder must not run at once."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        assert request.node.nodeid.endswith("@lint")

@@ -22,7 +22,10 @@ from tests.settings import default_bounds
 class Silent(MemoryBroker):
     """A broker that never answers a publisher, as one whose memory is full."""
 
+    asked = 0
+
     async def publish(self, *_: Any, **__: Any) -> None:
+        self.asked += 1
         await asyncio.Event().wait()
 
 
@@ -65,3 +68,18 @@ async def test_a_task_that_can_not_be_sent_stays_pending(driver: FlowDriver) -> 
 async def test_a_node_that_can_not_be_told_is_told_by_the_next_beat(driver: FlowDriver) -> None:
     async with asyncio.timeout(5):
         await driver.outbox.send("node", DeadNodes(asked=[], nodes=[]))
+
+
+async def test_very_many_messages_cost_no_more_time_than_one(
+    driver: FlowDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = driver.outbox._broker
+    assert isinstance(broker, Silent)
+    async with asyncio.timeout(5):
+        for _ in range(1_000):
+            await driver.outbox.send("node", DeadNodes(asked=[], nodes=[]))
+    assert broker.asked == 1
+    monkeypatch.setattr(outbox, "SPARED_FOR", 0.0)
+    await driver.outbox.send("other", DeadNodes(asked=[], nodes=[]))
+    await driver.outbox.send("other", DeadNodes(asked=[], nodes=[]))
+    assert broker.asked == 3, "it is tried again after a while, and other queues at once"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import string
 import time
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.redaction import REDACTED, Redactor, StreamRedactor
+from shared.redaction import (
+    _CODINGS_AT_MOST,
+    REDACTED,
+    SEARCHED_AT_MOST,
+    Redactor,
+    StreamRedactor,
+    _automaton,
+    _patterns,
+)
 
 
 def test_a_value_inside_text_is_replaced() -> None:
@@ -142,3 +154,251 @@ def test_time_is_linear(values: list[str], text: str) -> None:
     started = time.process_time()
     Redactor(values).redact(text)
     assert time.process_time() - started < 5
+
+
+KEY = """-----BEGIN KEY-----
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC
+  abcdefgh
+xy
+-----END KEY-----
+"""
+
+
+@pytest.mark.parametrize("written", ["\\n", "\\r\\n", "\\r", "\\\\n"])
+def test_line_breaks_that_are_written_out_are_breaks_too(written: str) -> None:
+    lines = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBg+kqhkiG", "w0BAQEFAA/SCBKcw", "xY3="]
+    redactor = Redactor([written.join([*lines, ""])])
+    for shown in (written, "\n", "\r\n"):
+        text = redactor.redact(f"key: {shown.join(lines)}{shown}end")
+        assert not any(line in text for line in lines[:3]), text
+    assert redactor.redact("key: " + "\n".join([*lines, "end"])) == "key: [REDACTED]end"
+    assert redactor.redact(json.dumps({"line": lines[1]})) == '{"line": "[REDACTED]"}'
+
+
+def test_a_file_with_such_a_key_in_it_is_searched_for_all_of_its_lines() -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg+kqhkiG\nw0BAQEFAA/SCBKcw\n"
+    file = json.dumps({"type": "service_account", "private_key": key}, indent=2)
+    redactor = Redactor([file])
+    assert redactor.redact(key).split() == ["-----BEGIN", "KEY-----", REDACTED, REDACTED]
+    assert redactor.redact(f"> {file}") == "> [REDACTED]"
+
+
+def test_the_largest_secrets_with_written_breaks_can_be_looked_for() -> None:
+    line = string.ascii_letters + "\\n"
+    value = "\n".join([line * 500] * 3)[: 64 * 1024]
+    assert Redactor([value]).redact("nothing") == "nothing"
+
+
+def test_each_line_of_a_value_is_a_value() -> None:
+    redactor = Redactor([KEY])
+    for text in (
+        KEY.replace("\n", "|"),
+        KEY.replace("\n", "\n  "),
+        "\n".join(KEY.splitlines()[:2]),
+    ):
+        shown = redactor.redact(text)
+        assert "MII" not in shown
+        assert "BEGIN" not in shown
+    assert redactor.redact("an abcdefgh, xy") == f"an {REDACTED}, xy", (
+        "5 characters and less are none"
+    )
+    stream = StreamRedactor([KEY])
+    assert (
+        "MII"
+        not in stream.feed("  MIIEvQIBADANBg") + stream.feed("kqhkiG9w0BAQEFAASC") + stream.flush()
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["p@ss w/rd+1?", "hunter2", "\u00fc\u00f6\u00e4-geheim", "x" * 200, "a~b!c'd(e)"]
+)
+@pytest.mark.parametrize(
+    "around", [("", ""), ("user:", ""), ("u:", "@h"), ("user", "\n"), ("", "\n")]
+)
+def test_base64_of_a_value(value: str, around: tuple[str, str]) -> None:
+    data = f"{around[0]}{value}{around[1]}".encode()
+    for coded in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+        shown = Redactor([value]).redact(f"x {coded.decode()} y")
+        assert REDACTED in shown
+        whole = base64.b64encode(value.encode()).decode().rstrip("=")[2:-2]
+        assert whole not in shown
+
+
+def test_base64_as_tools_break_it() -> None:
+    value = "".join(chr(33 + n % 90) for n in range(300))
+    shown = Redactor([value]).redact(base64.encodebytes(value.encode()).decode())
+    assert shown.replace(REDACTED, "").strip("=\n") == ""
+
+
+PEM = (
+    "-----BEGIN PRIVATE KEY-----\n"
+    + "\n".join(c * 64 for c in "aBc/+9")
+    + "\n-----END PRIVATE KEY-----\n"
+)
+LONG = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" * 2
+
+
+@pytest.mark.parametrize(
+    "value", [PEM, LONG, "a-token-of-the-usual-length"], ids=["pem", "long", "token"]
+)
+@pytest.mark.parametrize("width", [76, 64, 17])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n    "])
+def test_base64_with_something_around_it_in_lines_of_any_length(
+    value: str, width: int, end: str
+) -> None:
+    """As `(echo KEY=$K; cat other) | base64` and `openssl base64` write it, indented or not."""
+    for before in range(0, 60, 4):
+        coded = base64.b64encode(f"{'x' * before}{value}yyyy".encode()).decode()
+        lines = [coded[at : at + width] for at in range(0, len(coded), width)]
+        shown = Redactor([value]).redact(end.join(lines))
+        left = "".join(shown.replace(REDACTED, "").split())
+        told = coded[: before * 8 // 6]
+        assert len(left) <= len(told) + 4 + 8, (before, shown)
+        stream = StreamRedactor([value])
+        text = "".join(stream.feed(char) for char in end.join(lines)) + stream.flush()
+        assert text == shown
+
+
+def test_a_line_is_not_held_back_because_of_how_it_ends() -> None:
+    """Any line may end with a letter that begins a secret's base64."""
+    stream = StreamRedactor([LONG])
+    first = base64.b64encode(LONG.encode()).decode()
+    for length in (1, 2, 3):
+        line = f"a line that ends with {first[:length]}\n"
+        assert stream.feed(line) == line
+    assert stream.feed(first[:10]) == ""
+    assert stream.flush() == first[:10]
+
+
+def test_line_breaks_without_end_are_held_within_bounds() -> None:
+    stream = StreamRedactor([LONG])
+    begun = base64.b64encode(LONG.encode()).decode()[:10]
+    given = stream.feed(begun) + "".join(stream.feed("\n" * 1000) for _ in range(100))
+    assert len(given) >= 100_000 - 100
+    assert given + stream.flush() == begun + "\n" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("p&ss<wo>rd", '{"a": "p\\u0026ss\\u003cwo\\u003erd"}'),  # Go
+        ("pa/ss/word", '{"a": "pa\\/ss\\/word"}'),  # PHP
+        ("pässwörd", '{"a": "p\\u00E4ssw\\u00F6rd"}'),  # .NET
+        ('pa"ss\\word', json.dumps(json.dumps({"a": 'pa"ss\\word'}))),
+        ("it's(a)pass!", "it's(a)pass!"),
+        ("it's (a) pass!", "it's%20(a)%20pass!"),  # encodeURIComponent
+        ("p&ss word", quote(quote("p&ss word"))),
+        ("it's a pass", "password: 'it''s a pass'"),  # YAML, SQL
+        ('p&ss<wo>rd"', "p&amp;ss&lt;wo&gt;rd&#34;"),
+        ('p&ss<wo>rd"', "p&amp;ss&lt;wo&gt;rd&quot;"),
+        ("pa$s w(o)rd", r"pa\$s\ w\(o\)rd"),  # printf %q
+        ('pa"s$word`', r"""declare -x P="pa\"s\$word\`" """),
+    ],
+)
+def test_a_value_as_other_programs_write_it(value: str, text: str) -> None:
+    shown = Redactor([value]).redact(text)
+    assert REDACTED in shown
+    assert "pa" not in shown.replace("password", "")
+    assert "word" not in shown.replace("password", "")
+    assert "ss" not in shown.replace("password", "")
+
+
+def test_a_value_as_a_shell_shows_it() -> None:
+    """`set -x` of dash, busybox and bash."""
+    for shown in ("'it'\"'\"'s secret'", "'it'\\''s secret'"):
+        assert Redactor(["it's secret"]).redact(f"+ echo {shown}") == f"+ echo '{REDACTED}'"
+
+
+@pytest.mark.parametrize("value", ["p@ss w/rd", "a&b=c d", "50%ig", "\u00fcber"])
+def test_a_value_in_a_url(value: str) -> None:
+    redactor = Redactor([value])
+    for coded in (
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+        quote(value, safe="").lower(),
+    ):
+        assert redactor.redact(f"http://h/?p={coded}&x=1") == f"http://h/?p={REDACTED}&x=1"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys", "others"),
+    [
+        ("*TOKEN*", ["API_TOKEN", "tokens"], ["TOKE"]),
+        ("DB_*", ["DB_PASS", "db_x"], ["MY_DB_X"]),
+        ("*_PIN", ["MY_PIN", "my-pin"], ["PIN", "MY_PIN_2"]),
+        ("k?y", ["key", "KAY"], ["keey"]),
+        ("[a]*", ["[a]b"], ["ab"]),
+        ("pin", ["PIN", "SPINE"], ["PN"]),
+    ],
+)
+def test_wildcards_in_patterns(pattern: str, keys: list[str], others: list[str]) -> None:
+    redactor = Redactor((), [pattern])
+    assert all(map(redactor.is_secret_key, keys))
+    assert not any(map(redactor.is_secret_key, others))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "Authorization",
+        "AUTHORIZATION",
+        "proxy-authorization",
+        "X-Api-Key",
+        "GITHUB_TOKEN",
+        "Cookie",
+    ],
+)
+def test_keys_that_say_that_a_value_is_secret(key: str) -> None:
+    assert Redactor().is_secret_key(key)
+
+
+def test_many_values_stay_within_bounds() -> None:
+    values = [
+        "".join(chr(97 + (n * 7 + m * 3) % 26) for m in range(60)) + str(n) for n in range(1000)
+    ]
+    began = time.monotonic()
+    redactor = Redactor(values)
+    assert redactor.redact(f"a {values[500]} b") == f"a {REDACTED} b"
+    assert time.monotonic() - began < 10
+    assert (
+        sum(len(each) for group in _patterns(values) for each in group) < 64 * 1024 * 2 + 128 * 1024
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'" * 65_536,
+        "\x01" * 65_536,
+        "\\" * 65_536,
+        "".join(chr(33 + n * 7 % 90) for n in range(65_536)),
+    ],
+)
+def test_what_looks_for_large_values_is_bounded_and_remembered(value: str) -> None:
+    """However many more characters other programs would write it with."""
+    found, in_lines = _patterns([value])
+    assert sum(map(len, found | in_lines)) <= SEARCHED_AT_MOST + _CODINGS_AT_MOST
+    assert value.encode() in found
+    assert _automaton(frozenset([value])) is _automaton(frozenset([value]))
+
+
+def test_service_accounts_of_a_sub_job_and_those_above_it_can_be_looked_for() -> None:
+    """A job can have 64 KiB of secrets, those it gets from above as many again."""
+    accounts: list[str] = []
+    while sum(map(len, accounts)) < 126 * 1024:
+        lines = [f"{len(accounts):03}{line:061}" for line in range(24)]
+        key = "\n".join(("-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"))
+        account = {"type": "service_account", "private_key": key, "client_id": len(accounts)}
+        accounts.append(json.dumps(account, indent=2))
+    found, _ = _patterns(accounts)
+    assert set(map(str.encode, accounts)) <= found
+
+
+def test_nothing_is_shown_where_there_is_more_to_hide_than_can_be_looked_for() -> None:
+    values = [f"{n:06}" * 1000 for n in range(100)]
+    redactor = Redactor(values)
+    assert redactor.redact("anything") == REDACTED
+    assert redactor.redact("") == ""
+    stream = redactor.stream()
+    assert stream.feed("a\n") + stream.feed("b\n") + stream.flush() == REDACTED

@@ -7,7 +7,10 @@ import re
 import pytest
 
 from coordinator.api.app import ALL_ROUTES
+from docs.functions import FUNCTIONS as SHOWN
 from docs.pages import FOLDER, PAGES
+from shared.expressions.functions.registry import EXTRA_FUNCTIONS, FUNCTIONS
+from shared.expressions.grammar.vocabulary import BINARY, LOOPS
 from shared.model.reference import FIELDS
 
 
@@ -26,6 +29,14 @@ def test_every_endpoint_is_told_of() -> None:
     page = PAGES["rest-api.md"]()
     for route in ALL_ROUTES:
         assert f"### {route.method} {route.path}\n" in page
+
+
+def test_every_function_and_operator_has_an_example() -> None:
+    shown = {name: example for group in SHOWN.values() for name, _, example in group}
+    assert shown.keys() == {*FUNCTIONS, *EXTRA_FUNCTIONS, *LOOPS}
+    assert [name for name, example in shown.items() if f"{name}(" not in example] == []
+    text = PAGES["expressions.md"]().replace("\\|", "|")
+    assert [word for word in BINARY if f"`{word}`" not in text and word != "^"] == []
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from coordinator.api.metrics import LoopFigures
 from shared import supervision
 from shared.errors import BrokerMisconfigured, CannotGoOn, StoreUnavailable
+from shared.metrics import LoopFigures
 from shared.supervision import (
     Loop,
     Supervision,

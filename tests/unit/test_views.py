@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from shared.model import language
+from shared.model.declared_secrets import secret_values
 from shared.model.documents import (
     MICROS_PER_SECOND,
     Actor,
@@ -30,7 +31,7 @@ from shared.model.views import (
     task_summary,
     task_view,
 )
-from shared.model.views.redacting import secret_values
+from shared.model.views.redacted import hides
 from shared.redaction import REDACTED, Redactor
 
 NONE = Redactor()
@@ -213,6 +214,19 @@ def test_no_secret_leaves_and_templates_stay() -> None:
     assert shown["inputs"] == {"dbPassword": REDACTED, "plain": f"ok {REDACTED}"}
 
 
+def test_a_file_that_is_a_template_shows_no_secret() -> None:
+    stored = {"run": "x", "files": {"b": "hunter2"}, "fileTemplates": {"a": "hunter2 {{ job.id }}"}}
+    redactor = Redactor(["hunter2"])
+    written = {"a": {"template": f"{REDACTED} {{{{ job.id }}}}"}, "b": REDACTED}
+    assert as_plain(task_view(task(stored), redactor))["files"] == written
+    inner = task({"parallel": {"tasks": [{**stored, "pre": [stored]}]}}, "parallel")
+    (shown,) = as_plain(task_view(inner, redactor))["parallel"]["tasks"]
+    assert shown == {"run": "x", "files": written, "pre": [{"run": "x", "files": written}]}
+    parts = msgspec.convert({"name": "j", "tasks": [stored]}, language.JobDefinition)
+    assert hides(parts, "tasks", redactor)
+    assert not hides(parts, "tasks", Redactor([]))
+
+
 def test_a_summary_is_redacted_by_its_own_definition() -> None:
     summary = job_summary(job(SECRETIVE, result="x hunter2"))
     assert summary.result == f"x {REDACTED}"
@@ -262,11 +276,14 @@ def test_composites_show_their_figures() -> None:
     assert parallel["parallel"] == {"tasks": [inner], "completions": 0}
     assert "queue" not in parallel
     made = task({"each": {"list": "{{ [1] }}", "task": inner}}, "each", size=0)
-    assert as_plain(task_view(made, NONE, completions=3))["each"] == {
+    assert as_plain(
+        task_view(made, NONE, counts={"COMPLETED": 2, "SKIPPED": 1, "FAILED": 4}, begun=7)
+    )["each"] == {
         "list": "{{ [1] }}",
         "var": "item",
         "task": inner,
         "size": 0,
+        "index": 7,
         "completions": 3,
         "concurrency": 0,
     }

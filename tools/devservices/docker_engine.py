@@ -26,6 +26,8 @@ from devservices.processes import ServiceError, await_answer, halt, launch, runn
 NAME = "docker"
 SOCKET = Path("/var/run/docker.sock")
 USUAL = f"unix://{SOCKET}"
+OCI_RUNTIME = "haulier-runc"
+"""The name by which our engine knows runc once more: a runtime that has to be asked for."""
 POLICY = "forward-policy.json"
 """The file that keeps the firewall's policy of before."""
 
@@ -123,7 +125,10 @@ def stop() -> None:
 
 def _options(folder: Path) -> list[str]:
     """The data under our folder; the storage driver is dockerd's choice (overlay2, else vfs)."""
+    runc = packages.find("runc")
+    again = ["--add-runtime", f"{OCI_RUNTIME}={runc}"] if runc else []
     return [
+        *again,
         "--host",
         USUAL,
         "--data-root",

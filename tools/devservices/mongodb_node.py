@@ -40,6 +40,8 @@ class Node:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    options: tuple[str, ...] = ()
+    """More of its command line."""
 
     @property
     def host(self) -> str:
@@ -79,6 +81,10 @@ class Node:
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             # Before it ends in order it tells its clients for so long; by default, for 15 s.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=200"),
+            # Files of what is dropped go at once, not after 5 minutes: each test has a database of its own, and as
+            # many would use up its descriptors.
+            *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
+            *self.options,
         ]
 
 

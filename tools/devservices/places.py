@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ROOT / ".services"
 LOOPBACK = "127.0.0.1"
+NEVER_OUTGOING = range(15_000, 32_000)
+"""Ports below those that Linux gives to outgoing connections."""
 
 
 def folder(name: str) -> Path:
@@ -43,11 +47,16 @@ def _mounts_under(path: Path) -> list[str]:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback that nobody listens on now.
+
+    It is none that the kernel gives to outgoing connections (ip(7), ip_local_port_range): one of
+    those could take it while the server that it was found for is not yet up, or starts again.
+    """
+    while True:
+        port = random.choice(NEVER_OUTGOING)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def listening(host: str, port: int) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
+from shared.errors import RuntimeUnavailable
 from shared.model import language
 from shared.model.documents import RunUsage
 
@@ -16,6 +18,9 @@ MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENFILE, errno.EMFILE}
 )
 """Faults of the machine's files: no task is to blame for a full disk."""
+
+SCARCE = frozenset({errno.ENFILE, errno.EMFILE})
+"""Those of them that pass."""
 
 
 class TaskError(Exception):
@@ -30,6 +35,10 @@ class RunLostError(Exception):
     """The run vanished, or its engine or its disk did: it is to be run again, and nobody's fault."""
 
 
+class ScarceError(RunLostError):
+    """What this process lacks now and may have again soon, descriptors, was wanted for a run. It can be tried again."""
+
+
 class RunStoppedError(Exception):
     """`stop` was called: what was under way is given up."""
 
@@ -40,34 +49,91 @@ def file_error(error: OSError, doing: str, *, chosen: bool = False) -> TaskError
     `doing`: what was to be done, as in "cannot make /x". `chosen`: the task itself named the place, and
     is to blame for one that is read-only.
     """
+    said = f"{doing}: {error.strerror}"
+    if error.errno in SCARCE:
+        return ScarceError(said)
     machines = error.errno in MACHINE and not (chosen and error.errno == errno.EROFS)
-    return (RunLostError if machines else TaskError)(f"{doing}: {error.strerror}")
+    return (RunLostError if machines else TaskError)(said)
+
+
+_HOSTS_WORDS = (
+    "no space left on device",
+    "disk quota exceeded",
+    "too many open files",
+    "cannot allocate memory",
+    "input/output error",
+    "resource temporarily unavailable",
+)
+_NO_ADDRESSES = (  # are left for a network: Docker's words, those of its later versions, and Podman's
+    "non-overlapping ipv4 address pool",
+    "address pools have been fully subnetted",
+    "free subnet from subnet pools",
+)
+
+
+def is_hosts(error: Exception) -> bool:
+    """Return whether a fault of a run's preparation is the host's, and not the task's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in MACHINE
+    return isinstance(error, RunLostError | RuntimeUnavailable | MemoryError) or says_hosts(
+        str(error)
+    )
+
+
+def says_hosts(words: str) -> bool:
+    """Return whether an engine's words tell of its host's fault."""
+    return says_no_addresses(words) or _has_any(words, _HOSTS_WORDS)
+
+
+def says_no_addresses(words: str) -> bool:
+    """Return whether an engine's words tell that its host has no addresses left for a network."""
+    return _has_any(words, _NO_ADDRESSES)
+
+
+def _has_any(words: str, wanted: Iterable[str]) -> bool:
+    lower = " ".join(words.lower().split())
+    return any(word in lower for word in wanted)
 
 
 LINES = 10
 BYTES = 16 * 1024
-"""Kept at most: a line of 100 MiB must not become an error of 100 MiB."""
+"""Shown at most: a line of 100 MiB must not become an error of 100 MiB."""
+KEPT = 128 * 1024
+"""Bytes of the end that are kept, and searched for secrets before anything of them is shown: all secrets of a job, in
+base64 of many lines, are shorter."""
 
 
 class Tail:
     """Keeps the end of what was written, in bounded memory."""
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._kept = bytearray()
+        self._cut = False
 
     def add(self, data: bytes) -> None:
         """Take what was written next."""
-        self._kept = (self._kept + data[-BYTES:])[-BYTES:]
+        self._kept += data
+        if len(self._kept) > 2 * KEPT:
+            del self._kept[:-KEPT]
+            self._cut = True
 
     def text(self) -> str:
-        """Return the last 10 lines, or what is kept of them; undecodable bytes are replaced."""
+        """Return what is kept; undecodable bytes are replaced. A line that was cut is dropped: in the rest of a secret
+        nobody could recognise it."""
         text = self._kept.decode("utf-8", "replace").replace("\0", "\ufffd")
-        return "\n".join(text.rstrip("\r\n").splitlines()[-LINES:])
+        return re.sub(r"\A[^\r\n]*", "", text) if self._cut else text
 
 
-def failure(what: str, tail: Tail) -> str:
-    """Return `what`, followed by the last lines where there are any."""
-    lines = tail.text()
+def last_lines(text: str) -> str:
+    """Return the last 10 lines, or the end of them; of each what a terminal shows after its carriage returns."""
+    lines = text.rstrip("\r\n").split("\n")[-LINES:]
+    shown = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return shown.encode("utf-8", "replace")[-BYTES:].decode("utf-8", "ignore")
+
+
+async def failure(what: str, tail: Tail, sink: Sink) -> str:
+    """Return `what`, followed by the last lines where there are any, as the log shows them."""
+    lines = last_lines(await sink.redacted(tail.text()))
     return f"{what}\n{lines}" if lines.strip() else what
 
 
@@ -82,6 +148,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     task: language.TaskDefinition
     slot: int = 0
     """Number of the worker's slot that runs it: what is kept warm is kept per slot."""
+    trace: str = ""
+    """The `traceparent` that the task sees; empty where nothing is traced."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +163,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     result: str | None = None
     exit_code: int | None = None
     usage: RunUsage | None = None
+    unprepared: bool = False
+    """Lost, because this host (its disk, its descriptors, its engine) could not make it ready."""
     lost: bool = False
     """The container vanished and nobody of ours removed it, or the engine or the worker's disk is gone: run it
     again."""
@@ -108,6 +178,9 @@ class Sink(Protocol):
 
     async def progress(self, percent: float) -> None:
         """Take a new value of progress, 0 to 100."""
+
+    async def redacted(self, text: str) -> str:
+        """Return a part of the log without the secrets in it."""
 
 
 class Run(Protocol):
@@ -164,7 +237,8 @@ class Runtime(Protocol):
     ) -> int:
         """Remove what nodes left behind that `dead` says are dead, by the labels on it.
 
-        Never what is `mine` (a node id) or not ours. Returns how many things were removed.
+        Never what is `mine` (a node id) or not ours. Returns how many things were removed. Raises
+        `RuntimeUnavailable` where the engine is away meanwhile.
         """
 
     async def ping(self) -> None:
@@ -188,9 +262,10 @@ def own_names(assignment: Assignment, folder: str) -> dict[str, str]:
     }
 
 
-def host_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the host's variables that are passed on: `NAME`, or `NAME:ALIAS`; only set ones."""
-    passed = {}
+def host_names(names: Iterable[str], trace: str = "") -> dict[str, str]:
+    """Return the host's variables that are passed on: `NAME`, or `NAME:ALIAS`; only set ones. And where a task stands
+    in a trace. A task may have others of these names."""
+    passed = {"TRACEPARENT": trace} if trace else {}
     for entry in names:
         name, _, alias = entry.partition(":")
         if name in os.environ:
@@ -198,12 +273,40 @@ def host_names(names: Iterable[str]) -> dict[str, str]:
     return passed
 
 
+LONGEST_TEXT = 128 * 1024 - 1
+"""Bytes of one variable with its name, or one argument, that the kernel passes on to a process."""
+LONGEST_TEXTS = 2 * 1024 * 1024 - 16 * 1024
+"""Bytes of all of them together, with what the kernel itself adds."""
+
+
 def check_texts(env: Mapping[str, str], arguments: Iterable[str]) -> None:
     """Refuse what no process can be given. Raises TaskError."""
+    sizes = {}
     for name, value in env.items():
         if "\0" in name or "\0" in value:
             raise TaskError(
                 f"the value of env.{name} contains a NUL character".replace("\0", "\\0")
             )
-    if any("\0" in argument for argument in arguments):
-        raise TaskError("an argument of the command contains a NUL character")
+        sizes[f"env.{name}"] = len(f"{name}={value}".encode("utf-8", "replace"))
+    for argument in arguments:
+        if "\0" in argument:
+            raise TaskError("an argument of the command contains a NUL character")
+        size = len(argument.encode("utf-8", "replace"))
+        sizes["an argument of the command"] = max(size, sizes.get("an argument of the command", 0))
+    _check_sizes(sizes)
+
+
+def _check_sizes(sizes: Mapping[str, int]) -> None:
+    if not sizes:
+        return
+    largest = max(sizes, key=lambda name: sizes[name])
+    way = "pass it in a file instead (files: {name: {template: …}})"
+    if sizes[largest] > LONGEST_TEXT:
+        raise TaskError(
+            f"{largest} has {sizes[largest]:,} bytes, and a process can be given {LONGEST_TEXT:,} at most: {way}"
+        )
+    if sum(sizes.values()) + 9 * len(sizes) > LONGEST_TEXTS:
+        raise TaskError(
+            f"env and command have {sum(sizes.values()):,} bytes, and a process can be given {LONGEST_TEXTS:,} at most "
+            f"({largest} is the largest, with {sizes[largest]:,}): {way}"
+        )

@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from shared.durations import NANOS_PER_SECOND, duration_seconds, format_duration
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
-from shared.supervision import Loop, beside, done_first, start_task
+from shared.model.quantities import amount
+from shared.supervision import Backoff, Loop, beside, done_first, start_task
 from worker.runtime.port import (
     Assignment,
     Outcome,
     RunLostError,
     RunStoppedError,
+    ScarceError,
     Sink,
     Tail,
     TaskError,
     failure,
 )
+from worker.runtime.task_folder import LEAST_SIZE, MEASURING, in_folder_thread, size_of
+
+_T = TypeVar("_T")
 
 ENDING = 5.0
 """Seconds for the rest of a run whose processes have been ended: the last of the log."""
@@ -32,8 +39,18 @@ ENDING = 5.0
 LEFT_AFTER = 10.0
 """Seconds that what was cut short may take to end; it is left to end by itself then: its engine hangs."""
 
+MEASURE_INTERVAL = 1.0
+"""Seconds between two looks at how much is in a task's folder: ten times what one takes, but at least these."""
+
+LONGEST_MEASURE_PAUSE = 60.0
+"""Seconds between two such looks at most, however long each takes."""
+
 PROGRESS_INTERVAL = 0.5
 """Seconds between two looks at a task's progress file."""
+
+
+SCARCE_FOR = 300.0
+"""Seconds that a run which has begun waits for what its worker lacks, before it is given up."""
 
 
 class Exit(msgspec.Struct):
@@ -42,6 +59,8 @@ class Exit(msgspec.Struct):
     code: int
     tail: Tail = msgspec.field(default_factory=Tail)
     out_of_memory: bool = False
+    memory_limit: int = 0
+    """Bytes that it could use; 0 for no limit."""
 
 
 class Live(Protocol):
@@ -51,25 +70,52 @@ class Live(Protocol):
         """End it: SIGTERM, `grace` seconds, SIGKILL; return when it has. May be called twice."""
 
 
+class StageLog:
+    """The log of a run's stages: what one of them writes never stands in a line of another's."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._last = b"\n"
+        self.progress = sink.progress
+        self.redacted = sink.redacted
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes of the log."""
+        self._last = data[-1:] or self._last
+        await self._sink.write(data)
+
+    async def begin_stage(self) -> None:
+        """End the line of the stage before, where it did not."""
+        if self._last != b"\n":
+            await self.write(b"\n")
+
+
 class StagedRun(ABC):
     """The port's Run, over what a runtime does for each stage."""
 
     def __init__(
-        self, assignment: Assignment, sink: Sink, *, timeout: float, stop_timeout: float
+        self,
+        assignment: Assignment,
+        sink: Sink,
+        *,
+        timeout: float,
+        stop_timeout: float,
+        scratch: int = 0,
     ) -> None:
-        """`timeout` in seconds from now, for a task that sets none; 0: no limit."""
+        """`timeout` in seconds, for a task that sets none; `scratch`: bytes in its folder. 0: no limit."""
+        self._scratch = scratch
         self.assignment = assignment
-        self.sink = sink
+        self.sink = StageLog(sink)
         self._stop_timeout = stop_timeout
         self._error: TaskError | RunLostError | None = None
         try:
             self._timeout = seconds_of(assignment.task.timeout) or timeout
         except TaskError as error:
             self._timeout, self._error = timeout, error
-        now = asyncio.get_running_loop().time()
-        self._deadline = now + self._timeout if self._timeout else None
+        self._preparing_took = 0.0
         self._reason: str | None = None
         self._exit_code: int | None = None
+        self._has_run = False
         self._live: set[Live] = set()
         self._work: asyncio.Task[str] | None = None
         self._making: asyncio.Task[None] | None = None
@@ -98,15 +144,21 @@ class StagedRun(ABC):
     async def _settle(self) -> RunUsage | None:
         """Give up what only a run that goes on needs, and return what was used."""
 
+    @abstractmethod
+    def _own_folder(self) -> Path | None:
+        """Return the folder in which the task's files are; None where that is not on this machine."""
+
     # --- the port ---
 
     async def prepare(self) -> None:
         """Make ready; a fault is kept for `run`."""
         if self._error is not None:
             return
+        began = time.monotonic()
         self._making = start_task(self._prepare(), f"make {self.assignment.task_id}")
         try:
             await asyncio.wait({self._making}, timeout=self._left())
+            self._preparing_took = time.monotonic() - began
         except asyncio.CancelledError:
             self._making.cancel()
             await asyncio.wait({self._making})
@@ -144,10 +196,12 @@ class StagedRun(ABC):
 
     async def _run(self) -> Outcome:
         if self._reason is not None or self._error is not None:
-            return await self._outcome(self._error or RunStoppedError())
+            outcome = await self._outcome(self._error or RunStoppedError())
+            return msgspec.structs.replace(outcome, unprepared=outcome.lost)
         self._work = start_task(self._stages(), f"stages of {self.assignment.task_id}")
         try:
-            await done_first(self._work, self._left_alone.wait(), timeout=self._left())
+            ends = [self._left_alone.wait(), *([self._overfull()] if self._scratch else [])]
+            await done_first(self._work, *ends, timeout=self._left())
             if not self._work.done() and not self._left_alone.is_set():
                 self._reason = self._reason or self._timed_out()
                 await self._end(self._work)
@@ -161,6 +215,36 @@ class StagedRun(ABC):
             return await self._outcome(None, self._work.result())
         except (TaskError, RunLostError, RunStoppedError, asyncio.CancelledError) as error:
             return await self._outcome(error)
+
+    async def _overfull(self) -> None:
+        """Return when there is more in the task's folder than may be; that is then the reason of its end."""
+        pause = MEASURE_INTERVAL
+        while folder := self._own_folder():
+            await asyncio.sleep(pause)
+            too_much, took = await in_folder_thread(MEASURING, self._look_into, folder)
+            if too_much:
+                self._reason = self._reason or too_much
+                return
+            pause = min(max(MEASURE_INTERVAL, 10 * took), LONGEST_MEASURE_PAUSE)
+        await asyncio.Event().wait()
+
+    def _look_into(self, folder: Path) -> tuple[str, float]:
+        """Say what is too much in the task's folder, and how many seconds it took to see."""
+        began = time.monotonic()
+        return self._too_much_in(folder), time.monotonic() - began
+
+    def _too_much_in(self, folder: Path) -> str:
+        """Say what is too much in the task's folder; empty where nothing is."""
+        try:
+            size, files = size_of(folder, self._scratch)
+        except TaskError as error:
+            return str(error)
+        if size <= self._scratch:
+            return ""
+        said = f"/tork holds more than the {amount(self._scratch)} that this worker allows (worker.limits.scratch)"
+        if files * LEAST_SIZE > size // 2:
+            said += f": {files:,} files, of which each counts as {amount(LEAST_SIZE)} at least"
+        return said
 
     async def _outcome(self, error: BaseException | None, result: str | None = None) -> Outcome:
         usage = await self._settle()
@@ -188,24 +272,41 @@ class StagedRun(ABC):
 
     async def _stages(self) -> str:
         task = self.assignment.task
-        for index, small in enumerate(task.pre):
-            await self._small("pre", index, small)
+        for number, small in enumerate(task.pre, 1):
+            await self._small("pre", number, small, number - 1)
         self._go_on()
+        await self.sink.begin_stage()
         ended = await self._main()
+        self._has_run = True
         self._exit_code = ended.code
-        check(ended)
-        result = await self._result()
-        for index, small in enumerate(task.post, start=len(task.pre)):
-            await self._small("post", index, small)
+        await check(ended, self.sink)
+        result = await self._patiently(self._result)
+        for number, small in enumerate(task.post, 1):
+            await self._small("post", number, small, len(task.pre) + number - 1)
         return result
 
-    async def _small(self, when: str, index: int, small: SmallTask) -> None:
+    async def _patiently(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Return what a step gives that may be taken again. What this worker lacks for a while is waited for once
+        something has run: that is not to run again for it."""
+        until = time.monotonic() + SCARCE_FOR
+        delays = Backoff(0.1, 2.0)
+        while True:
+            try:
+                return await step()
+            except ScarceError:
+                if not self._has_run or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(delays.next())
+
+    async def _small(self, when: str, number: int, small: SmallTask, index: int) -> None:
         self._go_on()
-        name = f"{when} task {small.name or index + 1!r}"
-        late = f"{name}: timed out after {small.timeout}"
-        ended = await self._within(seconds_of(small.timeout), self._stage(index, small), late)
+        await self.sink.begin_stage()
+        name = f"{when} task {small.name or number!r}"
+        late = f"timed out after {small.timeout}"
         try:
-            check(ended)
+            ended = await self._within(seconds_of(small.timeout), self._stage(index, small), late)
+            self._has_run = True
+            await check(ended, self.sink)
         except TaskError as error:
             raise TaskError(f"{name}: {error}", error.exit_code) from None
 
@@ -236,9 +337,10 @@ class StagedRun(ABC):
             raise RunStoppedError
 
     def _left(self) -> float | None:
-        if self._deadline is None:
+        """Return the seconds that the run has; what it waits for its grant counts against nobody."""
+        if not self._timeout:
             return None
-        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+        return max(0.0, self._timeout - self._preparing_took)
 
     def _timed_out(self) -> str:
         return f"timed out after {format_duration(round(self._timeout * NANOS_PER_SECOND))}"
@@ -278,14 +380,15 @@ def seconds_of(duration: str) -> float:
         raise TaskError(f"timeout: {error}") from None
 
 
-def check(ended: Exit) -> None:
+async def check(ended: Exit, sink: Sink) -> None:
     """Raise TaskError, with the code and the last lines, unless the exit code is 0."""
     if ended.code == 0:
         return
     what = f"exit code {ended.code}"
     if ended.out_of_memory:
-        what += ": killed: out of memory (see limits.memory)"
+        limit = f": {amount(ended.memory_limit)}" if ended.memory_limit else ""
+        what += f": killed: out of memory (see limits.memory{limit})"
     elif ended.code > 128 and ended.code - 128 in signal.valid_signals():
         with contextlib.suppress(ValueError):
             what += f" ({signal.Signals(ended.code - 128).name})"
-    raise TaskError(failure(what, ended.tail), ended.code)
+    raise TaskError(await failure(what, ended.tail, sink), ended.code)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 import warnings
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -27,9 +29,11 @@ from pymongo.errors import (
 
 from coordinator.store.clock import FollowingClock
 from coordinator.store.port import Unstorable
+from shared.config.schema import ClientTls
 from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import Micros
 from shared.supervision import Loop, start_task
+from shared.tls import tls_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +45,8 @@ TOO_LARGE = frozenset({10334, 17419, 17420, 4031700})
 """BSONObjectTooLarge, and an update or pipeline whose outcome would be."""
 
 
-FOR_GOOD = frozenset({13, 18, 8000})
+UNAUTHORIZED = 13
+FOR_GOOD = frozenset({UNAUTHORIZED, 18, 8000})
 """Unauthorized, AuthenticationFailed, and Atlas's own for the latter."""
 
 
@@ -70,20 +75,53 @@ def mongodb_errors() -> Iterator[None]:
 
 
 @contextmanager
-def mongodb_start_errors() -> Iterator[None]:
+def mongodb_start_errors(tls: ClientTls) -> Iterator[None]:
     """Raise our errors for the driver's, when whoever starts us can mend what will not pass."""
     try:
         yield
     except (ConfigurationError, InvalidURI, InvalidName, ValueError, UserWarning) as error:
-        raise StoreMisconfigured(f"datastore.mongodb: {_short(error)}") from error
+        raise StoreMisconfigured(f"datastore.mongodb.url: {_short(error)}") from error
     except OperationFailure as error:
-        if error.code in FOR_GOOD:
-            raise StoreMisconfigured(
-                f"MongoDB rejected the credentials in datastore.mongodb.url: {_short(error)}"
-            ) from error
+        if (refusal := _refusal(error)) is not None:
+            raise StoreMisconfigured(refusal) from error
         raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
     except (TimeoutError, PyMongoError) as error:
-        raise StoreUnavailable(f"MongoDB is not responding: {_short(error)}") from error
+        raise _absence(_short(error), tls) from error
+    except OSError as error:  # of a file
+        raise StoreMisconfigured(f"datastore.mongodb.url: {error}") from error
+
+
+def _absence(text: str, tls: ClientTls) -> StoreMisconfigured | StoreUnavailable:
+    """Return what it means that there is no server to work with: whether it may come, or somebody has to mend it."""
+    if "No replica set members available" in text:  # those that answered have another name
+        return StoreMisconfigured(f"datastore.mongodb.url: {text}")
+    server = f"MongoDB at {_server_in(text)}"
+    if (refused := tls_refusal(text, server, "datastore.mongodb", tls)) is not None:
+        return StoreMisconfigured(refused)
+    if text.endswith("connection closed"):
+        text += f" ({_WHY_CLOSED})"
+    return StoreUnavailable(f"MongoDB is not responding: {text}")
+
+
+_WHY_CLOSED = (
+    "where it goes on: MongoDB may want TLS, or a certificate from datastore.mongodb.tls.cert that it can trust; its "
+    "log says so"
+)
+
+
+def _refusal(error: OperationFailure) -> str | None:
+    """Return why this user is refused for good, None where it may not be."""
+    if error.code not in FOR_GOOD:
+        return None
+    text = _short(error)
+    if error.code == UNAUTHORIZED and "requires authentication" not in text:
+        return f"MongoDB: the user of datastore.mongodb.url needs the role readWrite in its database: {text}"
+    return f"MongoDB rejected the credentials in datastore.mongodb.url: {text}"
+
+
+def _server_in(text: str) -> str:
+    found = re.search(r"[^\s,]+:\d+", text)
+    return found[0] if found is not None else "datastore.mongodb.url"
 
 
 def raise_unless_duplicates(error: BulkWriteError) -> None:
@@ -97,9 +135,15 @@ def raise_unless_duplicates(error: BulkWriteError) -> None:
 
 
 def _short(error: BaseException) -> str:
-    """Return what a message begins with: the driver adds its settings and its whole view of the servers."""
+    """Return what a message begins with: the driver adds its settings and its whole view of the servers; the server,
+    a command that it refuses, with times and values in it, so that no two lines of a log are alike."""
     text = _SETTINGS.sub("", str(error))
-    for addition in (", full error:", ", Topology Description:", ", Timeout: "):
+    for addition in (
+        " to execute command",
+        ", full error:",
+        ", Topology Description:",
+        ", Timeout: ",
+    ):
         text = text.partition(addition)[0]
     return text or type(error).__name__
 
@@ -140,6 +184,24 @@ answered write for a moment.
 """
 
 
+@contextmanager
+def _tls_options(tls: ClientTls) -> Iterator[dict[str, Any]]:
+    """Yield the options of the driver for TLS. It reads certificate and key from one file, once, when it is made: that
+    file is in memory."""
+    options: dict[str, Any] = {"tls": True} if tls != ClientTls() else {}
+    if tls.ca:
+        options["tlsCAFile"] = tls.ca
+    if not tls.key:
+        if tls.cert:
+            options["tlsCertificateKeyFile"] = tls.cert
+        yield options
+        return
+    with os.fdopen(os.memfd_create("tls"), "wb", buffering=0) as both:
+        for file in (tls.cert, tls.key):
+            both.write(Path(file).read_bytes() + b"\n")
+        yield {**options, "tlsCertificateKeyFile": f"/proc/self/fd/{both.fileno()}"}
+
+
 class ServerClock:
     """The server's clock, as offset to the process's monotonic one."""
 
@@ -169,8 +231,9 @@ class ServerClock:
 class MongoConnection:
     """A client of one database, from `open` to `close`."""
 
-    def __init__(self, url: str, database: str) -> None:
+    def __init__(self, url: str, database: str, tls: ClientTls) -> None:
         self._url = url
+        self._tls = tls
         self._name = database
         self._client: Any = None
         self._database: Any = None
@@ -190,10 +253,11 @@ class MongoConnection:
 
     def open(self) -> None:
         """Make the client; it connects when it is used. Raises `StoreMisconfigured`."""
-        with mongodb_start_errors(), warnings.catch_warnings():
+        with mongodb_start_errors(self._tls), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # an option that the driver would ignore
             if self._client is None:
-                self._client = AsyncIOMotorClient(self._url, **OPTIONS)
+                with _tls_options(self._tls) as tls:
+                    self._client = AsyncIOMotorClient(self._url, **OPTIONS, **tls)
             self._database = self._client[self._name]
             self._collections.clear()
 
@@ -205,6 +269,12 @@ class MongoConnection:
         with mongodb_errors():
             async with asyncio.timeout(_PATIENCE):
                 return await asked
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the hosts of all servers that the driver knows, whether they answer or not."""
+        if self._client is None:
+            return ()
+        return tuple(host for host, _ in self._client.topology_description.server_descriptions())
 
     async def look_at_clock(self) -> None:
         """Ask for the server's time once."""

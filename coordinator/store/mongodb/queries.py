@@ -142,10 +142,7 @@ def _has(target: Target, values: Sequence[Any]) -> Query:
 
 def sort_of(kind: type[Document], order: Sequence[str]) -> list[tuple[str, int]]:
     """Return a sort."""
-    return [
-        (stored_name(each.field.name, each.field.stored), -1 if each.falling else 1)
-        for each in orders_of(kind, order)
-    ]
+    return [(path_of(each.target), -1 if each.falling else 1) for each in orders_of(kind, order)]
 
 
 def change_of(codec: Codec, change: Change[Any]) -> dict[str, Any] | list[dict[str, Any]] | None:
@@ -239,6 +236,8 @@ def search_query(search: Search) -> Query:
         queries.append({"state": search.state})
     if search.readers is not None:
         queries.append({READERS: {"$in": list(search.readers)}})
+    if search.where:
+        queries.append(query_of(JobDocument, search.where))
     return all_of(queries + _unplanned(search))
 
 

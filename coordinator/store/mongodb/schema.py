@@ -8,16 +8,16 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from coordinator.store.codec import fields_of
 from coordinator.store.indexes import INDEXES, Index
 from coordinator.store.mongodb.queries import (
     ID_FIELD,
     OVERDUE_FIELD,
     READERS,
     WORDS,
+    path_of,
     sort_of,
-    stored_name,
 )
+from coordinator.store.search import target_of
 from shared.model.documents import DOCUMENTS, Document, JobDocument
 
 MONGODB_SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ def indexes_of(kind: type[Document]) -> list[IndexModel]:
     one.
     """
     made = [_index(index) for index in INDEXES if index.kind is kind]
-    made.append(_model([(OVERDUE_FIELD, ASCENDING)], partial={OVERDUE_FIELD: {"$exists": True}}))
+    made.append(_model([(OVERDUE_FIELD, ASCENDING)], partial=_there(OVERDUE_FIELD)))
     if kind is JobDocument:
         made += [
             _model([(name, ASCENDING), *NEWEST_FIRST], partial={})
@@ -40,17 +40,24 @@ def indexes_of(kind: type[Document]) -> list[IndexModel]:
     return made
 
 
+def _there(name: str) -> dict[str, Any]:
+    return {name: {"$exists": True}}
+
+
 def collections() -> Mapping[str, list[IndexModel]]:
     """Return collections and their indexes."""
     return {kind.collection: indexes_of(kind) for kind in DOCUMENTS}
 
 
 def _index(index: Index) -> IndexModel:
-    fields = fields_of(index.kind)
-    partial: dict[str, Any] = {fields[name].stored: value for name, value in index.where}
-    present = index.fields if index.unique else index.fields[: int(index.sparse)]
-    partial |= {stored_name(name, fields[name].stored): {"$exists": True} for name in present}
-    return _model(sort_of(index.kind, index.fields), partial=partial, unique=index.unique)
+    keys = sort_of(index.kind, index.fields)
+    partial: dict[str, Any] = {
+        path_of(target_of(index.kind, name)): value for name, value in index.where
+    }
+    present = keys if index.unique else keys[: int(index.sparse)]
+    for name, _ in present:
+        partial |= _there(name)
+    return _model(keys, partial=partial, unique=index.unique)
 
 
 def _model(

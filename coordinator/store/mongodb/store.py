@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,8 +30,24 @@ from coordinator.store.mongodb.queries import (
     update_of,
 )
 from coordinator.store.mongodb.schema import META, MONGODB_SCHEMA_VERSION, NEWEST_FIRST, collections
-from coordinator.store.port import LOG_CAP, DocumentPage, SlotTaken, Viewer
-from coordinator.store.search import log_owner, storable, target_of, understood
+from coordinator.store.port import (
+    LOG_CAP,
+    NO_LIMITS,
+    DocumentPage,
+    ResultsTooLarge,
+    SlotTaken,
+    Viewer,
+    ensure_few,
+)
+from coordinator.store.search import (
+    log_order,
+    log_owner,
+    readers_of,
+    storable,
+    target_of,
+    understood,
+)
+from shared.config.schema import ClientTls
 from shared.encryption import Vault
 from shared.errors import StoreMisconfigured
 from shared.model.documents import (
@@ -57,8 +74,15 @@ class MongoStore:
     `coordinator.store.port.Store`.
     """
 
-    def __init__(self, url: str, database: str, vault: Vault | None = None) -> None:
-        self._connection = MongoConnection(url, database)
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        vault: Vault | None = None,
+        tls: ClientTls = ClientTls(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self._connection = MongoConnection(url, database, tls)
+        self._tls = tls
         self._codec = Codec(vault)
         self._vault = vault
         self._checkup = Checkup(self._reads_and_writes)
@@ -74,7 +98,7 @@ class MongoStore:
         self._connection.watch_clock()
 
     async def _prepare(self) -> None:
-        with mongodb_start_errors():
+        with mongodb_start_errors(self._tls):
             await self._connection.look_at_clock()
             await self._check_version()
             await self._check_key()
@@ -128,6 +152,10 @@ class MongoStore:
     def now(self) -> Micros:
         """Return the server's clock."""
         return self._connection.clock.now()
+
+    def hosts(self) -> Sequence[str]:
+        """Return the hosts of the members that the driver knows."""
+        return self._connection.hosts()
 
     async def get(self, kind: type[_D], id: str) -> _D | None:
         """Return one document, or None."""
@@ -247,6 +275,8 @@ class MongoStore:
             some = _AT_ONCE if limit is None else min(_AT_ONCE, limit - deleted)
             cursor = self._of(kind).find(query, {ID_FIELD: 1}).limit(some)
             ids = [each[ID_FIELD] for each in await self._connection.ask(cursor.to_list(None))]
+            if not ids:
+                break  # a write of nothing waits for the disk like any other
             gone = {"$and": [{ID_FIELD: {"$in": ids}}, query]}
             result = await self._connection.ask(self._of(kind).delete_many(gone))
             deleted += result.deleted_count
@@ -296,18 +326,35 @@ class MongoStore:
         skip: int,
         limit: int,
         cap: int,
+        where: Where = NO_LIMITS,
+        without: Sequence[str] = (),
     ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first."""
-        search = understood(terms, tags_any, state, viewer)
+        search = understood(terms, tags_any, state, viewer, where)
         if search is None:
             return DocumentPage([], 0)
         query = queries.search_query(search)
-        items = await self._found(JobDocument, query, NEWEST_FIRST, limit, skip)
+        items = await self._found(JobDocument, query, NEWEST_FIRST, limit, skip, without)
         if search.unfiltered:
             call = self._of(JobDocument).estimated_document_count()
             return DocumentPage(items, await self._connection.ask(call))
         count = await self._count(JobDocument, query, cap + 1)
         return DocumentPage(items, min(count, cap), capped=count > cap)
+
+    async def tag_counts(self, viewer: Viewer | None, newest: int) -> dict[str, int]:
+        """Return how many of the newest jobs have each tag."""
+        seen = {} if viewer is None else {queries.READERS: {"$in": list(readers_of(viewer))}}
+        stages: list[dict[str, Any]] = [
+            {"$match": seen},
+            {"$sort": dict(NEWEST_FIRST)},
+            {"$limit": newest},
+            {"$project": {"tags": 1}},
+            {"$unwind": "$tags"},
+            {"$group": {"_id": "$tags", "count": {"$sum": 1}}},
+        ]
+        cursor = self._of(JobDocument).aggregate(stages)
+        found = await self._connection.ask(cursor.to_list(None))
+        return {each["_id"]: each["count"] for each in found}
 
     async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store log parts."""
@@ -321,26 +368,34 @@ class MongoStore:
         terms: Sequence[str],
         skip: int,
         limit: int,
+        since: Micros | None = None,
+        oldest_first: bool = False,
     ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
             return DocumentPage([], 0)
-        owner = query_of(LogPartDocument, log_owner(job_id, task_ids))
+        owner = query_of(LogPartDocument, log_owner(job_id, task_ids, since))
         query = queries.all_of([owner, *queries.holds_terms("contents", terms)])
-        sort = queries.sort_of(LogPartDocument, ("-created_at", "-number"))
+        sort = queries.sort_of(LogPartDocument, log_order(oldest_first=oldest_first))
         items = await self._found(LogPartDocument, query, sort, limit, skip)
         count = await self._count(LogPartDocument, query, LOG_CAP + 1 if terms else None)
         total = min(count, LOG_CAP) if terms else count
         return DocumentPage(items, total, capped=count > total)
 
     async def vars(
-        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+        self,
+        job_id: str,
+        names: Sequence[str] | None,
+        restarts: int,
+        began: int | None = None,
+        most: int | None = None,
     ) -> dict[str, str]:
         """Return `tasks.<var>`, reading one task for each."""
         if names is None:
             call = self._of(TaskDocument).distinct("var", {"jobId": job_id, "var": {"$ne": None}})
             there: list[str] = await self._connection.ask(call)
             names = there
+        ensure_few(names, most)
         before = {} if began is None else {"position": {"$lt": began}}
         match = {
             "jobId": job_id,
@@ -350,14 +405,18 @@ class MongoStore:
         latest = [("completedAt", -1), ("attempt", -1), (ID_FIELD, -1)]
         result = fields_of(TaskDocument)["result"]
         values: dict[str, str] = {}
+        left = math.inf if most is None else most
         for name in names:
             call = self._of(TaskDocument).find_one(
                 {**match, "var": name}, {"result": 1}, sort=latest
             )
             found = await self._connection.ask(call)
             if found is not None:
-                value = found.get("result")
-                values[name] = "" if value is None else self._codec.decode_value(result, value)
+                value = found.get("result", b"")
+                left -= len(name) + len(value)
+                if left < 0:
+                    raise ResultsTooLarge(f"more than {most:,} bytes of results")
+                values[name] = self._codec.decode_value(result, value) if value else ""
         return values
 
     def _of(self, kind: type[Document]) -> Any:

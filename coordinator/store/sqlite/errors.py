@@ -45,7 +45,7 @@ PASSING = frozenset(
 """Codes of what may be over later."""
 
 
-def code_of(error: sqlite3.Error) -> int:
+def sqlite_code(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code; 0 for an error of the Python module's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
@@ -54,7 +54,7 @@ def blames_statement(error: Exception) -> bool:
     """Return whether an error is of one operation, not of the database under all of them."""
     if not isinstance(error, sqlite3.Error):
         return True
-    code = code_of(error)
+    code = sqlite_code(error)
     return code in OF_ONE_STATEMENT or (
         code == 0 and not isinstance(error, sqlite3.OperationalError)
     )
@@ -62,24 +62,24 @@ def blames_statement(error: Exception) -> bool:
 
 def sqlite_errors(error: sqlite3.Error, path: Path) -> ApplicationError:
     """Return the error to raise while running."""
-    if code_of(error) in DAMAGED:
+    if sqlite_code(error) in DAMAGED:
         return StoreCorrupt(_message(error, path))
-    if code_of(error) == sqlite3.SQLITE_TOOBIG:
+    if sqlite_code(error) == sqlite3.SQLITE_TOOBIG:
         return Unstorable(f"a value is too large for SQLite: {error}")
     return StoreUnavailable(_message(error, path))
 
 
 def sqlite_start_errors(error: sqlite3.Error, path: Path) -> ApplicationError:
     """Return the error to raise at the start, when whoever starts us can mend what will not pass."""
-    if code_of(error) in PASSING:
+    if sqlite_code(error) in PASSING:
         return StoreUnavailable(_message(error, path))
     return StoreMisconfigured(_message(error, path))
 
 
 def _message(error: sqlite3.Error, path: Path) -> str:
-    reason = REASONS.get(code_of(error))
+    reason = REASONS.get(sqlite_code(error))
     detail = f"{reason} ({error})" if reason else str(error)
-    if code_of(error) in DAMAGED:
+    if sqlite_code(error) in DAMAGED:
         return (
             f"the datastore {path} is damaged: {detail}; restore a backup of it and delete {path.name}-wal and "
             f"{path.name}-shm, or move all three away to start empty"

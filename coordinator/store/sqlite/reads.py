@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import msgspec
 
 from coordinator.store.codec import fields_of
+from coordinator.store.port import ResultsTooLarge, ensure_few
 from coordinator.store.search import Search, tag_tokens, words_of
 from coordinator.store.sqlite.schema import SEARCH
 from coordinator.store.sqlite.sql import (
     OVERDUE_COLUMN,
+    READERS,
     ROW,
     Clause,
-    columns,
     columns_of,
     from_column,
-    listed,
     marks,
     quoted_name,
+    quoted_names,
+    where_clause,
 )
 from shared.model.documents import Document, JobDocument, Micros, TaskDocument
 
@@ -44,7 +47,7 @@ class Select(msgspec.Struct, frozen=True):
     def rows(self, connection: sqlite3.Connection) -> list[Row]:
         """Return them."""
         statement = (
-            f"SELECT {listed(self.names)} FROM {quoted_name(self.kind.collection)} "
+            f"SELECT {quoted_names(self.names)} FROM {quoted_name(self.kind.collection)} "
             f"WHERE {self.where.sql}{self.order} LIMIT ? OFFSET ?"
         )
         values = (*self.where.values, self.limit, self.skip)
@@ -117,24 +120,29 @@ def var_values(
     names: Sequence[str] | None,
     restarts: int,
     began: int | None,
+    most: int | None,
 ) -> dict[str, Any]:
     """Return, by var, what rests as the result of the COMPLETED task that completed latest with it."""
+    if names is None:
+        there = "SELECT DISTINCT var FROM tasks WHERE job_id = ? AND var IS NOT NULL"
+        names = [name for (name,) in connection.execute(there, (job_id,))]
+    ensure_few(names, most)
     statement = (
-        "SELECT var, result FROM tasks WHERE job_id = ? AND state = 'COMPLETED' "
-        "AND (restarts = ? OR restarts < ? AND (? IS NULL OR position < ?)) AND "
+        "SELECT result FROM tasks WHERE job_id = ? AND state = 'COMPLETED' "
+        "AND (restarts = ? OR restarts < ? AND (? IS NULL OR position < ?)) AND var = ? "
+        "ORDER BY completed_at DESC, attempt DESC, id DESC LIMIT 1"
     )
     these = (job_id, restarts, restarts, began, began)
-    end = " ORDER BY var, completed_at DESC, attempt DESC, id DESC"
-    if names is None:
-        rows = connection.execute(f"{statement} var IS NOT NULL{end}", these).fetchall()
-    else:
-        one = f"{statement} var = ?{end} LIMIT 1"
-        found = (connection.execute(one, (*these, name)).fetchone() for name in names)
-        rows = [row for row in found if row is not None]
     result = fields_of(TaskDocument)["result"]
     latest: dict[str, Any] = {}
-    for var, value in rows:
-        latest.setdefault(var, from_column(result, value))
+    left = math.inf if most is None else most
+    for name in names:
+        row = connection.execute(statement, (*these, name)).fetchone()
+        if row is not None:
+            left -= len(name) + len(row[0] or b"")
+            if left < 0:
+                raise ResultsTooLarge(f"more than {most:,} bytes of results")
+            latest[name] = from_column(result, row[0])
     return latest
 
 
@@ -147,24 +155,74 @@ class RowPage(msgspec.Struct, frozen=True):
 
 
 def found_jobs(
-    connection: sqlite3.Connection, search: Search, skip: int, limit: int, cap: int
+    connection: sqlite3.Connection,
+    search: Search,
+    names: Sequence[str],
+    skip: int,
+    limit: int,
+    cap: int,
 ) -> RowPage:
-    """Return the rows of jobs that a search finds, newest first."""
+    """Return these columns of the jobs that a search finds, newest first."""
     if search.unfiltered:
         page = f"SELECT {ROW} FROM jobs ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?"
         keys = connection.execute(page, (limit, skip)).fetchall()
         (total,) = connection.execute("SELECT value FROM meta WHERE key = 'jobs'").fetchone()
-        return RowPage(_by_row(connection, keys), int(total), capped=False)
-    question = _question(search)
-    page = f"SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? ORDER BY rowid DESC LIMIT ? OFFSET ?"
-    keys = connection.execute(page, (question, limit, skip)).fetchall()
-    counting = f"SELECT count(*) FROM (SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? LIMIT ?)"
-    (count,) = connection.execute(counting, (question, cap + 1)).fetchone()
-    return RowPage(_by_row(connection, keys), min(count, cap), capped=count > cap)
+        return RowPage(_by_row(connection, names, keys), int(total), capped=False)
+    found = _matching(search)
+    page = f"{found.sql} LIMIT ? OFFSET ?"
+    keys = connection.execute(page, (*found.values, limit, skip)).fetchall()
+    counting = f"SELECT count(*) FROM ({found.sql} LIMIT ?)"
+    (count,) = connection.execute(counting, (*found.values, cap + 1)).fetchone()
+    return RowPage(_by_row(connection, names, keys), min(count, cap), capped=count > cap)
 
 
-def _by_row(connection: sqlite3.Connection, keys: Sequence[Row]) -> list[Row]:
-    statement = f"SELECT {columns(JobDocument)} FROM jobs WHERE {ROW} = ?"
+def _matching(search: Search) -> Clause:
+    """Return the question for the row keys of what a search finds, newest first."""
+    where = where_clause(JobDocument, search.where)
+    of_schedule = "schedule.id" in search.where and not (search.words or search.tags_any)
+    if search.unworded or of_schedule:
+        where = Clause.joined(" AND ", [where, *_seen(search)])
+        return Clause(
+            f"SELECT {ROW} FROM jobs WHERE {where.sql} ORDER BY created_at DESC, id DESC",
+            where.values,
+        )
+    worded = f"SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ?"
+    if search.where:
+        worded += f" AND EXISTS (SELECT 1 FROM jobs WHERE {ROW} = {SEARCH}.rowid AND {where.sql})"
+    return Clause(f"{worded} ORDER BY rowid DESC", (_question(search), *where.values))
+
+
+def _seen(search: Search) -> list[Clause]:
+    """Return what a search's state and readers ask of a job's row: for few jobs cheaper than the index of words."""
+    seen = []
+    if search.state is not None:
+        seen.append(Clause("state = ?", (search.state,)))
+    if search.readers is not None:
+        tokens = msgspec.json.encode(search.readers).decode()
+        any_of = f"EXISTS (SELECT 1 FROM json_each(?) WHERE instr({READERS}, value))"
+        seen.append(Clause(any_of, (tokens,)))
+    return seen
+
+
+def counted_tags(
+    connection: sqlite3.Connection, readers: Sequence[str] | None, newest: int
+) -> dict[str, int]:
+    """Return how many of the newest jobs that one of `readers` (None: anybody) may see have each tag."""
+    values: tuple[Any, ...] = (newest,)
+    rows = f"SELECT {ROW} FROM jobs ORDER BY created_at DESC, id DESC LIMIT ?"
+    if readers is not None:
+        rows = f"SELECT rowid FROM {SEARCH} WHERE {SEARCH} MATCH ? ORDER BY rowid DESC LIMIT ?"
+        values = (f"_readers : ({_any(readers)})", newest)
+    found = connection.execute(
+        f"SELECT each.value, count(*) FROM jobs, json_each(jobs.tags) AS each "
+        f"WHERE {ROW} IN ({rows}) GROUP BY each.value",
+        values,
+    )
+    return {str(tag): count for tag, count in found}
+
+
+def _by_row(connection: sqlite3.Connection, names: Sequence[str], keys: Sequence[Row]) -> list[Row]:
+    statement = f"SELECT {quoted_names(names)} FROM jobs WHERE {ROW} = ?"
     rows = (connection.execute(statement, key).fetchone() for key in keys)
     return [row for row in rows if row is not None]
 

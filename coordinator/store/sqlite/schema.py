@@ -19,6 +19,7 @@ from coordinator.store.sqlite.sql import (
     TAGS,
     WORDS,
     column_types,
+    order_terms,
     quoted_name,
 )
 from shared.errors import StoreMisconfigured
@@ -31,7 +32,7 @@ SEARCH = "jobs_search"
 SEARCHED = (WORDS, READERS, TAGS, "state")
 
 
-def prepare(connection: sqlite3.Connection) -> None:
+def prepare_schema(connection: sqlite3.Connection) -> None:
     """Make or move on the schema. Raises `StoreMisconfigured` for a file that is not ours or newer
     than we are.
     """
@@ -97,12 +98,10 @@ def _make_indexes(connection: sqlite3.Connection) -> None:
 
 
 def _index(index: Index) -> tuple[str, str]:
-    columns = ", ".join(
-        quoted_name(name.removeprefix("-")) + (" DESC" if name.startswith("-") else "")
-        for name in index.fields
-    )
+    columns = order_terms(index.kind, index.fields)
     conditions = [f"{quoted_name(name)} = {_literal(value)}" for name, value in index.where]
-    conditions += [f"{quoted_name(name)} IS NOT NULL" for name in index.fields[: int(index.sparse)]]
+    if index.sparse:
+        conditions.append(f"{order_terms(index.kind, index.fields[:1])} IS NOT NULL")
     return _named(index.kind, columns, " AND ".join(conditions), unique=index.unique)
 
 

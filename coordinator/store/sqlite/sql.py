@@ -22,7 +22,7 @@ from coordinator.store.search import (
 from shared.model.documents import Document, Intent, JobDocument, Micros
 from shared.model.queries import Above, Below, Has, In, Not, Where
 
-MANY = 200
+MANY_VALUES = 200
 """From so many values on they are bound as one."""
 
 
@@ -50,10 +50,10 @@ def columns_of(kind: type[Document], without: tuple[str, ...] = ()) -> tuple[str
 @functools.lru_cache(maxsize=256)
 def columns(kind: type[Document], without: tuple[str, ...] = ()) -> str:
     """Return the same as SQL wants them."""
-    return listed(columns_of(kind, without))
+    return quoted_names(columns_of(kind, without))
 
 
-def listed(names: Sequence[str]) -> str:
+def quoted_names(names: Sequence[str]) -> str:
     """Return names as SQL wants them."""
     return ", ".join(quoted_name(name) for name in names)
 
@@ -75,11 +75,15 @@ def order_clause(kind: type[Document], order: Sequence[str]) -> str:
     """Return an ORDER BY, or nothing."""
     if not order:
         return ""
-    terms = (
-        quoted_name(each.field.name) + (" DESC" if each.falling else "")
+    return " ORDER BY " + order_terms(kind, order)
+
+
+def order_terms(kind: type[Document], order: Sequence[str]) -> str:
+    """Return what to sort by, or to index."""
+    return ", ".join(
+        _place(each.target).sql + (" DESC" if each.falling else "")
         for each in orders_of(kind, order)
     )
-    return " ORDER BY " + ", ".join(terms)
 
 
 def json_path(key: str) -> str:
@@ -91,7 +95,10 @@ def _place(target: Target) -> Clause:
     column = quoted_name(target.field.name)
     if target.key is None:
         return Clause(column)
-    return Clause(f"json_extract({column}, ?)", (json_path(target.key),))
+    path = json_path(target.key)
+    if target.field.shape is FieldShape.STRUCT:  # a name of ours: only written out it fits an index
+        return Clause(f"json_extract({column}, '{path}')")
+    return Clause(f"json_extract({column}, ?)", (path,))
 
 
 def _condition(condition: Condition) -> Clause:
@@ -130,7 +137,7 @@ def _in(place: Clause, values: Sequence[Any], *, flag: bool) -> Clause:
 
 
 def _among(values: Sequence[Any]) -> Clause:
-    if len(values) < MANY:
+    if len(values) < MANY_VALUES:
         return Clause(marks(len(values)), tuple(values))
     return Clause("SELECT value FROM json_each(?)", (msgspec.json.encode(values).decode(),))
 

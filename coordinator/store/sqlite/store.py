@@ -16,12 +16,19 @@ from coordinator.store.checkup import Checkup
 from coordinator.store.clock import FollowingClock, until_available, wall_clock
 from coordinator.store.codec import Codec, fields_of
 from coordinator.store.key_check import checked
-from coordinator.store.port import LOG_CAP, DocumentPage, Viewer
-from coordinator.store.search import log_owner, storable, target_of, understood
+from coordinator.store.port import LOG_CAP, NO_LIMITS, DocumentPage, Viewer
+from coordinator.store.search import (
+    log_order,
+    log_owner,
+    readers_of,
+    storable,
+    target_of,
+    understood,
+)
 from coordinator.store.sqlite import reads, writes
 from coordinator.store.sqlite.errors import sqlite_start_errors
 from coordinator.store.sqlite.lock import FileLock
-from coordinator.store.sqlite.schema import prepare
+from coordinator.store.sqlite.schema import prepare_schema
 from coordinator.store.sqlite.sql import Clause, Rows, columns_of, order_clause, where_clause
 from coordinator.store.sqlite.threads import Readers, Writer, connected
 from shared.encryption import Vault
@@ -89,7 +96,7 @@ class SqliteStore:
         try:
             connection = connected(self._path)
             try:
-                prepare(connection)
+                prepare_schema(connection)
                 self._check_key(connection)
             finally:
                 connection.close()
@@ -129,6 +136,10 @@ class SqliteStore:
     def now(self) -> Micros:
         """Return this machine's time, never running backwards."""
         return self._clock.now()
+
+    def hosts(self) -> Sequence[str]:
+        """Return no host: it has no servers."""
+        return ()
 
     async def get(self, kind: type[_D], id: str) -> _D | None:
         """Return one document, or None."""
@@ -255,15 +266,26 @@ class SqliteStore:
         skip: int,
         limit: int,
         cap: int,
+        where: Where = NO_LIMITS,
+        without: Sequence[str] = (),
     ) -> DocumentPage[JobDocument]:
         """Return jobs, newest first."""
-        search = understood(terms, tags_any, state, viewer)
+        search = understood(terms, tags_any, state, viewer, where)
         if search is None:
             return DocumentPage([], 0)
+        names = columns_of(JobDocument, tuple(without))
         found = await self._readers.run(
-            lambda connection: reads.found_jobs(connection, search, skip, limit, cap)
+            lambda connection: reads.found_jobs(connection, search, names, skip, limit, cap)
         )
-        return DocumentPage(self._documents(JobDocument, found.rows), found.total, found.capped)
+        items = self._documents(JobDocument, found.rows, names)
+        return DocumentPage(items, found.total, found.capped)
+
+    async def tag_counts(self, viewer: Viewer | None, newest: int) -> dict[str, int]:
+        """Return how many of the newest jobs have each tag."""
+        readers = None if viewer is None else readers_of(viewer)
+        return await self._readers.run(
+            lambda connection: reads.counted_tags(connection, readers, newest)
+        )
 
     async def append_log(self, parts: Sequence[LogPartDocument]) -> None:
         """Store log parts."""
@@ -277,16 +299,18 @@ class SqliteStore:
         terms: Sequence[str],
         skip: int,
         limit: int,
+        since: Micros | None = None,
+        oldest_first: bool = False,
     ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
             return DocumentPage([], 0)
-        where = where_clause(LogPartDocument, log_owner(job_id, task_ids))
+        where = where_clause(LogPartDocument, log_owner(job_id, task_ids, since))
         if terms:
             folded = msgspec.json.encode([term.casefold() for term in terms]).decode()
             where = Clause.joined(" AND ", [where, Clause("holds(contents, ?)", (folded,))])
         cap = LOG_CAP if terms else None
-        order = order_clause(LogPartDocument, ("-created_at", "-number"))
+        order = order_clause(LogPartDocument, log_order(oldest_first=oldest_first))
         select = reads.Select(
             LogPartDocument, columns_of(LogPartDocument), where, order, limit, skip
         )
@@ -300,11 +324,16 @@ class SqliteStore:
         return DocumentPage(self._documents(LogPartDocument, rows), total, count > total)
 
     async def vars(
-        self, job_id: str, names: Sequence[str] | None, restarts: int, began: int | None = None
+        self,
+        job_id: str,
+        names: Sequence[str] | None,
+        restarts: int,
+        began: int | None = None,
+        most: int | None = None,
     ) -> dict[str, str]:
         """Return `tasks.<var>`."""
         values = await self._readers.run(
-            lambda connection: reads.var_values(connection, job_id, names, restarts, began)
+            lambda connection: reads.var_values(connection, job_id, names, restarts, began, most)
         )
         result = fields_of(TaskDocument)["result"]
         return {

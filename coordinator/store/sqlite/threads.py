@@ -12,6 +12,7 @@ import functools
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,10 +28,14 @@ _T = TypeVar("_T")
 _Operation = Callable[[sqlite3.Connection], _T]
 
 DEADLINE = 8.0
-"""Seconds until a caller no longer waits."""
+"""Seconds until a caller no longer waits, and a read ends that is still under way."""
+_LOOK_EVERY = 1000
+"""Instructions of SQLite's machine between looks whether a read is to end."""
+_TOO_LATE = f"the datastore did not answer within {DEADLINE:g} s"
 _BATCH = 256
 """Operations that share a transaction at most."""
-READERS = 3
+READERS = 6
+"""Threads that read. Requests have four of them at most: what they leave is the engine's."""
 CACHED_STATEMENTS = 512
 WRITER_CACHE_KIB = 16_384
 READER_CACHE_KIB = 2_048
@@ -208,8 +213,11 @@ class Readers:
 
     async def run(self, operation: _Operation[_T]) -> _T:
         """Return what `operation` gave. Raises what it raised, or `StoreUnavailable`."""
+        until = time.monotonic() + DEADLINE
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._read, operation)
+            future = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._read, operation, until
+            )
         except RuntimeError:
             raise StoreUnavailable("the datastore is closed") from None
         return await within_deadline(future)
@@ -221,7 +229,10 @@ class Readers:
             connection.close()
         self._connections.clear()
 
-    def _read(self, operation: _Operation[_T]) -> _T:
+    def _read(self, operation: _Operation[_T], until: float) -> _T:
+        self._local.until = until
+        if self._over():
+            raise StoreUnavailable(_TOO_LATE)
         try:
             return operation(self._connection())
         except sqlite3.Error as error:
@@ -233,9 +244,14 @@ class Readers:
             connection = connected(self._path)
             connection.execute("PRAGMA query_only = ON")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+            connection.set_progress_handler(self._over, _LOOK_EVERY)
             self._local.connection = connection
             self._connections.append(connection)
         return connection
+
+    def _over(self) -> bool:
+        """Tell whether nobody waits any more for what this thread reads."""
+        return time.monotonic() > float(self._local.until)
 
 
 async def within_deadline(future: asyncio.Future[_T]) -> _T:
@@ -248,4 +264,4 @@ async def within_deadline(future: asyncio.Future[_T]) -> _T:
         present.get().fail(error)
         raise
     except TimeoutError:
-        raise StoreUnavailable(f"the datastore did not answer within {DEADLINE:g} s") from None
+        raise StoreUnavailable(_TOO_LATE) from None

@@ -16,11 +16,11 @@ from coordinator.store.sqlite.sql import (
     Clause,
     columns,
     from_column,
-    listed,
     marks,
     order_clause,
     overdue_of,
     quoted_name,
+    quoted_names,
     set_clauses,
     to_column,
     where_clause,
@@ -69,7 +69,8 @@ def _insert(
     if kind is JobDocument:
         names.append(ROW)
         values.append(_job_row(connection, row["created_at"]))
-    statement = f"INSERT {conflict} INTO {quoted_name(kind.collection)} ({listed(names)}) VALUES ({marks(len(names))})"
+    into = f"{quoted_name(kind.collection)} ({quoted_names(names)})"
+    statement = f"INSERT {conflict} INTO {into} VALUES ({marks(len(names))})"
     return connection.execute(statement, values).rowcount
 
 

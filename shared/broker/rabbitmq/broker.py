@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from yarl import URL
 
-from shared.backoff import Backoff
 from shared.broker.port import DeliveryHandler, QueueInfo
-from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.consumers import RabbitSlot, RabbitSubscription, Source
-from shared.broker.rabbitmq.declarations import Declarations, Interrupted, interruptible
+from shared.broker.rabbitmq.connection import RabbitConnection, Session
+from shared.broker.rabbitmq.consumers import QueueSource, RabbitSlot, RabbitSubscription
+from shared.broker.rabbitmq.declarations import (
+    Declarations,
+    Interrupted,
+    interruptible,
+    send_nowhere,
+)
 from shared.broker.rabbitmq.events import EventSender, RabbitEvents
 from shared.broker.rabbitmq.publisher import Letter, PublishChannel, Publisher
 from shared.broker.rabbitmq.queue_stats import Figures, management_of
-from shared.broker.rabbitmq.session import Session
 from shared.config import AMQP_HEARTBEAT
-from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.config.schema import ClientTls
+from shared.errors import BrokerForbids, BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, LOGS_QUEUE, queue_kind
+from shared.supervision import Backoff
+from shared.tls import client_context
 
 PING_PATIENCE = 2.0
 """Seconds."""
 
 _FIRST_DELAY = 0.2
 _JITTER = 0.5
+
+_T = TypeVar("_T")
 
 QUEUE_TYPES = ("classic", "quorum")
 
@@ -37,8 +48,9 @@ class RabbitMQBroker:
     user and password; without, it is looked for where RabbitMQ has it by default. `queue_type`:
     `classic` or `quorum`, for durable queues. `node_expiry`: seconds that a node's own queue
     outlives its node. `reconnect_cap`: the longest delay between two tries to connect, in seconds.
-    `name` is what RabbitMQ's management page calls our connections. `chance` gives numbers from 0
-    to 1, that spread these delays.
+    `tls`: for `amqps` and `https`, where the default is not meant. `name` is what RabbitMQ's
+    management page calls our connections. `queues` are declared at the start, beside those that are
+    always there. `chance` gives numbers from 0 to 1, that spread these delays.
 
     Four connections, each made when it is first needed: one for publishing (RabbitMQ stops reading
     from one that publishes while memory is short, and acknowledgements must go on), one for
@@ -53,23 +65,28 @@ class RabbitMQBroker:
         node_expiry: float,
         reconnect_cap: float,
         name: str = "haulier",
+        queues: Collection[str] = (),
+        tls: ClientTls = ClientTls(),  # noqa: B008 - it is frozen
         chance: Callable[[], float] = random.random,
     ) -> None:
         if queue_type not in QUEUE_TYPES:
             raise BrokerMisconfigured(f"queue type {queue_type!r}: one of {', '.join(QUEUE_TYPES)}")
         self._url = _checked(url)
         self._name = name
+        self._tls = tls
+        self._context = client_context(tls)
         self._node_expiry = node_expiry
         self._cap = reconnect_cap
         self._chance = chance
         self._declarations = Declarations(queue_type, node_expiry)
+        self._queues = queues
         self._publishing = self._link("publishing")
         self._consuming = self._link("consuming")
         self._publishing_logs = self._link("publishing logs")
         self._consuming_logs = self._link("consuming logs")
         self._publisher = Publisher(self._publishing)
         self._log_publisher = Publisher(self._publishing_logs)
-        self._management = management_of(self._url, management_url)
+        self._management = management_of(self._url, management_url, self._context)
         lane = PublishChannel(self._consuming, confirms=False)
         self._figures = Figures(lane, self._management)
         self._pinging = PublishChannel(self._consuming, confirms=False)
@@ -85,8 +102,8 @@ class RabbitMQBroker:
         try:
             await self._publishing.start()
             await self._consuming.start()
-            for queue in ALWAYS_THERE:
-                await self._declare(queue)
+            await self._check_sending()
+            await self._declare_all({*ALWAYS_THERE, *self._queues})
         except BaseException:
             await self.close()
             raise
@@ -173,8 +190,8 @@ class RabbitMQBroker:
         return await self._figures.ready(name)
 
     async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
-        """Delete a queue and what is in it; who consumes it declares it again. With `unused`, a message that comes
-        in the same moment is lost with it."""
+        """Delete a queue and what is in it; who consumes it declares it again. With `unused`, whoever begins to
+        consume in the same moment does so too."""
         return await self._figures.delete(name, unused=unused)
 
     def on_connected(self, callback: Callable[[bool], None]) -> None:
@@ -188,8 +205,9 @@ class RabbitMQBroker:
         return RabbitConnection(
             purpose,
             _address(self._url),
-            lambda: Session.open(url, self._declarations),
+            lambda: Session.open(url, self._declarations, self._context),
             self._backoff(),
+            self._tls,
         )
 
     def _backoff(self) -> Backoff:
@@ -199,24 +217,46 @@ class RabbitMQBroker:
         for callback in self._callbacks:
             callback(first)
 
-    def _source(self, queue: str) -> Source:
+    def _source(self, queue: str) -> QueueSource:
         link = self._consuming_logs if queue == LOGS_QUEUE else self._consuming
-        return Source(link, queue, self._bury)
+        return QueueSource(link, queue, self._bury)
 
     async def _bury(self, body: bytes, headers: Mapping[str, str]) -> None:
         await self.publish(DEAD_QUEUE, body, headers=headers)
 
+    async def _check_sending(self) -> None:
+        """Raise `BrokerForbids` where our user may send nothing: who doesn't wait for confirms would never be told."""
+        session = await self._publishing.session()
+        # Unanswered it stays, among others, while RabbitMQ takes no messages for want of memory.
+        with suppress(Interrupted, TimeoutError):
+            async with asyncio.timeout(PING_PATIENCE):
+                await session.ask(send_nowhere)
+
+    async def _declare_all(self, queues: Collection[str]) -> None:
+        """Declare queues and the topic of events; where one is somebody else's, none is made."""
+        absent = {
+            queue for queue in queues if await self._ask(partial(Session.absent, queue=queue))
+        }
+        for queue in sorted({*queues} - absent):
+            await self._declare(queue)
+        with suppress(BrokerForbids):  # a worker's user, which has no use for it
+            await self._ask(Session.declare_events)
+        for queue in sorted(absent):
+            await self._declare(queue)
+
     async def _declare(self, queue: str) -> None:
         """Declare `queue`, waiting for ever for RabbitMQ. Raises `QueueMismatch`."""
+        await self._ask(partial(Session.declare, queue=queue))
+
+    async def _ask(self, what: Callable[[Session], Awaitable[_T]]) -> _T:
+        """Return what RabbitMQ answers, waiting for ever for it."""
         backoff = self._backoff()
         while True:
             session = await self._consuming.session()
             try:
-                await session.declare(queue)
+                return await what(session)
             except (Interrupted, TimeoutError):
                 await asyncio.sleep(backoff.next())
-            else:
-                return
 
 
 async def _end(consumer: RabbitSubscription | RabbitSlot | RabbitEvents) -> None:

@@ -12,14 +12,23 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from shared.backoff import Backoff
 from shared.broker.deliveries import DeliveryBase, HandlerPool
 from shared.broker.port import Delivery, DeliveryHandler
-from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.declarations import Interrupted, Retaking, interruptible
-from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session, close_channel
+from shared.broker.rabbitmq.connection import (
+    ANSWERED_WITHIN,
+    RabbitConnection,
+    Session,
+    close_channel,
+)
+from shared.broker.rabbitmq.declarations import (
+    Interrupted,
+    Retaking,
+    interruptible,
+    permitted,
+)
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY
+from shared.supervision import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +68,7 @@ def _priority(given: int | None) -> int:
     return min(given or 0, MAX_PRIORITY)
 
 
-class Source:
+class QueueSource:
     """Where taps are opened: a queue of a connection, and how what comes from it is buried."""
 
     def __init__(self, link: RabbitConnection, queue: str, bury: Bury) -> None:
@@ -74,7 +83,7 @@ class RabbitConsumer:
 
     def __init__(
         self,
-        source: Source,
+        source: QueueSource,
         session: Session,
         channel: Channel,
         receive: Callable[[RabbitDelivery], None],
@@ -97,7 +106,7 @@ class RabbitConsumer:
     @classmethod
     async def open(
         cls,
-        source: Source,
+        source: QueueSource,
         prefetch: int,
         receive: Callable[[RabbitDelivery], None],
         stopped: Callable[[], None],
@@ -116,7 +125,7 @@ class RabbitConsumer:
         return cls(source, session, channel, receive, stopped)
 
     async def consume(self) -> None:
-        """Declare the queue and consume it. Raises `QueueMismatch`, `Interrupted`,
+        """Declare the queue and consume it. Raises `QueueMismatch`, `BrokerForbids`, `Interrupted`,
         `TimeoutError`."""
         await self._session.declare(self.queue)
         self._tag = None
@@ -143,7 +152,7 @@ class RabbitConsumer:
         """After a call that did not end well nobody knows whether we consume: begin anew then."""
         try:
             async with asyncio.timeout(ANSWERED_WITHIN):
-                with interruptible():
+                with interruptible(), permitted():
                     yield
         except BaseException:
             self._session.forget(self.queue)
@@ -193,7 +202,7 @@ class RabbitSlot:
 
     def __init__(
         self,
-        source: Source,
+        source: QueueSource,
         backoff: Backoff,
         forget: Callable[[RabbitSlot], None],
     ) -> None:
@@ -274,7 +283,7 @@ class RabbitSubscription:
 
     def __init__(
         self,
-        source: Source,
+        source: QueueSource,
         handler: DeliveryHandler,
         prefetch: int,
         backoff: Backoff,
@@ -289,7 +298,7 @@ class RabbitSubscription:
         self._upkeep = Retaking(source.queue, self._consume, backoff)
 
     async def start(self) -> None:
-        """Consume. Raises `QueueMismatch`, `BrokerUnavailable`."""
+        """Consume. Raises `QueueMismatch`, `BrokerForbids`, `BrokerUnavailable`."""
         await self._upkeep.start()
 
     async def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +22,7 @@ from aiormq.exceptions import (
 )
 from pamqp.constants import DOMAIN_REGEX
 
-from shared.backoff import Backoff
+from shared.config.schema import ClientTls
 from shared.errors import (
     ApplicationError,
     BrokerForbids,
@@ -32,7 +31,8 @@ from shared.errors import (
     QueueMismatch,
 )
 from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
-from shared.supervision import Loop, waiting
+from shared.supervision import Backoff, Loop, waiting
+from shared.tls import tls_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,25 @@ def interruptible() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-def connection_refused(error: BaseException, address: str) -> BrokerMisconfigured | None:
+@contextmanager
+def permitted() -> Iterator[None]:
+    """Raise `BrokerForbids` where RabbitMQ says that this user lacks a right."""
+    try:
+        yield
+    except ChannelAccessRefused as error:
+        raise BrokerForbids(f"RabbitMQ: the user lacks a right: {error}") from error
+
+
+async def send_nowhere(channel: Channel) -> None:
+    """Send a message that no queue gets. Raises `BrokerForbids`, or what the driver raises."""
+    with permitted():
+        await channel.basic_publish(b"", routing_key="")
+        await channel.basic_qos(prefetch_count=0)  # answered once the message was allowed
+
+
+def connection_refused(
+    error: BaseException, address: str, tls: ClientTls
+) -> BrokerMisconfigured | None:
     """Return why waiting won't get us a connection to `address`, or None where it may."""
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return BrokerMisconfigured(
@@ -92,19 +110,22 @@ def connection_refused(error: BaseException, address: str) -> BrokerMisconfigure
             f"RabbitMQ refuses the virtual host of {address}: make it and give the user its rights "
             "there, set another one in broker.rabbitmq.url, or raise its limit of connections"
         )
-    cause = error if isinstance(error, ssl.SSLError) else error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return BrokerMisconfigured(f"the certificate of RabbitMQ at {address}: {cause}")
-    return None
+    if isinstance(error, BrokerMisconfigured):
+        return BrokerMisconfigured(f"RabbitMQ at {address}: {error}")
+    said = f"{error} {error.__cause__}"
+    refusal = tls_refusal(said, f"RabbitMQ at {address}", "broker.rabbitmq", tls)
+    return BrokerMisconfigured(refusal) if refusal is not None else None
 
 
-def declaration_refused(error: BaseException, queue: str) -> ApplicationError | None:
-    """Return why `queue` can't be declared, ever; None where trying again may help."""
+def declaration_refused(
+    error: BaseException, name: str, what: str = "queue"
+) -> ApplicationError | None:
+    """Return why a queue, or an exchange, can't be declared, ever; None where trying again may help."""
     if isinstance(error, ChannelPreconditionFailed | ChannelLockedResource):
-        return QueueMismatch(queue, _detail(str(error)))
+        return QueueMismatch(name, _detail(str(error)), what)
     if isinstance(error, ChannelAccessRefused):
         kind = BrokerMisconfigured if "reserved prefix" in str(error) else BrokerForbids
-        return kind(f"RabbitMQ: the user may not use queue {queue!r}: {error}")
+        return kind(f"RabbitMQ: the user may not use {what} {name!r}: {error}")
     return None
 
 
@@ -204,8 +225,14 @@ async def look(channel: Channel, queue: str) -> tuple[int, int]:
 
 
 async def declare_events(channel: Channel) -> None:
-    """Declare the topic that events go through."""
-    await channel.exchange_declare(EVENTS, exchange_type="topic", durable=True)
+    """Declare the topic that events go through. Raises `QueueMismatch`, `BrokerForbids`, or what the driver raises."""
+    try:
+        await channel.exchange_declare(EVENTS, exchange_type="topic", durable=True)
+    except Exception as error:
+        refused = declaration_refused(error, EVENTS, "exchange")
+        if refused is None:
+            raise
+        raise refused from error
 
 
 Attempt = Callable[[Callable[[], None]], Awaitable[None]]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from uuid import uuid4
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from shared.backoff import Backoff
-from shared.broker.deliveries import EVENT_BACKLOG, EventFanout
+from shared.broker.deliveries import EventBacklog, EventFanout
 from shared.broker.port import DeliveryHandler
-from shared.broker.rabbitmq.connection import RabbitConnection
-from shared.broker.rabbitmq.declarations import Interrupted, Retaking, interruptible
+from shared.broker.rabbitmq.connection import ANSWERED_WITHIN, RabbitConnection, close_channel
+from shared.broker.rabbitmq.declarations import (
+    Interrupted,
+    Retaking,
+    interruptible,
+    permitted,
+)
 from shared.broker.rabbitmq.publisher import PublishChannel
-from shared.broker.rabbitmq.session import ANSWERED_WITHIN, close_channel
-from shared.errors import BrokerUnavailable
-from shared.model.queues import EVENTS
-from shared.supervision import Loop, waiting
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.model.queues import EVENTS, events_queue
+from shared.supervision import Backoff
 
 _KEY = "event"
 _EVERY_KEY = "#"
@@ -33,28 +34,16 @@ class EventSender:
     def __init__(self, link: RabbitConnection) -> None:
         self._link = link
         self._lane = PublishChannel(link, confirms=False)
-        self._waiting: deque[bytes] = deque(maxlen=EVENT_BACKLOG)
-        self._arrived = asyncio.Event()
-        self._loop = Loop("send events", self._run)
-        self._loop.start()
+        self._backlog = EventBacklog(self._send, "send events")
 
     def offer(self, body: bytes) -> None:
         """Have `body` sent soon."""
         if self._link.present is not None:
-            self._waiting.append(body)
-            self._arrived.set()
+            self._backlog.offer(body)
 
     async def close(self) -> None:
         """Send no more."""
-        await self._loop.close()
-
-    async def _run(self) -> None:
-        while True:
-            with waiting():
-                await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                await self._send(self._waiting.popleft())
+        await self._backlog.close()
 
     async def _send(self, body: bytes) -> None:
         try:
@@ -64,9 +53,9 @@ class EventSender:
                 await session.unblocked()
                 with interruptible():
                     await channel.basic_publish(body, exchange=EVENTS, routing_key=_KEY)
-        except (Interrupted, TimeoutError, BrokerUnavailable):
+        except (Interrupted, TimeoutError, BrokerUnavailable, BrokerMisconfigured):
             # What waited is as old: who listens reads the state anew when it hears nothing.
-            self._waiting.clear()
+            self._backlog.drop()
             if (present := self._link.present) is not None:
                 present.forget_events()
 
@@ -86,7 +75,7 @@ class RabbitEvents:
         self._link = link
         self._feed = EventFanout(handler)
         self._forget = forget
-        self._queue = f"{EVENTS}-{uuid4().hex}"
+        self._queue = events_queue()
         self._upkeep = Retaking(EVENTS, self._consume, backoff)
 
     async def start(self) -> None:
@@ -116,7 +105,7 @@ class RabbitEvents:
         channel.on_consumer_cancel_callbacks.add(lambda _: stopped.set())
         channel.closing.add_done_callback(lambda _: stopped.set())
         try:
-            with interruptible():
+            with interruptible(), permitted():
                 async with asyncio.timeout(ANSWERED_WITHIN):
                     await self._bind(channel)
             had()

@@ -10,14 +10,11 @@ from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from shared.broker.rabbitmq.connection import RabbitConnection
+from shared.broker.port import check_size
+from shared.broker.rabbitmq.connection import ANSWERED_WITHIN, RabbitConnection, Session
 from shared.broker.rabbitmq.declarations import Interrupted, interruptible
-from shared.broker.rabbitmq.session import ANSWERED_WITHIN, Session
 from shared.errors import BrokerUnavailable
 from shared.model.queues import MAX_PRIORITY, QueueKind
-
-LARGEST_BODY = 16 * 1024 * 1024 - 64 * 1024
-"""Bytes. RabbitMQ 4.x takes 16 MiB by default, and closes the channel of who sends more."""
 
 LARGEST_HEADERS = 64 * 1024
 """Characters. They must fit one frame."""
@@ -39,8 +36,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
         """Raise `ValueError` for what would cost others their channel."""
         if not 0 <= self.priority <= MAX_PRIORITY:
             raise ValueError(f"priority {self.priority} is not within 0 to {MAX_PRIORITY}")
-        if len(self.body) > LARGEST_BODY:
-            raise ValueError(f"a message of {len(self.body)} bytes: at most {LARGEST_BODY} go")
+        check_size(self.body)
         size = sum(len(name) + len(value) for name, value in self.headers.items())
         if size > LARGEST_HEADERS:
             raise ValueError(f"headers of {size} characters: at most {LARGEST_HEADERS} go")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import ssl
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -27,13 +29,17 @@ from shared.broker.rabbitmq.declarations import (
 from shared.broker.rabbitmq.publisher import PublishChannel
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, queue_kind
+from shared.supervision import waiting
 
 _T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
 _PATIENCE = 5.0
-"""Seconds for an answer: figures are looked at by people and by sweeps."""
+"""Seconds for an answer, the wait for its turn included: figures are looked at by people and by sweeps."""
+
+_WHOLE = 20.0
+"""Seconds for all answers that a list needs: a broker far away gives each of them in some milliseconds."""
 
 _FIGURES = ("messages_ready", "consumers", "messages_unacknowledged")
 _COLUMNS = ",".join(("name", *_FIGURES))
@@ -45,25 +51,30 @@ _SILENT = 60.0
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 
-def management_of(broker: URL, given: str | None) -> Management | None:
+def management_of(
+    broker: URL, given: str | None, tls: ssl.SSLContext | None = None
+) -> Management | None:
     """Return the management API that was `given`, else the one of `broker` where RabbitMQ has it by default: at port
     15672, behind TLS at 15671. None for a broker at a port of its own: what is at those ports may be another's."""
     vhost = broker.path.removeprefix("/") or "/"
     if given:
-        return Management(given, vhost)
+        return Management(given, vhost, tls=tls)
     if broker.port not in (None, _DEFAULT_PORTS[broker.scheme]):
         return None
     scheme, port = ("https", 15671) if broker.scheme == "amqps" else ("http", 15672)
     usual = URL.build(
         scheme=scheme, host=broker.host or "", port=port, user=broker.user, password=broker.password
     )
-    return Management(str(usual), vhost, silence=_SILENT)
+    return Management(str(usual), vhost, silence=_SILENT, tls=tls)
 
 
 class Management:
     """RabbitMQ's management API, for one virtual host. One that did not answer is left alone for `silence` seconds."""
 
-    def __init__(self, url: str, vhost: str, *, silence: float = 0.0) -> None:
+    def __init__(
+        self, url: str, vhost: str, *, silence: float = 0.0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._silence = silence
         self._silent_until = 0.0
         self.level = logging.DEBUG if silence else logging.WARNING
@@ -97,7 +108,10 @@ class Management:
             raise Interrupted("RabbitMQ's management API did not answer lately")
         if self._client is None:
             timeout = aiohttp.ClientTimeout(total=_PATIENCE)
-            self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+            connector = aiohttp.TCPConnector(ssl=self._tls or True)
+            self._client = aiohttp.ClientSession(
+                headers=self._headers, timeout=timeout, connector=connector
+            )
         base = str(self.url).rstrip("/")
         url = URL(f"{base}/api/{path}?columns={_COLUMNS}", encoded=True)
         try:
@@ -140,7 +154,8 @@ class Figures:
         `BrokerUnavailable`."""
         found = await self._all_listed()
         if found is None:
-            found = [await self._asked(name) for name in {*ALWAYS_THERE, *names}]
+            async with _in_time(_WHOLE):
+                found = [await self._asked(name) for name in {*ALWAYS_THERE, *names}]
         there = [info for info in found if info is not None]
         return sorted(there, key=lambda info: info.name)
 
@@ -155,7 +170,8 @@ class Figures:
         if not _possible(name):
             return False
         try:
-            if any(await self._look(name)) and unused:
+            _, consumers = await self._look(name)
+            if consumers and unused:
                 return False
             await self._ask(lambda channel: channel.queue_delete(name))
         except Absent:
@@ -176,7 +192,8 @@ class Figures:
             )
             return None
         # One so new that there are no figures of it yet is asked for itself.
-        return [_of_entry(entry) or await self.queue(str(entry["name"])) for entry in entries]
+        async with _in_time(_WHOLE):
+            return [_of_entry(entry) or await self.queue(str(entry["name"])) for entry in entries]
 
     async def _asked(self, name: str) -> QueueInfo | None:
         if not _possible(name):
@@ -200,18 +217,30 @@ class Figures:
         return await self._ask(lambda channel: look(channel, name))
 
     async def _ask(self, call: Callable[[Channel], Awaitable[_T]]) -> _T:
-        """Ask, one question at a time: one that fails takes the channel with it."""
-        async with self._turn:
+        """Ask, one question at a time: one that fails takes the channel with it. Nobody waits for a lost connection."""
+        if self._lane.link.present is None:
+            raise BrokerUnavailable("RabbitMQ gives no figures: there is no connection to it now")
+        async with _in_time(_PATIENCE), self._turn:
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    _, channel = await self._lane.channel()
-                    with interruptible():
-                        return await call(channel)
+                _, channel = await self._lane.channel()
+                with interruptible():
+                    return await call(channel)
             except (Absent, Elsewhere):
                 raise
-            except (Interrupted, TimeoutError) as error:
-                text = str(error) or f"no answer within {_PATIENCE:g} s"
-                raise BrokerUnavailable(f"RabbitMQ gives no figures: {text}") from error
+            except Interrupted as error:
+                raise BrokerUnavailable(f"RabbitMQ gives no figures: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
+    """Bound what is asked in the block, however many questions that are. The loop that waits here is not stuck."""
+    try:
+        with waiting():
+            async with asyncio.timeout(seconds):
+                yield
+    except TimeoutError as error:
+        text = f"RabbitMQ gives no figures: no answer within {seconds:g} s"
+        raise BrokerUnavailable(text) from error
 
 
 def _of_entry(entry: dict[str, Any] | None) -> QueueInfo | None:

@@ -23,7 +23,7 @@ from shared.expressions.compilation.inference import (
 )
 from shared.expressions.compilation.lazy_filter import current, mapped, sifted_end
 from shared.expressions.compilation.loops import compile_loop
-from shared.expressions.errors import name_error
+from shared.expressions.errors import ExpressionError, name_error
 from shared.expressions.functions.signatures import EXTRAS, SIGNATURES
 from shared.expressions.grammar.names import ENVIRONMENT
 from shared.expressions.grammar.nodes import (
@@ -44,6 +44,7 @@ from shared.expressions.grammar.nodes import (
     Slice,
     SyntaxNode,
     Unary,
+    written_name,
 )
 from shared.expressions.grammar.vocabulary import LOOPS
 from shared.expressions.limits import ENTRY_ELEMENTS
@@ -51,6 +52,9 @@ from shared.expressions.operations.access import cut, fetch
 from shared.expressions.operations.operators import add, to_bool, to_text
 from shared.expressions.static_types import INT, LIST, MAP, UNKNOWN, StaticType, list_of, shape_of
 from shared.expressions.values.kinds import is_nil
+
+_LONGEST_NAME = 60
+"""Characters of a name that an error tells."""
 
 FUNCTION_NAMES = frozenset([*SIGNATURES, *LOOPS])
 """The names of the language's own functions."""
@@ -224,9 +228,13 @@ class _Compiler:
             end = 0 if key.literal == 0 else -1
             return Code(shape, guarded(node.position, sifted_end(base.sieve, end, must=True)))
         first, second = base.run, key.run
+        named = written_name(node.base)[:_LONGEST_NAME]
 
         def reach(frame: Frame) -> object:
-            return fetch(first(frame), second(frame), frame.budget)
+            value, wanted = first(frame), second(frame)
+            if named and is_nil(value):
+                raise ExpressionError(f"there is nothing to fetch from {named}, which is nil")
+            return fetch(value, wanted, frame.budget)
 
         def reach_or_give_up(frame: Frame) -> object:
             value = first(frame)

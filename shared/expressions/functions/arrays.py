@@ -10,7 +10,7 @@ from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import ENTRY_ELEMENTS, MAX_VALUE_DEPTH
 from shared.expressions.operations.access import fetch, fetch_or_nil
-from shared.expressions.operations.operators import less, to_text
+from shared.expressions.operations.operators import less, to_int, to_text
 from shared.expressions.values.equality import equal
 from shared.expressions.values.kinds import (
     Ints,
@@ -180,6 +180,22 @@ def _sort(frame: Frame, value: object, order: object = "asc") -> object:
     assert isinstance(value, list)
     frame.budget.build(len(value))
     return sorted(value, key=sort_key(frame), reverse=descending)
+
+
+def _bound(value: object) -> int:
+    """Return a bound of a sequence, nil counting as zero."""
+    if value is None:
+        return 0
+    if not is_int(value):
+        raise ExpressionError(f"sequence takes an int, not {type_name(value)}")
+    return to_int(value)
+
+
+def sequence(frame: Frame, start: object, stop: object) -> object:
+    """Return the ints from `start` up to, not including, `stop`."""
+    first, last = _bound(start), _bound(stop)
+    frame.budget.build(max(0, last - first))
+    return Ints(range(first, last))
 
 
 ARRAYS: dict[str, Callable[..., object]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from shared.expressions.compilation.code import Frame
 from shared.expressions.errors import ExpressionError
 from shared.expressions.limits import MAX_VALUE_DEPTH, Budget
-from shared.expressions.operations.operators import less, more
+from shared.expressions.operations.operators import less, more, to_int
 from shared.expressions.values.durations import Duration
 from shared.expressions.values.kinds import Month, Weekday, is_int, is_number, type_name
 from shared.expressions.values.numerals import wrap
@@ -169,6 +169,16 @@ def _shift(name: str, function: Callable[[int, int], int]) -> Callable[..., obje
 
 def _bitnot(_: Frame, value: object) -> object:
     return ~_integer("bitnot", value)
+
+
+def random_int(frame: Frame, *bound: object) -> object:
+    """Return a random number from 0 up to, not including, a bound; without one, any that is not negative."""
+    if not bound:
+        return frame.random.getrandbits(63)
+    limit = to_int(bound[0])
+    if limit <= 0:
+        raise ExpressionError("randomInt takes a number above zero")
+    return frame.random.randrange(limit)
 
 
 NUMBER_FUNCTIONS: dict[str, Callable[..., object]] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shared.expressions.errors import ExpressionError, limit_error, syntax_error
-from shared.expressions.grammar.lexer import Token, TokenKind
+from shared.expressions.grammar.lexer import Lexeme, TokenKind
 from shared.expressions.grammar.nodes import SyntaxNode
 from shared.expressions.limits import MAX_TREE_DEPTH, MAX_TREE_NODES
 
@@ -16,7 +16,7 @@ _AnyNode = TypeVar("_AnyNode", bound=SyntaxNode)
 class TokenCursor:
     """A place among the tokens of an expression, and the count of the nodes made of them so far."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Lexeme]) -> None:
         self._tokens = tokens
         self._next = 0
         self._nodes = 0
@@ -24,10 +24,10 @@ class TokenCursor:
     # The tokens
 
     @property
-    def _token(self) -> Token:
+    def _token(self) -> Lexeme:
         return self._tokens[self._next]
 
-    def _advance(self) -> Token:
+    def _advance(self) -> Lexeme:
         token = self._tokens[self._next]
         if token.kind != "end":
             self._next += 1
@@ -42,12 +42,12 @@ class TokenCursor:
             return True
         return False
 
-    def _expect(self, kind: TokenKind, value: str) -> Token:
+    def _expect(self, kind: TokenKind, value: str) -> Lexeme:
         if not self._sees(kind, value):
             raise self._unexpected()
         return self._advance()
 
-    def _expect_name(self) -> Token:
+    def _expect_name(self) -> Lexeme:
         if self._token.kind != "name":
             raise self._unexpected()
         return self._advance()

@@ -13,7 +13,7 @@ from shared.expressions.grammar.quoting import read_quoted, read_raw
 TokenKind = Literal["operator", "bracket", "number", "text", "name", "end"]
 
 
-class Token(msgspec.Struct, frozen=True):
+class Lexeme(msgspec.Struct, frozen=True):
     """One word of an expression: `value` is its text, or for a quoted text what it stands for."""
 
     kind: TokenKind
@@ -52,15 +52,15 @@ def is_word_character(character: str) -> bool:
     return character.isalpha() or character.isdecimal() or character in "_$"
 
 
-def tokenize(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Lexeme]:
     """Return the tokens of `text`, the last one of kind `end`. Raises a `syntax` fault."""
-    tokens: list[Token] = []
+    tokens: list[Lexeme] = []
     position = _skip(text, 0)
     while position < len(text):
         token, position = _next(text, position, after=tokens[-1] if tokens else None)
         tokens.append(token)
         position = _skip(text, position)
-    tokens.append(Token("end", "", len(text)))
+    tokens.append(Lexeme("end", "", len(text)))
     return tokens
 
 
@@ -69,16 +69,16 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _next(text: str, position: int, after: Token | None) -> tuple[Token, int]:
+def _next(text: str, position: int, after: Lexeme | None) -> tuple[Lexeme, int]:
     character = text[position]
     if _names_pointer(after, position) and is_word_character(character):
         return _word(text, position, pointer=True)
     if character in "'\"":
         value, end = read_quoted(text, position)
-        return Token("text", value, position), end
+        return Lexeme("text", value, position), end
     if character == "`":
         value, end = read_raw(text, position)
-        return Token("text", value, position), end
+        return Lexeme("text", value, position), end
     if character in "0123456789" or (
         character == "." and text[position + 1 : position + 2] in _DIGITS
     ):
@@ -91,30 +91,30 @@ def _next(text: str, position: int, after: Token | None) -> tuple[Token, int]:
 _DIGITS = tuple("0123456789")
 
 
-def _number(text: str, position: int) -> tuple[Token, int]:
+def _number(text: str, position: int) -> tuple[Lexeme, int]:
     match = _NUMBER.match(text, position)
     assert match is not None
     end = match.end()
     if end < len(text) and is_word_character(text[end]):
         raise syntax_error(f"bad number {text[position : end + 1]!r}", end)
-    return Token("number", match.group(), position), end
+    return Lexeme("number", match.group(), position), end
 
 
-def _names_pointer(after: Token | None, position: int) -> bool:
+def _names_pointer(after: Lexeme | None, position: int) -> bool:
     """Return whether a `#` stands right before, so that a word here is its name, whatever the word."""
     return after is not None and after.is_("operator", "#") and after.position == position - 1
 
 
-def _word(text: str, position: int, *, pointer: bool) -> tuple[Token, int]:
+def _word(text: str, position: int, *, pointer: bool) -> tuple[Lexeme, int]:
     end = position
     while end < len(text) and is_word_character(text[end]):
         end += 1
     word = text[position:end]
     kind: TokenKind = "operator" if word in _WORDS and not pointer else "name"
-    return Token(kind, word, position), end
+    return Lexeme(kind, word, position), end
 
 
-def _sign(text: str, position: int) -> tuple[Token, int]:
+def _sign(text: str, position: int) -> tuple[Lexeme, int]:
     match = _SIGN.match(text, position)
     if match is None:
         raise syntax_error(f"unexpected character {text[position]!r}", position)
@@ -122,4 +122,4 @@ def _sign(text: str, position: int) -> tuple[Token, int]:
     if sign == "/" and text.startswith("/*", position):
         raise syntax_error("the comment is not closed", position)
     kind: TokenKind = "bracket" if sign in "()[]{}" else "operator"
-    return Token(kind, sign, position), match.end()
+    return Lexeme(kind, sign, position), match.end()

@@ -81,6 +81,15 @@ class Member(SyntaxNode):
         return (self.base, self.key)
 
 
+def written_name(node: SyntaxNode) -> str:
+    """Return what a person calls a value by, the last of `tasks.notes.authors`; empty where it has no name."""
+    if isinstance(node, Name):
+        return node.name
+    if isinstance(node, Member) and isinstance(node.key, Literal):
+        return node.key.value if isinstance(node.key.value, str) else ""
+    return ""
+
+
 @dataclass(slots=True, eq=False)
 class Chain(SyntaxNode):
     """The extent of what a `?.` gives up."""

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from shared.expressions.errors import ExpressionError, limit_error, syntax_error
 from shared.expressions.grammar.cursor import TokenCursor
-from shared.expressions.grammar.lexer import Token, tokenize
+from shared.expressions.grammar.lexer import Lexeme, tokenize
 from shared.expressions.grammar.nodes import (
     Array,
     Binary,
@@ -58,7 +58,7 @@ def parse(text: str, builtins: Collection[str]) -> SyntaxNode:
 
 
 class _Parser(TokenCursor):
-    def __init__(self, tokens: list[Token], builtins: Collection[str]) -> None:
+    def __init__(self, tokens: list[Lexeme], builtins: Collection[str]) -> None:
         super().__init__(tokens)
         self._builtins = builtins
         self._nesting = 0
@@ -127,13 +127,13 @@ class _Parser(TokenCursor):
             raise syntax_error(f"unexpected {following}", following.position)
         return 1 if BINARY[following.value] >= rank else 0
 
-    def _binary(self, left: SyntaxNode, operator: Token, binds: int) -> SyntaxNode:
+    def _binary(self, left: SyntaxNode, operator: Lexeme, binds: int) -> SyntaxNode:
         if operator.value in COMPARISONS:
             return self._comparison(left, operator, binds)
         right = self._expression(binds if operator.value in GROUPS_RIGHT else binds + 1)
         return self._grown(Binary(operator.position, operator.value, left, right))
 
-    def _comparison(self, left: SyntaxNode, operator: Token, binds: int) -> SyntaxNode:
+    def _comparison(self, left: SyntaxNode, operator: Lexeme, binds: int) -> SyntaxNode:
         """Read a chain: `a < b < c` means `a < b && b < c`."""
         whole: SyntaxNode | None = None
         while True:
@@ -144,7 +144,7 @@ class _Parser(TokenCursor):
                 return whole
             left, operator = right, self._advance()
 
-    def _both(self, left: SyntaxNode, right: SyntaxNode, operator: Token) -> SyntaxNode:
+    def _both(self, left: SyntaxNode, right: SyntaxNode, operator: Lexeme) -> SyntaxNode:
         return self._grown(Binary(operator.position, "&&", left, right))
 
     def _let(self) -> SyntaxNode:
@@ -224,7 +224,7 @@ class _Parser(TokenCursor):
             return self._postfix(self._map())
         raise self._unexpected()
 
-    def _named(self, token: Token) -> SyntaxNode:
+    def _named(self, token: Lexeme) -> SyntaxNode:
         if token.value in CONSTANTS:
             return self._grown(Literal(token.position, CONSTANTS[token.value]))
         if self._sees("bracket", "("):
@@ -234,7 +234,7 @@ class _Parser(TokenCursor):
     # Calls
 
     def _call(
-        self, token: Token, given: tuple[SyntaxNode, ...], *, own: bool = False
+        self, token: Lexeme, given: tuple[SyntaxNode, ...], *, own: bool = False
     ) -> SyntaxNode:
         """Return a call of `token`, its first arguments `given` by a pipe.
 
@@ -345,7 +345,7 @@ class _Parser(TokenCursor):
             node = self._grown(Call(token.position, node, self._arguments()))
         return self._grown(Chain(token.position, node)) if chained else node
 
-    def _index(self, node: SyntaxNode, bracket: Token, *, optional: bool) -> SyntaxNode:
+    def _index(self, node: SyntaxNode, bracket: Lexeme, *, optional: bool) -> SyntaxNode:
         start = None if self._sees("operator", ":") else self._expression(0)
         if self._takes("operator", ":"):
             stop = None if self._sees("bracket", "]") else self._expression(0)
@@ -357,7 +357,7 @@ class _Parser(TokenCursor):
         return self._grown(Chain(bracket.position, member)) if optional else member
 
 
-def _refuse_mixing(previous: str, operator: Token) -> None:
+def _refuse_mixing(previous: str, operator: Lexeme) -> None:
     if previous == "??" and operator.value != "??":
         raise syntax_error(
             f"{operator.value!r} and '??' do not mix: put one of them in parentheses",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import ClassVar
 
-from shared.expressions.errors import ExpressionError
+from shared.expressions.errors import ExpressionError, limit_error
 
 
 class Texts(Mapping[str, str]):
@@ -29,6 +29,19 @@ class Texts(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._texts)
+
+
+class TooManyTexts(Texts):
+    """Texts that are too many, or too large, and were not read: an expression that names them fails."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: str) -> None:
+        super().__init__({})
+        self._said = said
+
+    def __len__(self) -> int:
+        raise limit_error(f"this names {self._said}")
 
 
 class Nil(list[object]):

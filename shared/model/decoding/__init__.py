@@ -7,11 +7,11 @@ from shared.expressions import Budget
 from shared.model.checks import syntax_problem
 from shared.model.decoding.json_reader import read_json_text
 from shared.model.decoding.model_builder import (
+    DocumentPlaces,
     ProblemReport,
     SyntaxFault,
     TooManyProblems,
     Walker,
-    locate,
 )
 from shared.model.decoding.nodes import BrokenText, DocumentNode, MapNode, SourceLines, TextNode
 from shared.model.decoding.scalars import is_null
@@ -75,9 +75,10 @@ def _walk(
     walker = Walker(report, syntax, bare_is_text=bare_is_text, most_text=most_text)
     try:
         job: JobDefinition = walker.struct(root, plan_of(JobDefinition))
+        places = DocumentPlaces(root)
         for found in job_rules(job, scheduled=scheduled):
             if not found.moot(report.lost):
-                report.add(found.path, found.message, locate(root, found.path))
+                report.add(found.path, found.message, places.offset(found.path))
     except TooManyProblems:
         return None
     return job

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +26,7 @@ from shared.model.decoding.nodes import (
 from shared.model.plans import (
     BooleanPlan,
     FieldPlan,
+    FilePlan,
     ListPlan,
     MapPlan,
     NumberPlan,
@@ -90,35 +92,45 @@ def _problem(path: Path, message: str, offset: int | None, lines: SourceLines) -
     return Problem(path_text(path), message, place.line, place.column)
 
 
-def locate(root: DocumentNode, path: Path) -> int:
-    """Return the offset of the deepest node on a path that is there."""
-    node = root
-    for step in path:
-        found = _step(node, step)
-        if found is None:
-            break
-        node = found
-    return node.offset
+class DocumentPlaces:
+    """Finds where the parts of a document are; each map of it is read once, however many problems are in it."""
+
+    def __init__(self, root: DocumentNode) -> None:
+        self._root = root
+        self._known: dict[int, dict[str, DocumentNode]] = {}
+
+    def offset(self, path: Path) -> int:
+        """Return the offset of the deepest node on a path that is there."""
+        node = self._root
+        for step in path:
+            found = self._step(node, step)
+            if found is None:
+                break
+            node = found
+        return node.offset
+
+    def _step(self, node: DocumentNode, step: str | int) -> DocumentNode | None:
+        if isinstance(node, ListNode) and isinstance(step, int):
+            return node.items[step] if step < len(node.items) else None
+        if isinstance(node, MapNode) and isinstance(step, str):
+            if id(node) not in self._known:
+                self._known[id(node)] = _values(node)
+            return self._known[id(node)].get(step)
+        return None
 
 
-def _step(node: DocumentNode, step: str | int) -> DocumentNode | None:
-    if isinstance(node, ListNode) and isinstance(step, int):
-        return node.items[step] if step < len(node.items) else None
-    if isinstance(node, MapNode) and isinstance(step, str):
-        return next(_named(node, step), None)
-    return None
-
-
-def _named(node: MapNode, name: str) -> Iterator[DocumentNode]:
-    """Yield the value of a key, a map's own before those of its merges; each map is looked at once."""
-    waiting, seen = [node], {id(node)}
+def _values(node: MapNode) -> dict[str, DocumentNode]:
+    """Return the values of a map by key, its own before those of its merges; each map is looked at once."""
+    found: dict[str, DocumentNode] = {}
+    waiting, seen = deque([node]), {id(node)}
     while waiting:
-        own, merges, _ = own_entries(waiting.pop(0))
-        if name in own:
-            yield own[name].value
+        own, merges, _ = own_entries(waiting.popleft())
+        for name, entry in own.items():
+            found.setdefault(name, entry.value)
         fresh = [m for m in merges if isinstance(m, MapNode) and id(m) not in seen]
         seen.update(map(id, fresh))
         waiting.extend(fresh)
+    return found
 
 
 SyntaxFault = Callable[[TextRole, str], str | None]
@@ -158,6 +170,8 @@ class Walker:
         self._spend(node)
         if isinstance(node, BadNode):
             return self._lose(node.message, node)
+        if isinstance(plan, FilePlan):
+            plan = plan.struct if isinstance(node, MapNode) else plan.text
         if isinstance(plan, TextPlan):
             return self._text(node, plan)
         if isinstance(node, TextNode) and node.bare and scalars.is_null(node.text):
@@ -178,7 +192,7 @@ class Walker:
             if (field := plan.fields.get(name)) is None:
                 self._unknown(name, entry.key, plan)
             elif (made := self.value(entry.value, field.plan)) is not _ABSENT:
-                values[field.attribute] = made
+                values |= field.kept(made)
             self._path.pop()
         self._require(plan, values, node)
         return plan.cls(**values)
@@ -199,6 +213,8 @@ class Walker:
     def _list(self, node: DocumentNode, plan: ListPlan) -> Any:
         if not isinstance(node, ListNode):
             return self._mismatch(node, plan)
+        for message in problems_of(node.items, plan.rules):
+            self._problem(message, node.offset)
         made = []
         for index, item in enumerate(node.items):
             self._path.append(index)

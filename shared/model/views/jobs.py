@@ -7,20 +7,37 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.model import language
-from shared.model.documents import Actor, JobDocument, ScheduleDocument, ScheduleRef
-from shared.model.views.redacting import TimeText, View, redacted, redactor_of, rfc3339
-from shared.model.views.tasks import TaskView
+from shared.model.documents import Actor, JobDocument, Micros, ScheduleDocument, ScheduleRef
+from shared.model.views.redacted import (
+    JobStateText,
+    ScheduleStateText,
+    TimeText,
+    View,
+    redacted,
+    redactor_of,
+    rfc3339,
+)
+from shared.model.views.tasks import TaskRefView, TaskView, WaitingView, task_ref
 from shared.redaction import REDACTED, Redactor
 
 
 class ActorView(View, frozen=True, kw_only=True):
-    """The user who did something."""
+    """The user who did something. `disabled`: whether they are now; of webhooks and events always false."""
 
     id: str
     username: str
     name: str = ""
     created_at: TimeText
     disabled: bool
+
+
+class ScheduleRefView(View, frozen=True, kw_only=True):
+    """Which schedule made a job; when its firing was due, and the one before."""
+
+    id: str
+    cron: str = ""
+    time: TimeText = ""
+    previous: TimeText = ""
 
 
 class JobSummaryView(View, frozen=True, kw_only=True):
@@ -32,8 +49,8 @@ class JobSummaryView(View, frozen=True, kw_only=True):
     description: str = ""
     tags: list[str] = msgspec.field(default_factory=list)
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
-    schedule: ScheduleRef | None = None
-    state: str
+    schedule: ScheduleRefView | None = None
+    state: JobStateText
     created_at: TimeText
     started_at: TimeText = ""
     completed_at: TimeText = ""
@@ -44,7 +61,12 @@ class JobSummaryView(View, frozen=True, kw_only=True):
     progress: float
     result: str = ""
     error: str = ""
+    failed_task: TaskRefView | None = None
+    waiting: WaitingView | None = None
+    rerun_of: str = ""
     created_by: ActorView
+    abridged: bool = False
+    """Inputs and result are left out, because the answer would be too large; the job's own answer has them."""
 
 
 class JobName(View, frozen=True, kw_only=True):
@@ -85,13 +107,18 @@ class ScheduleView(View, frozen=True, kw_only=True):
     name: str
     description: str = ""
     tags: list[str] = msgspec.field(default_factory=list)
-    cron: str
+    cron: str = ""
+    at: TimeText = ""
     timezone: str
     catchup: str = ""
-    state: str
+    overlap: str = ""
+    state: ScheduleStateText
     created_at: TimeText
     created_by: ActorView
     next_at: TimeText = ""
+    next: list[TimeText] = msgspec.field(default_factory=list)
+    last_at: TimeText = ""
+    last_job_id: str = ""
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
     tasks: list[language.TaskDefinition]
     output: str = ""
@@ -100,12 +127,16 @@ class ScheduleView(View, frozen=True, kw_only=True):
     permissions: list[language.Permission] = msgspec.field(default_factory=list)
     auto_delete: language.AutoDelete | None = None
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    abridged: bool = False
+    """What its jobs are told is left out, because the answer would be too large; its own answer has that."""
 
 
-def job_summary(job: JobDocument, redactor: Redactor | None = None) -> JobSummaryView:
+def job_summary(
+    job: JobDocument, redactor: Redactor | None = None, waiting: WaitingView | None = None
+) -> JobSummaryView:
     """Return a job in short, as lists, webhooks and events show it.
 
-    `redactor`: by default that of the job's own definition.
+    `redactor`: by default that of the job's own definition. `waiting`: why nothing of it runs.
     """
     redactor = redactor or redactor_of(job.definition)
     return JobSummaryView(
@@ -115,7 +146,7 @@ def job_summary(job: JobDocument, redactor: Redactor | None = None) -> JobSummar
         description=redactor.redact(job.description),
         tags=[redactor.redact(tag) for tag in job.tags],
         inputs=redactor.redact_map(job.definition.inputs),
-        schedule=job.schedule,
+        schedule=_schedule_ref(job.schedule),
         state=job.state,
         created_at=rfc3339(job.created_at),
         started_at=rfc3339(job.started_at),
@@ -127,6 +158,9 @@ def job_summary(job: JobDocument, redactor: Redactor | None = None) -> JobSummar
         progress=job.progress,
         result=redactor.redact(job.result or ""),
         error=redactor.redact(job.error or ""),
+        failed_task=task_ref(job.failed_task, redactor),
+        waiting=waiting,
+        rerun_of=job.rerun_of or "",
         created_by=actor_view(job.created_by),
     )
 
@@ -137,10 +171,11 @@ def job_view(
     *,
     execution: Sequence[TaskView] = (),
     truncated: bool = False,
+    waiting: WaitingView | None = None,
     results: Mapping[str, str] | None = None,
 ) -> JobView:
     """Return all of a job; `results` are those of its tasks by `var`."""
-    summary = job_summary(job, redactor)
+    summary = job_summary(job, redactor, waiting)
     shown = redacted(job.definition, redactor)
     secrets = dict.fromkeys(job.definition.secrets, REDACTED)
     return JobView(
@@ -163,9 +198,31 @@ def job_view(
     )
 
 
-def schedule_view(schedule: ScheduleDocument, redactor: Redactor | None = None) -> ScheduleView:
-    """Return all of a scheduled job. `redactor`: by default that of its own definition."""
+def _schedule_ref(schedule: ScheduleRef | None) -> ScheduleRefView | None:
+    if schedule is None:
+        return None
+    return ScheduleRefView(
+        id=schedule.id,
+        cron=schedule.cron,
+        time=rfc3339(schedule.time or None),
+        previous=rfc3339(schedule.previous or None),
+    )
+
+
+def _last_made(schedule: ScheduleDocument) -> tuple[Micros | None, str]:
+    """Return when the last job was made that is there, and its id: not that of a firing that still waits."""
+    if not schedule.then:
+        return schedule.fired_at, schedule.last_job_id or ""
+    args = schedule.then[0].args
+    return args.get("previous") or None, args.get("after", "")
+
+
+def schedule_view(
+    schedule: ScheduleDocument, redactor: Redactor | None = None, next: Sequence[Micros] = ()
+) -> ScheduleView:
+    """Return all of a scheduled job. `redactor`: by default that of its own definition. `next`: when it fires."""
     redactor = redactor or redactor_of(schedule.definition)
+    last_at, last_job_id = _last_made(schedule)
     shown = redacted(schedule.definition, redactor)
     return ScheduleView(
         id=schedule.id,
@@ -173,12 +230,17 @@ def schedule_view(schedule: ScheduleDocument, redactor: Redactor | None = None) 
         description=redactor.redact(schedule.description),
         tags=[redactor.redact(tag) for tag in schedule.tags],
         cron=schedule.cron,
+        at=rfc3339(schedule.at),
         timezone=schedule.timezone,
         catchup=schedule.catchup,
+        overlap=schedule.overlap,
         state=schedule.state,
         created_at=rfc3339(schedule.created_at),
         created_by=actor_view(schedule.created_by),
         next_at=rfc3339(schedule.next_at),
+        next=[rfc3339(at) for at in next],
+        last_at=rfc3339(last_at),
+        last_job_id=last_job_id,
         inputs=redactor.redact_map(shown.inputs),
         tasks=shown.tasks,
         output=shown.output,

@@ -6,14 +6,16 @@ import msgspec
 
 from shared.model.documents import (
     MICROS_PER_SECOND,
+    AuditDocument,
     LogPartDocument,
     Micros,
     NodeDocument,
     RoleDocument,
+    TokenDocument,
     UserDocument,
 )
 from shared.model.states import NodeStatus
-from shared.model.views.redacting import TimeText, View, rfc3339
+from shared.model.views.redacted import NodeStatusText, RoleText, TimeText, View, rfc3339
 
 MISSED_BEATS = 3
 """A node that was not heard of for this many beats is OFFLINE."""
@@ -38,8 +40,45 @@ class RoleView(View, frozen=True, kw_only=True):
     created_at: TimeText
 
 
+class TokenView(View, frozen=True, kw_only=True):
+    """A token of a user, for programs."""
+
+    id: str
+    name: str
+    username: str
+    role: RoleText
+    created_at: TimeText
+    expires_at: TimeText
+    last_used_at: TimeText = ""
+
+
+class NewTokenView(TokenView, frozen=True, kw_only=True):
+    """A new token. `token` is what a program sends as `Authorization: Bearer`; it is shown only here."""
+
+    token: str
+
+
+class AuditView(View, frozen=True, kw_only=True):
+    """Something that somebody did. `action` is an `operationId` of the OpenAPI document, or `refused_login`; `status`
+    is how it was answered, 0 where the process died on the way; `count` how often, where several are one entry."""
+
+    id: str
+    at: TimeText
+    username: str = ""
+    how: str = ""
+    token_id: str = ""
+    address: str = ""
+    action: str
+    target: str = ""
+    status: int
+    count: int
+    chain: str
+    number: int
+    signature: str
+
+
 class LogPartView(View, frozen=True, kw_only=True):
-    """Some complete lines of a task's log."""
+    """Some lines of a task's log. The last may be only the beginning of one: then no line break ends it."""
 
     id: str
     number: int
@@ -58,7 +97,7 @@ class NodeView(View, frozen=True, kw_only=True):
     last_heartbeat_at: TimeText
     queue: str = ""
     queues: dict[str, int] = msgspec.field(default_factory=dict)
-    status: str
+    status: NodeStatusText
     hostname: str
     port: int | None = None
     task_count: int
@@ -107,6 +146,46 @@ def user_view(user: UserDocument) -> UserView:
 def role_view(role: RoleDocument) -> RoleView:
     """Return a role."""
     return RoleView(id=role.id, name=role.name, created_at=rfc3339(role.created_at))
+
+
+def token_view(token: TokenDocument) -> TokenView:
+    """Return a token, without its hash."""
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        username=token.username,
+        role=token.role,
+        created_at=rfc3339(token.created_at),
+        expires_at=rfc3339(token.expires_at),
+        last_used_at=rfc3339(token.used_at),
+    )
+
+
+def new_token_view(token: TokenDocument, text: str) -> NewTokenView:
+    """Return a token that was just made, with its text."""
+    shown = token_view(token)
+    return NewTokenView(
+        **{name: getattr(shown, name) for name in shown.__struct_fields__}, token=text
+    )
+
+
+def audit_view(entry: AuditDocument) -> AuditView:
+    """Return an entry of the audit log."""
+    return AuditView(
+        id=entry.id,
+        at=rfc3339(entry.at),
+        username=entry.username,
+        how=entry.how,
+        token_id=entry.token_id,
+        address=entry.address,
+        action=entry.action,
+        target=entry.target,
+        status=entry.status,
+        count=entry.count,
+        chain=entry.chain,
+        number=entry.number,
+        signature=entry.signature,
+    )
 
 
 def log_part_view(part: LogPartDocument) -> LogPartView:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from shared.model import language
-from shared.model.documents import LostRun, RunUsage, TaskDocument
-from shared.model.states import TaskKind
-from shared.model.views.redacting import TimeText, View, redacted, rfc3339
+from shared.model.documents import LostRunEntry, RunUsage, TaskDocument, TaskReference
+from shared.model.states import GOOD, TaskKind
+from shared.model.views.redacted import TaskStateText, TimeText, View, redacted, rfc3339
 from shared.redaction import Redactor
 
 
@@ -23,7 +24,7 @@ class TaskSummaryView(View, frozen=True, kw_only=True):
     name: str
     description: str = ""
     tags: list[str] = msgspec.field(default_factory=list)
-    state: str
+    state: TaskStateText
     progress: float
     created_at: TimeText
     scheduled_at: TimeText = ""
@@ -59,6 +60,8 @@ class EachView(View, frozen=True, kw_only=True):
     var: str
     task: language.TaskDefinition | None = None
     size: int | None = None
+    index: int
+    """How many children have begun."""
     completions: int
     concurrency: int
 
@@ -88,6 +91,27 @@ class LostRunView(View, frozen=True, kw_only=True):
     why: str = ""
 
 
+class TaskRefView(View, frozen=True, kw_only=True):
+    """A task, by its id and name."""
+
+    id: str
+    name: str
+
+
+class WaitingView(View, frozen=True, kw_only=True):
+    """Why a task does not run yet.
+
+    `reason`: retry, concurrency, window, noWorker, busy, starting, lost or broker. `until`: when it goes on, where that
+    is known.
+    """
+
+    reason: str
+    message: str
+    since: TimeText = ""
+    until: TimeText = ""
+    queue: str = ""
+
+
 class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     """A whole task. Templates are shown evaluated if they have been, otherwise as submitted."""
 
@@ -96,9 +120,13 @@ class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     cmd: list[str] = msgspec.field(default_factory=list)
     entrypoint: list[str] = msgspec.field(default_factory=list)
     env: dict[str, str] = msgspec.field(default_factory=dict)
-    files: dict[str, str] = msgspec.field(default_factory=dict)
+    files: Mapping[str, str | language.FileTemplate] = msgspec.field(default_factory=dict)
     queue: str = ""
     node_id: str = ""
+    path: str = ""
+    """Where it stands in its job, such as `2/0`: the same for all attempts."""
+    attempt: int = 0
+    waiting: WaitingView | None = None
     exit_code: int | None = None
     usage: UsageView | None = None
     runs: list[LostRunView] = msgspec.field(default_factory=list)
@@ -120,6 +148,11 @@ class TaskView(TaskSummaryView, frozen=True, kw_only=True):
     parallel: ParallelView | None = None
     each: EachView | None = None
     subjob: SubJobView | None = None
+    counts: dict[str, int] | None = None
+    """Of a composite: how many children are in each state, each by its newest attempt."""
+    abridged: bool = False
+    """What it is told to do and its result are left out, because the answer would be too large; its own answer has
+    them."""
 
 
 def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
@@ -130,7 +163,7 @@ def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
         job_id=task.job_id,
         parent_id=task.parent_id or "",
         position=task.position,
-        name=redactor.redact(shown.name or task.name),
+        name=redactor.redact(task.name or shown.name),
         description=redactor.redact(shown.description),
         tags=[redactor.redact(tag) for tag in shown.tags],
         state=task.state,
@@ -147,14 +180,23 @@ def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
 
 
 def task_view(
-    task: TaskDocument, redactor: Redactor, *, completions: int = 0, stored_parts: int | None = None
+    task: TaskDocument,
+    redactor: Redactor,
+    *,
+    counts: Mapping[str, int] | None = None,
+    begun: int = 0,
+    stored_parts: int | None = None,
+    waiting: WaitingView | None = None,
+    abridged: bool = False,
 ) -> TaskView:
     """Return all of a task.
 
-    `completions`: how many children of a composite are done. `stored_parts`: how many parts of the
-    counted run's log are stored, None where that was not asked.
+    `counts`: how many children of a composite are in each state; `begun`: how many have had their turn.
+    `stored_parts`: how many parts of the counted run's log are stored, None where that was not asked.
     """
     shown = redacted(task.evaluated or task.definition, redactor)
+    completions = sum((counts or {}).get(state, 0) for state in GOOD)
+    composite = task.kind in (TaskKind.PARALLEL, TaskKind.EACH)
     return TaskView(
         **_summary_fields(task, redactor),
         image=shown.image,
@@ -165,6 +207,9 @@ def task_view(
         files=shown.files,
         queue=_queue(task, shown),
         node_id=task.node_id or "",
+        path=task.path,
+        attempt=task.attempt,
+        waiting=waiting,
         exit_code=task.exit_code,
         usage=_usage(task.usage),
         runs=[_lost_run(each, redactor) for each in task.runs],
@@ -183,9 +228,16 @@ def task_view(
         post=shown.post,
         sidecars=shown.sidecars,
         parallel=_parallel(shown.parallel, completions),
-        each=_each(task, shown.each, completions),
+        each=_each(task, shown.each, completions, begun),
         subjob=_subjob(task, shown.subjob),
+        counts=dict(counts or {}) if composite else None,
+        abridged=abridged,
     )
+
+
+def task_ref(task: TaskReference | None, redactor: Redactor) -> TaskRefView | None:
+    """Return a task by its id and name."""
+    return None if task is None else TaskRefView(id=task.id, name=redactor.redact(task.name))
 
 
 def _summary_fields(task: TaskDocument, redactor: Redactor) -> dict[str, Any]:
@@ -196,7 +248,7 @@ def _queue(task: TaskDocument, shown: language.TaskDefinition) -> str:
     return (task.queue or shown.queue) if task.kind == TaskKind.CONTAINER else ""
 
 
-def _lost_run(run: LostRun, redactor: Redactor) -> LostRunView:
+def _lost_run(run: LostRunEntry, redactor: Redactor) -> LostRunView:
     return LostRunView(
         number=run.number,
         node_id=run.node_id,
@@ -227,7 +279,7 @@ def _retry(task: TaskDocument, retry: language.Retry | None) -> RetryView | None
     if retry is None:
         return None
     return RetryView(
-        limit=retry.limit or 0,
+        limit=retry.limit or language.DEFAULT_RETRY_LIMIT,
         attempts=task.attempt - 1,
         initial_delay=retry.initial_delay,
         scaling_factor=retry.scaling_factor,
@@ -241,7 +293,9 @@ def _parallel(parallel: language.Parallel | None, completions: int) -> ParallelV
     return ParallelView(tasks=parallel.tasks, completions=completions)
 
 
-def _each(task: TaskDocument, each: language.Each | None, completions: int) -> EachView | None:
+def _each(
+    task: TaskDocument, each: language.Each | None, completions: int, begun: int
+) -> EachView | None:
     if each is None:
         return None
     return EachView(
@@ -249,6 +303,7 @@ def _each(task: TaskDocument, each: language.Each | None, completions: int) -> E
         var=each.variable,
         task=each.task,
         size=task.size,
+        index=begun,
         completions=completions,
         concurrency=each.concurrency or 0,
     )

@@ -12,7 +12,7 @@ import pytest
 from docker import APIClient
 
 from shared.config import Config
-from shared.config.tree import Bind, Docker, Mounts, RuntimeSettings, WorkerLimits, WorkerSettings
+from shared.config.schema import Bind, Docker, Mounts, RuntimeSettings, WorkerLimits, WorkerSettings
 from tests.contract.runtime_runs import Subject
 from worker.runtime.docker import DockerRuntime
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -11,10 +12,13 @@ from uuid import uuid4
 
 import pytest
 
-from shared.config.tree import WorkerLimits
+from devservices.docker_engine import OCI_RUNTIME
+from shared.config.schema import WorkerLimits
+from shared.errors import RuntimeUnavailable
 from shared.model.language import Limits, Mount, SmallTask
 from tests.contract.runtime_runs import IMAGE, Log, Subject, all_dead
 from tests.integration.docker.conftest import Start, named_for
+from worker.runtime.docker import shared_files_probe
 
 pytestmark = pytest.mark.docker
 
@@ -174,6 +178,7 @@ async def test_nothing_is_left_in_the_engine(start: Start, api: Any) -> None:
     mine = {"label": f"haulier.node={subject.node_id}"}
     assert api.containers(all=True, filters=mine) == []
     assert not api.volumes(filters=mine)["Volumes"]
+    await subject.runtime.close()
     assert api.networks(filters=mine) == []
     assert not cgroups_of(subject.node_id)
 
@@ -253,6 +258,80 @@ async def test_a_folder_where_nothing_may_run_falls_back_to_archives(
         await asyncio.to_thread(subprocess.run, ["umount", str(folder)], check=True)
     assert ran.outcome.result == "out\n"
     assert ran.log.text == "in"
+
+
+async def test_a_folder_that_grows_too_large_ends_its_task(start: Start) -> None:
+    subject = await start(limits=WorkerLimits(scratch=5 * 2**20))
+    fill = "mkdir -p /tork/a/b; cd /tork/a/b; dd if=/dev/zero of=big bs=1M count=8 2>/dev/null; sleep 60"
+    ran = await subject.ran(run=fill)
+    assert ran.outcome.error == (
+        "/tork holds more than the 5 MiB that this worker allows (worker.limits.scratch)"
+    )
+    many = "cd /tork; i=0; while [ $i -lt 1500 ]; do : > f$i; i=$((i+1)); done; sleep 60"
+    error = (await subject.ran(run=many)).outcome.error or ""
+    assert "files, of which each counts as 4 KiB at least" in error
+    outside = await subject.ran(run=fill.replace("/tork/", "/var/") + "& sleep 2.5; kill $!")
+    assert outside.outcome.error is None
+
+
+async def test_two_thousand_folders_in_one_another_are_removed(
+    start: Start, tmp_path: Path
+) -> None:
+    subject = await start(limits=WorkerLimits(scratch=0))
+    nest = "cd /tork; i=0; while [ $i -lt 2000 ]; do mkdir d; cd -P d; i=$((i+1)); done; chmod 0 /tork/d"
+    ran = await subject.ran(run=nest)
+    assert ran.outcome.error is None, ran
+    assert not list((tmp_path / "worker/runs" / subject.node_id).iterdir())
+
+
+async def test_a_read_only_root(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> bool:
+        return False
+
+    script = "touch /x || echo no; touch /tmp/y /tork/z f; echo $(cat g) > $TORK_OUTPUT"
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr(shared_files_probe, "shares_files", nothing)
+        subject = await start(readonly_root=True)
+        ran = await subject.ran(run=script, files={"g": "given"})
+        assert ran.outcome.result == "given\n", (shared, ran)
+        assert "no\n" in ran.log.text
+
+
+async def test_another_oci_runtime_of_the_engines(start: Start, api: Any) -> None:
+    known = api.info()["Runtimes"]
+    others = [name for name in (OCI_RUNTIME, "io.containerd.runc.v2") if name in known]
+    if not others:
+        pytest.skip("the engine, which is not ours, has only one OCI runtime")
+    subject = await start(oci_runtime=others[0])
+    log = Log()
+    async with subject.prepared(log, run="echo fine") as run:
+        (made,) = [c for c in named_for(api, subject.node_id) if c["Image"] == IMAGE]
+        found = await asyncio.to_thread(api.inspect_container, made["Id"])
+        assert found["HostConfig"]["Runtime"] == others[0]
+        assert (await run.run()).error is None
+    with pytest.raises(
+        RuntimeUnavailable, match=r"runtime\.docker\.oci_runtime: the engine has no"
+    ):
+        await start(oci_runtime="runsc-of-nobody")
+
+
+async def test_a_profile_of_system_calls(start: Start, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    subject = await start(seccomp=str(profile))
+    ran = await subject.ran(run="mkdir /x || echo refused")
+    assert ran.log.text.endswith("refused\n"), ran
+    with pytest.raises(RuntimeUnavailable, match=r"runtime\.docker\.seccomp"):
+        await start(seccomp=str(tmp_path / "missing.json"))
+
+
+async def test_no_task_can_forge_packets_unless_allowed(start: Start) -> None:
+    effective = "sed -n 's/^CapEff:\t//p' /proc/self/status"
+    usual = await (await start()).ran(run=effective)
+    allowed = await (await start(cap_drop=())).ran(run=effective)
+    assert int(allowed.log.text, 16) ^ int(usual.log.text, 16) == 1 << 13  # CAP_NET_RAW
 
 
 async def test_no_task_ran_for_no_time(subject: Subject) -> None:

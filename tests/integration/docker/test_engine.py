@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,12 @@ async def test_ping_says_when_the_engine_is_gone(start: Start, own_engine: OwnEn
     with pytest.raises(RuntimeUnavailable, match="no Docker engine answers"):
         await subject.runtime.ping()
 
+    async def none_is_dead(_: Collection[str]) -> Collection[str]:
+        return ()
+
+    with pytest.raises(RuntimeUnavailable, match="the Docker engine: "):
+        await subject.runtime.sweep(none_is_dead, "this")
+
 
 @pytest.fixture
 async def far_host(docker_host: str) -> AsyncIterator[str]:
@@ -203,6 +209,21 @@ def test_the_address_is_found_as_docker_finds_it(
         engine.find_address(
             "", {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no"}
         )
+
+
+def test_podmans_service_is_found_where_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = {"DOCKER_HOST": "tcp://1.2.3.4:5"}
+    assert engine.find_address("", docker, podman=True).host == "unix:///run/podman/podman.sock"
+    assert engine.find_address("/a/sock", docker, podman=True).host == "unix:///a/sock"
+    given = {**docker, "CONTAINER_HOST": "tcp://6.7.8.9:1"}
+    assert engine.find_address("", given, podman=True).host == "tcp://6.7.8.9:1"
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    (tmp_path / "podman").mkdir()
+    (tmp_path / "podman/podman.sock").touch()
+    own = engine.find_address("", {"XDG_RUNTIME_DIR": str(tmp_path)}, podman=True)
+    assert own.host == f"unix://{tmp_path}/podman/podman.sock"
 
 
 def test_a_context_of_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,44 @@ async def test_credentials_of_a_helper(
     assert (await subject.ran(run="true", image=image)).outcome.error is None
 
 
+async def test_an_image_that_needed_credentials_is_pulled_again_for_others(
+    start: Start, image: str, registry: Registry
+) -> None:
+    subject = await start(pull="private")
+    with_them = await subject.ran(run="true", image=image, registry=given(registry))
+    assert with_them.outcome.error is None
+    without = await subject.ran(run="true", image=image)
+    assert "no access" in (without.outcome.error or "")
+    assert (await subject.ran(run="true")).outcome.error is None
+    always = await start(pull="always")
+    assert "no access" in str((await always.ran(run="true", image=image)).outcome.error)
+
+
+async def test_only_images_that_are_listed(start: Start, api: Any) -> None:
+    identity = api.inspect_image(IMAGE)["Id"].removeprefix("sha256:")[:12]
+    subject = await start(images=("alpine:3.18.*",))
+    assert (await subject.ran(run="true")).outcome.error is None
+    for image in (identity, f"sha256:{identity}", "haulier/pause-1", "alpine:edge"):
+        ran = await subject.ran(run="true", image=image)
+        assert "not allowed by this worker (runtime.docker.images)" in (ran.outcome.error or "")
+    anything = await start(images=("docker.io/library/*",))
+    assert "not found" in str((await anything.ran(run="true", image=identity)).outcome.error) or (
+        "cannot be pulled" in str((await anything.ran(run="true", image=identity)).outcome.error)
+    )
+
+
+@pytest.mark.parametrize("image", [":bad", "A B"])
+async def test_an_error_of_the_engine_names_stage_and_image(subject: Subject, image: str) -> None:
+    pre = language.SmallTask(name="before", image=image, run="true")
+    ran = await subject.ran(run="true", pre=[pre])
+    assert (ran.outcome.error or "").startswith(f"pre task 'before': image {image!r}: ")
+    main = await subject.ran(run="true", image=image)
+    assert (main.outcome.error or "").startswith(f"image {image!r}: ")
+    sidecar = language.Sidecar(name="beside", image=image, run="true")
+    beside = await subject.ran(run="true", sidecars=[sidecar])
+    assert (beside.outcome.error or "").startswith(f"sidecar 'beside': image {image!r}: ")
+
+
 async def test_unused_images_are_pruned(
     start: Start, image: str, registry: Registry, api: Any, tmp_path: Path
 ) -> None:

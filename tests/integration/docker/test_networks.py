@@ -12,6 +12,7 @@ import pytest
 from shared.model.language import Sidecar, SidecarProbe, SmallTask
 from tests.contract.runtime_runs import IMAGE, Log, Subject
 from tests.integration.docker.conftest import Start, named_for
+from worker.runtime.docker import networks
 
 pytestmark = pytest.mark.docker
 
@@ -68,6 +69,73 @@ async def test_another_tasks_network_is_refused(subject: Subject, api: Any) -> N
         api.remove_network(name)
 
 
+@pytest.fixture
+def internal(api: Any) -> Iterator[str]:
+    """The network of a cluster's own services."""
+    name = f"test-{uuid4().hex[:8]}"
+    api.create_network(name, driver="bridge", labels={"haulier.internal": "true"})
+    yield name
+    api.remove_network(name)
+
+
+async def test_which_networks_a_task_may_join(
+    start: Start, api: Any, network: str, internal: str
+) -> None:
+    async def error(subject: Subject, name: str) -> str | None:
+        return (await subject.ran(run="true", networks=[name])).outcome.error
+
+    usual = await start()
+    assert await error(usual, network) is None
+    assert "label haulier.internal" in str(await error(usual, internal))
+    assert "runtime.docker.networks" in str(await error(usual, internal))
+    for other in (network, internal, "host"):
+        identity = api.inspect_network(other)["Id"]
+        assert "does not exist" in str(await error(usual, identity))
+    listing = await start(networks=(f"{internal[:-1]}*",))
+    assert await error(listing, internal) is None
+    assert await error(listing, network) == (
+        f"network {network!r} is not allowed by this worker (runtime.docker.networks)"
+    )
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_two_tasks_do_not_reach_each_other(start: Start, api: Any, warm: bool) -> None:
+    subject, beside = await start(warm_sandboxes=warm), await start(warm_sandboxes=warm)
+    serve = "hostname -i; echo ready; while true; do echo reached | nc -l -p 7777; done"
+    log = Log()
+    async with subject.prepared(log, run=serve) as run:
+        work = asyncio.create_task(run.run())
+        await log.until(lambda log: "ready" in log.text)
+        address = log.text.split()[0]
+        itself = "(echo itself | nc -l -p 7777 &); sleep 0.3; nc -w 2 127.0.0.1 7777"
+        itself += f"; nc -w 2 {address} 7777 2>/dev/null || true"
+        found = [(await other.ran(run=itself)).log.text for other in (subject, beside)]
+        await run.stop("enough")
+        await work
+    assert found == ["itself\n", "itself\n"]
+    loose = await start(warm_sandboxes=warm, own_network=False)
+    assert (await loose.ran(run="true")).outcome.error is None
+
+
+async def test_workers_of_an_engine_share_one_network(
+    start: Start, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"haulier-{uuid4().hex[:8]}"  # not the one that tests beside this one are on
+    monkeypatch.setattr(networks, "OWN_NETWORK", name)
+    monkeypatch.setattr(networks, "INTERFACE", f"hl-{name[-8:]}")
+    subjects = [await start(warm_sandboxes=False) for _ in range(4)]
+    for _ in range(3):
+        ran = await asyncio.gather(*(subject.ran(run="true") for subject in subjects))
+        assert [one.outcome.error for one in ran] == [None] * 4
+        (found,) = api.networks(names=[name])
+        assert found["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+        api.remove_network(name)  # as a prune does
+    assert (await subjects[0].ran(run="true")).outcome.error is None
+    error = (await subjects[0].ran(run="true", networks=[name])).outcome.error
+    assert "is internal" in str(error)
+    api.remove_network(name)
+
+
 async def test_a_sidecar_is_ready_before_the_task_and_gone_after_it(
     subject: Subject, api: Any
 ) -> None:
@@ -85,7 +153,8 @@ async def test_a_sidecar_is_ready_before_the_task_and_gone_after_it(
     assert ran.outcome.error is None, ran
     assert ran.outcome.result == "served\n"
     assert ran.log.text.endswith("gone\n")
-    assert api.networks(filters={"label": f"haulier.node={subject.node_id}"}) == []
+    left = api.networks(filters={"label": f"haulier.node={subject.node_id}"})
+    assert [network["Name"] for network in left if "-net-" not in network["Name"]] == []
 
 
 async def test_a_sidecar_that_ends_before_it_is_ready(subject: Subject) -> None:

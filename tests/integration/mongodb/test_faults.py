@@ -12,6 +12,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo.errors import AutoReconnect
 from structlog.testing import capture_logs
 
@@ -26,6 +27,7 @@ from shared.errors import StoreMisconfigured, StoreUnavailable
 from shared.model.documents import JobDocument
 from shared.model.queries import Change
 from tests.contract.documents import intent, job
+from tests.services.fixtures import Database
 from tests.services.need import need
 
 pytestmark = [pytest.mark.mongodb, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -304,7 +306,9 @@ async def test_a_user_whose_rights_were_taken_is_said_by_the_ping(
             client.admin.command("revokeRolesFromUser", "bob", roles=right)
             reading = [{"role": "read", "db": "haulier"}]
             client.admin.command("grantRolesToUser", "bob", roles=reading)
-            with pytest.raises(StoreUnavailable, match="refuses this user: not authorized"):
+            with pytest.raises(
+                StoreUnavailable, match=r"refuses this user: not authorized on haulier$"
+            ):
                 await store.ping()
             assert await store.get(JobDocument, "j") is None
             client.admin.command("grantRolesToUser", "bob", roles=right)
@@ -332,3 +336,26 @@ async def test_a_newer_schema_is_refused(own_mongodb: Node) -> None:
         client["haulier"]["meta"].insert_one({"_id": "schema", "version": 99})
     with pytest.raises(StoreMisconfigured, match="newer"):
         await MongoStore(url, "haulier").start()
+
+
+async def test_what_finds_nothing_to_delete_writes_nothing(
+    mongodb_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[object] = []
+    delete_many = AsyncIOMotorCollection.delete_many
+
+    def counted(collection: Any, query: Any) -> Any:
+        writes.append(query)
+        return delete_many(collection, query)
+
+    monkeypatch.setattr(AsyncIOMotorCollection, "delete_many", counted)
+    store = MongoStore(mongodb_database.url, mongodb_database.name)
+    await store.start()
+    try:
+        assert await store.delete(JobDocument, {"id": "j"}) == 0
+        assert not writes
+        await store.insert(job("j"))
+        assert await store.delete(JobDocument, {"id": "j"}) == 1
+        assert len(writes) == 1
+    finally:
+        await store.close()

@@ -50,9 +50,15 @@ class Server:
     async def declare_queue(self, name: str, **declaration: Any) -> None:
         await self._call("PUT", f"queues/{self._vhost}/{quote(name)}", declaration)
 
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        await self._call("PUT", f"exchanges/{self._vhost}/{quote(name)}", {"type": kind})
+
+    async def queues(self) -> list[str]:
+        """Return the names of all queues."""
+        return [entry["name"] for entry in await self._call("GET", f"queues/{self._vhost}")]
+
     async def event_queues(self) -> list[str]:
-        entries = await self._call("GET", f"queues/{self._vhost}")
-        return [e["name"] for e in entries if e["name"].startswith("events-")]
+        return [name for name in await self.queues() if name.startswith("events-")]
 
     async def connections(self) -> list[dict[str, Any]]:
         """Those of this virtual host that RabbitMQ has figures of."""

@@ -33,6 +33,7 @@ async def test_the_broker_goes_and_comes_back(
         await broker.publish("work", body)
     slot = await broker.slot("work")
     held = await within(slot.take())
+    await asyncio.to_thread(own_node.settle)
     await asyncio.to_thread(own_node.kill if crash else own_node.stop)
     await within(held.wait_lost())
     began = time.monotonic()

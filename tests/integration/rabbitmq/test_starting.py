@@ -11,10 +11,10 @@ import pytest
 from aiormq.channel import Channel
 from yarl import URL
 
+from shared.broker.rabbitmq.connection import Session
 from shared.broker.rabbitmq.declarations import Declarations
-from shared.broker.rabbitmq.session import Session
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, QueueMismatch
-from shared.model.queues import COMPLETED_QUEUE
+from shared.model.queues import ALWAYS_THERE
 from tests.integration.rabbitmq.conftest import Brokers
 from tests.integration.rabbitmq.forwarder import Forwarder
 from tests.integration.rabbitmq.server import Server
@@ -95,12 +95,35 @@ async def test_a_queue_of_another_program(
     assert found.size == 0
 
 
+@pytest.mark.parametrize("queue", sorted(ALWAYS_THERE)[::3])
 async def test_a_coordinators_queue_of_another_program_stops_the_start(
+    rabbitmq_vhost: Vhost, server: Server, queue: str
+) -> None:
+    """Case 19: and nothing of ours is left there."""
+    await server.declare_queue(queue, durable=False)
+    with pytest.raises(QueueMismatch, match=queue):
+        await within(rabbitmq_broker(rabbitmq_vhost.url).start())
+    assert await server.queues() == [queue]
+
+
+async def test_an_exchange_of_another_program_stops_the_start(
     rabbitmq_vhost: Vhost, server: Server
 ) -> None:
-    await server.declare_queue(COMPLETED_QUEUE, durable=False)
-    with pytest.raises(QueueMismatch, match=COMPLETED_QUEUE):
+    """Case 19: a coordinator waited for it for ever."""
+    await server.declare_exchange("events", "direct")
+    with pytest.raises(QueueMismatch, match="exchange 'events' exists with other properties"):
         await within(rabbitmq_broker(rabbitmq_vhost.url).start())
+    assert await server.queues() == []
+
+
+async def test_a_workers_queue_of_another_program_stops_its_start(
+    rabbitmq_vhost: Vhost, server: Server
+) -> None:
+    """Case 19: and nothing of ours is left there."""
+    await server.declare_queue("video", durable=False)
+    with pytest.raises(QueueMismatch, match="video"):
+        await within(rabbitmq_broker(rabbitmq_vhost.url, queues=("video",)).start())
+    assert await server.queues() == ["video"]
 
 
 async def test_two_brokers_of_one_name_start_at_once(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.store.sqlite import SqliteStore
+from coordinator.store.sqlite import SqliteStore, threads
 from coordinator.store.sqlite.schema import SQLITE_SCHEMA_VERSION
 from coordinator.store.sqlite.threads import connected
 from shared.errors import StoreMisconfigured, StoreUnavailable
@@ -213,7 +213,7 @@ async def test_pages_that_go_bad_later_are_said(path: Path) -> None:
     await store.start()
     await store.insert_many([task(str(number), error="x" * 2000) for number in range(500)])
     await store.close()
-    spoil_from(path, 100)
+    spoil_from(path, 200)
     store = SqliteStore(path)
     await store.start()
     with pytest.raises(StoreUnavailable, match="corrupt"):
@@ -265,3 +265,30 @@ async def test_one_bad_write_spares_the_others(store: SqliteStore) -> None:
     good = [asyncio.create_task(store.insert(job(str(number)))) for number in range(1, 50)]
     assert all(await asyncio.gather(*good))
     assert isinstance((await asyncio.gather(bad, return_exceptions=True))[0], Exception)
+
+
+ENDLESS = (
+    "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 60000000) "
+    "SELECT count(*) FROM numbers"
+)
+
+
+async def test_a_read_ends_when_nobody_waits_for_it_any_more(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads that take too long leave the threads to others; those that waited behind them are not begun."""
+    await store.insert(job("j"))
+    monkeypatch.setattr(threads, "DEADLINE", 0.3)
+    readers, begun = threads.Readers(path), list[int]()
+
+    def endless(connection: sqlite3.Connection) -> None:
+        begun.append(1)
+        connection.execute(ENDLESS).fetchone()
+
+    reads = [asyncio.create_task(readers.run(endless)) for _ in range(threads.READERS * 3)]
+    failed = await asyncio.gather(*reads, return_exceptions=True)
+    assert {type(error) for error in failed} == {StoreUnavailable}
+    found = await readers.run(lambda each: each.execute("SELECT id FROM jobs").fetchall())
+    assert found == [("j",)]
+    assert len(begun) < len(reads)
+    await readers.close()

@@ -13,7 +13,7 @@ from aiohttp import web
 from coordinator.api.app import ApiRunner, create_app
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
-from shared.config.tree import Config
+from shared.config.schema import Config
 from tests.unit.api.plain_commands import PlainCommands
 from tests.unit.api.served import VERSION, Served
 
@@ -28,12 +28,16 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def start(tmp_path: Path, stack: AsyncExitStack) -> Serve:
-    """Start an API with a configuration."""
+    """Start an API with a configuration, and where it is given the datastore of another one."""
 
-    async def start(config: Config | None = None) -> Served:
-        store, broker = SqliteStore(tmp_path / "haulier.db"), MemoryBroker(node_expiry=60.0)
-        await store.start()
-        stack.push_async_callback(store.close)
+    async def start(config: Config | None = None, shared: SqliteStore | None = None) -> Served:
+        store, broker = (
+            shared or SqliteStore(tmp_path / "haulier.db"),
+            MemoryBroker(node_expiry=60.0),
+        )
+        if shared is None:
+            await store.start()
+            stack.push_async_callback(store.close)
         await broker.start()
         stack.push_async_callback(broker.close)
         commands = PlainCommands(store)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from coordinator.engine.new_documents import kept_tasks
 from coordinator.store.port import Store
 from shared.errors import Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
@@ -29,7 +30,6 @@ class PlainCommands:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._changed = asyncio.Condition()
         self.submitted: asyncio.Queue[str] = asyncio.Queue()
         self.listened = asyncio.Event()
         self._listeners: set[asyncio.Queue[StateChanged]] = set()
@@ -41,8 +41,10 @@ class PlainCommands:
         *,
         key: str | None = None,
         body_hash: str | None = None,
+        trace: str = "",
     ) -> JobDocument:
         job = self.preview(definition, actor)
+        job.trace = trace
         if key is not None:
             job.id = derived_id("key", actor.id, key)
             job.body_hash = body_hash
@@ -55,6 +57,24 @@ class PlainCommands:
         self.submitted.put_nowait(job.id)
         await self.tell(job)
         return job
+
+    async def rerun(
+        self,
+        job: JobDocument,
+        definition: language.JobDefinition,
+        actor: Actor,
+        *,
+        position: int,
+        kept: Sequence[str],
+        trace: str = "",
+    ) -> JobDocument:
+        made = self.preview(definition, actor)
+        made.rerun_of, made.trace = job.id, trace
+        tasks = await self._store.get_many(TaskDocument, kept)
+        await self._store.insert_many(kept_tasks(made, tasks))
+        await self._store.insert(made)
+        self.submitted.put_nowait(f"{made.id} from {position}")
+        return made
 
     def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         return JobDocument(
@@ -80,8 +100,6 @@ class PlainCommands:
         )
         for listener in self._listeners:
             listener.put_nowait(event)
-        async with self._changed:
-            self._changed.notify_all()
 
     async def become(self, job_id: str, state: str, **more: Any) -> None:
         """Move a job to `state`."""
@@ -106,17 +124,6 @@ class PlainCommands:
             raise NotAllowed("job is still running")
         await self._store.delete(TaskDocument, {"job_id": job.id})
         await self._store.delete(JobDocument, {"id": job.id})
-
-    async def wait_ended(self, job_id: str, timeout: float) -> JobDocument | None:
-        try:
-            async with asyncio.timeout(timeout), self._changed:
-                while (
-                    job := await self._store.get(JobDocument, job_id)
-                ) and job.state not in ENDED:
-                    await self._changed.wait()
-                return job
-        except TimeoutError:
-            return None
 
     async def drain(self, node_id: str, on: bool) -> None:
         node = await self._store.get(NodeDocument, node_id)
@@ -151,9 +158,9 @@ class PlainCommands:
         return await self.submit(schedule.definition, schedule.created_by, key=None, body_hash=None)
 
     async def change_schedule(
-        self, schedule: ScheduleDocument, definition: language.JobDefinition
+        self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
-        changed = self.preview_schedule(definition, schedule.created_by)
+        changed = self.preview_schedule(definition, actor)
         changed.id = schedule.id
         await self._store.delete(ScheduleDocument, {"id": schedule.id})
         await self._store.insert(changed)

@@ -14,7 +14,7 @@ from coordinator.api.app import ApiRunner
 from coordinator.store.sqlite import SqliteStore
 from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
-from shared.config.tree import Config, CoordinatorSettings, Middleware
+from shared.config.schema import Config, CoordinatorSettings, Middleware
 from shared.model import language
 from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
 from tests.unit.api.plain_commands import PlainCommands

@@ -7,12 +7,16 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+import structlog.testing
 from argon2 import PasswordHasher
 
 from coordinator.api import passwords
+from coordinator.api.auth import FREE_REFUSALS, LONGEST_USERNAME
 from coordinator.api.middleware import Buckets
-from shared.config.tree import BasicAuth, Cors, KeyAuth, RateLimit
-from shared.model.documents import UserDocument
+from shared.config.schema import BasicAuth, Cors, KeyAuth, RateLimit
+from shared.errors import NotAllowed
+from shared.model import language
+from shared.model.documents import ScheduleDocument, UserDocument
 from shared.model.queries import Change
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
@@ -55,6 +59,12 @@ async def test_basic_auth(start: Serve) -> None:
     for path in ("/nowhere", "/", "/docs", "/openapi.json", "/metrics", "/queues"):
         assert (await api.get(path)).status == 401
     assert (await api.get("/jobs", who=ROOT)).status == 200
+    browser = {"Accept": "text/html,*/*"}
+    assert "<title>Haulier" in (await api.get("/", headers=browser)).text
+    assert (await api.get("/jobs", headers=browser)).status == 401
+    asked_by_the_page = await api.get("/jobs", headers={"X-Requested-With": "haulier"})
+    assert asked_by_the_page.status == 401
+    assert "WWW-Authenticate" not in asked_by_the_page.headers
 
 
 async def test_who_submitted_it(start: Serve) -> None:
@@ -106,6 +116,54 @@ async def test_permissions_hold_everywhere(start: Serve) -> None:
     assert (await api.ask("PUT", f"/jobs/{hidden}/cancel", who=who["ann"])).status == 200
 
 
+async def test_a_short_id_tells_nothing_of_what_may_not_be_seen(start: Serve) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    who = await people(api)
+    body = HELLO + "permissions: [{user: ann}]\n"
+    made = (await api.ask("POST", "/jobs", data=body, headers=YAML, who=who["ann"])).json
+    await api.task(made["id"], id="abcdef01" * 4)
+    for path in (f"/jobs/{made['id'][:8]}", "/tasks/abcdef01", "/tasks/abcdef01/why"):
+        assert (await api.get(path, who=who["ann"])).status == 200
+        assert (await api.get(path, who=who["bob"])).status == 404
+    assert (await api.get("/jobs/counts", who=who["bob"])).json == {"states": {}, "tags": {}}
+
+
+async def test_a_page_of_many_scheduled_jobs_is_not_made_from_all_of_them(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    who = await people(api)
+    hidden = language.Permission(user="ann")
+    await api.store.insert_many(
+        [
+            ScheduleDocument(
+                id=f"s{number:04}",
+                name="n",
+                created_at=number,
+                permissions=[hidden] if number % 2 else [],
+            )
+            for number in range(1_600)
+        ]
+    )
+    read: list[int] = []
+    find = api.store.find
+
+    async def counted(kind: Any, *more: Any, **named: Any) -> Any:
+        found = await find(kind, *more, **named)
+        read.append(len(found) if kind is ScheduleDocument else 0)
+        return found
+
+    monkeypatch.setattr(api.store, "find", counted)
+    first = (await api.get("/scheduled-jobs?size=10", who=who["bob"])).json
+    assert sum(read) == 500
+    assert (first["totalItems"], first["totalCapped"]) == (250, True)
+    assert [each["id"] for each in first["items"][:2]] == ["s1598", "s1596"]
+    last = (await api.get("/scheduled-jobs?size=10&page=80", who=who["bob"])).json
+    assert [each["id"] for each in last["items"]][-1] == "s0000"
+    assert (last["totalItems"], last.get("totalCapped", False)) == (800, False)
+    assert max(read) == 500
+
+
 async def test_permissions_of_scheduled_jobs(start: Serve) -> None:
     api = await start(configured(basic_auth=BASIC))
     who = await people(api)
@@ -138,6 +196,36 @@ async def test_permissions_of_events(start: Serve) -> None:
         assert hidden not in event.data
 
 
+async def test_whose_jobs_are_a_disabled_users_is_told(start: Serve) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    who = await people(api)
+    for name, path, schedule in [
+        ("ann", "/jobs", ""),
+        ("bob", "/jobs", ""),
+        ("ann", "/scheduled-jobs", "schedule: {cron: '@hourly'}\n"),
+    ]:
+        made = await api.ask("POST", path, data=HELLO + schedule, headers=YAML, who=who[name])
+        assert made.status == 200
+
+    async def disabled() -> set[tuple[str, bool]]:
+        found = set()
+        for path in ("/jobs", "/scheduled-jobs"):
+            for item in (await api.get(path, who=ROOT)).json["items"]:
+                alone = (await api.get(f"{path}/{item['id']}", who=ROOT)).json
+                for shown in (item["createdBy"], alone["createdBy"]):
+                    found.add((shown["username"], shown["disabled"]))
+        return found
+
+    assert await disabled() == {("ann", False), ("bob", False)}
+    await api.ask("PUT", "/users/ann", json={"disabled": True}, who=ROOT)
+    assert await disabled() == {("ann", True), ("bob", False)}
+    await api.ask("DELETE", "/users/ann", who=ROOT)
+    again = {"username": "ann", "password": "pw-ann"}
+    assert (await api.ask("POST", "/users", json=again, who=ROOT)).status == 200
+    await api.ask("PUT", "/users/ann", json={"disabled": True}, who=ROOT)
+    assert await disabled() == {("ann", False), ("bob", False)}, "she is another one"
+
+
 async def test_users_are_managed_by_admins(start: Serve) -> None:
     api = await start(configured(basic_auth=BASIC))
     who = await people(api)
@@ -151,7 +239,7 @@ async def test_users_are_managed_by_admins(start: Serve) -> None:
     ]:
         assert (await api.ask(method, path, **options, who=who["ann"])).status == 403
     roles = (await api.get("/roles", who=who["ann"])).json
-    assert [role["name"] for role in roles] == ["admin", "dev"]
+    assert [role["name"] for role in roles] == ["admin", "dev", "operator", "user", "viewer"]
     users = (await api.get("/users", who=ROOT)).json
     assert {user["username"]: user.get("roles", []) for user in users} == {
         "root": ["admin"],
@@ -284,3 +372,45 @@ async def test_cors_for_anyone(start: Serve) -> None:
     api = await start(configured(cors=Cors(enabled=True)))
     answer = await api.get("/health", headers={"Origin": "https://x.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+LONG = "a" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"username": LONG, "password": "x"}, "username: at most 64 characters"),
+        ({"username": "root", "password": LONG}, "password: at most 1,024 bytes"),
+        ({"key": LONG}, "key: at most 4,096 characters"),
+    ],
+)
+async def test_a_login_with_what_can_be_no_credentials_is_refused_at_once(
+    start: Serve, body: dict[str, str], field: str
+) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(FREE_REFUSALS + 2):
+            answer = await api.ask("POST", "/login", json=body)
+            assert (answer.status, answer.message) == (400, field)
+    assert not [line for line in lines if LONG[:100] in repr(line)]
+    audit = (await api.get("/audit", who=ROOT)).text
+    assert LONG[:100] not in audit
+
+
+async def test_a_name_in_a_header_is_logged_no_longer_than_a_name_can_be(start: Serve) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(FREE_REFUSALS + 2):
+            assert (await api.get("/jobs", who=signed_in("a" * 2000, "x"))).status == 401
+    slowed = [line["user"] for line in lines if line["event"] == "refused logins are slowed"]
+    assert slowed
+    assert set(slowed) == {"a" * LONGEST_USERNAME}
+    found = (await api.get("/audit?action=refused_login", who=ROOT)).json["items"]
+    assert {each["target"] for each in found} == {"a" * LONGEST_USERNAME}
+
+
+async def test_a_first_user_whose_name_is_too_long_ends_the_start(start: Serve) -> None:
+    long = BasicAuth(enabled=True, username="a" * (LONGEST_USERNAME + 1), password="first")
+    with pytest.raises(NotAllowed, match="username: at most 64 characters"):
+        await start(configured(basic_auth=long))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.api.app import ALL_ROUTES
+from coordinator.page.serving import page_files
 from shared.model.documents import NodeDocument
 from shared.model.states import NodeKind
 from tests.unit.api.served import VERSION, Served
@@ -122,11 +124,40 @@ async def test_pages_load_nothing_from_elsewhere(api: Served, path: str) -> None
     assert "innerHTML" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
-async def test_pages_may_run_what_they_hold(api: Served, path: str) -> None:
-    answer = await api.get(path)
+async def test_the_page_that_shows_the_api_may_run_what_it_holds(api: Served) -> None:
+    answer = await api.get("/docs")
     policy = answer.headers["Content-Security-Policy"]
     for tag in ("script", "style"):
         (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+async def test_the_page_is_small_and_loads_only_files_of_its_own(api: Served) -> None:
+    html = await api.get("/")
+    (version,) = set(re.findall(r"/page/([0-9a-f]+)/[a-z]+\.(?:js|css)", html.text))
+    assert html.headers["Cache-Control"] == "no-cache"
+    kept = (await api.get(f"/page/{version}/app.js")).headers["Cache-Control"]
+    assert "immutable" in kept
+    assert (await api.get("/page/old/app.js")).headers["Cache-Control"] == "no-cache"
+    size = 0
+    for name in page_files():
+        if not name.endswith((".js", ".css")):
+            continue
+        plain = await api.get(f"/page/{version}/{name}", headers={"Accept-Encoding": "identity"})
+        assert plain.status == 200
+        assert "'self'" in plain.headers["Content-Security-Policy"]
+        assert not re.search(r"https?://(?!www\.w3\.org/)", plain.text), name
+        assert "innerHTML" not in plain.text
+        for found in re.findall(r"from \"\./([a-z]+\.js)\"", plain.text):
+            assert found in page_files()
+        again = await api.get(
+            f"/page/{version}/{name}", headers={"If-None-Match": plain.headers["ETag"]}
+        )
+        assert (again.status, again.body) == (304, b"")
+        size += 0 if name == "editor.js" else len(gzip.compress(plain.body, 9))
+    assert size <= 40 * 1024
+    for name in ("nothing.js", "serving.py", "docs.js", "%2e%2e%2fapp.py"):
+        assert (await api.get(f"/page/{version}/{name}")).status == 404
+    small = await api.ask("GET", f"/page/{version}/app.js", headers={"Accept-Encoding": "gzip"})
+    assert small.headers["Content-Encoding"] == "gzip"

@@ -7,14 +7,17 @@ import contextlib
 import json
 import random
 import re
+import resource
+import socket
 
 import pytest
 from structlog.testing import capture_logs
 
 from coordinator.api import app, http
 from coordinator.api.app import ALL_ROUTES
+from coordinator.api.sharing import Slices
 from shared import http_server
-from shared.config.tree import RequestLog
+from shared.config.schema import RequestLog
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served, configured
 
@@ -172,7 +175,7 @@ async def test_headers_that_do_not_come(start: Serve, monkeypatch: pytest.Monkey
 async def test_connections_leave_half_of_the_descriptors_to_the_process(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "descriptor_limit", lambda: 8)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 8))
     lines = [await asyncio.open_connection(api.host, api.port) for _ in range(4)]
     async with asyncio.timeout(5):
         reader, writer = await asyncio.open_connection(api.host, api.port)
@@ -229,3 +232,103 @@ async def test_no_request_is_an_accident(api: Served, seed: int) -> None:
         assert answer.status < 500, (route.method, path, query, body, answer.text)
         if answer.status >= 400:
             assert answer.message
+
+
+async def test_empty_parameters_are_defaults(api: Served) -> None:
+    for path in (
+        "/jobs?page=&size=&q=&state=&tag=",
+        "/scheduled-jobs?page=",
+        "/audit?size=&since=",
+    ):
+        assert (await api.get(path)).status == 200, path
+
+
+async def _asked(api: Served, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a path over a connection whose answer waits with the server until it is read."""
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(small, (api.host, api.port))
+    reader, writer = await asyncio.open_connection(sock=small, limit=1024)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {api.host}\r\n\r\n".encode())
+    return reader, writer
+
+
+async def _long_log(api: Served) -> str:
+    job = (await api.submit())["id"]
+    state = {"state": "COMPLETED", "run": 1, "log_parts": 150, "ended_at": api.store.now()}
+    await api.log(await api.task(job, **state), *["x" * 65_000 + "\n"] * 150)
+    await api.commands.become(job, "COMPLETED")
+    return str(job)
+
+
+@pytest.mark.parametrize("what", ["log/stream", "log/download", "log?size=1000"])
+async def test_a_client_that_stops_reading_is_let_go_of(
+    start: Serve, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(http_server, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(http_server, "READS_WITHIN", 0.3)
+    api = await start()
+    job = await _long_log(api)
+    stopped = await _asked(api, f"/jobs/{job}/{what}")
+    reads = await _asked(api, f"/jobs/{job}/{what}")
+    size = 0
+    while size < 9_000_000:
+        part = await reads[0].readexactly(1_000_000)
+        size += len(part)
+        await asyncio.sleep(0.1)
+    while len(api.runner.server.connections) > 2:
+        await api.get("/health")
+    for _, writer in (stopped, reads):
+        writer.close()
+
+
+async def test_the_kernel_keeps_little_for_a_client_that_does_not_read(api: Served) -> None:
+    await api.get("/health")
+    assert api.runner.server is not None
+    sockets = [
+        each.transport.get_extra_info("socket")
+        for each in api.runner.server.connections
+        if each.transport
+    ]
+    kept = [each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in sockets]
+    assert kept
+    assert max(kept) <= 512 * 1024, "the kernel doubles what it is asked for"
+
+
+async def test_any_number_of_long_answers_leaves_the_loop_as_much_room_as_one() -> None:
+    slices, rounds, made = Slices(), [0], []
+
+    async def long_answer() -> None:
+        for _ in range(20):
+            await slices.next()
+            made.append(rounds[0])
+
+    def again() -> None:
+        rounds[0] += 1
+        asyncio.get_running_loop().call_soon(again)
+
+    again()
+    await asyncio.gather(*(long_answer() for _ in range(30)))
+    assert len(set(made)) == 20 * 30
+
+
+async def test_when_too_much_waits_for_clients_those_that_read_nothing_go_first(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(http_server, "BUFFERED", 20_000_000)
+    api = await start()
+    job = await _long_log(api)
+    asked = [await _asked(api, f"/jobs/{job}/log?size=1000") for _ in range(6)]
+
+    async def waiting() -> int:
+        await api.get("/health")
+        connections = [each for each in api.runner.server.connections if each.transport]
+        return sum(each.transport.get_write_buffer_size() for each in connections)
+
+    while len(api.runner.server.connections) > 4:
+        await waiting()
+    assert await waiting() < 30_000_000
+    for _, writer in asked:
+        writer.close()

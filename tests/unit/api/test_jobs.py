@@ -6,11 +6,19 @@ import asyncio
 import gzip
 import json
 import re
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
 
-from shared.model import language
+from coordinator.api import context, document_turns, view_data
+from shared import redaction
+from shared.model import decoding, language
+from shared.model.documents import DeliveryDocument, JobDocument
+from shared.model.queries import Change
+from shared.model.states import DeliveryState, JobState
 from tests.unit.api.conftest import Serve
 from tests.unit.api.served import HELLO, YAML, Served
 
@@ -111,6 +119,92 @@ async def test_a_long_execution_shows_the_newest(api: Served) -> None:
     assert page["totalItems"] == 1002
 
 
+async def test_an_answer_has_no_more_than_so_many_bytes_of_tasks(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond is abridged, not cut off: a client sees all tasks, and asks for one of them."""
+    monkeypatch.setattr(view_data, "MAX_ANSWER_BYTES", 100_000)
+    most = 0
+    job = await api.submit()
+    for n in range(1, 101):
+        await api.task(
+            job["id"],
+            id=f"t{n:03}",
+            created_at=n,
+            started_at=n,
+            state="COMPLETED",
+            var=f"v{n:03}",
+            result="x" * 10_000,
+        )
+    for path, key in [
+        (f"/jobs/{job['id']}", "execution"),
+        (f"/jobs/{job['id']}/tasks?size=1000", "items"),
+        (f"/jobs/{job['id']}/tasks?size=1000&order=failed&state=completed", "items"),
+        (f"/jobs/{job['id']}?execution=false", ""),
+    ]:
+        answer = await api.get(path)
+        assert answer.status == 200
+        most = max(most, len(answer.body))
+        tasks = answer.json[key] if key else []
+        assert [task["id"] for task in tasks] == [f"t{n:03}" for n in range(1, 101)] or not key
+        whole = [task for task in tasks if "abridged" not in task]
+        assert all(task["run"] and task["result"] for task in whole)
+        assert not any("result" in task or "run" in task for task in tasks if task not in whole)
+        assert 10 <= len(whole) < 30 or not key
+        results = answer.json.get("context", {}).get("tasks", {})
+        assert key == "items" or 10 <= len(results) < 90
+        assert not results or "v100" in results, "the newest"
+    assert most < 1_000_000
+    assert "abridged" not in (await api.get("/tasks/t001")).json
+    page = (await api.get(f"/jobs/{job['id']}/tasks?size=5&page=3")).json["items"]
+    assert [task["id"] for task in page] == [f"t{n:03}" for n in range(11, 16)]
+    assert not any("abridged" in task for task in page)
+
+
+async def test_a_list_of_jobs_has_no_more_than_so_many_bytes(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_data, "MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr(view_data, "_CHUNK_BYTES", 40_000)
+    ids = [(await api.submit())["id"] for _ in range(20)]
+    await api.store.change_many(
+        [Change(kind=JobDocument, id=id, set={"result": "x" * 10_000}) for id in ids]
+    )
+    read: list[int] = []
+    get_many = api.store.get_many
+
+    async def counted(kind: type[Any], wanted: Sequence[str]) -> list[Any]:
+        read.append(len(wanted))
+        return await get_many(kind, wanted)
+
+    monkeypatch.setattr(api.store, "get_many", counted)
+    answer = await api.get("/jobs?size=100")
+    assert len(answer.body) < 120_000
+    items = answer.json["items"]
+    assert [each["id"] for each in items] == ids[::-1]
+    whole = [each for each in items if "abridged" not in each]
+    assert len(whole) == 9
+    assert all(each["result"] for each in whole)
+    assert not any("result" in each for each in items if each not in whole)
+    assert max(read) <= 8
+    assert read[-1] <= 4, "few at a time"
+    assert (await api.get(f"/jobs/{ids[0]}")).json["result"]
+
+
+async def test_a_list_of_scheduled_jobs_has_no_more_than_so_many_bytes(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_data, "MAX_ANSWER_BYTES", 50_000)
+    text = f"{HELLO}inputs:\n  a: {'x' * 10_000}\nschedule:\n  cron: '@daily'\n"
+    for _ in range(8):
+        await api.ask("POST", "/scheduled-jobs", data=text, headers=YAML)
+    items = (await api.get("/scheduled-jobs?size=100")).json["items"]
+    assert len(items) == 8
+    assert [len(each["tasks"]) for each in items] == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert all(each["abridged"] for each in items[4:])
+    assert "abridged" not in (await api.get(f"/scheduled-jobs/{items[-1]['id']}")).json
+
+
 async def test_composites_count_their_children(api: Served) -> None:
     job = await api.submit()
     inner = language.TaskDefinition(name="i", run="x")
@@ -123,6 +217,7 @@ async def test_composites_count_their_children(api: Served) -> None:
         "var": "item",
         "task": {"name": "i", "run": "x"},
         "size": 3,
+        "index": 3,
         "completions": 2,
         "concurrency": 0,
     }
@@ -159,9 +254,7 @@ async def test_pages(api: Served) -> None:
     assert (await api.get("/jobs?page=0")).json["number"] == 1
 
 
-@pytest.mark.parametrize(
-    "query", ["page=x", "size=x", "page=", "page=1.5", "size=%D9%A1", "page=1e3"]
-)
+@pytest.mark.parametrize("query", ["page=x", "size=x", "page=1.5", "size=%D9%A1", "page=1e3"])
 async def test_what_is_no_number(api: Served, query: str) -> None:
     answer = await api.get(f"/jobs?{query}")
     assert answer.status == 400
@@ -350,14 +443,14 @@ async def test_dry_run_stores_nothing(api: Served) -> None:
     assert answer.json["tasks"] == [{"name": "say", "image": "alpine", "run": "echo hello"}]
     assert answer.json["secrets"] == {"token": "[REDACTED]"}
     assert (await api.get("/jobs")).json["totalItems"] == 0
-    bare = await api.ask("POST", "/jobs?dryRun", data=body, headers=YAML)
-    assert bare.json["tasks"] == answer.json["tasks"]
     bad = await api.ask("POST", "/jobs?dryRun=true", data="name: x", headers=YAML)
     assert bad.status == 400
     nobody = HELLO + "permissions: [{user: nobody}]\n"
     assert (await api.ask("POST", "/jobs?dryRun=1", data=nobody, headers=YAML)).status == 400
-    odd = await api.ask("POST", "/jobs?dryRun=perhaps", data=HELLO, headers=YAML)
-    assert odd.status == 400
+    for odd in ("=perhaps", "=", ""):
+        answer = await api.ask("POST", f"/jobs?dryRun{odd}", data=HELLO, headers=YAML)
+        assert (answer.status, answer.message) == (400, "dryRun: must be true or false")
+    assert (await api.get("/jobs")).json["totalItems"] == 0
 
 
 async def test_an_idempotency_key(api: Served) -> None:
@@ -379,6 +472,27 @@ async def test_waiting_for_the_end(api: Served) -> None:
     assert (job["state"], job["error"]) == ("FAILED", "boom")
     assert len(job["tasks"]) == 1
     assert job["execution"] == []
+
+
+async def test_all_who_wait_listen_once_and_look_at_small_documents(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_many, read = api.store.get_many, Counter[str]()
+
+    async def counted(kind: type[Any], ids: Sequence[str]) -> list[Any]:
+        read.update(ids if kind is JobDocument else ())
+        return await get_many(kind, ids)
+
+    monkeypatch.setattr(api.store, "get_many", counted)
+    waiting = [asyncio.create_task(api.submit(HELLO + "wait: {timeout: 20s}\n")) for _ in range(10)]
+    ids = [await api.commands.submitted.get() for _ in waiting]
+    await asyncio.sleep(1.2)
+    assert len(api.commands._listeners) == 1
+    assert not read
+    for id in ids:
+        await api.commands.become(id, "COMPLETED")
+    assert {job["id"] for job in await asyncio.gather(*waiting)} == set(ids)
+    assert not api.commands._listeners
 
 
 async def test_waiting_in_vain(api: Served) -> None:
@@ -407,7 +521,7 @@ async def test_secrets_of_all_jobs_above_are_redacted(api: Served) -> None:
 
 
 async def test_a_group_that_is_switched_off(start: Serve) -> None:
-    from shared.config.tree import ApiSwitches, Config, CoordinatorSettings
+    from shared.config.schema import ApiSwitches, Config, CoordinatorSettings
 
     switches = ApiSwitches(nodes=False, queues=False, users=False, metrics=False)
     api = await start(Config(coordinator=CoordinatorSettings(api=switches)))
@@ -415,3 +529,158 @@ async def test_a_group_that_is_switched_off(start: Serve) -> None:
         assert (await api.get(path)).status == 404
     assert (await api.get("/jobs")).status == 200
     assert "/nodes" not in (await api.get("/openapi.json")).json["paths"]
+
+
+async def test_a_detached_sub_job_keeps_the_secrets_of_a_parent_that_is_gone(api: Served) -> None:
+    definition = language.JobDefinition(name="sub", inputs={"x": "made of hunter2-and-more"})
+    job = JobDocument(
+        id="sub",
+        name="sub",
+        definition=definition,
+        detached_from="a-task-that-is-gone",
+        inherited_secrets=["hunter2-and-more"],
+        state=JobState.COMPLETED,
+        result="hunter2-and-more",
+        created_at=api.store.now(),
+    )
+    assert await api.store.insert(job)
+    for path in ("/jobs/sub", "/jobs"):
+        shown = (await api.get(path)).text
+        assert "hunter2" not in shown
+        assert "[REDACTED]" in shown
+
+
+async def test_what_webhooks_were_told(api: Served) -> None:
+    job = (await api.submit())["id"]
+    kinds: list[dict[str, Any]] = [
+        {"state": DeliveryState.DELIVERED, "attempts": 1, "status": 204, "answered_at": 3_000_000},
+        {"attempts": 2, "error": "TimeoutError", "due_at": 2_000_000},
+    ]
+    for number, fields in enumerate(kinds, start=1):
+        delivery = DeliveryDocument(
+            id=f"d{number}",
+            job_id=job,
+            event="job.StateChange",
+            url="http://receiver.example/",
+            sequence=number,
+            created_at=number,
+            **fields,
+        )
+        await api.store.insert(delivery)
+    second, first = (await api.get(f"/jobs/{job}/deliveries")).json["items"]
+    assert (first["state"], first["attempts"], "next" in first) == ("DELIVERED", 1, False)
+    assert (first["status"], first["answeredAt"]) == (204, "1970-01-01T00:00:03.000000Z")
+    assert (second["state"], second["error"]) == ("PENDING", "TimeoutError")
+    assert not {"status", "answeredAt"} & set(second)
+    assert second["next"] == "1970-01-01T00:00:02.000000Z"
+    assert (await api.get("/jobs/ffffffff/deliveries")).status == 404
+
+
+async def test_what_looks_for_many_secrets_is_never_made_on_the_loop(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop_thread, made_in = threading.get_ident(), set[int]()
+    patterns = redaction._patterns
+
+    def looked_for(values: Collection[str]) -> Any:
+        if values:
+            made_in.add(threading.get_ident())
+        return patterns(values)
+
+    async def untold(job: JobDocument) -> None:
+        """Tell nobody: how events are made is the engine's."""
+
+    monkeypatch.setattr(redaction, "_patterns", looked_for)
+    monkeypatch.setattr(api.commands, "tell", untold)
+    paths = ("/jobs?dryRun=true", "/scheduled-jobs?dryRun=true", "/scheduled-jobs")
+    for number, path in enumerate(paths):
+        secret = f"secrets: {{s: {f'{number}abc' * 500}}}\n"
+        when = "schedule: {cron: 0 5 * * *}\n" if "scheduled" in path else ""
+        answer = await api.ask("POST", path, data=HELLO + secret + when, headers=YAML)
+        assert answer.status == 200, answer.text
+    redaction._automaton.cache_clear()
+    made = await api.ask("POST", f"/scheduled-jobs/{answer.json['id']}/run")
+    assert made.status == 200
+    assert made_in
+    assert loop_thread not in made_in
+
+
+async def test_a_result_made_to_match_is_never_searched_on_the_loop(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop_thread, searched_in, scanned = threading.get_ident(), list[int](), redaction._scanned
+
+    def noted(automaton: Any, text: str) -> str:
+        if len(text) > redaction.LONG_TEXT:
+            searched_in.append(threading.get_ident())
+        return scanned(automaton, text)
+
+    monkeypatch.setattr(redaction, "_scanned", noted)
+    job = await api.submit(HELLO + "secrets: {k: aaaa}\n")
+    long = "a" * (redaction.LONG_TEXT + 1)
+    task = await api.task(job["id"], state="COMPLETED", var="x", result=f"task {long}")
+    change = Change(kind=JobDocument, id=job["id"], set={"result": f"job {long}"})
+    await api.store.change(change)
+    for _ in range(2):
+        shown = (await api.get(f"/jobs/{job['id']}")).json
+        assert shown["result"] == "job [REDACTED]"
+        assert shown["context"]["tasks"]["x"] == "task [REDACTED]"
+        assert (await api.get(f"/tasks/{task.id}")).json["result"] == "task [REDACTED]"
+        assert (await api.get("/jobs")).json["items"][0]["result"] == "job [REDACTED]"
+    assert len(searched_in) == 2, "it is remembered"
+    assert loop_thread not in searched_in
+
+
+async def test_what_a_key_hides_is_hidden_wherever_a_template_brought_it(api: Served) -> None:
+    body = HELLO + "inputs: {API_TOKEN: hidden-by-key, MAX_TOKENS: '4096'}\n"
+    job = (await api.submit(body))["id"]
+    command = ["login", "hidden-by-key", "4096"]
+    evaluated = language.TaskDefinition(name="say", image="a", cmd=command, env={"X": command[1]})
+    task = await api.task(job, definition=evaluated, result="got hidden-by-key")
+    delivery = DeliveryDocument(
+        id="d", job_id=job, event="e", url="http://h/?t=hidden-by-key", line="l", sequence=1, due_at=1, created_at=1
+    )  # fmt: skip
+    await api.store.insert(delivery)
+    for path in (f"/jobs/{job}", f"/jobs/{job}/deliveries", f"/tasks/{task.id}"):
+        answer = await api.get(path)
+        assert "hidden-by-key" not in answer.text
+    shown = (await api.get(f"/tasks/{task.id}")).json
+    assert (shown["cmd"], shown["env"]) == (["login", "[REDACTED]", "4096"], {"X": "[REDACTED]"})
+
+
+async def test_long_documents_of_one_user_keep_no_short_one_waiting(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "DOCUMENTS_WAITING", 16)
+    api = await start()
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop, decode = asyncio.get_running_loop(), decoding.decode_job
+
+    def slow(body: bytes, *more: Any, **named: Any) -> language.JobDefinition:
+        if len(body) > len(HELLO):
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(20)
+        return decode(body, *more, **named)
+
+    monkeypatch.setattr(document_turns, "decode_job", slow)
+    long = HELLO + "# " + "x" * 100_000
+    path, most = "/jobs?dryRun=true", context.DOCUMENTS_AT_ONCE + context.DOCUMENTS_WAITING
+    asked = [
+        asyncio.ensure_future(api.ask("POST", path, data=long, headers=YAML))
+        for _ in range(most + 4)
+    ]
+    try:
+        await begun.wait()
+        async with asyncio.timeout(5):
+            short = await api.ask("POST", path, data=HELLO, headers=YAML)
+        assert short.status == 200
+        async with asyncio.timeout(5):
+            while sum(each.done() for each in asked) < 4:  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0.02)
+    finally:
+        go_on.set()
+    answers = await asyncio.gather(*asked)
+    refused = [each for each in answers if each.status == 429]
+    assert len(refused) == 4
+    assert all(each.headers["Retry-After"] for each in refused)
+    assert {each.status for each in answers} == {200, 429}

@@ -6,13 +6,15 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import aiohttp
 import pytest
 
-from coordinator.api import log_follower, logs
+from coordinator.api import log_follower, log_parts, logs
+from coordinator.api.context import API
+from coordinator.api.http import MOST_WORDS
 from coordinator.api.log_cursor import LogCursor, LogPlace, read_cursor, write_cursor
 from haulier.sse import ServerEvent
 from shared.errors import StoreUnavailable
@@ -50,10 +52,49 @@ async def test_parts_newest_first(api: Served) -> None:
     assert (await api.get(f"/jobs/{job}/log?size=x")).status == 400
 
 
-async def test_a_page_holds_up_to_100_parts(api: Served) -> None:
-    job, _ = await ended(api, *(f"{n}\n" for n in range(120)))
+async def test_an_empty_parameter_is_as_good_as_none(api: Served) -> None:
+    job, task = await ended(api, "a\n", "b\n")
+    for path in (f"/jobs/{job}/log", f"/tasks/{task.id}/log"):
+        whole = await api.get(path)
+        empty = await api.get(f"{path}?page=&size=&q=&order=&tail=&since=")
+        assert (empty.status, empty.json) == (200, whole.json)
+        streamed = await api.get(f"{path}/stream?format=")
+        assert streamed.status == 200
+
+
+async def test_a_search_has_few_words_each_once(api: Served) -> None:
+    job, task = await ended(api, "one two\n")
+    many = "+".join(f"word{n}" for n in range(MOST_WORDS + 1))
+    for path in (f"/jobs/{job}/log", f"/tasks/{task.id}/log", "/jobs"):
+        answer = await api.get(f"{path}?q={many}")
+        assert (answer.status, answer.message) == (400, "q: at most 16 different words")
+        assert (await api.get(f"{path}?q={'one+' * 1000}")).json["totalItems"] == ("/log" in path)
+
+
+async def test_searches_of_logs_leave_room_for_other_readers_of_logs(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, "one\n")
+    at_once, most, search = 0, 0, api.store.log_page
+
+    async def slow(**asked: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.01)
+        at_once -= 1
+        return await search(**asked)
+
+    monkeypatch.setattr(api.store, "log_page", slow)
+    answers = await asyncio.gather(*(api.get(f"/jobs/{job}/log?q=one") for _ in range(5)))
+    assert [answer.json["totalItems"] for answer in answers] == [1] * 5
+    assert most == 1
+
+
+async def test_a_page_holds_up_to_1000_parts(api: Served) -> None:
+    job, _ = await ended(api, *(f"{n}\n" for n in range(1020)))
     assert (await api.get(f"/jobs/{job}/log")).json["size"] == 25
-    assert (await api.get(f"/jobs/{job}/log?size=1000")).json["size"] == 100
+    assert (await api.get(f"/jobs/{job}/log?size=5000")).json["size"] == 1000
 
 
 async def test_only_the_run_that_counts(api: Served) -> None:
@@ -74,6 +115,19 @@ async def test_download(api: Served) -> None:
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert f"{job}.log" in answer.headers["Content-Disposition"]
     assert answer.text == "a\r\nb\nc\n\né\x00end"
+
+
+async def test_two_tasks_never_share_a_line(api: Served) -> None:
+    """Case 6."""
+    job, _ = await ended(api, "no newline", " at end")
+    logs_of = [["second"], [], ["\n"], ["third\n"], ["last"]]
+    for position, contents in enumerate(logs_of, start=2):
+        task = await api.task(
+            job, position=position, state="COMPLETED", run=1, log_parts=len(contents)
+        )
+        await api.log(task, *contents)
+    text = (await api.get(f"/jobs/{job}/log/download")).text
+    assert text == "no newline at end\nsecond\n\nthird\nlast"
 
 
 async def test_the_stream_of_what_has_ended(api: Served) -> None:
@@ -120,6 +174,24 @@ async def test_lines_as_json(api: Served) -> None:
     part = json.loads(event.data)
     assert (part["taskId"], part["number"], part["contents"]) == (task.id, 1, "a\n")
     assert (await api.get(f"/jobs/{job}/log/stream?format=xml")).status == 400
+
+
+async def test_the_beginning_of_a_line_is_told_as_such(api: Served) -> None:
+    """A prompt is sent before its line ends: whoever reads parts joins the rest to it."""
+    job, _ = await ended(api, "waiting ... \r", "done\n", "next\r\n")
+    for form in ("json", "parts"):
+        found = await api.events(f"/jobs/{job}/log/stream?format={form}")
+        told = [json.loads(event.data)["contents"] for event in found if event.name == "message"]
+        assert told == ["waiting ... \r", "done\n", "next\n"]
+    text = await api.events(f"/jobs/{job}/log/stream")
+    assert lines(text) == ["waiting ... ", "done", "next"]
+
+
+async def test_a_tail_counts_lines_and_not_what_a_progress_bar_writes_over(api: Served) -> None:
+    _, task = await ended(api, "x\ry\rz\n1\u2028\n2\n")
+    for tail, kept in ((3, "x\ry\rz\n1\u2028\n2\n"), (2, "1\u2028\n2\n"), (1, "2\n")):
+        page = (await api.get(f"/tasks/{task.id}/log?tail={tail}")).json
+        assert [part["contents"] for part in page["items"]] == [kept]
 
 
 async def test_resuming_anywhere_neither_repeats_nor_leaves_out(api: Served) -> None:
@@ -245,6 +317,26 @@ async def test_an_answer_waits_for_parts_on_their_way(api: Served) -> None:
     assert (await downloaded).text == "a\nb\n"
 
 
+async def test_all_who_wait_for_the_same_parts_wait_together_and_look_ever_more_rarely(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, task = await ended(api, "a\n", log_parts=2)
+    looks = []
+    group_count = api.store.group_count
+
+    async def counted(*args: Any) -> dict[str, int]:
+        looks.append(args)
+        return await group_count(*args)
+
+    monkeypatch.setattr(api.store, "group_count", counted)
+    asked = [asyncio.create_task(api.get(f"/jobs/{job}/log")) for _ in range(10)]
+    await asyncio.sleep(2)
+    assert 0 < len(looks) < 10
+    assert not any(one.done() for one in asked)
+    await api.log(task, "b\n", first=2)
+    assert {answer.json["totalItems"] for answer in await asyncio.gather(*asked)} == {2}
+
+
 async def test_composites_have_no_log_of_their_own(api: Served) -> None:
     job, _ = await ended(api, "a\n")
     parallel = language.Parallel(tasks=[language.TaskDefinition(name="x", run="x")])
@@ -262,6 +354,45 @@ async def test_the_stream_of_a_job_that_is_deleted(api: Served) -> None:
         await api.store.delete(JobDocument, {"id": job})
         end = await anext(stream)
         assert (end.name, json.loads(end.data)) == ("end", {"state": "DELETED"})
+
+
+async def test_any_number_of_followers_costs_no_more_than_one(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (await api.submit())["id"]
+    task = await api.task(job, state="RUNNING", run=1)
+    await api.log(task, "a\n")
+    asked: list[float] = []
+    find = api.store.find
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        asked.append(time.monotonic())
+        return await find(*args, **more)
+
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(aclosing(api.stream(f"/jobs/{job}/log/stream")))
+            for _ in range(30)
+        ]
+        assert [(await anext(stream)).data for stream in streams] == ["a"] * 30
+        (turns,) = api.runner.app[API].log_turns.values()
+        monkeypatch.setattr(api.store, "find", counted)
+        first = turns.number
+        await turns.after(first + 4)
+        assert len(asked) <= 5 * (turns.number - first + 1)
+        await api.log(task, "b\n", first=2)
+        assert [(await anext(stream)).data for stream in streams] == ["b"] * 30
+    while api.runner.app[API].log_turns:
+        await api.get("/health")
+
+
+async def test_a_follower_keeps_little_of_a_long_log(api: Served) -> None:
+    job, task = await ended(api, *["x" * 65_000 + "\n"] * 12, *["y\n"] * 300)
+    batches = log_parts.batches_after(api.runner.app[API], task, 0)
+    sizes = [log_parts.log_size(parts) async for parts in batches]
+    assert len(sizes) < 20
+    assert max(sizes) < 200_000
+    assert len(await api.events(f"/jobs/{job}/log/stream")) == 313
 
 
 async def test_streams_end_when_the_server_stops(api: Served) -> None:

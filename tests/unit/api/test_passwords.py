@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Literal
+
+import pytest
+from argon2 import PasswordHasher
+
+from coordinator.api import passwords as hashing
 from coordinator.api.passwords import Passwords, hash_password
 
 
@@ -13,3 +20,22 @@ async def test_passwords() -> None:
     assert not await passwords.verify(None, "right")
     assert not await passwords.verify("no hash", "right")
     assert not await passwords.verify(stored, "x" * 2000)
+
+
+async def test_an_unknown_user_costs_as_much_as_a_wrong_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = await hash_password("right")
+    costs: list[str] = []
+
+    class Noting(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+            costs.append(str(hash).rsplit("$", 2)[0])
+            return super().verify(hash, password)
+
+    monkeypatch.setattr(hashing, "_hasher", Noting(parallelism=1))
+    monkeypatch.setattr(hashing, "_nobody", cache(hashing._nobody.__wrapped__))
+    for of_user in (stored, None):
+        assert not await Passwords().verify(of_user, "wrong")
+    assert len(costs) == 2
+    assert costs[0] == costs[1]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import pytest
+from msgspec.structs import replace
+
+from shared.broker.port import QueueInfo
 from shared.model.documents import MICROS_PER_SECOND, JobDocument, NodeDocument
 from tests.unit.api.served import HELLO, YAML, Served
 
@@ -71,6 +76,33 @@ async def test_queues(api: Served) -> None:
     assert (await api.ask("DELETE", "/queues/a%20b%2Fc")).status == 404
 
 
+async def test_a_figure_that_is_not_known_is_left_out(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the broker cannot tell of a task queue is counted by the workers' beats; of others nobody knows it."""
+    job = (await api.submit())["id"]
+    await api.task(job, id="t1", queue="default", state="RUNNING")
+    await node(api, "w", holding=["t1"])
+    for name in ("default", "jobs"):
+        await api.broker.publish(name, b"x")
+    told = {queue.name: replace(queue, unacked=None) for queue in await api.broker.queues()}
+
+    async def queues(names: Collection[str]) -> list[QueueInfo]:
+        del names
+        return list(told.values())
+
+    async def queue(name: str) -> QueueInfo | None:
+        return told.get(name)
+
+    monkeypatch.setattr(api.broker, "queues", queues)
+    monkeypatch.setattr(api.broker, "queue", queue)
+    shown = {queue["name"]: queue for queue in (await api.get("/queues")).json}
+    assert shown["default"] == {"name": "default", "size": 1, "subscribers": 0, "unacked": 1}
+    assert shown["jobs"] == {"name": "jobs", "size": 1, "subscribers": 0}
+    for name in ("default", "jobs"):
+        assert (await api.get(f"/queues/{name}")).json == shown[name]
+
+
 async def test_a_queue_that_tasks_wait_for_is_deleted_only_by_force(api: Served) -> None:
     job = (await api.submit())["id"]
     await api.broker.publish("gpu", b"x")
@@ -82,10 +114,31 @@ async def test_a_queue_that_tasks_wait_for_is_deleted_only_by_force(api: Served)
     assert refused.status == 400
     assert refused.json["message"].startswith("2 tasks wait in this queue")
     assert (await api.get("/queues/gpu")).json["size"] == 1
-    assert (await api.ask("DELETE", "/queues/gpu?force=maybe")).status == 400
+    for odd in ("force=maybe", "force=", "force"):
+        assert (await api.ask("DELETE", f"/queues/gpu?{odd}")).status == 400
     assert (await api.ask("DELETE", "/queues/jobs?force=true")).status == 400
     assert (await api.ask("DELETE", "/queues/gpu?force=true")).json == {"status": "OK"}
     assert (await api.get("/queues/gpu")).status == 404
+
+
+async def test_an_autoscaler_learns_how_many_slots_a_queue_has_use_for(api: Served) -> None:
+    job = (await api.submit())["id"]
+    await api.task(job, id="t1", queue="gpu", state="SCHEDULED")
+    await api.task(job, id="t2", queue="gpu", state="PENDING")
+    await api.task(job, id="t3", queue="gpu", state="RUNNING")
+    await api.task(job, id="t4", queue="gpu", state="COMPLETED")
+    await api.task(job, id="t5", queue="a b/c", state="SCHEDULED")
+    assert (await api.get("/queues/gpu/scale")).json == {"desired": 3, "busy": 1, "ready": 2}
+    assert (await api.get("/queues/a%20b%2Fc/scale")).json["ready"] == 1
+    await api.broker.publish("events-x", b"x")
+    assert (await api.get("/queues/events-x/scale")).json["ready"] == 0
+    nothing = {"desired": 0, "busy": 0, "ready": 0}
+    assert (await api.get("/queues/default/scale")).json == nothing
+    await node(api, "w", queues={"idle": 2})
+    assert (await api.get("/queues/idle/scale")).json == nothing
+    for unknown in ("nothing", "jobs", "dead", "x-w"):
+        answer = await api.get(f"/queues/{unknown}/scale")
+        assert (answer.status, answer.message) == (404, "queue not found")
 
 
 async def test_metrics_as_json(api: Served) -> None:
@@ -164,9 +217,10 @@ async def test_scheduled_jobs(api: Served) -> None:
 
 async def test_a_dry_run_schedules_nothing(api: Served) -> None:
     body = HELLO + "schedule: {cron: '@hourly'}\n"
-    for query in ("dryRun=true", "dryRun"):
-        shown = await api.ask("POST", f"/scheduled-jobs?{query}", data=body, headers=YAML)
-        assert (shown.status, shown.json["cron"]) == (200, "@hourly")
+    shown = await api.ask("POST", "/scheduled-jobs?dryRun=true", data=body, headers=YAML)
+    assert (shown.status, shown.json["cron"]) == (200, "@hourly")
+    bare = await api.ask("POST", "/scheduled-jobs?dryRun", data=body, headers=YAML)
+    assert (bare.status, bare.message) == (400, "dryRun: must be true or false")
     assert (await api.get("/scheduled-jobs")).json["totalItems"] == 0
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,23 +93,15 @@ def test_wrong_flags(argv: list[str], complaint: str, capsys: pytest.CaptureFixt
 
 
 @pytest.fixture
-def logs_restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Give the process's log back as it was, and a place without configuration to start from."""
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start from a place without any configuration."""
     for name in [name for name in os.environ if name.startswith("HAULIER_")]:
         monkeypatch.delenv(name)  # a run of the whole suite has its services' addresses there
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    configured = structlog.get_config()
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.configure(**configured)
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_a_process_runs_with_its_configuration(capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[Config] = []
 
@@ -123,7 +115,7 @@ def test_a_process_runs_with_its_configuration(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -144,7 +136,7 @@ def test_what_keeps_a_process_from_starting_is_one_line(
     assert capfd.readouterr() == ("", message)
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_a_fault_of_ours_is_not_hidden() -> None:
     async def run(_config: Config) -> int:
         raise OSError(errno.EBADF, "ours")
@@ -153,7 +145,7 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
         start("standalone", [], lambda: run)
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_a_bad_configuration_loads_nothing_more(capfd: pytest.CaptureFixture[str]) -> None:
     def find() -> None:
         pytest.fail("must not be asked for")
@@ -166,7 +158,7 @@ def test_a_bad_configuration_loads_nothing_more(capfd: pytest.CaptureFixture[str
     ]
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_unknown_variables_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,7 +177,7 @@ def _fail() -> None:
     raise ValueError("boom")
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_json_logs_are_an_object_a_line() -> None:
     stream = io.StringIO()
     configure_logging("info", "json", stream)
@@ -220,7 +212,7 @@ def test_json_logs_are_an_object_a_line() -> None:
     assert lines[2]["more"] == 1
 
 
-@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.usefixtures("nothing_configured")
 def test_pretty_logs_have_no_colour_off_a_terminal() -> None:
     first, second = io.StringIO(), io.StringIO()
     configure_logging("debug", "pretty", first)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.config import Config, ConfigurationError, Loaded, Override, load
-from shared.config.settings import settings
+from shared.config.flat_settings import settings
 from shared.config.sources import LARGEST_FILE, NOT_SETTINGS
 
 
@@ -128,6 +128,7 @@ SAMPLES_BY_KIND = {
     "memory": "512m",
     "aliases": "A,B:C",
     "paths": "/a,/b",
+    "networks": "10.0.0.0/8,::1",
 }
 SAMPLES = {"engine.beat": "1s", "engine.expression_steps": "20000"}
 NEEDED = {
@@ -213,10 +214,10 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
         ("coordinator.address=", "must not be empty"),
         ("broker.rabbitmq.url=", "must not be empty"),
         ("broker.rabbitmq.url=http://h", "must be a complete URL, amqp://… or amqps://…"),
-        ("broker.rabbitmq.url=amqp://", "must be a complete address"),
-        ("broker.rabbitmq.url=amqp://h:99999/", "must be a complete address"),
-        ("datastore.mongodb.url=mongo", "must be a complete address"),
-        ("datastore.mongodb.database=a/b", "must be a name of MongoDB's"),
+        ("broker.rabbitmq.url=amqp://", "must be a complete URL"),
+        ("broker.rabbitmq.url=amqp://h:99999/", "must be a complete URL"),
+        ("datastore.mongodb.url=mongo", "must be a complete URL"),
+        ("datastore.mongodb.database=a/b", "must be a valid MongoDB name"),
         ("coordinator.middleware.body_limit=lots", "must be a size, like 500K or 16M"),
         ("coordinator.middleware.body_limit=1", "must be at least 1K"),
         ("coordinator.middleware.rate_limit.rate=0", "must be more than 0"),
@@ -224,6 +225,10 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
         ("worker.limits.output=9M", "must be at most 8M"),
         ("worker.limits.cpus=many", "is not a number of CPUs"),
         ("worker.limits.memory=much", "is not an amount of memory"),
+        ("worker.limits.cpus=0.001", "must be at least 0.01"),
+        ("worker.limits.memory=1m", "must be at least 6m"),
+        ("worker.limits.max.cpus=.001", "must be at least 0.01"),
+        ("worker.limits.max.memory=6291455", "must be at least 6m"),
         ("worker.queues.default=some", "must be a whole number"),
         ("worker.queues.default=-1", "must be a number of slots"),
         ("worker.queues.default=10001", "must be a number of slots"),
@@ -238,12 +243,12 @@ def test_an_unknown_variable_only_warns(machine: Machine) -> None:
 def test_a_bad_value_says_key_value_and_what_is_allowed(
     machine: Machine, assignment: str, problem: str
 ) -> None:
-    (problem,) = machine.problems(assignment)
+    (said,) = machine.problems(assignment)
     path, _, value = assignment.partition("=")
-    assert problem.startswith(path)
-    assert problem in problem
-    assert value in problem
-    assert "(flag --set)" in problem
+    assert said.startswith(path)
+    assert problem in said
+    assert value in said
+    assert "(flag --set)" in said
 
 
 @pytest.mark.parametrize(
@@ -357,6 +362,13 @@ def test_faults_never_show_secrets(machine: Machine) -> None:
     assert "amqq://me:********@h/" in text
 
 
+BASIC = [
+    "coordinator.middleware.basic_auth.enabled=yes",
+    "coordinator.middleware.basic_auth.username=ann",
+]
+KEY = ["coordinator.middleware.key_auth.enabled=yes"]
+
+
 @pytest.mark.parametrize(
     ("sets", "problem"),
     [
@@ -371,8 +383,19 @@ def test_faults_never_show_secrets(machine: Machine) -> None:
     ],
 )
 def test_settings_that_do_not_fit_together(machine: Machine, sets: list[str], problem: str) -> None:
-    (found,) = machine.problems(*sets)
+    (found,) = machine.problems(*sets, role="standalone")
     assert problem in found
+
+
+@pytest.mark.parametrize("role", ["worker", None])
+@pytest.mark.parametrize("sets", [BASIC, KEY], ids=["basic_auth", "key_auth"])
+def test_only_who_serves_the_api_needs_its_passwords(
+    machine: Machine, role: str | None, sets: list[str]
+) -> None:
+    assert machine.load("broker.type=rabbitmq", *sets, role=role).file is None
+    for serving in ("standalone", "coordinator"):
+        (found,) = machine.problems("broker.type=rabbitmq", *sets, role=serving)
+        assert "must be set" in found
 
 
 def test_times_that_just_fit(machine: Machine) -> None:
@@ -391,6 +414,18 @@ def test_a_daemon_of_its_own_needs_a_real_broker(machine: Machine, role: str) ->
     assert problem.startswith('broker.type = "memory" (default): a ' + role)
     assert machine.load("broker.type=rabbitmq", role=role).config.broker.type == "rabbitmq"
     assert machine.load(role="standalone").config == machine.load().config
+
+
+def test_standalone_says_which_services_it_does_not_use(machine: Machine) -> None:
+    both = ("broker.type=rabbitmq", "datastore.type=mongodb")
+    broker, datastore = machine.load(*both, role="standalone").warnings
+    assert broker.startswith('broker.type = "rabbitmq" (flag --set): has no effect in standalone')
+    assert datastore.startswith(
+        'datastore.type = "mongodb" (flag --set): has no effect in standalone'
+    )
+    assert machine.load(*both, role="coordinator").warnings == []
+    assert machine.load(*both, "extensions.broker=x", role="standalone").warnings == [datastore]
+    assert machine.load(role="standalone").warnings == []
 
 
 def test_the_data_directory_follows_the_users_choice(machine: Machine) -> None:

@@ -4,68 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
-from shared.config.tree import TelemetrySettings
+from shared.config.schema import TelemetrySettings
 from shared.errors import ApplicationError
-from shared.telemetry import span, tracing
-
-trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-
-
-class Collector:
-    """A collector that speaks OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        collected: list[Any] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    pytest.fail("not asked for")
-                collected.append((self.path, body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self.collected = collected
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def spans(self) -> list[Any]:
-        found = []
-        for path, body in self.collected:
-            assert path == "/v1/traces"
-            request = trace_service.ExportTraceServiceRequest.FromString(body)
-            for resource in request.resource_spans:
-                self.resource = {
-                    each.key: each.value.string_value for each in resource.resource.attributes
-                }
-                found += [each for scope in resource.scope_spans for each in scope.spans]
-        return found
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+from shared.telemetry import known_trace, past_span, present_trace, span, span_in, tracing
+from tests.collector import Collector, collecting
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.close()
+    with collecting() as made:
+        yield made
 
 
 async def test_spans_reach_the_collector(collector: Collector) -> None:
@@ -106,3 +58,46 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     opened = tracing(TelemetrySettings(enabled=True), "worker")
     with pytest.raises(ApplicationError, match="pip install 'haulier"), opened:
         pytest.fail("must not be opened")
+
+
+GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        (GIVEN, GIVEN),
+        (f" {GIVEN} ", GIVEN),
+        ("cc" + GIVEN[2:] + "-what-will-be-the-future", GIVEN),
+        ("", ""),
+        ("ff" + GIVEN[2:], ""),
+        (GIVEN.upper(), ""),
+        (GIVEN[:-1], ""),
+        ("00-" + "0" * 32 + GIVEN[35:], ""),
+        (GIVEN[:36] + "0" * 16 + "-01", ""),
+        (GIVEN + "\n$(reboot)", ""),
+    ],
+)
+def test_a_traceparent_is_one_or_nothing(header: str, known: str) -> None:
+    assert known_trace(header) == known
+
+
+def test_spans_go_on_from_what_others_began(collector: Collector) -> None:
+    task = span_in(GIVEN, "task")
+    assert (span_in("", "task"), present_trace()) == ("", "")
+    with tracing(TelemetrySettings(enabled=True, endpoint=collector.endpoint), "worker"):
+        with span("run", parent=task, own=span_in(GIVEN, "run")):
+            assert present_trace() == span_in(GIVEN, "run")
+        past_span("task", {}, 5, 7_000, parent=GIVEN, own=task, error="the task failed")
+        past_span("first", {}, 5, 7_000, parent="", own=task)
+        with span("unsampled", parent=GIVEN[:-2] + "00"):
+            assert present_trace()[-2:] == "00"
+    spans = {each.name: each for each in collector.spans()}
+    assert set(spans) == {"run", "task", "first"}
+    trace, above = GIVEN.split("-")[1:3]
+    assert {each.trace_id.hex() for each in spans.values()} == {trace}
+    assert spans["task"].parent_span_id.hex() == above
+    assert spans["run"].parent_span_id == spans["task"].span_id
+    assert spans["first"].parent_span_id == b""
+    assert (spans["task"].start_time_unix_nano, spans["task"].status.code) == (5_000, 2)
+    assert spans["task"].end_time_unix_nano == 7_000_000

@@ -144,7 +144,7 @@ class Audit:
         if entry.new != "RUNNING" or not entry.nonce:
             return
         assert entry.run is not None
-        taken_back = entry.run == self._runs[entry.id]
+        taken_back = entry.nonce in self._nonces
         first = self._nonces.setdefault(entry.nonce, f"{entry.id} {entry.run}")
         assert first == f"{entry.id} {entry.run}", f"a nonce was granted twice: {entry}"
         assert taken_back or entry.run == self._runs[entry.id] + 1, entry

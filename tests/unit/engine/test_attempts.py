@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
-from coordinator.engine import intents, new_documents, repairs, slots, task_runs
-from coordinator.engine.flow import Insert
+from coordinator.engine import intents, repairs, retries, slots, task_runs
+from coordinator.engine.flow import Insert, Publish
 from shared.model import language
 from shared.model.documents import MICROS_PER_SECOND, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
@@ -53,19 +55,17 @@ async def test_a_task_whose_attempts_are_used_up_fails_its_job(world: World) -> 
 )
 def test_delays_grow_by_their_factor(retry: dict[str, object], delays: list[float]) -> None:
     made = language.Retry(**retry)  # type: ignore[arg-type]
-    assert [new_documents.retry_delay(made, n, 1) / MICROS_PER_SECOND for n in (1, 2, 3)] == delays
+    assert [retries.retry_delay(made, n, 1) / MICROS_PER_SECOND for n in (1, 2, 3)] == delays
 
 
 def test_a_delay_is_never_more_than_a_day() -> None:
     retry = language.Retry(limit=10, initial_delay="5m", scaling_factor=10)
-    assert new_documents.retry_delay(retry, 10, 1) == 24 * 3600 * MICROS_PER_SECOND
+    assert retries.retry_delay(retry, 10, 1) == 24 * 3600 * MICROS_PER_SECOND
 
 
 def test_jitter_spreads_a_delay_to_both_sides_and_never_below_nothing() -> None:
     retry = language.Retry(initial_delay="10s", jitter=1.0)
-    delays = [
-        new_documents.retry_delay(retry, 1, seed) / MICROS_PER_SECOND for seed in range(10_000)
-    ]
+    delays = [retries.retry_delay(retry, 1, seed) / MICROS_PER_SECOND for seed in range(10_000)]
     assert min(delays) == 0.0
     assert 19.9 < max(delays) <= 20.0
 
@@ -140,6 +140,28 @@ async def test_an_attempt_that_is_due_gets_a_free_slot_without_a_sweep(world: Wo
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert not any(what.startswith("swept") for what in world.counts())
+
+
+async def test_attempts_that_are_due_are_read_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may be of megabytes."""
+    await world.worker(slots=10)
+    again = step("a", retry={"limit": 1, "initialDelay": "30s"})
+    await world.submit({"name": "all", "each": {"list": "1..10", "task": again}})
+    await world.run(lambda run: "no" if run.message.attempt == 1 else None)
+    world.clock.advance(30)
+    in_memory: list[int] = []
+
+    async def publish(_: Publish) -> None:
+        gc.collect()
+        tasks = [each for each in gc.get_objects() if isinstance(each, TaskDocument)]
+        whole = {each.id for each in tasks if each.attempt == 2 and each.definition.run}
+        in_memory.append(len(whole))
+
+    monkeypatch.setitem(world.driver._steps, Publish, publish)
+    await world.driver.handle(repairs.release_delayed())
+    assert in_memory == [1] * 10
 
 
 async def test_no_attempt_comes_after_its_job_was_cancelled(world: World) -> None:

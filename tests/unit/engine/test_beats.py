@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator.commands import JobCommands
-from coordinator.engine import beats, flow, task_runs
+from coordinator.engine import beats, flow, leases, lost_runs, task_runs
 from coordinator.engine.flow import Started
 from shared.model.documents import MICROS_PER_SECOND, NodeDocument, TaskDocument
 from shared.model.messages import Beat, Drain, EndStored, NodeStored, SendEnd, Stop
@@ -148,7 +149,7 @@ async def test_the_end_of_a_run_that_was_missing_does_not_count(world: World) ->
     """Not lost by lease: nobody may take it back."""
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.driver.handle(task_runs.back_to_pending(task, "", "why", costs=True))
+    await world.driver.handle(lost_runs.back_to_pending(task, "", "why", costs=True))
     await worker.end(run, result="late")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "SCHEDULED"
@@ -343,3 +344,54 @@ async def test_a_drain_whose_message_was_lost_is_told_again(world: World, on: bo
     await world.settle()
     assert not [each for each in worker.heard if isinstance(each, Drain)]
     assert (await node(world)).draining is on
+
+
+async def _succeed(world: World, killed: Worker, *ended: Run) -> Worker:
+    """Have a process start on the host of one that was killed, whose ends `ended` it found untold."""
+    successor = Worker(world.broker, world.codec, "successor", {"default": 1})
+    for run in ended:
+        run.role = RunRole.ENDED
+        successor.runs[run.nonce] = run
+    beat = msgspec.structs.replace(successor.next_beat(), predecessors=[killed.node_id])
+    await world.driver.handle(beats.on_beat(beat))
+    return successor
+
+
+async def test_what_a_killed_process_ran_is_lost_as_soon_as_it_is_started_again(
+    world: World,
+) -> None:
+    _, killed, run = await running(world)
+    await _succeed(world, killed)
+    task = await world.store.get(TaskDocument, run.task_id)
+    assert task is not None
+    assert task.state in ("PENDING", "SCHEDULED")
+    assert [lost.why for lost in task.runs] == ["its worker was killed, and started again"]
+    assert task.lost == 1
+
+
+async def test_an_end_that_a_killed_process_did_not_tell_counts(world: World) -> None:
+    job_id, killed, run = await running(world)
+    successor = await _succeed(world, killed, run)
+    task = await world.store.get(TaskDocument, run.task_id)
+    assert task is not None
+    assert (task.state, task.node_id, task.lost) == ("RUNNING", "successor", 0)
+    await world.driver.handle(leases.runs_of_closed_epochs())
+    assert await world.states(job_id) == {"1": "RUNNING"}
+    assert successor.heard == []
+
+
+async def test_no_late_beat_opens_an_epoch_of_a_node_that_was_succeeded(world: World) -> None:
+    _, killed, _ = await running(world)
+    late = killed.next_beat()
+    await _succeed(world, killed)
+    await world.driver.handle(beats.on_beat(late))
+    assert (await node(world)).closed
+
+
+async def test_nor_does_the_first_beat_of_one_that_was_never_heard_of(world: World) -> None:
+    unheard = Worker(world.broker, world.codec, "unheard", {"default": 1})
+    first = unheard.next_beat()
+    await _succeed(world, unheard)
+    await world.driver.handle(beats.on_beat(first))
+    found = await node(world, "unheard")
+    assert (found.closed, found.succeeded_by) == (True, "successor")

@@ -116,6 +116,31 @@ async def test_an_output_that_can_not_be_evaluated_fails_the_job(world: World) -
     await world.check_at_rest()
 
 
+async def test_an_error_of_an_output_is_kept_as_a_tasks_is(world: World) -> None:
+    """Its beginning, without secrets."""
+    await world.worker()
+    job_id = await world.submit(
+        step("a"), output=f"{{{{ swordfish{'n' * 50_000} }}}}", secrets={"a": "swordfish"}
+    )
+    await world.run()
+    error = (await world.job(job_id)).error or ""
+    assert error.startswith("output: unknown name [REDACTED]nnn")
+    assert len(error) == 32 * 1024
+    assert "swordfish" not in error
+    await world.check_at_rest()
+
+
+@pytest.mark.parametrize(("letters", "state"), [(2**19, "COMPLETED"), (2**19 + 1, "FAILED")])
+async def test_an_output_is_limited_as_a_tasks_is(world: World, letters: int, state: str) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a"), output=f"{{{{ repeat('é', {letters}) }}}}")
+    await world.run()
+    job = await world.job(job_id)
+    assert job.state == state
+    assert job.error == (None if state == "COMPLETED" else "output: larger than the limit of 1 MiB")
+    await world.check_at_rest()
+
+
 async def test_a_template_that_can_not_be_evaluated_fails_its_task_and_job(world: World) -> None:
     await world.worker()
     job_id = await world.submit(step("a", env={"X": "{{ nothing.at.all }}"}), step("b"))

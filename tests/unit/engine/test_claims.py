@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from coordinator.engine import task_runs
-from shared.model.documents import TaskDocument
+from coordinator.engine import lost_runs, task_runs
+from shared.model.documents import Document, LogPartDocument, TaskDocument
 from shared.model.messages import BeatFirst, Claim, Granted, Message, Refused
+from shared.model.queries import Where
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -149,7 +152,7 @@ async def test_a_nonce_whose_run_was_lost_by_lease_is_granted_the_same_run(world
     await world.driver.handle(task_runs.on_claim(claim))  # the answer is on its way
     task = await world.task(job_id, "a")
     await world.driver.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+        lost_runs.back_to_pending(task, lost_runs.LOST_BY_LEASE, "why", costs=True)
     )
     (first, second) = await answers(world, worker, claim)
     assert first == second == Granted(task_id=run.task_id, nonce=run.nonce, run=1)
@@ -208,3 +211,34 @@ async def test_composites_can_not_be_claimed(world: World) -> None:
     parent = await world.task(job_id, "p")
     claim = Claim(task_id=parent.id, nonce="n", node_id="w", beat=1)
     assert isinstance((await answers(world, worker, claim))[0], Refused)
+
+
+async def test_no_claim_waits_until_the_log_of_an_older_run_is_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, worker, run = await asked(world)
+    await answers(world, worker, worker.claim_of(run))
+    parts = [
+        task_runs.log_part(run.task_id, job_id, 1, number, "x", 1) for number in range(1, 2_502)
+    ]
+    await world.store.append_log(parts)
+    await worker.hand_back(run)
+    await world.settle()
+    limits: list[int | None] = []
+    real, may = world.store.delete, asyncio.Event()
+
+    async def delete(kind: type[Document], where: Where, limit: int | None = None) -> int:
+        if kind is LogPartDocument:
+            limits.append(limit)
+            await may.wait()
+        return await real(kind, where, limit)
+
+    monkeypatch.setattr(world.store, "delete", delete)
+    (again,) = await worker.take(ask=False)
+    (answer,) = await answers(world, worker, worker.claim_of(again))
+    assert isinstance(answer, Granted)
+    assert answer.run == 2
+    may.set()
+    await world.settle()
+    assert limits == [1_000] * 3
+    assert await world.store.count(LogPartDocument, {"task_id": run.task_id}) == 0

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import composites, intents
+from coordinator.engine import composites, intents, task_start
 from coordinator.engine.flow import InsertMany
-from shared.model.documents import ItemsDocument, TaskDocument
+from coordinator.engine.new_documents import MAX_NAME
+from shared.model.documents import ItemsDocument, JobDocument, TaskDocument, TaskReference
+from shared.model.views import task_summary, task_view
+from shared.redaction import Redactor
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step, world_at
 
@@ -63,6 +66,92 @@ async def test_an_each_goes_over_a_map_by_its_keys(world: World) -> None:
     children = sorted((t.index, t.name) for t in await world.tasks(job_id) if t.parent_id)
     assert children == [(0, "a1"), (1, "b2")]
     await world.check_at_rest()
+
+
+@pytest.mark.parametrize(
+    ("child", "names"),
+    [
+        ({"parallel": {"tasks": [step("in {{ item.value }}")]}}, {"region 7", "in 7"}),
+        ({"each": {"list": "[1]", "var": "z", "task": step("{{ z.value }}")}}, {"region 7", "1"}),
+        ({"subjob": {"name": "s", "tasks": [step("x")]}}, {"region 7"}),
+        ({"parallel": {"tasks": [step("x")]}, "if": "false"}, {"region 7"}),
+        ({"run": "x", "if": "{{ item.value != 7 }}"}, {"region 7"}),
+        ({"run": "x", "env": {"X": "{{ item.value.no.no }}"}}, {"region 7"}),
+        ({"run": "x", "queue": "{{ '' + 'x-bad' }}"}, {"region 7"}),
+    ],
+)
+async def test_the_name_of_every_kind_is_evaluated(
+    world: World, child: dict[str, Any], names: set[str]
+) -> None:
+    """Case 8: of composites, and of what is skipped or fails before it runs."""
+    await world.worker()
+    job_id = await world.submit(each("[7]", {"name": "region {{ item.value }}", **child}))
+    await world.run()
+    inner = [task for task in await world.tasks(job_id) if task.parent_id]
+    assert {task.name for task in inner} == names
+    assert {task_summary(task, Redactor()).name for task in inner} == names
+    assert {task_view(task, Redactor()).name for task in inner} == names
+    await world.check_at_rest()
+
+
+async def test_a_child_that_waits_for_its_turn_has_its_name(world: World) -> None:
+    """Case 8: also where it waits for ever, for its job is cancelled."""
+    child = step("region {{ item.value }} of {{ inputs.all }}")
+    job_id = await world.submit(each("1..3", child, concurrency=1), inputs={"all": "three"})
+    await world.settle()
+    named = {f"region {number} of three" for number in (1, 2, 3)}
+    assert {task.name for task in await world.tasks(job_id) if task.parent_id} == named
+    await world.cancel(job_id)
+    await world.settle()
+    assert {task.name for task in await world.tasks(job_id) if task.parent_id} == named
+
+
+async def test_an_attempt_that_waits_for_its_delay_has_its_name(world: World) -> None:
+    await world.worker()
+    child = {**step("region {{ item.value }}"), "retry": {"limit": 1, "initialDelay": "1h"}}
+    job_id = await world.submit(each("[7]", child))
+    await world.run(lambda _: "no")
+    inner = [task for task in await world.tasks(job_id) if task.parent_id]
+    assert [task.name for task in inner] == ["region 7", "region 7"]
+
+
+LONG = "{{ repeat('xxxxx', 1000) }}"
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        {"run": "x", "if": "{{ [1][5] }}"},
+        {"run": "x", "if": "false"},
+        {"run": "x", "queue": "{{ '' + 'x-bad' }}"},
+        {"run": "x"},
+        {"parallel": {"tasks": [step("x")]}},
+        {"subjob": {"name": LONG, "tasks": [step("x")]}},
+    ],
+)
+async def test_a_very_long_name_is_shown_by_its_beginning(
+    world: World, child: dict[str, Any]
+) -> None:
+    """It goes into lists, webhooks, and the errors that quote it."""
+    await world.worker()
+    job_id = await world.submit({"name": LONG, **child})
+    await world.run()
+    jobs = await world.store.find(JobDocument, {})
+    named: list[JobDocument | TaskDocument] = [*await world.tasks(job_id), *jobs]
+    assert all(len(each.name) <= MAX_NAME for each in named)
+    assert all(len(each.error or "") < 2 * MAX_NAME for each in named)
+    failed = (await world.job(job_id)).error
+    assert failed is None or "out of range" in failed or "x-bad" in failed or "queue" in failed
+
+
+async def test_a_name_is_not_cut_within_a_secret(world: World) -> None:
+    name = "{{ repeat('x', 1000) + secrets.s + repeat('y', 500) }}"
+    secret = "hush" * 20
+    job_id = await world.submit({**step(name), "if": "{{ [1][5] }}"}, secrets={"s": secret})
+    await world.run()
+    (task,) = await world.tasks(job_id)
+    assert len(task.name) <= MAX_NAME
+    assert "hush" not in task.name + (task.error or "")
 
 
 @pytest.mark.parametrize("empty", ["[]", "{}"])
@@ -213,6 +302,7 @@ async def test_a_child_that_fails_for_good_fails_all_above_it(world: World, dept
     await world.settle()
     job = await world.job(job_id)
     assert (job.state, job.error) == ("FAILED", "broken")
+    assert job.failed_task == TaskReference((await world.task(job_id, "bad")).id, "bad")
     assert worker.running == []
     for task in await world.tasks(job_id):
         expected = "FAILED" if task.kind == "parallel" or task.name == "bad" else "CANCELLED"
@@ -252,6 +342,32 @@ async def test_many_children_come_in_batches(world: World, condition: str) -> No
     assert len(await world.tasks(job_id)) == 46
     chunks = await world.store.find(ItemsDocument, {}, ("first",))
     assert [(chunk.first, len(chunk.values)) for chunk in chunks] == [(0, 30), (30, 15)]
+    await world.check_at_rest()
+
+
+@pytest.mark.parametrize("kind", ["each", "parallel"])
+async def test_heavy_children_come_in_smaller_batches(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Children of 2 MB each: few are in memory, and in one write, at a time."""
+    monkeypatch.setattr(task_start, "HEAVIEST", 50_000)
+    await world.worker(slots=50)
+    child = step("c", env={"A": "{{ repeat('xx', 10000) }}"})
+    composite = each("1..10", child) if kind == "each" else parallel(*[child] * 10)
+    (job, slow) = await _expanding(world, await world.submit(composite))
+    inserted: list[int] = []
+
+    def notes(effect: object) -> bool:
+        if isinstance(effect, InsertMany):
+            inserted.append(len(effect.documents))
+        return sum(inserted) == 10
+
+    await slow.until(notes)
+    await slow.finish()
+    assert inserted == [3, 3, 3, 1]
+    await world.run()
+    assert await world.state(job) == "COMPLETED"
+    assert len(await world.tasks(job)) == 11
     await world.check_at_rest()
 
 

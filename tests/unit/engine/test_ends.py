@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from coordinator.engine import task_runs
-from shared.errors import Unreadable
+from coordinator.engine import lost_runs, task_runs
+from shared.errors import Unreadable, Unstorable
 from shared.model.documents import LogPartDocument, TaskDocument
 from shared.model.messages import EndStored, HandedBack, RunEnded, Stop
+from shared.model.queries import Change
 from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.world import World, step
 
@@ -33,6 +37,59 @@ async def test_an_end_is_applied_once(world: World) -> None:
     assert (await world.job(job_id)).position == 2
     assert world.audit.ends() == {task.id: 1}
     assert not worker.runs
+
+
+def refuse(world: World, patch: pytest.MonkeyPatch, *texts: str) -> None:
+    """Have the store be one that can't keep results or errors with these texts."""
+    change = world.store.change
+
+    async def refusing(what: Change[Any]) -> Any:
+        for name in ("result", "error"):
+            if any(text in (what.set.get(name) or "") for text in texts):
+                raise Unstorable(f"{name}: too large")
+        return await change(what)
+
+    patch.setattr(world.store, "change", refusing)
+
+
+@pytest.mark.parametrize(
+    ("end", "field"), [({"result": "big"}, "result"), ({"error": "bad"}, "error")]
+)
+async def test_an_end_that_can_not_be_stored_is_a_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, end: dict[str, Any], field: str
+) -> None:
+    job_id, worker, run = await running(world)
+    refuse(world, monkeypatch, "big", "bad")
+    await worker.end(run, **end)
+    await world.settle()
+    task = await world.task(job_id, "a")
+    assert (task.state, task.result) == ("FAILED", None)
+    assert task.error == f"its end can't be stored: {field}: too large"
+    assert await world.state(job_id) == "FAILED"
+    assert not worker.runs
+    await world.check_at_rest()
+
+
+async def test_a_result_of_a_sub_job_that_can_not_be_stored_fails_its_task(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = {"name": "s", "tasks": [step("b")], "output": "big"}
+    await world.worker()
+    job_id = await world.submit({"name": "a", "subjob": inner})
+    change = world.store.change
+
+    async def refusing(what: Change[Any]) -> Any:
+        if what.kind is TaskDocument and what.set.get("result") == "big":
+            raise Unstorable("result: too large")
+        return await change(what)
+
+    monkeypatch.setattr(world.store, "change", refusing)
+    await world.run()
+    task = await world.task(job_id, "a")
+    assert task.state == "FAILED"
+    assert (task.error or "").endswith("can't be stored: result: too large")
+    assert await world.state(job_id) == "FAILED"
+    await world.check_at_rest()
 
 
 async def test_the_first_end_of_a_run_counts(world: World) -> None:
@@ -99,11 +156,15 @@ async def test_an_end_keeps_the_last_part_of_its_log(world: World) -> None:
     assert (await world.task(job_id, "a")).log_parts == 1
 
 
-async def test_an_end_of_nothing_is_unreadable_and_told_stored(world: World) -> None:
+async def test_an_end_of_nothing_is_told_stored_and_unreadable_where_nobody_is_known_to_tell_it(
+    world: World,
+) -> None:
     _, worker, _ = await running(world)
-    end = RunEnded(task_id="none", job_id="none", run=1, nonce="n", node_id="w", ok=True)
+    stranger = RunEnded(task_id="none", job_id="none", run=1, nonce="n", node_id="x", ok=True)
     with pytest.raises(Unreadable):
-        await world.driver.handle(task_runs.on_run_ended(end))
+        await world.driver.handle(task_runs.on_run_ended(stranger))
+    end = msgspec.structs.replace(stranger, node_id="w")
+    await world.driver.handle(task_runs.on_run_ended(end))
     await world.settle()
     assert EndStored(nonces=["n"]) in worker.heard
 
@@ -142,7 +203,7 @@ async def test_one_run_costs_one_loss_however_often_that_is_told(world: World) -
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
     await world.driver.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "unheard of", costs=True)
+        lost_runs.back_to_pending(task, lost_runs.LOST_BY_LEASE, "unheard of", costs=True)
     )
     for _ in range(3):
         back = HandedBack(
@@ -188,7 +249,7 @@ async def test_an_end_that_comes_after_its_run_was_lost_by_lease_counts(world: W
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
     await world.driver.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+        lost_runs.back_to_pending(task, lost_runs.LOST_BY_LEASE, "why", costs=True)
     )
     await worker.end(run, result="r")
     await world.settle()
@@ -202,7 +263,7 @@ async def test_an_end_that_comes_after_the_next_run_was_granted_is_forgotten(wor
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
     await world.driver.handle(
-        task_runs.back_to_pending(task, task_runs.LOST_BY_LEASE, "why", costs=True)
+        lost_runs.back_to_pending(task, lost_runs.LOST_BY_LEASE, "why", costs=True)
     )
     other = await world.worker("other")
     await other.take()

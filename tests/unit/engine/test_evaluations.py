@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from coordinator.effects import evaluations
 from coordinator.effects.evaluations import EvaluationBusy, Evaluations
+from coordinator.engine import evaluation
 from coordinator.engine.flow import Evaluate
 from shared.expressions import Budget, Evaluation, ExpressionError
 from shared.model.documents import DeliveryDocument
@@ -50,6 +53,7 @@ async def made() -> AsyncIterator[Evaluations]:
     await made.close()
 
 
+@pytest.mark.slow
 async def test_short_ones_are_evaluated_here_and_long_ones_in_another_process(
     made: Evaluations,
 ) -> None:
@@ -62,6 +66,69 @@ async def test_short_ones_are_evaluated_here_and_long_ones_in_another_process(
     assert "more than 5,000,000 steps" in str(fault)
 
 
+async def turns_during(work: Coroutine[Any, Any, Any]) -> int:
+    """Return how many turns the loop has while `work` is done."""
+    turns = 0
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0)
+    task.result()
+    return turns
+
+
+SOME_MS = "len(map(1..5000, # * 2))"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_short_ones_leave_the_loop_turns_however_many_there_are(
+    made: Evaluations, at_once: bool
+) -> None:
+    async def in_a_row() -> None:
+        for number in range(20):
+            assert await made.evaluate(about(str(number), SOME_MS)) == 5_000
+
+    async def beside_one_another() -> None:
+        await asyncio.gather(*(made.evaluate(about(str(n), SOME_MS)) for n in range(20)))
+
+    assert await turns_during(beside_one_another() if at_once else in_a_row()) > 15
+
+
+async def test_very_short_ones_need_no_turns(made: Evaluations) -> None:
+    async def in_a_row() -> None:
+        for number in range(20):
+            await made.evaluate(about(str(number), "1 + 1"))
+
+    assert await turns_during(in_a_row()) < 15
+
+
+async def test_what_else_the_loop_is_busy_with_keeps_no_evaluation_waiting(
+    made: Evaluations,
+) -> None:
+    over = False
+
+    async def busy() -> None:
+        while not over:
+            time.sleep(0.006)  # noqa: ASYNC251 - it is busy
+            await asyncio.sleep(0)
+
+    async def some(name: str) -> None:
+        for number in range(3):
+            await made.evaluate(about(f"{name}.{number}", "1 + 1"))
+
+    beside = asyncio.create_task(busy())
+    await asyncio.sleep(0)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(some(str(number)) for number in range(100)))
+
+    turns = await turns_during(all_of_them())
+    over = True
+    await beside
+    assert turns < 30
+
+
+@pytest.mark.slow
 async def test_users_take_turns(made: Evaluations) -> None:
     ended: list[str] = []
 
@@ -76,6 +143,7 @@ async def test_users_take_turns(made: Evaluations) -> None:
     assert ended.index("few") < 8
 
 
+@pytest.mark.slow
 async def test_nothing_is_evaluated_twice_at_a_time_and_the_queue_of_a_user_has_an_end(
     made: Evaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +159,7 @@ async def test_nothing_is_evaluated_twice_at_a_time_and_the_queue_of_a_user_has_
     assert await made.evaluate(about("one", "1")) == 1
 
 
+@pytest.mark.slow
 async def test_a_process_that_dies_of_an_evaluation_fails_it_and_no_other(
     made: Evaluations,
 ) -> None:
@@ -98,6 +167,19 @@ async def test_a_process_that_dies_of_an_evaluation_fails_it_and_no_other(
     assert isinstance(fault, ExpressionError)
     assert "died twice" in str(fault)
     assert await made.evaluate(about("good")) == LONG_IS
+
+
+async def test_a_process_that_can_not_be_started_fails_nothing(
+    made: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(asyncio, "create_subprocess_exec", refuse)
+        with pytest.raises(EvaluationBusy, match="Too many open files"):
+            await made.evaluate(about("first"))
+    assert await made.evaluate(about("second")) == LONG_IS
 
 
 async def test_what_takes_for_ever_is_given_up(
@@ -139,6 +221,7 @@ async def test_all_templates_of_a_task_share_one_budget_and_the_error_names_the_
     assert reason in job.error
 
 
+@pytest.mark.slow
 async def test_long_evaluations_give_what_short_ones_give(world: World) -> None:
     await world.worker()
     job_id = await world.submit(
@@ -176,6 +259,97 @@ async def test_each_field_is_named(world: World, task: dict[str, Any], field: st
     job = await world.job(job_id)
     assert job.error is not None
     assert f"task 'a': {field}" in job.error
+
+
+@pytest.mark.parametrize(
+    ("after", "error"),
+    [
+        ({**step("b"), "env": {"X": "{{ len(tasks) }}"}}, "task 'b': env.X: "),
+        ({**step("b"), "env": {"X": "{{ tasks.v1 + tasks.v2 + tasks.v3 }}"}}, "task 'b': env.X: "),
+        (
+            {"name": "b", "each": {"list": "keys(tasks)", "task": step("i")}},
+            "task 'b': each.list: ",
+        ),
+        ({**step("b"), "env": {"X": "{{ len(tasks.v1) }}"}}, None),
+    ],
+)
+async def test_results_are_read_up_to_the_budget_and_the_error_names_the_field(
+    folder: Path, after: dict[str, Any], error: str | None
+) -> None:
+    async with world_at(folder, expression_bytes=10_000) as world:
+        worker = await world.worker()
+        steps = [step(f"v{n}", var=f"v{n}") for n in (1, 2, 3)]
+        job_id = await world.submit(*steps, after)
+        for n in (1, 2, 3):
+            await world.settle()
+            await worker.take()
+            await world.settle()
+            await worker.end(worker.run_named(f"v{n}"), result="x" * 4_000)
+        await world.run()
+        found = (await world.job(job_id)).error
+        assert (found is None) == (error is None)
+        if error is not None:
+            assert f"{error}this names more than 10,000 bytes of results" in (found or "")
+
+
+async def test_a_file_from_a_template_reaches_the_worker_as_text_and_counts_in_the_size(
+    world: World,
+) -> None:
+    worker = await world.worker()
+    files = {"files": {"b": "{{ 1 + 1 }}"}, "fileTemplates": {"a": "{{ 1 + 1 }}"}}
+    await world.submit(step("t") | files)
+    await world.settle()
+    (run,) = await worker.take()
+    task = run.message.task
+    assert (task.files, task.file_templates) == ({"a": "2", "b": "{{ 1 + 1 }}"}, {})
+    big = {"a.yml": "{{ repeat('x', 900000) }}" * 3}
+    job_id = await world.submit(step("big") | {"fileTemplates": big})
+    wrong = await world.submit(step("wrong") | {"fileTemplates": {"a.yml": "{{ 1 / 0 % 0 }}"}})
+    await world.run()
+    assert "bytes after evaluation" in ((await world.job(job_id)).error or "")
+    assert "files.a.yml.template: " in ((await world.job(wrong)).error or "")
+
+
+async def test_loop_variables_count_in_the_size_of_a_task(world: World) -> None:
+    """They stand in each child, and its result has to fit beside them."""
+    await world.worker()
+    big = {"name": "e", "each": {"list": "[map(1..3, repeat('x', 900000))]", "task": step("i")}}
+    job_id = await world.submit(big)
+    await world.run()
+    error = (await world.job(job_id)).error or ""
+    assert "bytes after evaluation, with its loop variables" in error
+
+
+@pytest.mark.parametrize(
+    ("inner", "field"),
+    [
+        ({"each": {"list": "1..20", "var": "n", "task": step("i")}}, "each.list"),
+        ({"parallel": {"tasks": [step(f"i{n}") for n in range(20)]}}, "parallel"),
+    ],
+)
+@pytest.mark.parametrize(("most", "state"), [(20_000, "COMPLETED"), (19_000, "FAILED")])
+async def test_copies_of_loop_variables_are_bounded_together(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    inner: dict[str, Any],
+    field: str,
+    most: int,
+    state: str,
+) -> None:
+    """Each child has a copy of the variables of all loops around it."""
+    monkeypatch.setattr(evaluation, "MAX_COPIES", most)
+    await world.worker(slots=20)
+    outer = {"list": "[repeat('x', 967)]", "task": {"name": "inner", **inner}}
+    job_id = await world.submit({"name": "outer", "each": outer})
+    await world.run()
+    job = await world.job(job_id)
+    assert job.state == state
+    if state == "FAILED":
+        assert job.error == (
+            f"task 'inner': {field}: 20 tasks, each with a copy of 1,000 bytes of loop variables, "
+            "would take more than 19,000 bytes"
+        )
+        assert len(await world.tasks(job_id)) == 2
 
 
 async def test_all_webhooks_of_an_event_share_one_budget(folder: Path) -> None:

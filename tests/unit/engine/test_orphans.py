@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator.engine import intents, job_ends, task_runs, withdrawal
@@ -17,8 +18,8 @@ from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import HOLD, World, step
 
 
-def sub(*tasks: dict[str, Any]) -> dict[str, Any]:
-    return {"name": "sub", "subjob": {"name": "child", "tasks": list(tasks)}}
+def sub(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"name": "sub", "subjob": {"name": "child", "tasks": list(tasks), **fields}}
 
 
 def parallel(*tasks: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +167,45 @@ async def test_a_sub_job_inserted_late_does_not_run(world: World, then: str) -> 
         assert sorted(job.state for job in await children(world)) == states
     assert len(seen) == (1 if then == "restart" else 0)
     assert worker.running == []
+
+
+async def test_a_sub_job_that_came_and_went_is_not_made_again(world: World) -> None:
+    """Whoever made it died before the task that it belongs to was told, so that somebody else follows its intent."""
+    await world.worker()
+    job_id = await world.submit(sub(step("a"), detached=True), told=False)
+    slow = Stepper(world.driver, intents.follow([await begun(world, job_id)]))
+    await slow.until(inserts_subjob)
+    await slow.take()
+    (child,) = [job for job in await world.store.find(JobDocument, {}) if job.id != job_id]
+    await world.driver.follow([child])
+    seen: list[Run] = []
+    await world.run(seen.append)
+    assert await world.state(child.id) == "COMPLETED"
+    await world.driver.follow(await deleted(world, child.id))
+    for _ in range(4):
+        await world.tick()
+        await world.run(seen.append)
+    assert [run.name for run in seen] == ["a"]
+    assert await world.state(job_id) == "COMPLETED"
+    assert await world.store.count(JobDocument, {}) == 1
+
+
+async def test_whoever_looked_before_a_job_was_deleted_and_is_late_makes_none(world: World) -> None:
+    await world.worker()
+    job_id = await world.submit(step("a"), told=False)
+    made = msgspec.structs.replace(await world.job(job_id), body_hash="of a key")
+    await world.store.delete(JobDocument, {"id": job_id})
+    await world.store.insert(made)
+    await world.driver.follow([made])
+    seen: list[Run] = []
+    await world.run(seen.append)
+    await world.driver.follow(await deleted(world, job_id))
+    assert await world.store.insert(made), "it is late, and has not looked again"
+    for _ in range(4):
+        await world.tick()
+        await world.run(seen.append)
+    assert len(seen) == 1
+    assert await nothing_left(world)
 
 
 async def test_whoever_begins_a_sub_job_looks_whether_somebody_waits_for_it(world: World) -> None:

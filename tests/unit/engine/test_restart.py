@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from coordinator.engine import intents, job_ends, job_lifecycle, task_runs
-from shared.model.documents import JobDocument, TaskDocument
+from coordinator.commands import JobCommands
+from coordinator.effects import FlowDriver
+from coordinator.engine import intents, job_ends, job_lifecycle, new_documents, task_runs
+from shared.model.documents import GUEST, JobDocument, TaskDocument
+from shared.model.messages import JobChanged
+from shared.model.queries import Not
+from shared.model.queues import JOBS_QUEUE
+from tests.faults.ports import Died, FaultyBroker, FaultyStore, Luck, Mishap
 from tests.unit.engine.hands import Run
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
@@ -19,16 +27,86 @@ async def test_a_failed_job_goes_on_where_it_failed(world: World) -> None:
     await world.worker()
     job_id = await world.submit(step("a"), step("bad"), step("z"))
     await world.run(bad_once)
-    assert await world.state(job_id) == "FAILED"
+    job = await world.job(job_id)
+    assert (job.state, job.failed_task and job.failed_task.name) == ("FAILED", "bad")
     world.clock.advance(5)
     assert await world.restart(job_id)
     job = await world.job(job_id)
     assert (job.state, job.restarts, job.error) == ("RUNNING", 1, None)
+    assert job.failed_task is None
     assert (job.failed_at, job.completed_at, job.ended_at) == (None, None, None)
     seen: list[str] = []
     await world.run(lambda run: seen.append(run.name))
     assert seen == ["bad", "z"]
     assert await world.state(job_id) == "COMPLETED"
+    await world.check_at_rest()
+
+
+async def test_a_job_made_from_a_step_on_keeps_what_came_before(world: World) -> None:
+    await world.worker()
+    first = await world.submit(step("a", var="found"), step("bad"), step("z"))
+    await world.run(bad_once)
+    done = [task for task in await world.tasks(first) if task.name == "a"]
+    made = new_documents.new_job((await world.job(first)).definition, "again", world.clock.now)
+    made.position = 1
+    await world.store.insert_many(new_documents.kept_tasks(made, done))
+    assert await world.store.insert(made)
+    await world.broker.publish(JOBS_QUEUE, world.codec.encode(JobChanged(job_id=made.id)))
+    seen: list[str] = []
+    await world.run(lambda run: seen.append(run.name))
+    assert seen == ["bad", "z"]
+    job = await world.job("again")
+    assert (job.state, job.position) == ("COMPLETED", 4)
+    assert [task.name for task in await world.tasks("again")] == ["a", "bad", "z"]
+    assert "found" in await world.store.vars("again", None, 0)
+    await world.check_at_rest()
+
+
+async def kept_from_the_middle(world: World, luck: Luck) -> JobDocument:
+    """Make a job of a failed one that keeps its two first steps, by a process with this luck."""
+    first = await world.submit(step("a"), step("b", var="found"), step("bad"))
+    await world.run(bad_once)
+    job = await world.job(first)
+    done = [task.id for task in await world.tasks(first) if task.name in ("a", "b")]
+    store: Any = FaultyStore(world.store, luck)
+    broker: Any = FaultyBroker(world.broker, luck)
+    driver = FlowDriver(store, broker, world.bounds, world.codec)
+    commands = JobCommands(driver, broker, world.codec)
+    return await commands.rerun(job, job.definition, GUEST, position=3, kept=done)
+
+
+@pytest.mark.parametrize("mishap", [Mishap.DIE_BEFORE, Mishap.DIE_AFTER])
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_what_is_kept_of_a_job_that_is_never_made_goes(
+    world: World, number: int, mishap: Mishap
+) -> None:
+    """Whatever a process died of while it made a job from a step on: either it is there and runs, or nothing of it."""
+    await world.worker()
+    luck = Luck(lambda count, _: mishap if count == number else None)
+    with pytest.raises(Died):
+        await kept_from_the_middle(world, luck)
+    await world.heal(60)
+    await world.run()
+    whole = (number, mishap) == (3, Mishap.DIE_AFTER)
+    found = await world.store.find(JobDocument, {"rerun_of": Not(None), "deleted_at": None})
+    assert [job.state for job in found] == ["COMPLETED"] * whole
+    if not whole:
+        world.clock.advance(900)
+        await world.heal(60)
+        assert await world.store.count(JobDocument, {}) == 1
+        assert await world.store.count(TaskDocument, {}) == 3
+    await world.check_at_rest()
+
+
+async def test_a_job_does_not_begin_before_what_is_kept_in_it_is_there(world: World) -> None:
+    await world.worker()
+    made = await kept_from_the_middle(world, Luck(lambda _, __: None))
+    seen: list[str] = []
+    await world.heal(60, lambda run: seen.append(run.name))
+    assert seen == ["bad"]
+    job = await world.job(made.id)
+    assert (job.state, job.deleted_at) == ("COMPLETED", None)
+    assert await world.store.vars(made.id, None, 0) == {"found": "b"}
     await world.check_at_rest()
 
 

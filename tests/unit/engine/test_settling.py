@@ -15,8 +15,8 @@ from coordinator.due.pulse_probes import PulseProbes
 from coordinator.effects import FlowDriver
 from coordinator.store.port import Unstorable
 from shared.broker import deliveries
-from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
-from shared.model.messages import Beat, JobChanged, LogWritten, RunEnded
+from shared.model.documents import JobDocument, LogPartDocument, NodeDocument, TaskDocument
+from shared.model.messages import Beat, HandedBack, JobChanged, LogWritten, RunEnded
 from shared.model.queues import (
     CLAIMS_QUEUE,
     COMPLETED_QUEUE,
@@ -47,6 +47,7 @@ async def taking(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await made.start()
     yield driver
     await made.close()
+    assert driver.counts["dead_letter"] == await size(world, DEAD_QUEUE)
     await probes.close()
     await driver.close()
 
@@ -141,6 +142,22 @@ async def test_the_end_of_a_task_that_is_gone_is_buried(world: World) -> None:
     assert "there is no task" in reason
 
 
+@pytest.mark.usefixtures("taking")
+async def test_the_end_of_a_run_whose_job_was_deleted_is_passed_over(world: World) -> None:
+    """A job that is cancelled, then deleted, leaves runs that are just being stopped."""
+    named = dict.fromkeys(("id", "name", "hostname", "version"), "w")
+    times = dict.fromkeys(("startedAt", "lastHeartbeatAt"), 1)
+    await world.store.insert(msgspec.convert({**named, **times, "kind": "worker"}, NodeDocument))
+    ended = RunEnded(task_id="gone", job_id="j", run=1, nonce="n", node_id="w", ok=False)
+    back = HandedBack(task_id="gone", job_id="j", run=1, nonce="n", node_id="w")
+    for message in (ended, back):
+        await world.broker.publish(COMPLETED_QUEUE, world.codec.encode(message))
+    await world.broker.publish(COMPLETED_QUEUE, b"no message")
+    dead, _, _ = await buried(world)
+    assert dead == b"no message"
+    assert await size(world, DEAD_QUEUE) == 1  # the one that was just looked at
+
+
 async def test_a_message_that_its_handler_fails_on_is_tried_again_and_then_buried(
     world: World, taking: FlowDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +247,19 @@ async def test_parts_are_stored_once_under_their_numbers(world: World, logs: Log
     assert [(part.number, part.contents) for part in found] == [(1, "a\n"), (2, "b\n"), (3, "c\n")]
 
 
+async def test_a_part_has_the_time_when_it_came(world: World, logs: LogPartWriter) -> None:
+    """The last part is stored with the end of its run, maybe before those that are gathered here."""
+    task = await a_task(world, 1)
+    came = world.store.now()
+
+    async def time_goes_on() -> None:
+        world.clock.now += 1_000_000
+
+    await asyncio.gather(logs.take(written(task, 1, 1, "a\n")), time_goes_on())
+    found = await world.store.find(LogPartDocument, {"task_id": task.id})
+    assert [part.created_at for part in found] == [came]
+
+
 async def test_parts_of_an_older_run_and_of_no_task_are_dropped(
     world: World, logs: LogPartWriter
 ) -> None:
@@ -242,6 +272,30 @@ async def test_parts_of_an_older_run_and_of_no_task_are_dropped(
     )
     found = await world.store.find(LogPartDocument, {})
     assert [(part.run, part.contents) for part in found] == [(2, "new\n")]
+
+
+async def test_one_write_has_no_more_than_a_datastore_does_in_time(
+    world: World, logs: LogPartWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await a_task(world, 1)
+    sizes: list[int] = []
+    real = world.store.append_log
+
+    async def append_log(parts: Any) -> None:
+        sizes.append(sum(len(part.contents) for part in parts))
+        await real(parts)
+
+    monkeypatch.setattr(world.store, "append_log", append_log)
+    largest = 9 * 1024 * 1024
+    messages = [
+        written(task, 1, number, "x" * (largest if number == 1 else 256 * 1024))
+        for number in range(1, 101)
+    ]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(logs.take, messages))
+    assert sizes.pop(0) == largest, "it can't be divided"
+    assert max(sizes) == sizes[0] == 8 * 1024 * 1024
+    assert sum(sizes) == 99 * 256 * 1024
 
 
 async def test_a_part_that_can_not_be_stored_keeps_no_other_from_being_stored(

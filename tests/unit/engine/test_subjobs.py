@@ -209,3 +209,14 @@ async def test_an_end_that_comes_before_the_task_knows_its_sub_job_counts(world:
     assert await world.state(job_id) == "COMPLETED"
     await world.heal(10)
     await world.check_at_rest()
+
+
+async def test_a_sub_job_with_too_many_secrets_to_look_for_fails_its_task(world: World) -> None:
+    large = "{{ repeat(inputs.n, 70000) }}"
+    job_id = await world.submit(
+        sub(step("a"), secrets={"a": large, "b": large}), inputs={"n": "xy"}
+    )
+    await world.settle()
+    task = await world.task(job_id, "sub")
+    assert task.state == "FAILED"
+    assert "subjob: more than 128 KiB of secret values" in (task.error or "")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from coordinator.engine import composites, intents, job_lifecycle, states, task_runs
+from coordinator.engine import composites, intents, job_lifecycle, repairs, task_runs, transitions
 from coordinator.engine.flow import Flow, job_change, task_change
 from coordinator.engine.new_documents import intent
 from coordinator.store.port import Change
@@ -86,13 +87,19 @@ async def test_what_a_worker_holds_is_left_alone(world: World) -> None:
     assert not any(what.startswith("swept") for what in world.counts())
 
 
-async def test_what_was_overtaken_is_sent_again(world: World) -> None:
-    """Its queue is never empty, but what was sent later has been taken already."""
-    lost = await world.submit(step("lost"))
+async def submit_and_lose(world: World) -> str:
+    """Submit a job whose task's message is lost; return the job's id."""
+    job_id = await world.submit(step("lost"))
     await world.settle()
     slot = await world.broker.slot("default")
     await (await slot.take()).ack()
     await slot.close()
+    return job_id
+
+
+async def test_what_was_overtaken_is_sent_again(world: World) -> None:
+    """Its queue is never empty, but what was sent later has been taken already."""
+    lost = await submit_and_lose(world)
     worker = await world.worker(slots=1)
     world.clock.advance(29)
     await worker.beat()
@@ -120,6 +127,40 @@ async def test_what_was_overtaken_is_sent_again(world: World) -> None:
     assert await world.state(lost) == "COMPLETED"
 
 
+async def test_what_was_overtaken_is_sent_again_where_tasks_wait_for_long(world: World) -> None:
+    """Case 1: whoever waited for half an hour is granted now; what was published before it is lost."""
+    lost = await submit_and_lose(world)
+    world.clock.advance(31)
+    for name in ("granted", "keeps the queue busy"):
+        await world.submit(step(name))
+    await world.settle()
+    world.clock.advance(1_800)
+    worker = await world.worker(slots=1)
+    await worker.beat()
+    await worker.take()
+    await world.settle()
+    await world.sweep()
+    assert world.counts()["swept_unheard"] == 1
+    await world.run()
+    assert await world.state(lost) == "COMPLETED"
+
+
+async def test_children_that_were_inserted_after_their_job_was_removed_are_removed(
+    world: World,
+) -> None:
+    """Whoever inserted them stood still meanwhile; they wait for a slot that nobody gives."""
+    each = {"list": "1..3", "concurrency": 1, "task": step("child")}
+    job_id = await world.submit({"name": "all", "each": each})
+    await world.settle()
+    held = [task for task in await world.tasks(job_id) if task.hold == "concurrency"]
+    fields = {"job_id": "gone", "root_id": "gone", "parent_id": "above", "slot_of": "above"}
+    late = [msgspec.structs.replace(task, id=f"late{task.index}", **fields) for task in held]
+    await world.store.insert_many(late)
+    assert len(await world.tasks("gone")) == 2
+    await world.sweep()
+    assert await world.tasks("gone") == []
+
+
 async def test_retries_are_released_by_whoever_is_there(world: World) -> None:
     await world.worker()
     job_id = await world.submit(step("a", retry={"limit": 1, "initialDelay": "30s"}))
@@ -134,8 +175,8 @@ async def test_retries_are_released_by_whoever_is_there(world: World) -> None:
 async def test_what_is_open_under_something_ended_is_cancelled(world: World) -> None:
     job_id = await world.submit(step("a"))
     await world.settle()
-    cancelled = states.JobMove((JobState.SCHEDULED,), JobState.CANCELLED)
-    fields = states.job_end(cancelled.to, world.clock.now)
+    cancelled = transitions.JobMove((JobState.SCHEDULED,), JobState.CANCELLED)
+    fields = transitions.job_end(cancelled.to, world.clock.now)
     assert await world.store.change(job_change(job_id, {}, fields, move=cancelled))
     await world.sweep()
     assert (await world.task(job_id, "a")).state == "CANCELLED"
@@ -169,8 +210,8 @@ async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
     job_id = await world.submit({"name": "s", "subjob": {"name": "c", "tasks": [step("a")]}})
     await world.settle()
     (child,) = await world.subjobs(await world.task(job_id, "s"))
-    failed = states.JobMove((JobState.SCHEDULED,), JobState.FAILED)
-    fields = states.job_end(failed.to, world.clock.now, error="no")
+    failed = transitions.JobMove((JobState.SCHEDULED,), JobState.FAILED)
+    fields = transitions.job_end(failed.to, world.clock.now, error=transitions.KeptError("no"))
     assert await world.store.change(job_change(child.id, {}, fields, move=failed))
     world.clock.advance(11)
     await world.sweep()
@@ -182,8 +223,8 @@ async def test_a_sub_job_whose_end_nobody_told_is_told(world: World) -> None:
 
 async def _complete_behind_everyone(world: World, task: TaskDocument) -> None:
     """End a task of which nobody hands the slot over."""
-    move = states.TaskMove((task.state,), TaskState.COMPLETED)
-    fields = states.task_end(move.to, world.clock.now, open=False)
+    move = transitions.TaskMove((task.state,), TaskState.COMPLETED)
+    fields = transitions.task_end(move.to, world.clock.now, open=False)
     assert await world.store.change(task_change(task.id, {}, fields, move=move))
 
 
@@ -275,3 +316,35 @@ async def test_times_are_the_stores(world: World) -> None:
     assert job.ended_at is not None
     assert abs(job.ended_at - world.clock.now) < MICROS_PER_SECOND
     assert await world.driver.carry_out(job_lifecycle.restarted_by_user(job)) is None
+
+
+async def test_a_process_that_starts_again_sends_all_that_waited_in_its_queues(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repairs, "SENT_AT_ONCE", 3)
+    monkeypatch.setattr(repairs, "REPAIRS_AT_ONCE", 3)
+    job_id = await world.submit(
+        {"name": "all", "parallel": {"tasks": [step(f"t{number}") for number in range(8)]}}
+    )
+    await world.settle()
+    await world.broker.delete_queue("default")
+    await world.driver.carry_out(repairs.send_all_again())
+    await world.worker()
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    await world.check_at_rest()
+
+
+async def test_what_the_broker_is_asked_for_comes_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = world.coordinators[0].sweeper
+    looked: list[str] = []
+    for name in ("_orphans", "_leases", "_structure", "_unconfirmed", "_unheard", "_unused"):
+
+        async def look(name: str = name) -> None:
+            looked.append(name)
+
+        monkeypatch.setattr(sweeper, name, look)
+    await sweeper.sweep()
+    assert looked == ["_orphans", "_leases", "_structure", "_unconfirmed", "_unheard", "_unused"]

@@ -124,7 +124,7 @@ lists = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.lists(lists, min_size=1, max_size=3))
 def test_no_costly_expressions_build_more_than_their_budget(texts: list[str]) -> None:
     assert most_built(*texts) < ACTUAL * BYTES + SLACK

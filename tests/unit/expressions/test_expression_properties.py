@@ -36,7 +36,6 @@ EXAMPLES = int(os.environ.get("HAULIER_HYPOTHESIS_EXAMPLES", "60"))
 
 many = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -462,6 +462,16 @@ FAULTS: list[tuple[str, str]] = [
 ]
 
 
+def test_what_is_nil_is_named() -> None:
+    for text, named in (("m.b.c", "b"), ('m["b"].c.d', "b")):
+        with pytest.raises(
+            ExpressionError, match=f"^there is nothing to fetch from {named}, which is nil"
+        ):
+            value_of(text)
+    with pytest.raises(ExpressionError, match=r"^there is nothing to fetch from nil"):
+        value_of("(m.b ?? nil).c")
+
+
 @pytest.mark.parametrize(("text", "kind"), FAULTS, ids=[text for text, _ in FAULTS])
 def test_faults(text: str, kind: str) -> None:
     with pytest.raises(ExpressionError) as caught:

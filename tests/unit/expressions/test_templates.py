@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from shared.expressions import (
@@ -14,6 +16,7 @@ from shared.expressions import (
     render,
 )
 
+HINT = '; for braces that are no expression write {{ "{{" }}'
 SCOPE = {"inputs": {"name": "Ada"}, "tasks": {"n": "3"}, "item": {"index": "0", "value": [1, 2.0]}}
 
 
@@ -29,7 +32,7 @@ SCOPE = {"inputs": {"name": "Ada"}, "tasks": {"n": "3"}, "item": {"index": "0", 
         ("{{}}", "{{}}"),
         ("{{ open", "{{ open"),
         ("close }}", "close }}"),
-        ("{{ 1\n}}", "{{ 1\n}}"),
+        ("{{ 1\n}}", "1"),
         ("{{{ 1 }}", None),
         ("{{ '{{' }}", "{{"),
         ("a {b} {{ 1 }} {c}", "a {b} 1 {c}"),
@@ -65,7 +68,7 @@ def test_a_fault_tells_where_it_is() -> None:
         render("x {{ inputs.name +\t}} y", SCOPE)
     assert caught.value.kind == "syntax"
     assert caught.value.render() == (
-        "unexpected end of expression (1:16)\n |  inputs.name + \n | ...............^"
+        f"unexpected end of expression{HINT} (1:16)\n |  inputs.name + \n | ...............^"
     )
     with pytest.raises(ExpressionError) as caught:
         evaluate_field("1 +\n  nums[0]", {"nums": []})
@@ -74,6 +77,29 @@ def test_a_fault_tells_where_it_is() -> None:
         " |   nums[0]",
         " | ......^",
     ]
+
+
+@pytest.mark.parametrize("inside", [".x", "json .", "len .X", "range .Items", "name", "#if a"])
+def test_who_writes_the_templates_of_another_program_learns_how(inside: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        render(f"x {{{{{inside}}}}}", SCOPE)
+    assert str(caught.value).splitlines()[0].count(HINT) == 1
+    for field in (inside, f"{{{{ {inside} }}}}"):
+        with pytest.raises(ExpressionError) as caught:
+            evaluate_field(field, SCOPE)
+        assert HINT not in str(caught.value), "there all is an expression"
+
+
+def test_what_fails_while_it_runs_was_meant() -> None:
+    with pytest.raises(ExpressionError) as caught:
+        render("{{ item.value[9] }}", SCOPE)
+    assert HINT not in str(caught.value)
+
+
+@pytest.mark.parametrize("check", [check_template, check_field])
+def test_a_template_is_checked_with_the_same_words(check: Callable[[str], None]) -> None:
+    with pytest.raises(ExpressionError, match="no expression write"):
+        check("x {{json .}}")
 
 
 def test_a_caret_finds_its_place_in_a_long_line() -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 JOB_ID = "9d7d7184b8f244249c5f5d8b4074f72e"
 TASK_ID = "aa76535bc23649ca9403e636e377aca3"
 OTHER_TASK_ID = "bb76535bc23649ca9403e636e377aca3"
+SUB_ID = "cc76535bc23649ca9403e636e377aca3"
 TIME = "2023-09-05T01:33:08.413605Z"
 
 
@@ -105,6 +106,12 @@ class SeedServer:
             (TASK_ID, ""),
             (OTHER_TASK_ID, "wörld"),
         ]
+        self.sub_lines: list[tuple[str, str]] = []
+        self.sub_job: dict[str, Any] = {}
+        """A sub-job, with the id SUB_ID, if there is one."""
+        self.tasks: list[dict[str, Any]] = []
+        """All tasks of the job, where its own answer leaves some out."""
+        self.schedule_pages = 1
         self.states: list[str] = []
         """The job's next states, one for each time that it is asked for; the last one stays."""
         self.cut_after: int | None = None
@@ -113,6 +120,10 @@ class SeedServer:
         """Whether a stream stays open after its lines."""
         self.refuse_streams = 0
         self.health_status = 200
+        self.capped_pages = 0
+        """How many pages of jobs there are where the total stops at two; 0: there are two."""
+        self.date = ""
+        """What the server says is the time, if it is wrong."""
         self.fail_with: web.Response | None = None
         self.streaming = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -163,6 +174,8 @@ class SeedServer:
             answer: web.StreamResponse = await handler(request)
         except web.HTTPNotFound:
             return _refusal(404, "not found")
+        if self.date:
+            answer.headers["Date"] = self.date
         return answer
 
     def _routes(self) -> list[web.RouteDef]:
@@ -174,6 +187,8 @@ class SeedServer:
             web.get("/jobs/{id}", self._job),
             web.put("/jobs/{id}/{change:cancel|restart}", self._change),
             web.delete("/jobs/{id}", self._change),
+            web.get("/{kind:jobs|tasks}/{id}/why", self._why),
+            web.post("/jobs/{id}/rerun", self._rerun),
             web.get("/jobs/{id}/tasks", self._tasks),
             web.get("/{kind:jobs|tasks}/{id}/log", self._log),
             web.get("/{kind:jobs|tasks}/{id}/log/stream", self._stream),
@@ -187,10 +202,18 @@ class SeedServer:
             web.delete("/queues/{name}", done),
             web.get("/metrics", self._answer(METRICS)),
             web.post("/scheduled-jobs", self._answer(SCHEDULED)),
-            web.get("/scheduled-jobs", self._answer(_page([SCHEDULED]))),
+            web.get("/scheduled-jobs", self._schedules),
             web.get("/scheduled-jobs/{id}", self._answer(SCHEDULED)),
             web.put("/scheduled-jobs/{id}/{change}", done),
             web.delete("/scheduled-jobs/{id}", done),
+            web.post("/scheduled-jobs/{id}/run", self._answer(summary(state="PENDING"))),
+            web.put("/users/{name}", self._answer(USER)),
+            web.put("/users/me/password", done),
+            web.delete("/users/{name}", done),
+            web.get("/audit", self._answer(_page([AUDIT]))),
+            web.get("/tokens", self._answer([TOKEN])),
+            web.post("/tokens", self._answer({**TOKEN, "token": "hlr_text"})),
+            web.delete("/tokens/{id}", done),
             web.get("/users", self._answer([USER])),
             web.post("/users", self._answer(USER)),
             web.get("/roles", self._answer([ROLE])),
@@ -215,9 +238,17 @@ class SeedServer:
             body["message"] = "broker: does not answer within 2 s"
         return web.json_response(body, status=self.health_status)
 
-    async def _jobs(self, _request: web.Request) -> web.Response:
-        page = {**_page([summary()]), "totalPages": 2, "totalItems": 11}
+    async def _jobs(self, request: web.Request) -> web.Response:
+        number = int(request.query.get("page", "1"))
+        page = {**_page([summary()]), "number": number, "totalPages": 2, "totalItems": 11}
+        if self.capped_pages:
+            page |= {"totalCapped": True, "items": [summary()] * (number <= self.capped_pages)}
         return web.json_response(page)
+
+    async def _schedules(self, request: web.Request) -> web.Response:
+        number = int(request.query.get("page", "1"))
+        pages = {"number": number, "totalPages": self.schedule_pages}
+        return web.json_response(_page([SCHEDULED]) | pages)
 
     async def _submit(self, request: web.Request) -> web.Response:
         if request.content_type not in ("text/yaml", "application/json"):
@@ -232,9 +263,14 @@ class SeedServer:
             raise web.HTTPNotFound
 
     async def _job(self, request: web.Request) -> web.Response:
+        if self.sub_job and request.match_info["id"] == SUB_ID:
+            return web.json_response(self.sub_job)
         self._known(request)
         if self.states:
             self.job["state"] = self.states.pop(0)
+            for each in self.job["execution"]:
+                if each["state"] == "RUNNING":
+                    each["state"] = self.job["state"]
         return web.json_response(self.job)
 
     async def _change(self, request: web.Request) -> web.Response:
@@ -243,28 +279,66 @@ class SeedServer:
             return _refusal(400, "job is not running")
         return web.json_response({"status": "OK"})
 
+    async def _why(self, request: web.Request) -> web.Response:
+        known = JOB_ID if request.match_info["kind"] == "jobs" else TASK_ID
+        if request.match_info["id"] != known:
+            raise web.HTTPNotFound
+        return web.json_response(WHY)
+
+    async def _rerun(self, request: web.Request) -> web.Response:
+        self._known(request)
+        if (await request.json()).get("dryRun"):
+            step = {"position": 1, "name": "first", "reason": "it completed"}
+            return web.json_response({"kept": [step], "run": [{"position": 2, "name": "second"}]})
+        return web.json_response(summary(state="PENDING", rerunOf=JOB_ID))
+
     async def _tasks(self, request: web.Request) -> web.Response:
         self._known(request)
-        return web.json_response(_page(self.job["execution"]))
+        asked = request.query
+        found = [
+            each
+            for each in self.tasks or self.job["execution"]
+            if (asked.get("parentId") != "none" or "parentId" not in each)
+            and (not asked.get("state") or each["state"] in asked["state"].split(","))
+        ]
+        size = int(asked.get("size", len(found) or 1))
+        number = int(asked.get("page", 1))
+        start = (number - 1) * size
+        pages = {
+            "number": number,
+            "totalPages": -(-len(found) // size),
+            "totalItems": len(found),
+        }
+        return web.json_response(_page(found[start : start + size]) | pages)
 
     async def _task(self, request: web.Request) -> web.Response:
-        for each in self.job["execution"]:
+        for each in [*self.job["execution"], *self.sub_job.get("execution", [])]:
             if each["id"] == request.match_info["id"]:
                 return web.json_response(each)
         raise web.HTTPNotFound
 
+    def _part(self, number: int, task_id: str, line: str) -> dict[str, Any]:
+        at = f"2023-09-05T01:33:{number % 60:02}.000000Z"
+        contents = f"{line}\n"
+        return {
+            "id": f"p{number}",
+            "number": number,
+            "taskId": task_id,
+            "contents": contents,
+            "createdAt": at,
+        }
+
     async def _log(self, request: web.Request) -> web.Response:
         size, page = int(request.query.get("size", "25")), int(request.query.get("page", "1"))
-        parts = [
-            {
-                "id": f"p{number}",
-                "number": number,
-                "taskId": task_id,
-                "contents": f"{line}\n",
-                "createdAt": TIME,
-            }
-            for number, (task_id, line) in enumerate(self.lines, 1)
-        ][::-1]
+        id = request.match_info["id"]
+        lines = self.sub_lines if id == SUB_ID else self.lines
+        parts = [self._part(number, *line) for number, line in enumerate(lines, 1)]
+        if request.match_info["kind"] == "tasks":
+            parts = [part for part in parts if part["taskId"] == id]
+        if request.query.get("tail"):
+            parts = parts[-int(request.query["tail"]) :]
+        if request.query.get("order") != "asc":
+            parts = parts[::-1]
         shown = parts[(page - 1) * size : page * size]
         body = {**_page(shown), "number": page, "totalPages": -(-len(parts) // size)}
         return web.json_response(body)
@@ -281,12 +355,13 @@ class SeedServer:
         await response.prepare(request)
         await response.write(b"retry: 1\n\n: a comment\n\n")
         first = int(request.headers.get("Last-Event-ID", "0"))
-        for sent, (task_id, line) in enumerate(self.lines[first:]):
+        lines = self.sub_lines if request.match_info["id"] == SUB_ID else self.lines
+        for sent, (task_id, line) in enumerate(lines[first:]):
             if sent == self.cut_after:
                 assert request.transport is not None
                 request.transport.close()  # without the end of the body
                 return response
-            part = {"id": "p", "number": 1, "taskId": task_id, "contents": f"{line}\n"}
+            part = self._part(first + sent + 1, task_id, line)
             data = json.dumps(part) if request.query.get("format") == "json" else line
             await response.write(f"id: {first + sent + 1}\ndata: {data}\n\n".encode())
         self.streaming.set()
@@ -309,6 +384,23 @@ class SeedServer:
         raise web.HTTPNotFound
 
 
+WHY = {
+    "state": "FAILED",
+    "reason": "exitCode",
+    "message": "it failed at second: exit code 2",
+    "task": {"id": TASK_ID, "name": "second"},
+    "lastLine": "no such file",
+}
+TOKEN = {"id": "t" * 32, "name": "ci", "username": "ann", "role": "user", "createdAt": TIME}
+AUDIT = {
+    "id": "e1",
+    "at": TIME,
+    "username": "ann",
+    "address": "192.0.2.1",
+    "action": "cancel_job",
+    "target": JOB_ID,
+    "status": 200,
+}
 METRICS = {
     "jobs": {"running": 1},
     "tasks": {"running": 2},

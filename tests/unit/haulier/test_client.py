@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import struct
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,6 +144,22 @@ async def test_nobody_listens() -> None:
                 await client.health()
 
 
+async def test_a_server_that_resets_the_connection() -> None:
+    """As one does that wants TLS, or a certificate: the hint does not depend on how it cuts."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        line = writer.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Client(f"http://127.0.0.1:{port}") as client:
+            with pytest.raises(UnreachableError, match=r"reset by peer .*begin with https"):
+                await client.health()
+
+
 async def test_a_server_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
@@ -243,7 +261,31 @@ async def test_waits_until_the_end(server: SeedServer) -> None:
     server.states = ["PENDING", "RUNNING", "FAILED"]
     async with Client(server.url) as client:
         job = await client.wait(JOB_ID)
-    assert (job.state, len(server.requests)) == ("FAILED", 3)
+    assert (job.state, len(server.requests)) == ("FAILED", 4), "whole at first and at the end"
+
+
+async def test_goes_on_waiting_while_the_server_is_away(server: SeedServer) -> None:
+    server.states = ["RUNNING"]
+
+    async def asked(times: int) -> None:
+        while len(server.requests) < times:  # noqa: ASYNC110 - the server is in another thread
+            await asyncio.sleep(0.01)
+
+    async def away_and_back() -> None:
+        await asked(1)
+        server.fail_with = web.Response(status=503, body=b'{"message": "the datastore is away"}')
+        await asked(len(server.requests) + 2)
+        server.job["state"] = "COMPLETED"
+        server.fail_with = None
+
+    async with Client(server.url) as client:
+        job, _ = await asyncio.gather(client.wait(JOB_ID), away_and_back())
+    assert job.state == "COMPLETED"
+    server.job["state"], server.states = "RUNNING", ["RUNNING"]
+    server.fail_with = web.Response(status=503)
+    async with Client(server.url) as client:
+        with pytest.raises(ApiError):
+            await client.wait(JOB_ID)
 
 
 async def test_fields_of_a_newer_server_are_passed_over(server: SeedServer) -> None:

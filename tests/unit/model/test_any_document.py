@@ -20,7 +20,7 @@ from tests.unit.model.test_language import WHOLE
 
 pytestmark = pytest.mark.slow
 
-CASES = settings(max_examples=int(os.environ.get("PROPERTY_CASES", "400")), deadline=None)
+CASES = settings(max_examples=int(os.environ.get("PROPERTY_CASES", "400")))
 """PROPERTY_CASES=10000 for a long look."""
 
 SECONDS = 5.0  # of processor time, a pause of the garbage collector included

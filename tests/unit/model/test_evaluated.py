@@ -38,6 +38,7 @@ def test_what_is_right(task: TaskDefinition) -> None:
             "queue: the name of a queue must have 1 to 128 printable characters",
         ),
         (TaskDefinition(run="x", env={"A": "a\0"}), "env.A: must not contain a NUL character"),
+        (TaskDefinition(run="x", files={"A": "a\0"}), "files.A: must not contain a NUL character"),
         (TaskDefinition(cmd=["a", "\0"]), "cmd[1]: must not contain a NUL character"),
         (
             TaskDefinition(run="x", pre=[SmallTask(run="x", image="\ud800")]),

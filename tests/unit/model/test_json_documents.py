@@ -1,6 +1,12 @@
+import contextlib
+import json
+import time
+from typing import Any
+
 import pytest
 
-from shared.model.decoding import ContentType
+from shared.model.decoding import ContentType, decode_job, yaml_reader
+from shared.model.problems import InvalidDocument
 from tests.unit.model.reading import faults_of, job_of, messages_of
 
 
@@ -137,3 +143,64 @@ def test_whole_numbers_and_huge_ones() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_it() -> None:
     assert job_of('\ufeff{"name": "j", "tasks": [{"name": "t", "run": "x"}]}', "json").name == "j"
+
+
+PAIRS = r"""
+name: "one \ud83d\ude00 two \uD83D\uDE80\ud83d\uDe00"
+description: 'kept \ud83d\ude00 as \uD83d\uDe00 it is'
+tags:
+  - plain \ud83d\ude00
+  - "escaped \\ud83d\\ude00 and \\\ud83d\ude00"
+tasks:
+  - name: |
+      block \ud83d\uDE00
+    image: "a"
+    run: b  # a comment \ud83d\ude00
+    env: {A: "\ud83d\ude00", B: \ud83d\ude00}
+"""
+
+
+def test_pairs_of_escapes_are_characters_in_double_quotes_and_themselves_elsewhere() -> None:
+    job = job_of(PAIRS)
+    assert job.name == "one 😀 two 🚀😀"
+    assert job.description == r"kept \ud83d\ude00 as \uD83d\uDe00 it is"
+    assert job.tags == [r"plain \ud83d\ude00", "escaped \\ud83d\\ude00 and \\😀"]
+    (task,) = job.tasks
+    assert task.name == "block \\ud83d\\uDE00\n"
+    assert task.env == {"A": "😀", "B": r"\ud83d\ude00"}
+    broken = PAIRS.replace("image: ", "imge: ")
+    places = [faults_of(text) for text in (broken, broken.replace(r"\u", "_u"))]
+    assert places[0] == places[1], "where a problem is does not depend on them"
+
+
+def test_pairs_of_escapes_cost_one_more_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings, read = [], yaml_reader._read
+
+    def counted(*given: Any) -> Any:
+        readings.append(1)
+        return read(*given)
+
+    monkeypatch.setattr(yaml_reader, "_read", counted)
+    lines = "".join(rf'  k{n}: "\ud83d\ude00"' + "\n" for n in range(1000))
+    job = job_of(f"name: j\ntasks: [{{name: t, image: a, run: b}}]\ninputs:\n{lines}")
+    assert set(job.inputs.values()) == {"😀"}
+    assert len(readings) == 2
+    everywhere = "".join(map(chr, range(0xE000, 0xF900)))
+    assert "Unicode" in messages_of(f'name: "\\ud83d\\ude00" # {everywhere}\n')[0]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": "", **{f"a/{n}": "" for n in range(36_000)}},
+        {"a/" * 100_000 + "b": ""},
+        {f"{n}/" + "a/" * 2000 + "b": "" for n in range(100)},
+    ],
+    ids=["many", "deep", "many deep"],
+)
+def test_names_of_files_are_checked_in_linear_time(files: dict[str, str]) -> None:
+    task = {"name": "t", "image": "a", "run": "b", "files": files}
+    began = time.process_time()
+    with contextlib.suppress(InvalidDocument):
+        decode_job(json.dumps({"name": "j", "tasks": [task]}).encode(), "json")
+    assert time.process_time() - began < 2

@@ -19,14 +19,15 @@ def first_task(fields: str) -> TaskDefinition:
 def test_every_template_of_a_task_is_rendered_and_nothing_else() -> None:
     small = (
         "name: '{{n}}', description: '{{d}}', image: '{{i}}', run: '{{r}}', cmd: ['{{c}}', plain], "
-        "entrypoint: ['{{e}}'], env: {A: '{{a}}', B: b}, files: {f: '{{f}}'}, "
+        "entrypoint: ['{{e}}'], env: {A: '{{a}}', B: b}, "
+        "files: {f: '{{f}}', g: {template: '{{g}}'}, h: {template: plain}}, "
         "registry: {username: '{{u}}', password: '{{p}}'}"
     )
     task = first_task(
         f"{{{small}, var: '{{{{v}}}}', queue: '{{{{q}}}}', "
-        "if: '{{ true }}', workdir: '{{w}}', "
+        "if: '{{ true }}', workdir: '/{{w}}', "
         "tags: ['{{t}}'], networks: ['{{n}}'], "
-        "mounts: [{type: bind, source: '/{{s}}', target: '/{{t}}', opts: {a: '{{o}}'}}], "
+        "mounts: [{type: bind, source: '/{{s}}', target: '/{{t}}', opts: {readonly: '{{o}}'}}], "
         f"pre: [{{{small}}}], post: [{{{small}}}], "
         f"sidecars: [{{{small}, probe: {{path: '/{{{{p}}}}'}}}}]}}"
     )
@@ -38,7 +39,7 @@ def test_every_template_of_a_task_is_rendered_and_nothing_else() -> None:
         "cmd": ["<c>", "plain"],
         "entrypoint": ["{{e}}"],
         "env": {"A": "<a>", "B": "b"},
-        "files": {"f": "{{f}}"},
+        "files": {"f": "{{f}}", "g": "<g>", "h": "plain"},
         "registry": {"username": "<u>", "password": "<p>"},
     }
     assert msgspec.to_builtins(render_task(task, render)) == {
@@ -46,11 +47,11 @@ def test_every_template_of_a_task_is_rendered_and_nothing_else() -> None:
         "var": "<v>",
         "queue": "<q>",
         "if": "{{ true }}",
-        "workdir": "{{w}}",
+        "workdir": "/{{w}}",
         "tags": ["{{t}}"],
         "networks": ["{{n}}"],
         "mounts": [
-            {"type": "bind", "source": "/{{s}}", "target": "/{{t}}", "opts": {"a": "{{o}}"}}
+            {"type": "bind", "source": "/{{s}}", "target": "/{{t}}", "opts": {"readonly": "{{o}}"}}
         ],
         "pre": [rendered_small],
         "post": [rendered_small],

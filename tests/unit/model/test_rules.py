@@ -1,5 +1,7 @@
 """Every rule of the language, by a document that breaks it and one that just keeps it."""
 
+from uuid import uuid4
+
 import pytest
 
 from shared.model import queues
@@ -7,6 +9,7 @@ from shared.model.queues import RESERVED_QUEUES
 from tests.unit.model.reading import job_of, messages_of, task_of, task_problems
 
 RUN = "run: x"
+HINT = '; for braces that are no expression write {{ "{{" }}'
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,7 @@ RUN = "run: x"
         f"{RUN}, gpus: 2",
         f"{RUN}, gpus: 'device=0,1'",
         f"""{RUN}, gpus: 'count=2,driver=nvidia,"capabilities=utility,compute"'""",
-        f"{RUN}, workdir: {'a' * 256}",
+        f"{RUN}, workdir: /{'a' * 255}",
         f"{RUN}, var: {'a' * 64}",
         f"{RUN}, var: '{{{{ {'a' * 64} }}}}'",
         f"{RUN}, queue: {'q' * 128}",
@@ -103,10 +106,38 @@ QUEUE_NAME = "the name of a queue must have 1 to 128 printable characters"
             ".limits.memory",
             '"lots" is not an amount of memory: use a form like "512m" or "1.5g"',
         ),
-        (f"{RUN}, limits: {{pids: -2}}", ".limits.pids", "must be a whole number, at least -1"),
+        (
+            f"{RUN}, limits: {{pids: -2}}",
+            ".limits.pids",
+            "must be a whole number, at least 1, or -1 for no limit",
+        ),
         (f"{RUN}, gpus: some", ".gpus", 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'),
-        (f"{RUN}, workdir: {'a' * 257}", ".workdir", "must have at most 256 characters, has 257"),
+        (f"{RUN}, gpus: '{'9' * 5000}'", ".gpus", "must be at most 1000 printable characters"),
+        (
+            f"{RUN}, gpus: '{'9' * 20}'",
+            ".gpus",
+            'must be as in Docker\'s --gpus: "all", "2" or "device=0"',
+        ),
+        (f"{RUN}, gpus: ٣", ".gpus", 'must be as in Docker\'s --gpus: "all", "2" or "device=0"'),
+        (
+            f"{RUN}, gpus: 'count=some'",
+            ".gpus",
+            'must be as in Docker\'s --gpus: "all", "2" or "device=0"',
+        ),
+        (f"{RUN}, gpus: '2,device=0'", ".gpus", "give a count or devices, not both"),
+        (f"{RUN}, workdir: /{'a' * 256}", ".workdir", "must have at most 256 characters, has 257"),
         (f"{RUN}, var: {'a' * 65}", ".var", "must have at most 64 characters, has 65"),
+        (f"{RUN}, tags: [{'a, ' * 101}]", ".tags", "at most 100, but there are 101"),
+        (
+            f"{RUN}, pre: [{{image: a, run: x, description: {'a' * 10_001}}}]",
+            ".pre[0].description",
+            "must have at most 10,000 characters, has 10,001",
+        ),
+        (
+            f"subjob: {{name: s, tags: [{'a' * 257}], tasks: [{{run: x}}]}}",
+            ".subjob.tags[0]",
+            "must have at most 256 characters, has 257",
+        ),
         (f"{RUN}, queue: {'q' * 129}", ".queue", QUEUE_NAME),
         (f'{RUN}, queue: "a\\tb"', ".queue", QUEUE_NAME),
         (f"{RUN}, queue: {'😀' * 64}", ".queue", "the name of a queue can have at most 255 bytes"),
@@ -248,10 +279,82 @@ def test_no_mount_over_the_tasks_own_files(target: str) -> None:
     ]
 
 
+def test_two_spellings_of_a_target_are_one() -> None:
+    mounts = "{type: tmpfs, target: //data}, {type: tmpfs, target: /data/.}"
+    assert task_problems(f"{RUN}, mounts: [{mounts}]") == [
+        "tasks[0].mounts[1].target: another mount has the same target"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("networks: ['a:b']", "networks[0]: the name of a network must not contain a colon"),
+        (
+            "networks: [none, b]",
+            "networks[0]: none can't be combined with other networks or with sidecars",
+        ),
+        (
+            "networks: [b, host]",
+            "networks[1]: host can't be combined with other networks or with sidecars",
+        ),
+        (
+            "networks: [host], sidecars: [{image: a}]",
+            "networks[0]: host can't be combined with other networks or with sidecars",
+        ),
+        (
+            "mounts: [{type: bind, source: /a, target: /a, opts: {ReadOnly: 'true', size: 1m}}]",
+            "mounts[0].opts.size: a bind mount supports only the options readonly and propagation",
+        ),
+        (
+            "workdir: /tork/stdout",
+            "workdir: must not be /tork/stdout, which is a file of the task's own",
+        ),
+        (
+            "workdir: //tork/./entrypoint/a",
+            "workdir: must not be /tork/entrypoint, which is a file of the task's own",
+        ),
+        (
+            "workdir: /tork, files: {./stdout: a}",
+            'files["./stdout"]: must not be /tork/stdout, which is a file of the task\'s own',
+        ),
+        (
+            "workdir: /tork/a/.., files: {progress/a: a}",
+            'files["progress/a"]: must not be /tork/progress, which is a file of the task\'s own',
+        ),
+    ],
+)
+def test_what_no_worker_can_do_is_refused_at_once(fields: str, said: str) -> None:
+    assert task_problems(f"{RUN}, {fields}") == [f"tasks[0].{said}"]
+
+
+def test_what_a_worker_may_do_is_taken() -> None:
+    for fields in (
+        "networks: [none, none]",
+        "networks: [a, b], sidecars: [{image: a}]",
+        "mounts: [{type: bind, source: /a, target: /a, opts: {RO: '', Bind-Propagation: rshared}}]",
+        "mounts: [{type: volume, target: /a, opts: {size: 1m}}]",
+        "workdir: /tork/workdir/stdout, files: {stdout: a}",
+        "workdir: /tork, files: {a/stdout: a, out: b}",
+        "workdir: /work/stdout, files: {progress: a}",
+    ):
+        assert task_of(f"{RUN}, {fields}")
+
+
 @pytest.mark.parametrize("target", ["/", "//", "/.", "/a/.."])
 def test_no_mount_over_the_root(target: str) -> None:
     assert task_problems(f"{RUN}, mounts: [{{type: tmpfs, target: {target}}}]") == [
         "tasks[0].mounts[0].target: must not be the root of the container"
+    ]
+
+
+def test_a_queue_may_begin_as_those_of_coordinators_do() -> None:
+    assert task_of(f"{RUN}, queue: events-x")
+    assert queues.is_task_queue("events-x")
+    own = f"events-{uuid4().hex}"
+    assert not queues.is_task_queue(own)
+    assert task_problems(f"{RUN}, queue: {own}") == [
+        f'tasks[0].queue: "{own}" is a queue of the engine\'s own'
     ]
 
 
@@ -383,6 +486,12 @@ JOB = "name: j, tasks: [{name: t, run: x}]"
         ("inputs: {'': a}", 'inputs[""]: the name must not be empty'),
         ("tags: a", 'tags: expected a list, got the text "a"'),
         ("tags: [[a]]", "tags[0]: expected text, got a list"),
+        (f"tags: [{'a, ' * 101}]", "tags: at most 100, but there are 101"),
+        (f"tags: [a, {'é' * 257}]", "tags[1]: must have at most 256 characters, has 257"),
+        (
+            f"description: {'é' * 10_001}",
+            "description: must have at most 10,000 characters, has 10,001",
+        ),
         ("nmae: j", 'nmae: unknown field, did you mean "name"?'),
         ("Tasks: []", 'Tasks: unknown field, did you mean "tasks"?'),
     ],
@@ -396,6 +505,7 @@ def test_a_jobs_own_rules(fields: str, said: str) -> None:
     [
         "permissions: [{user: a}, {role: b}]",
         "autoDelete: {after: 0s}",
+        f"tags: [{'a, ' * 99} {'a' * 256}], description: {'é' * 10_000}",
         "wait: {timeout: 5m}",
         "webhooks: [{url: 'https://a.b/c?d', event: task.Progress, secret: s, if: 'true'}]",
         "webhooks: [{url: '{{ inputs.hook }}', headers: {A: '{{ secrets.token }}'}}]",
@@ -458,9 +568,29 @@ def test_a_sub_job_has_only_its_own_defaults() -> None:
 def test_templates_and_expressions_are_well_formed(fields: str, path: str) -> None:
     name = "" if "name: '%s'" in fields and path == ".name" else "name: t, "
     document = f"{{name: j, tasks: [{{{name}{fields}}}]}}"
-    said = 'bad expression "1 +": unexpected end of expression'
+    said = 'bad expression "1 +": unexpected end of expression' + HINT
     assert messages_of(document.replace("%s", "a {{ 1 + }}")) == [f"tasks[0]{path}: {said}"]
     assert job_of(document.replace("%s", "{{ 1 + 1 }}"))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            "{template: 'a {{ 1 + }}'}",
+            '.template: bad expression "1 +": unexpected end of expression' + HINT,
+        ),
+        ("{template: ''}", ".template: required"),
+        ("{}", ".template: required"),
+        ("{template: a, mode: b}", ".mode: unknown field"),
+        ("{template: [a]}", ".template: expected text, got a list"),
+        ("[a]", ": expected text, got a list"),
+    ],
+)
+def test_a_file_is_a_text_or_a_template(value: str, said: str) -> None:
+    for inside in ("%s", "pre: [{%s}], run: x", "sidecars: [{%s}], run: x"):
+        (message,) = task_problems(inside % f"run: x, files: {{a: {value}}}")
+        assert message.endswith(f"files.a{said}")
 
 
 @pytest.mark.parametrize(
@@ -485,6 +615,29 @@ def test_bare_expressions_are_well_formed(expression: str) -> None:
         assert len(said) < 300
 
 
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        ("{}", "schedule.cron: required (or at, to fire once)"),
+        ("{cron: '@daily', at: 5m}", "schedule: can't have both cron and at"),
+        (
+            "{at: tomorrow}",
+            "schedule.at: must be a time such as 2030-01-31T06:30:00Z, or a duration from now such as 2h30m",
+        ),
+        ("{at: '2030-02-30T00:00:00Z'}", "is not a time"),
+        ("{at: '2030-01-31 06:30'}", "must be a time such as"),
+        ("{at: -5m}", "a duration from now must be more than 0s"),
+        ("{at: 0s}", "a duration from now must be more than 0s"),
+        ("{at: 900000h}", "at most 100 years"),
+        ("{cron: '@daily', overlap: maybe}", "must be allow, skip, queue or cancel"),
+    ],
+)
+def test_a_schedule_that_can_not_be(schedule: str, problem: str) -> None:
+    text = "{name: j, tasks: [{name: t, run: x}], schedule: " + schedule + "}"
+    (found,) = messages_of(text, scheduled=True)
+    assert problem in found
+
+
 def test_a_schedule() -> None:
     schedule = "{cron: '0 5 * * *', timezone: %s, catchup: %s}"
     text = "{name: j, tasks: [{name: t, run: x}], schedule: " + schedule + "}"
@@ -499,7 +652,9 @@ def test_a_schedule() -> None:
 
 def test_a_scheduled_job_has_a_schedule() -> None:
     assert messages_of(f"{{{JOB}}}", scheduled=True) == ["schedule: required for a scheduled job"]
-    assert messages_of(f"{{{JOB}, schedule: {{}}}}", scheduled=True) == ["schedule.cron: required"]
+    assert messages_of(f"{{{JOB}, schedule: {{}}}}", scheduled=True) == [
+        "schedule.cron: required (or at, to fire once)"
+    ]
     assert messages_of(f"{{{JOB}, schedule: {{cron: '* *'}}}}", scheduled=True) == [
         "schedule.cron: a schedule has five fields (minute hour day month weekday), this has 2"
     ]
@@ -543,3 +698,80 @@ def test_every_fault_at_once_in_the_order_of_the_document() -> None:
         "schedule: only on POST /scheduled-jobs",
         "schedule.cron: a schedule has five fields (minute hour day month weekday), this has 1",
     ]
+
+
+def test_secrets_are_bounded() -> None:
+    for count, size, problem in [
+        (1000, 1, None),
+        (1001, 1, "secrets: at most 1,000 secrets"),
+        (64, 1024, None),
+        (64, 1025, "secrets: at most 64 KiB of values"),
+    ]:
+        text = ", ".join(f"k{n}: {'x' * size}" for n in range(count))
+        document = f"{{{JOB}, secrets: {{{text}}}}}"
+        if problem is None:
+            assert len(job_of(document).secrets) == count
+        else:
+            assert messages_of(document) == [problem]
+
+
+def test_webhooks_are_bounded() -> None:
+    for count, problems in [(100, []), (101, ["webhooks: at most 100, but there are 101"])]:
+        hooks = ", ".join(["{url: 'http://h'}"] * count)
+        document = f"{{{JOB}, webhooks: [{hooks}]}}"
+        assert (messages_of(document) if problems else []) == problems
+        assert problems or len(job_of(document).webhooks) == count
+
+
+@pytest.mark.parametrize(
+    ("field", "item", "most"),
+    [
+        ("sidecars", "{name: s%d, image: a}", 10),
+        ("pre", "{name: p%d, run: a}", 50),
+        ("post", "{name: p%d, run: a}", 50),
+        ("networks", "n%d", 20),
+        ("mounts", "{type: volume, target: /m%d}", 100),
+    ],
+)
+def test_what_belongs_to_a_task_is_bounded(field: str, item: str, most: int) -> None:
+    def document(count: int) -> str:
+        items = ", ".join(item % number for number in range(count))
+        return f"{{name: j, tasks: [{{name: t, image: a, run: b, {field}: [{items}]}}]}}"
+
+    assert len(getattr(job_of(document(most)).tasks[0], field)) == most
+    (said,) = messages_of(document(most + 1))
+    assert said.endswith(f"{field}: at most {most}, but there are {most + 1}")
+
+
+TASK = "name: t, image: a, run: b"
+SMALL, LARGE = "s" * 1024, "l" * (64 * 1024)
+
+
+def test_a_secret_that_is_in_many_places_counts_once() -> None:
+    task = f"{{{TASK}, registry: {{username: u, password: {SMALL}}}}}"
+    assert job_of(
+        f"{{name: j, secrets: {{s: {LARGE[:-2048]}}}, tasks: [{', '.join([task] * 99)}]}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        f"tasks: [{{{TASK}, registry: {{username: u, password: {LARGE}+}}}}]",
+        f"tasks: [{{{TASK}}}], webhooks: [{{url: 'http://h', secret: {LARGE}}}]",
+        f"tasks: [{{name: t, subjob: {{name: s, secrets: {{a: {LARGE}}}, tasks: [{{{TASK}}}]}}}}]",
+        f"tasks: [{', '.join(f'{{{TASK}, registry: {{username: u, password: p{n}}}}}' for n in range(1001))}]",
+    ],
+    ids=["registry", "webhook", "sub-job", "many"],
+)
+def test_secrets_are_bounded_wherever_in_the_job_they_are(document: str) -> None:
+    assert messages_of(f"{{name: j, secrets: {{s: {SMALL}}}, {document}}}") == [
+        "secrets: at most 1,000 values of 64 KiB in all, with those of registries, webhooks and sub-jobs"
+    ]
+
+
+@pytest.mark.parametrize("name", ["Host", "Transfer-Encoding", "proxy-connection"])
+def test_a_webhook_steers_no_connection(name: str) -> None:
+    webhooks = f"webhooks: [{{url: 'http://h', headers: {{{name}: x}}}}]"
+    (problem,) = messages_of(f"{{{JOB}, {webhooks}}}")
+    assert "it steers the connection" in problem

@@ -1,3 +1,5 @@
+import json
+
 import msgspec
 import pytest
 
@@ -192,8 +194,25 @@ def test_a_byte_order_mark_is_no_part_of_it() -> None:
         ("hello", "expected a job (a map with a name and tasks), got text"),
         ("a: [", "not YAML: did not find expected node content"),
         (b"\ta: b", "not YAML: found character that cannot start any token"),
-        ("a: b: c", "not YAML: mapping values are not allowed in this context"),
-        ("name: \x00", "not YAML: control characters are not allowed"),
+        (
+            "run: echo my name: Nina",
+            (
+                "not YAML: mapping values are not allowed in this context: "
+                "a text with a colon and a space in it needs quotes, or | before it"
+            ),
+        ),
+        (
+            "name: \x00",
+            "not YAML: U+0000 is not allowed as it is: write an escape in double quotes",
+        ),
+        (
+            "name: '\x7f'",
+            "not YAML: U+007F is not allowed as it is: write an escape in double quotes",
+        ),
+        (
+            "{name: \uffff}",
+            "not YAML: U+FFFF is not allowed as it is: write an escape in double quotes",
+        ),
         (b"name: \xff\xfe", "not UTF-8: the byte 0xff is not part of any character"),
         ("name: x".encode("utf-16"), "not UTF-8: the byte 0xff is not part of any character"),
     ],
@@ -249,6 +268,14 @@ def test_an_alias_inside_what_it_names() -> None:
     assert messages_of("name: j\ntasks: &all [{name: t, parallel: {tasks: *all}}]") == [
         "tasks[0].parallel.tasks: the alias *all refers to a value that contains it"
     ]
+
+
+@pytest.mark.parametrize("odd", ["\x7f", "\x80", "\x85", "\u2028", "\ufffe", "\uffff"])
+def test_json_is_taken_with_what_yaml_has_not(odd: str) -> None:
+    text = json.dumps({"name": f"a{odd}b", "tasks": [{"name": "t", "run": "x"}]})
+    raw = text.encode().decode("unicode_escape")
+    assert odd in raw
+    assert job_of(raw).name == job_of(text).name == f"a{odd}b"
 
 
 def test_control_characters_by_escape() -> None:

@@ -4,7 +4,7 @@ protocol in the test's own hands."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from shared.model.messages import (
 )
 from shared.model.queues import node_queue
 from worker.daemon import Daemon, Settings
+from worker.process_folder import ProcessFolder
 from worker.runtime.port import Assignment, Outcome, Sink
 
 M = TypeVar("M", bound=Message)
@@ -111,21 +112,32 @@ class HeldRuntime:
 class Plant:
     """The whole of it; the test plays the coordinators."""
 
-    def __init__(self, folder: Path, *, slots: int = 1, drain_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int = 1,
+        drain_timeout: float = 5.0,
+        node: str = NODE,
+        slots_of: Mapping[str, int] | None = None,
+        once: bool = False,
+    ) -> None:
         self.broker = MemoryBroker(node_expiry=60.0)
         self.runtime = HeldRuntime()
         self.codec = MessageCodec()
         settings = Settings(
-            node_id=NODE,
+            node_id=node,
             name="worker",
             version="1",
-            queues={"default": slots},
+            queues=slots_of or {"default": slots},
+            once=once,
             beat=0.2,
             drain_timeout=drain_timeout,
-            folder=folder,
+            spool=folder / "spool",
             spool_limit=1024 * 1024,
         )
-        self.daemon = Daemon(self.broker, self.runtime, self.codec, settings)
+        self.folder = ProcessFolder(folder, node, self.codec)
+        self.daemon = Daemon(self.broker, self.runtime, self.codec, settings, self.folder)
         self._heard: dict[type[Message], asyncio.Queue[Message]] = {}
 
     async def start(self) -> None:
@@ -171,12 +183,21 @@ class Plant:
         """Tell the worker something, in its own queue."""
         await self.broker.publish(node_queue(NODE), self.codec.encode(message))
 
-    async def publish(self, task_id: str = "task", run: str = "true") -> None:
+    async def publish(
+        self,
+        task_id: str = "task",
+        run: str = "true",
+        secrets: Sequence[str] = (),
+        queue: str = "default",
+    ) -> None:
         """Put a task into its queue."""
         message = TaskMessage(
-            task_id=task_id, job_id="job", task=language.TaskDefinition(name=task_id, run=run)
+            task_id=task_id,
+            job_id="job",
+            task=language.TaskDefinition(name=task_id, run=run),
+            secrets=list(secrets),
         )
-        await self.broker.publish("default", self.codec.encode(message))
+        await self.broker.publish(queue, self.codec.encode(message))
 
     async def grant(self, claim: Claim, run: int = 1) -> None:
         """Say yes to a claim."""
@@ -186,9 +207,9 @@ class Plant:
         """Say no to a claim."""
         await self.tell(Refused(task_id=claim.task_id, nonce=claim.nonce, reason="it is over"))
 
-    async def running(self, task_id: str = "task") -> HeldRun:
+    async def running(self, task_id: str = "task", secrets: Sequence[str] = ()) -> HeldRun:
         """Publish a task, grant its claim, and return its run once it has started."""
-        await self.publish(task_id)
+        await self.publish(task_id, secrets=secrets)
         claim = await self.next(Claim)
         await self.grant(claim)
         run = await self.runtime.prepared(task_id)

@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shared.broker.deliveries import DeliveryBase
 from shared.broker.port import Delivery
+from shared.errors import BrokerUnavailable, RuntimeUnavailable
 from shared.model.messages import (
     BeatFirst,
     Claim,
@@ -25,9 +27,11 @@ from shared.model.messages import (
     WhoIsDead,
 )
 from shared.model.queues import node_queue
-from shared.supervision import present
-from tests.unit.worker.plant import NODE, Plant
-from worker.runtime.port import Outcome
+from shared.model.states import NodeStatus
+from shared.supervision import beside, present
+from tests.unit.worker.plant import NODE, HeldRun, Plant
+from worker import slot
+from worker.runtime.port import Outcome, RunLostError
 
 
 @pytest.fixture
@@ -47,6 +51,33 @@ async def test_nothing_is_kept_warm_before_the_node_is_known(plant: Plant) -> No
     assert not plant.runtime.warm.is_set()
     await plant.tell(NodeStored())
     await asyncio.wait_for(plant.runtime.warm.wait(), 10)
+
+
+@pytest.mark.parametrize(("size", "ok"), [(2_700_000, True), (3 * 1024 * 1024, False)])
+async def test_a_result_that_no_message_can_hold_fails_its_task(
+    plant: Plant, size: int, ok: bool
+) -> None:
+    run = await plant.running()
+    run.end(Outcome(result="\x01" * size))
+    end = await plant.next(RunEnded)
+    assert end.ok is ok
+    assert (end.error is None) is ok
+    if not ok:
+        assert end.result is None
+        assert "the output can't be sent: in a message it takes 188" in (end.error or "")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_of_a_long_error_only_the_beginning_and_the_end_are_told(
+    plant: Plant, lost: bool
+) -> None:
+    run = await plant.running()
+    run.end(Outcome(error="first" + "\x01" * 3_400_000 + "last", lost=lost))
+    said = (await plant.next(HandedBack)).reason if lost else (await plant.next(RunEnded)).error
+    assert said is not None
+    assert said.startswith("first")
+    assert said.endswith("last")
+    assert len(said) < 66_000
 
 
 async def test_beats_go_on_where_the_load_of_the_machine_cannot_be_read(
@@ -76,6 +107,26 @@ async def test_a_granted_task_runs_and_its_end_is_told_with_its_log(plant: Plant
     assert (end.log_parts, end.last_part) == (1, "hello\n")
     async with asyncio.timeout(5):
         await run.removed.wait()
+
+
+async def test_a_task_does_not_wait_for_long_for_what_the_last_one_left(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "LAST_GONE_WITHIN", 0.3)
+    last, gone = await plant.running("last"), asyncio.Event()
+    monkeypatch.setattr(last, "remove", gone.wait)
+    last.end(Outcome())
+    run = await plant.running("next")
+    assert not gone.is_set()
+    run.end(Outcome())
+    await run.removed.wait()
+    for each in plant.daemon._workers:
+        each.finish()
+    async with beside(plant.daemon._slots_over(), "slots") as over:
+        done, _ = await asyncio.wait({over}, timeout=0.3)
+        assert not done, "what the first run left is not waited for"
+        gone.set()
+        await over
 
 
 async def test_nothing_of_a_task_starts_before_its_grant(plant: Plant) -> None:
@@ -179,6 +230,64 @@ async def test_a_run_whose_container_vanished_is_handed_back_as_lost(plant: Plan
     assert (back.vanished, back.reason) == (True, "the container is gone")
 
 
+async def test_a_worker_whose_host_fails_takes_nothing_until_its_check_passes(plant: Plant) -> None:
+    broken = True
+
+    async def ping() -> None:
+        if broken:
+            raise RuntimeUnavailable("worker.data: No space left on device")
+
+    plant.runtime.ping = ping  # type: ignore[method-assign]
+    run = await plant.running("first")
+    run.end(Outcome(lost=True, unprepared=True, error="cannot make /x: No space left on device"))
+    back = await plant.next(HandedBack)
+    assert (back.vanished, back.reason) == (True, "cannot make /x: No space left on device")
+    await plant.next_beat(lambda beat: beat.status == NodeStatus.DOWN)
+    await plant.publish("second")
+    broken = False
+    claim = await plant.next(Claim)
+    assert claim.task_id == "second"
+    await plant.next_beat(lambda beat: beat.status == NodeStatus.UP)
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "the host's"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the host's"),
+        (RuntimeError("write /var/lib/docker/x: no space left on device"), "the host's"),
+        (RunLostError("the engine does not answer"), "the host's"),
+        (MemoryError(), "the host's"),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), "the task's"),
+        (ValueError("embedded null byte"), "the task's"),
+        (UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed"), "the task's"),
+    ],
+)
+async def test_whose_fault_it_is_that_a_run_is_not_prepared(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, error: Exception, whose: str
+) -> None:
+    async def fails(*_: object) -> HeldRun:
+        raise error
+
+    monkeypatch.setattr(plant.runtime, "prepare", fails)
+    await plant.publish("task")
+    await plant.grant(await plant.next(Claim))
+    if whose == "the host's":
+        back = await plant.next(HandedBack)
+        assert back.vanished
+        assert str(error) in back.reason
+    else:
+        end = await plant.next(RunEnded)
+        assert not end.ok
+        assert str(error) in str(end.error)
+
+
+async def test_an_error_rests_without_secrets(plant: Plant) -> None:
+    run = await plant.running(secrets=["first-line\nsecond-line\n"])
+    run.end(Outcome(error="exit code 1\n  second-line\nc2Vjb25kLWxpbmU="))
+    assert (await plant.next(RunEnded)).error == "exit code 1\n  [REDACTED]\n[REDACTED]="
+
+
 async def test_a_failure_of_the_worker_itself_loses_the_run_and_not_the_slot(plant: Plant) -> None:
     async def broken() -> Outcome:
         raise OSError("no space left on device")
@@ -195,6 +304,26 @@ async def test_a_failure_of_the_worker_itself_loses_the_run_and_not_the_slot(pla
 
 async def test_a_message_that_is_no_task_is_buried_and_the_next_is_taken(plant: Plant) -> None:
     await plant.broker.publish("default", b"\x00 not a message")
+    (await plant.running()).end(Outcome())
+    dead = await plant.broker.queue("dead")
+    assert dead is not None
+    assert dead.size == 1
+
+
+async def test_a_slot_goes_on_where_a_message_could_not_be_buried_at_once(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        blocked.set()
+        raise BrokerUnavailable("publishing is blocked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeliveryBase, "bury", refuse)
+        await plant.broker.publish("default", b"\x00 not a message")
+        async with asyncio.timeout(10):
+            await blocked.wait()
     (await plant.running()).end(Outcome())
     dead = await plant.broker.queue("dead")
     assert dead is not None
@@ -299,5 +428,50 @@ async def test_it_asks_which_nodes_are_dead_before_it_removes_what_they_left(
         async with asyncio.timeout(5):
             await plant.runtime.swept.wait()
         assert plant.runtime.swept_for == ["dead"]
+    finally:
+        await plant.close()
+
+
+async def test_one_sweep_goes_on_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on: list[str] = []
+
+    async def sweep(_: object, mine: str) -> int:
+        going_on.append(mine)
+        await asyncio.sleep(0.05)
+        assert going_on == [mine], "two at a time"
+        going_on.clear()
+        return 1
+
+    daemon = Plant(tmp_path).daemon
+    monkeypatch.setattr(daemon._runtime, "sweep", sweep)
+    await asyncio.gather(daemon._sweep(), daemon._sweep_of(daemon._dead_of))
+    await daemon.close()
+
+
+async def test_a_worker_that_is_to_take_one_task_runs_one_and_no_more(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, slots_of={"default": 1, "gpu": 1}, once=True)
+    await plant.start()
+    try:
+        await plant.publish("refused")
+        await plant.refuse(await plant.next(Claim))  # that was none
+        await plant.publish("one")
+        await plant.publish("beside", queue="gpu")
+        claims = [await plant.next(Claim), await plant.next(Claim)]
+        for claim in claims:
+            await plant.grant(claim)
+        back = await plant.next(HandedBack)
+        await plant.stored(back)
+        (only,) = {claim.task_id for claim in claims} - {back.task_id}
+        await plant.publish("later")
+        await plant.next_beat(lambda beat: beat.draining)
+        (await plant.runtime.prepared(only)).end(Outcome())
+        end = await plant.next(RunEnded)
+        assert end.task_id == only
+        await plant.stored(end)
+        async with asyncio.timeout(10):
+            await plant.daemon.only_task_over()
+            await plant.daemon.drain()
+        assert await plant.ready() >= 1
+        assert plant.heard(RunEnded).empty()
     finally:
         await plant.close()

@@ -30,6 +30,9 @@ class Lines:
     async def progress(self, percent: float) -> None:
         raise AssertionError(percent)
 
+    async def redacted(self, text: str) -> str:
+        return text
+
 
 @pytest.fixture
 async def keepers() -> AsyncIterator[Supervisors]:
@@ -59,7 +62,7 @@ def alive(process: int) -> bool:
     """Whether a process runs: a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -120,6 +123,60 @@ async def test_a_keeper_that_is_killed_leaves_nothing_and_loses_the_run(
     for each in (main, child):
         await until_gone(each)
     assert (await ran(keepers, "echo on"))[1] == ["on"]
+
+
+@pytest.fixture
+async def powerless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisors]:
+    """Keepers whose signals change nothing, as for processes that hang in the kernel."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import socket, sys
+sys.path.insert(0, {str(supervisors._PROGRAM.parent)!r})
+import process_supervisor as program
+program._signal = lambda *_: None
+program.KILLED_WITHIN = 0.3
+program.main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+""")
+    monkeypatch.setattr(supervisors, "_PROGRAM", program)
+    monkeypatch.setattr(supervisors, "KEEPER_ENDS_WITHIN", 0.5)
+    made = Supervisors()
+    made.start()
+    yield made
+    await asyncio.to_thread(made.close)
+
+
+async def test_what_cannot_be_killed_is_not_waited_for(powerless: Supervisors) -> None:
+    sink = Lines()
+    process = await begun(powerless, "echo $PPID; echo $$; exec sleep 60")
+    running = asyncio.create_task(process.run(sink))
+    keeper, main = [int(await sink.lines.get()) for _ in range(2)]
+    try:
+        async with asyncio.timeout(10):
+            await process.terminate(0.1)
+        running.cancel()
+        await asyncio.wait({running})
+        process.close()
+        await until_gone(keeper)
+        assert alive(main)
+    finally:
+        os.kill(main, signal.SIGKILL)
+
+
+async def test_a_run_of_which_something_cannot_be_killed_ends_and_its_keeper_too(
+    powerless: Supervisors,
+) -> None:
+    async with asyncio.timeout(10):
+        code, lines, process = await ran(
+            powerless, "sleep 60 >/dev/null 2>&1 & echo $PPID; echo $!; exit 3"
+        )
+    keeper, left = map(int, lines)
+    try:
+        assert code == 3
+        assert not process.nothing_left
+        assert (await ran(powerless, "echo $PPID"))[1] != [str(keeper)]
+        await until_gone(keeper)
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 async def test_an_idle_keeper_that_was_killed_is_replaced(keepers: Supervisors) -> None:

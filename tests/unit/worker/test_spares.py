@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from worker.runtime.shell.folder_pool import KEPT, MAIN_FOLDER, FolderPool, HostWorkdir
+from shared.config import Config
+from shared.model.language import TaskDefinition
+from tests.unit.worker.engines import assignment
+from tests.unit.worker.sinks import NoLog
+from worker.runtime import task_folder
+from worker.runtime.shell.folder_pool import KEPT_FOLDERS, MAIN_FOLDER, FolderPool, HostWorkdir
+from worker.runtime.shell.runtime import ShellRun
+from worker.runtime.shell.supervisors import Supervisors
 from worker.runtime.task_folder import OUTPUT_FILE, PROGRESS_FILE, SCRIPT_FILE, WORKDIR_FOLDER
 
 
@@ -123,14 +132,13 @@ def script_replaced_by_a_folder(main: Path) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_a_folder_that_a_run_has_changed_is_removed(
+def test_a_folder_that_a_run_has_changed_is_not_kept(
     change: Callable[[Path], None], tmp_path: Path
 ) -> None:
     spares = FolderPool()
     new = look(made(spares, tmp_path / "a"))
     change(tmp_path / "a" / MAIN_FOLDER)
-    spares.give_back(tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    assert not spares.give_back(tmp_path / "a")
     assert look(made(spares, tmp_path / "b")) == new
     host = tmp_path / "host"
     assert not host.exists() or host.read_text() == "precious"
@@ -138,22 +146,20 @@ def test_a_folder_that_a_run_has_changed_is_removed(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("name", [OUTPUT_FILE, PROGRESS_FILE, WORKDIR_FOLDER, "."])
-def test_what_belongs_to_somebody_else_is_removed(name: str, tmp_path: Path) -> None:
+def test_what_belongs_to_somebody_else_is_not_kept(name: str, tmp_path: Path) -> None:
     spares = FolderPool()
     os.chown(made(spares, tmp_path / "a") / name, 12345, -1)
-    spares.give_back(tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    assert not spares.give_back(tmp_path / "a")
 
 
 def test_no_more_are_kept_than_that_and_none_in_the_end(tmp_path: Path) -> None:
     spares = FolderPool()
-    for number in range(KEPT + 2):
+    for number in range(KEPT_FOLDERS + 2):
         made(spares, tmp_path / str(number))
-    for number in range(KEPT + 2):
-        spares.give_back(tmp_path / str(number))
-    assert len(list(tmp_path.iterdir())) == KEPT
+    kept = [spares.give_back(tmp_path / str(number)) for number in range(KEPT_FOLDERS + 2)]
+    assert kept == [True] * KEPT_FOLDERS + [False] * 2
     spares.close()
-    assert not list(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_kept_folder_that_is_gone_is_made(tmp_path: Path) -> None:
@@ -162,3 +168,33 @@ def test_a_kept_folder_that_is_gone_is_made(tmp_path: Path) -> None:
     spares.give_back(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "swept")
     assert look(made(spares, tmp_path / "b")) == new
+
+
+async def test_a_folder_that_is_kept_waits_for_none_that_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, remove = threading.Event(), task_folder.remove_folder
+
+    def remove_folder(folder: Path) -> bool:
+        return goes_on.wait(20) and remove(folder)
+
+    monkeypatch.setattr(task_folder, "remove_folder", remove_folder)
+    spares, keepers = FolderPool(), Supervisors()
+
+    async def prepared(name: str) -> ShellRun:
+        task = assignment(TaskDefinition(run="true"))
+        run = ShellRun(task, NoLog(), Config(), keepers, spares, tmp_path / name)
+        await run.prepare()
+        return run
+
+    kept, changed = await prepared("kept"), [await prepared(name) for name in "abc"]
+    for name in "abc":
+        left(tmp_path / name / MAIN_FOLDER)
+    removals = [asyncio.create_task(run.remove()) for run in changed]
+    await asyncio.sleep(0.1)
+    try:
+        await asyncio.wait_for(kept.remove(), 2)
+    finally:
+        goes_on.set()
+        await asyncio.gather(*removals)
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["kept"]

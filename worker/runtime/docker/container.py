@@ -16,7 +16,6 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from shared.errors import RuntimeUnavailable
 from worker.runtime.docker import engine, usage
 from worker.runtime.docker.engine import Engine, EngineGoneError, EngineHangsError, explain
 from worker.runtime.port import RunLostError, RunStoppedError, Sink, Tail, TaskError
@@ -31,8 +30,9 @@ _PATIENCE = 20.0
 class Stream:
     """One attached stream."""
 
-    def __init__(self, attached: Any) -> None:
-        """`attached`: what the SDK's `attach_socket` gives."""
+    def __init__(self, attached: Any, on: Engine) -> None:
+        """`attached`: what the SDK's `attach_socket` of that engine gives."""
+        self._engine = on
         self._attached = attached  # keeps the response, and so the connection, open
         self._tls = attached if isinstance(attached, ssl.SSLSocket) else None
         self._socket: socket.socket | None = None
@@ -52,15 +52,15 @@ class Stream:
             if self._socket is not None:
                 return await asyncio.get_running_loop().sock_recv(self._socket, CHUNK)
             return await self._receive_tls()
-        except OSError:
+        except (OSError, EngineGoneError):
             return b""
 
     async def _receive_tls(self) -> bytes:
         assert self._tls is not None
         self._tls.settimeout(_PATIENCE)
         while True:
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.to_thread(self._tls.recv, CHUNK)
+            with contextlib.suppress(EngineHangsError):  # nothing was printed for a while
+                return await self._engine.watch(self._tls.recv, CHUNK)
 
     def close(self) -> None:
         """Let go of it."""
@@ -188,7 +188,7 @@ class Container:
             )
         except NotFound:
             raise RunLostError("the container vanished") from None
-        return Stream(attached)
+        return Stream(attached, self._engine)
 
     async def _end(self, tail: Tail) -> Exit:
         try:
@@ -213,11 +213,8 @@ class Container:
 
     async def _engine_lives(self) -> None:
         """Raise RunLostError where the engine is gone: it ends all containers, which is no failure of the task's."""
-        try:
-            await self._engine.ping()
-        except RuntimeUnavailable:
-            await self._engine.back()
-            raise RunLostError("the engine was stopped") from None
+        if not await self._engine.lives():
+            raise RunLostError("the engine was stopped")
 
     def seconds(self, script_read: float | None) -> float:
         """Return how long it ran; `script_read`: when its script was first read, in seconds since the epoch."""

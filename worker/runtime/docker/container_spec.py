@@ -1,19 +1,21 @@
-"""Builds the engine's specification of a container, and of its mounts, from its task. Pure."""
+"""Builds the engine's specification of a container, and of its mounts, from its task."""
 
 from __future__ import annotations
 
-import csv
+import json
+import os
 import posixpath
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from shared.config.tree import Docker, WorkerLimits
-from shared.model.language import Limits, Mount, SmallTask, TaskDefinition
-from shared.model.quantities import parse_cpus, parse_memory
-from worker.runtime.docker.binds import BindRules
+from shared.config.schema import Docker
+from shared.model.language import Mount, SmallTask, TaskDefinition
+from shared.model.quantities import parse_gpus
+from worker.runtime.docker.binds import BindRules, BindSource
 from worker.runtime.port import TaskError, check_texts
 
 TORK = "/tork"
@@ -21,6 +23,7 @@ SCRIPT = f"{TORK}/entrypoint"
 WORKDIR = f"{TORK}/workdir"
 
 _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
+_TMP = "/tmp"  # noqa: S108 - in the container
 _COMMAND_FLAG = re.compile(r"-[a-z]*c")
 
 
@@ -41,22 +44,8 @@ class Common(msgspec.Struct, frozen=True):
     mounted: Mounted
     limits: Mapping[str, Any]
     cgroup_parent: str = ""
-
-
-def container_limits(own: Limits | None, default: WorkerLimits, settings: Docker) -> dict[str, Any]:
-    """Return the HostConfig's limits. Raises TaskError for one that is no amount."""
-    own = own or Limits()
-    cpus, memory = own.cpus or default.cpus, own.memory or default.memory
-    pids = settings.pids_limit if own.pids is None else own.pids
-    found: dict[str, Any] = {"PidsLimit": pids if pids > 0 else -1}
-    try:
-        if cpus:
-            found["NanoCpus"] = parse_cpus(cpus)
-        if memory:
-            found["Memory"] = parse_memory(memory)
-    except ValueError as error:
-        raise TaskError(f"limits: {error}") from None
-    return found
+    security: tuple[str, ...] = ()
+    """The engine's security options."""
 
 
 def workdir(small: SmallTask) -> str:
@@ -129,15 +118,43 @@ def _host_config(
         "Privileged": settings.privileged,
         "CapAdd": list(settings.cap_add),
         "CapDrop": list(settings.cap_drop),
-        "SecurityOpt": ["no-new-privileges"] if settings.no_new_privileges else [],
+        "SecurityOpt": list(common.security),
         "LogConfig": {"Type": "none", "Config": {}},
         **common.limits,
     }
+    host |= _hardened(common, settings)
     if common.cgroup_parent:
         host["CgroupParent"] = common.cgroup_parent
     if isinstance(small, TaskDefinition) and small.gpus:
         host["DeviceRequests"] = device_requests(small.gpus)
     return host
+
+
+def _hardened(common: Common, settings: Docker) -> dict[str, Any]:
+    """Return what is only sent where the configuration asks for it."""
+    found: dict[str, Any] = {}
+    if settings.oci_runtime:
+        found["Runtime"] = settings.oci_runtime
+    if settings.userns:
+        found["UsernsMode"] = settings.userns
+    if settings.readonly_root:
+        found["ReadonlyRootfs"] = True
+        if _TMP not in common.mounted.targets:
+            found["Tmpfs"] = {**common.mounted.tmpfs, _TMP: ""}
+    return found
+
+
+def security_options(settings: Docker) -> tuple[str, ...]:
+    """Return the engine's security options, with the contents of a profile. Raises OSError, ValueError."""
+    found = ["no-new-privileges"] if settings.no_new_privileges else []
+    if settings.seccomp == "unconfined":
+        found.append("seccomp=unconfined")
+    elif settings.seccomp:
+        profile = Path(settings.seccomp).expanduser().read_bytes()
+        found.append(f"seccomp={json.dumps(json.loads(profile))}")
+    if settings.apparmor:
+        found.append(f"apparmor={settings.apparmor}")
+    return tuple(found)
 
 
 def device_requests(text: str) -> list[dict[str, Any]]:
@@ -151,45 +168,32 @@ def device_requests(text: str) -> list[dict[str, Any]]:
         "Capabilities": [["gpu"]],
         "Options": {},
     }
-    counted = False
-    for part in next(csv.reader([text])):
-        key, equals, value = part.strip().partition("=")
-        if not equals:
-            key, value = "count", key
-        counted |= key in ("count", "device")
+    try:
+        told = parse_gpus(text)
+    except ValueError as error:
+        raise TaskError(f"gpus: {error}") from None
+    for key, value in told.items():
         _set(request, key, value)
-    if not counted:
+    if not told.keys() & {"count", "device"}:
         request["Count"] = 1
-    if request["Count"] and request["DeviceIDs"]:
-        raise TaskError("gpus: give a count or devices, not both")
     return [request]
 
 
 def _set(request: dict[str, Any], key: str, value: str) -> None:
     if key == "count":
-        request["Count"] = _count(value)
+        request["Count"] = -1 if value == "all" else int(value)
     elif key == "device":
         request["DeviceIDs"] = value.split(",")
     elif key == "driver":
         request["Driver"] = value
     elif key == "capabilities":
         request["Capabilities"] = [["gpu", *(c for c in value.split(",") if c != "gpu")]]
-    elif key == "options":
-        request["Options"] = dict(option.partition("=")[::2] for option in value.split(","))
     else:
-        raise TaskError(f"gpus: unknown key {key!r}")
-
-
-def _count(value: str) -> int:
-    if value == "all":
-        return -1
-    if not value.isdecimal():
-        raise TaskError(f'gpus: {value!r} is not a count: write "all", "2" or "device=0"')
-    return int(value)
+        request["Options"] = dict(option.partition("=")[::2] for option in value.split(","))
 
 
 _WORKDIR = "/tork/workdir"
-_NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs3", "nfs4", "cifs"})
+_PRIVATE = frozenset({"private", "rprivate"})
 _TRUE = frozenset({"", "1", "true", "yes", "on"})
 
 
@@ -198,33 +202,74 @@ class Mounted(msgspec.Struct):
 
     mounts: list[dict[str, Any]] = []
     tmpfs: dict[str, str] = {}
+    targets: set[str] = set()
+    """Where in the container they are."""
     volumes: dict[str, dict[str, str]] = {}
+    opened: list[int] = []
+    """Descriptors of what is mounted, which the engine gets at until the run is removed."""
+    files: list[tuple[dict[str, Any], BindSource]] = []
+    """Mounts of opened files, which still need a source that the engine can mount."""
 
-    @property
-    def targets(self) -> set[str]:
-        """Where in the container they are."""
-        return {str(mount["Target"]) for mount in self.mounts} | set(self.tmpfs)
+    def bind(
+        self, source: BindSource, volume: str, mount: dict[str, Any], propagation: str
+    ) -> None:
+        """Add a bind; `mount` says where and how."""
+        if source.descriptor >= 0 and source.is_folder:
+            self.volumes[volume] = self.volume_of(source)
+            of_volume = {"VolumeOptions": {"NoCopy": True}}
+            self.mounts.append({"Type": "volume", "Source": volume, **mount, **of_volume})
+            return
+        of_bind = {"BindOptions": {"Propagation": propagation}}
+        bind = {"Type": "bind", "Source": source.path, **mount, **of_bind}
+        self.mounts.append(bind)
+        if source.descriptor >= 0:
+            self.opened.append(source.descriptor)
+            self.files.append((bind, source))
+
+    def volume_of(self, source: BindSource) -> dict[str, str]:
+        """Return the local driver's options for a folder of the host's, with what is mounted in it.
+
+        Private, so that what is unmounted with the volume stays mounted on the host.
+        """
+        if source.descriptor < 0:
+            return {"type": "none", "o": "rbind,rprivate", "device": source.path}
+        self.opened.append(source.descriptor)
+        return {"type": "none", "o": "rbind,rprivate", "device": source.device}
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        while self.opened:
+            os.close(self.opened.pop())
 
 
-def translate(mounts: list[Mount], name: str, rules: BindRules) -> Mounted:
-    """Return a task's mounts; `name` begins the names of its volumes. Raises TaskError."""
+def mounted_of(mounts: list[Mount], name: str, rules: BindRules) -> Mounted:
+    """Return a task's mounts, to be closed; `name` begins the names of its volumes. Raises TaskError."""
     mounted = Mounted()
+    try:
+        _translate(mounts, name, rules, mounted)
+    except BaseException:
+        mounted.close()
+        raise
+    return mounted
+
+
+def _translate(mounts: list[Mount], name: str, rules: BindRules, mounted: Mounted) -> None:
     for index, mount in enumerate(mounts):
         where = f"mounts[{index}]"
         target = _target(mount.target, where)
         if target in mounted.targets:
             raise TaskError(f"{where}: another mount already uses {target}")
+        mounted.targets.add(target)
         if mount.type == "tmpfs":
             mounted.tmpfs[target] = _tmpfs(mount, where)
         elif mount.type == "bind":
-            mounted.mounts.append(_bind(mount, target, where, rules))
+            _bind(mount, target, where, rules, mounted, f"{name}-{index}")
         elif mount.type == "volume":
             volume = f"{name}-{index}"
-            mounted.volumes[volume] = _volume_options(mount, where, rules)
+            mounted.volumes[volume] = _volume_options(mount, where, rules, mounted)
             mounted.mounts.append({"Type": "volume", "Source": volume, "Target": target})
         else:
             raise TaskError(f"{where}: unknown type {mount.type!r}")
-    return mounted
 
 
 def _target(target: str, where: str) -> str:
@@ -245,8 +290,9 @@ def _tmpfs(mount: Mount, where: str) -> str:
     return ",".join(f"{key}={value}" if value else key for key, value in mount.opts.items())
 
 
-def _bind(mount: Mount, target: str, where: str, rules: BindRules) -> dict[str, Any]:
-    source = rules.real_path(mount.source, where)
+def _bind(
+    mount: Mount, target: str, where: str, rules: BindRules, mounted: Mounted, volume: str
+) -> None:
     options = {key.lower(): value.lower() for key, value in mount.opts.items()}
     read_only = any(options.pop(key, "no") in _TRUE for key in ("readonly", "ro"))
     propagation = options.pop("propagation", options.pop("bind-propagation", "rprivate"))
@@ -254,29 +300,23 @@ def _bind(mount: Mount, target: str, where: str, rules: BindRules) -> dict[str, 
         raise TaskError(
             f"{where}: a bind mount supports only the options readonly and propagation, not {min(options)}"
         )
-    return {
-        "Type": "bind",
-        "Source": source,
-        "Target": target,
-        "ReadOnly": read_only,
-        "BindOptions": {"Propagation": propagation},
-    }
+    source = rules.source(mount.source, where, by_path=propagation not in _PRIVATE)
+    mounted.bind(source, volume, {"Target": target, "ReadOnly": read_only}, propagation)
 
 
-def _volume_options(mount: Mount, where: str, rules: BindRules) -> dict[str, str]:
-    """Return the local driver's options, which must not reach the host's files unallowed."""
+def _volume_options(mount: Mount, where: str, rules: BindRules, mounted: Mounted) -> dict[str, str]:
+    """Return the local driver's options, which must not reach the host or the network unallowed."""
     if mount.source:
         raise TaskError(f"{where}: a volume can't have a source: it lives as long as its task")
     options = dict(mount.opts)
-    kind, flags = options.get("type", "").lower(), options.get("o", "").lower().split(",")
+    kind = options.get("type", "").lower()
+    flags = [flag.strip() for flag in options.get("o", "").lower().split(",")]
     if "bind" in flags or "rbind" in flags:
-        options["device"] = rules.real_path(options.get("device", ""), where)
-    elif _reaches_the_host(options, kind):
-        raise TaskError(f"{where}: opts: a volume of type {kind or 'none'!r} is not allowed")
+        source = rules.source(options.get("device", ""), where)
+        if not source.is_folder:
+            os.close(source.descriptor)
+            raise TaskError(f"{where}: opts: a volume is a folder, and {source.path} is none")
+        return mounted.volume_of(source)
+    if kind != "tmpfs" and (kind or options.get("device")):
+        rules.check_any(where, f"opts: a volume of type {kind or 'none'!r}")
     return options
-
-
-def _reaches_the_host(options: Mapping[str, str], kind: str) -> bool:
-    if kind == "tmpfs" or kind in _NETWORK_FILESYSTEMS:
-        return False
-    return bool(kind or options.get("device"))

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,10 +24,12 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env, version_lt
 
 from shared.errors import RuntimeUnavailable
-from shared.supervision import waiting
-from worker.runtime.port import RunLostError
+from shared.supervision import to_its_end, waiting
+from worker.runtime.docker.credentials import Credentials
+from worker.runtime.port import SCARCE, RunLostError, says_hosts, says_no_addresses
 
 USUAL = "unix:///var/run/docker.sock"
+PODMAN_SOCKET = "podman/podman.sock"
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -41,17 +45,22 @@ class Address(msgspec.Struct, frozen=True):
         return Path(self.host.removeprefix("unix://")) if self.host.startswith("unix://") else None
 
 
-def find_address(configured: str, environ: Mapping[str, str]) -> Address:
-    """Return the engine's address. Raises RuntimeUnavailable for settings that can't be read."""
+def find_address(configured: str, environ: Mapping[str, str], *, podman: bool = False) -> Address:
+    """Return the engine's address; with `podman`, of Podman's service, where nothing is configured. Raises
+    RuntimeUnavailable for settings that can't be read."""
     try:
         if configured:
             return _by_variables(configured, "runtime.docker.host", environ)
+        if podman:
+            if host := environ.get("CONTAINER_HOST"):
+                return _by_variables(host, "CONTAINER_HOST", environ)
+            return Address(_podman_socket(environ), "Podman's usual socket")
         if host := environ.get("DOCKER_HOST"):
             return _by_variables(host, "DOCKER_HOST", environ)
         return _by_context(environ.get("DOCKER_CONTEXT")) or Address(
             _usual(environ), "the usual socket"
         )
-    except (DockerException, OSError, ValueError) as error:
+    except (DockerException, OSError, ValueError, AttributeError, TypeError) as error:
         raise RuntimeUnavailable(f"the Docker engine's address cannot be read: {error}") from None
 
 
@@ -83,16 +92,27 @@ def _usual(environ: Mapping[str, str]) -> str:
     return USUAL
 
 
+def _podman_socket(environ: Mapping[str, str]) -> str:
+    """Return the socket of the user's own service, or else of the one that root runs."""
+    own = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", PODMAN_SOCKET)
+    path = own if own.exists() and os.getuid() else Path("/run", PODMAN_SOCKET)
+    return f"unix://{path}"
+
+
 P = ParamSpec("P")
 _T = TypeVar("_T")
 
 LEAST_API = "1.41"
 REQUEST_TIMEOUT = 120
 """Seconds for one request that does not wait for a task."""
+LONGEST_SILENCE = 20 * 60
+"""Seconds that a pull's connection is kept on which the engine says nothing; longer than a pull may stand still."""
 ANSWERS_WITHIN = 10.0
 """Seconds after which an engine that was asked to end a container is no longer waited for."""
 THREADS = 512
 """At most; a thread is made when all others are busy: one or two for each running task."""
+SCARCE_PAUSE = 0.5
+"""Seconds until something is tried again for which this process had no descriptors."""
 _PATIENCE = 45.0
 """Seconds that an engine may be away (a restart of it) before its runs are given up."""
 
@@ -110,13 +130,25 @@ class EngineHangsError(EngineGoneError):
     """The engine takes a request and does not answer it in time."""
 
 
+class _Client(APIClient):
+    """The SDK's client, with a time limit also for a pull, which else would keep its thread for as long as nothing is
+    said."""
+
+    def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs.setdefault("timeout", self.timeout) is None:
+            kwargs["timeout"] = LONGEST_SILENCE
+        return kwargs
+
+
 class Engine:
     """One engine's API. `call` keeps its blocking off the event loop."""
 
-    def __init__(self, configured: str, docker_config: str) -> None:
-        """Take `configured`, the address in the settings; `docker_config`: the file of credentials."""
+    def __init__(self, configured: str, docker_config: str, *, podman: bool = False) -> None:
+        """Take `configured`, the address in the settings; `docker_config`: the file of credentials; `podman`: whether
+        Podman's service is looked for where none is configured."""
         self._configured = configured
-        self.docker_config = docker_config or None
+        self._podman = podman
+        self.credentials = Credentials(docker_config)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self.address = Address("", "")
         self.info: dict[str, Any] = {}
@@ -134,15 +166,9 @@ class Engine:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
 
     def _connect(self) -> None:
-        self.address = find_address(self._configured, os.environ)
+        self.address = find_address(self._configured, os.environ, podman=self._podman)
         try:
-            self._api = APIClient(
-                base_url=self.address.host,
-                tls=self.address.tls,
-                timeout=REQUEST_TIMEOUT,
-                max_pool_size=64,
-                use_ssh_client=self.address.host.startswith("ssh://"),
-            )
+            self._api = self._client()
             self.info = self._api.info()
             parts = self._api.version().get("Components") or []
             self.is_podman = any("Podman" in part["Name"] for part in parts)
@@ -154,6 +180,16 @@ class Engine:
             raise RuntimeUnavailable(
                 f"the engine at {self.address.host} supports version {self._api.api_version} of "
                 f"Docker's API; {LEAST_API} (Docker 20.10) or later is required"
+            )
+
+    def _client(self) -> APIClient:
+        with _empty_config():  # the SDK fails at an odd file, and `credentials` reads it
+            return _Client(
+                base_url=self.address.host,
+                tls=self.address.tls,
+                timeout=REQUEST_TIMEOUT,
+                max_pool_size=64,
+                use_ssh_client=self.address.host.startswith("ssh://"),
             )
 
     def _silent(self, error: Exception) -> str:
@@ -168,18 +204,13 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._threads, partial(_translated, function, *args, **kwargs))
-        try:
-            with waiting():
-                return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait({work})
-            work.exception()  # nobody else will ask for it
-            raise
+        return await to_its_end(work)
 
     async def call_until_answered(
         self, function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs
     ) -> _T:
-        """Do what may be done twice, again and again while the engine hangs. Raises what `call` does else.
+        """Do what may be done twice, again and again while the engine hangs, or this process has no descriptors to ask
+        it. Raises what `call` does else.
 
         Cancelled, it does not wait for the engine."""
         while True:
@@ -191,7 +222,7 @@ class Engine:
         try:
             async with asyncio.timeout(ANSWERS_WITHIN):
                 with contextlib.suppress(APIError, EngineGoneError):
-                    await self.watch(function, *args, **kwargs)
+                    await self.call_until_answered(function, *args, **kwargs)
         except TimeoutError:
             return False
         return True
@@ -221,6 +252,15 @@ class Engine:
                     raise EngineGoneError(str(error)) from None
         self.api.ping()
 
+    async def lives(self) -> bool:
+        """Return whether it answers on a new connection; where it does not, once it does again or was away for long."""
+        try:
+            await self.call_until_answered(self._ping)
+        except (EngineGoneError, DockerException):
+            await self.back()
+            return False
+        return True
+
     async def back(self) -> bool:
         """Wait until it answers again; False if it does not for long."""
         loop = asyncio.get_running_loop()
@@ -241,12 +281,33 @@ class Engine:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+_EMPTY_CONFIG = str(Path(__file__).parent / "empty_config")
+_config_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _empty_config() -> Iterator[None]:
+    """Have the SDK find an empty file: where `DOCKER_CONFIG` names none, it goes on to the home folder's."""
+    with _config_lock:
+        before = os.environ.get("DOCKER_CONFIG")
+        os.environ["DOCKER_CONFIG"] = _EMPTY_CONFIG
+        try:
+            yield
+        finally:
+            del os.environ["DOCKER_CONFIG"]
+            if before is not None:
+                os.environ["DOCKER_CONFIG"] = before
+
+
 def _translated(function: Callable[P, _T], *args: P.args, **kwargs: P.kwargs) -> _T:
     try:
         return function(*args, **kwargs)
     except APIError:
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if any(isinstance(one, OSError) and one.errno in SCARCE for one in _below(error)):
+            time.sleep(SCARCE_PAUSE)
+            raise EngineHangsError(f"the engine could not be asked: {_root_of(error)}") from error
         kind = EngineHangsError if "timed out" in str(error).lower() else EngineGoneError
         raise kind(f"the engine does not answer: {error}") from error
 
@@ -257,12 +318,40 @@ def explain(error: APIError) -> str:
     return " ".join(words.split())
 
 
-def _root_of(error: BaseException) -> str:
-    """Say why nobody answers: the operating system's words, where they are at the bottom of it."""
+def blames_host(error: DockerException, own: object) -> bool:
+    """Return whether the engine says that its host is to blame, and does not repeat `own`, what a user gave.
+
+    A request that it finds faulty (a status below 500) is nothing of its host's, unless addresses are lacking.
+    """
+    if any(map(says_hosts, _texts(msgspec.to_builtins(own)))):
+        return False
+    if not isinstance(error, APIError):
+        return says_hosts(str(error))
+    words = explain(error)
+    return says_no_addresses(words) if error.is_client_error() else says_hosts(words)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _texts(item)
+
+
+def _below(error: BaseException) -> Iterator[BaseException]:
     below: BaseException | None = error
     while below is not None:
-        if isinstance(below, OSError) and below.strerror:
-            return below.strerror
+        yield below
         nested = [part for part in below.args if isinstance(part, BaseException)]
         below = below.__cause__ or below.__context__ or (nested[0] if nested else None)
+
+
+def _root_of(error: BaseException) -> str:
+    """Say why nobody answers: the operating system's words, where they are at the bottom of it."""
+    for one in _below(error):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
     return str(error).rsplit("server API version: ", 1)[-1]

@@ -9,22 +9,30 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.utils.json_stream import json_stream
 
+from shared.errors import RuntimeUnavailable
 from shared.model.language import Registry
 from shared.supervision import start_task
-from worker.runtime.docker.engine import Engine, explain
-from worker.runtime.port import TaskError
+from worker.runtime.docker.credentials import CredentialsError
+from worker.runtime.docker.engine import Engine, EngineHangsError, blames_host, explain
+from worker.runtime.port import RunLostError, TaskError
 
 Say = Callable[[str], Awaitable[None]]
 """Puts a line into a task's log."""
 
 SAY_EVERY = 2.0
 """Seconds between two lines about a pull."""
+STALLED_AFTER = 15 * 60.0
+"""Seconds without progress after which a pull is given up."""
+_LEAST_PROGRESS = 64 * 1024
+"""Bytes of a layer: fewer more are no progress of its download."""
 
 _NO_ACCESS = (
     "unauthorized",
@@ -46,12 +54,14 @@ class Images:
         self._pulling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: defaultdict[str, set[Say]] = defaultdict(set)
 
-    async def pull(self, image: str, registry: Registry | None, say: Say) -> None:
-        """Have an image that the engine said it has not. Raises TaskError."""
+    async def pull(
+        self, image: str, registry: Registry | None, say: Say, *, anew: bool = False
+    ) -> None:
+        """Have an image that the engine said it has not, or `anew` whether it has it or not. Raises TaskError."""
         self._listeners[image].add(say)
         try:
             async with self._pulling[image]:
-                if not await self._present(image):
+                if anew or not await self._present(image):
                     await self._pull(image, registry)
         finally:
             self._listeners[image].discard(say)
@@ -72,30 +82,49 @@ class Images:
         await self._tell(image, f"pulling {image}")
         layers, done = Layers(), threading.Event()
         work = start_task(
-            self._engine.watch(self._blocking_pull, image, registry, layers, done), f"pull {image}"
+            self._engine.call_until_answered(self._blocking_pull, image, registry, layers, done),
+            f"pull {image}",
         )
         try:
             while not (await asyncio.wait({work}, timeout=SAY_EVERY))[0]:
+                await self._end_stalled(layers)
                 if text := layers.text():
                     await self._tell(image, f"pulling {image}: {text}")
             work.result()
-        except (APIError, DockerException) as error:
+        except CredentialsError as error:
+            raise TaskError(f"image {image!r} cannot be pulled: {error}") from None
+        except DockerException as error:
             raise pull_error(image, error, given=registry is not None) from None
         finally:
             done.set()
             work.cancel()
-        await asyncio.to_thread(self._used.note_pulled, image)
+        await asyncio.to_thread(self._used.note_pulled, image, private=registry is not None)
         await self._tell(image, f"pulled {image}")
+
+    async def _end_stalled(self, layers: Layers) -> None:
+        """Raise DockerException where a pull stands still, and not because its engine hangs."""
+        if layers.standstill() <= STALLED_AFTER:
+            return
+        try:
+            await self._engine.ping()
+        except RuntimeUnavailable:
+            layers.wait_anew()
+        if layers.standstill() > STALLED_AFTER:
+            raise DockerException(
+                f"no progress for {STALLED_AFTER / 60:.0f} minutes: its registry does not answer, or is too slow"
+            )
 
     def _blocking_pull(
         self, image: str, registry: Registry | None, layers: Layers, done: threading.Event
     ) -> None:
         api = self._engine.api
-        api.reload_config(self._engine.docker_config)  # somebody may have logged in since
-        auth = {"username": registry.username, "password": registry.password} if registry else None
-        for step in _steps(api.pull(image, stream=True, decode=True, auth_config=auth)):
-            if done.is_set():
-                return
+        if registry:
+            auth = {"username": registry.username, "password": registry.password}
+        else:
+            auth = self._engine.credentials.of(image)
+        answer = api.pull(image, stream=True, auth_config=auth)
+        step: Any
+        for step in json_stream(_until(done, answer)):
             if "error" in step:
                 raise DockerException(str(step["error"]))
             layers.hear(step)
@@ -118,18 +147,22 @@ class Images:
             await self._engine.call(self._engine.api.remove_image, image)
         except NotFound:
             removed = 0
-        except APIError:  # a container uses it, or an image is built on it
+        except (APIError, EngineHangsError):  # a container uses it, or an image is built on it
             return 0
         await asyncio.to_thread(self._used.forget, image)
         return removed
 
 
-def _steps(stream: Any) -> Iterator[dict[str, Any]]:
+def _until(done: threading.Event, stream: Any) -> Iterator[Any]:
+    """Yield what comes until nobody wants it any more; then close the stream."""
     with contextlib.closing(stream):
-        yield from stream
+        for part in stream:
+            if done.is_set():
+                return
+            yield part
 
 
-def pull_error(image: str, error: Exception, *, given: bool) -> TaskError:
+def pull_error(image: str, error: DockerException, *, given: bool) -> TaskError | RunLostError:
     """Return the fault of a failed pull: not found, no access, or what else the engine says."""
     words = explain(error) if isinstance(error, APIError) else str(error)
     lower = words.lower()
@@ -144,7 +177,8 @@ def pull_error(image: str, error: Exception, *, given: bool) -> TaskError:
         return TaskError(f"image {image!r}: no access, the registry refused it: {hint} ({words})")
     if any(word in lower for word in _NOT_FOUND):
         return TaskError(f"image {image!r} not found ({words})")
-    return TaskError(f"image {image!r} cannot be pulled: {words}")
+    kind = RunLostError if blames_host(error, image) else TaskError
+    return kind(f"image {image!r} cannot be pulled: {words}")
 
 
 _MIB = 2**20
@@ -155,12 +189,31 @@ class Layers:
 
     def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._moved: dict[str, tuple[str, int]] = {}
+        self._moved_at = time.monotonic()
+
+    def standstill(self) -> float:
+        """Return for how many seconds there was no progress."""
+        return time.monotonic() - self._moved_at
+
+    def wait_anew(self) -> None:
+        """Don't count the time up to now."""
+        self._moved_at = time.monotonic()
 
     def hear(self, step: dict[str, Any]) -> None:
         """Take a step as the engine tells it."""
         detail = step.get("progressDetail") or {}
+        self._note(str(step.get("id")), str(step.get("status")), int(detail.get("current") or 0))
         if step.get("status") == "Downloading" and detail.get("total"):
             self._sizes[str(step.get("id"))] = (int(detail["current"]), int(detail["total"]))
+
+    def _note(self, layer: str, status: str, current: int) -> None:
+        """Take a step as progress unless it was told before, as by some engines. To begin anew is progress too."""
+        before, reached = self._moved.get(layer, ("", 0))
+        least = _LEAST_PROGRESS if status == "Downloading" else 1
+        if status != before or abs(current - reached) >= least:
+            self._moved[layer] = (status, current)
+            self.wait_anew()
 
     def text(self) -> str:
         """Return how much has been downloaded; empty where that is not known."""
@@ -171,17 +224,54 @@ class Layers:
         return f"{done / _MIB:.1f} of {total / _MIB:.1f} MiB"
 
 
+_PRIVATE = "private"
+
+
+def full_name(image: str) -> str:
+    """Return an image's name in full: `docker.io/library/alpine:latest` for `alpine`."""
+    name, at, digest = image.partition("@")
+    domain, slash, path = name.partition("/")
+    if not slash or not (set(".:") & set(domain) or domain == "localhost"):
+        domain, path = "docker.io", name
+    if domain in ("docker.io", "index.docker.io"):
+        domain, path = "docker.io", path if "/" in path else f"library/{path}"
+    if not at and ":" not in path.rpartition("/")[2]:
+        path += ":latest"
+    return f"{domain}/{path}{at}{digest}"
+
+
+def allowed_image(image: str, patterns: Sequence[str]) -> str:
+    """Return an image's full name, by which it can't be taken for another's id. Raises TaskError where no pattern
+    allows it: `*` stands for any characters, and a pattern without a tag allows all tags."""
+    full = full_name(image)
+    path = full.partition("@")[0]
+    repository = path[: path.rfind(":")] if ":" in path.rpartition("/")[2] else path
+    for pattern in patterns:
+        wanted = pattern if pattern.startswith("*") else full_name(pattern)
+        if ":" not in pattern.rpartition("/")[2] and "@" not in pattern:
+            wanted = wanted.removesuffix(":latest")
+        if fnmatchcase(full, wanted) or fnmatchcase(repository, wanted):
+            return full
+    raise TaskError(f"image {image!r} is not allowed by this worker (runtime.docker.images)")
+
+
 class UsedImages:
     """The images that are ours to remove."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def note_pulled(self, image: str) -> None:
-        """Remember that an image was pulled for a task. Called again, nothing more."""
+    def note_pulled(self, image: str, *, private: bool = False) -> None:
+        """Remember that an image was pulled for a task, and whether with credentials of the task's."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file(image).write_text(image)
+            self._file(image).write_text(f"{image}\n{_PRIVATE}" if private else image)
+
+    def is_private(self, image: str) -> bool:
+        """Return whether an image was last pulled with credentials of a task's."""
+        with contextlib.suppress(OSError):
+            return self._file(image).read_text().endswith(f"\n{_PRIVATE}")
+        return False
 
     def note_used(self, image: str) -> None:
         """Remember that an image is used now, where it was pulled for a task."""
@@ -194,7 +284,7 @@ class UsedImages:
         with contextlib.suppress(OSError):
             for file in self._folder.iterdir():
                 if file.stat().st_mtime < before:
-                    found.append(file.read_text())  # noqa: PERF401 - what was found before an error counts
+                    found.append(file.read_text().partition("\n")[0])  # noqa: PERF401 - what was found before an error counts
         return found
 
     def forget(self, image: str) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from shared.supervision import Tasks
 from worker.runtime.docker import labels, pause_image
 from worker.runtime.docker.container_spec import Network
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
-from worker.runtime.port import TaskError
+from worker.runtime.port import RunLostError, TaskError
 
 Lines = list[list[str]]
 
@@ -113,7 +114,7 @@ def is_own(process: int) -> bool:
 
 _log = structlog.get_logger(__name__)
 
-MOST = 32
+MOST_SANDBOXES = 32
 """Sandboxes kept at once, however many slots there are."""
 FAILURES = 3
 """Failures to make one, in a row, after which this is given up: tasks get networks of their own."""
@@ -143,13 +144,21 @@ class Sandbox(msgspec.Struct):
         }
 
 
+def in_sandbox(sandbox: Sandbox) -> Network:
+    """Return how a container joins a sandbox."""
+    return Network(f"container:{sandbox.id}")
+
+
 class Sandboxes:
     """A sandbox for each slot, made in the background."""
 
-    def __init__(self, engine: Engine, node_id: str, *, size: int, uses: int) -> None:
+    def __init__(
+        self, engine: Engine, node_id: str, own: OwnNetwork, *, size: int, uses: int
+    ) -> None:
         self._engine = engine
         self._node_id = node_id
-        self._size = min(size, MOST)
+        self._own = own
+        self._size = min(size, MOST_SANDBOXES)
         self._uses = uses
         self._free: list[Sandbox] = []
         self._all = 0
@@ -213,10 +222,12 @@ class Sandboxes:
     async def _make(self) -> None:
         name = labels.fresh_name()
         try:
-            sandbox = await self._engine.call(self._start, name)
-        except (APIError, EngineGoneError, OSError, LookupError) as error:
+            network = await self._own.ready()
+            sandbox = await self._engine.call(self._start, name, network)
+        except (APIError, RunLostError, OSError, LookupError) as error:
             self._all -= 1
-            self._failures += 1
+            # An engine that is away comes back; what it refuses it goes on refusing.
+            self._failures += not isinstance(error, EngineGoneError)
             _log.warning("no network sandbox could be made", error=str(error))
             await self._remove(name)
             return
@@ -227,10 +238,10 @@ class Sandboxes:
             sandbox.namespace.close()
             await self._remove(sandbox.id)
 
-    def _start(self, name: str) -> Sandbox:
+    def _start(self, name: str, network: str) -> Sandbox:
         api = self._engine.api
         identity = api.create_container_from_config(  # type: ignore[no-untyped-call]  # the SDK's stubs
-            _body(self._node_id), name
+            _body(self._node_id, network), name
         )["Id"]
         api.start(identity)
         found = api.inspect_container(identity)
@@ -265,12 +276,12 @@ def _check_seen(namespace: Namespace, process: int) -> None:
         raise LookupError("the engine gives no network namespaces")
 
 
-def _body(node_id: str) -> dict[str, Any]:
+def _body(node_id: str, network: str) -> dict[str, Any]:
     return {
         "Image": pause_image.IMAGE,
         "Labels": {labels.NODE: node_id, labels.ROLE: "sandbox"},
         "HostConfig": {
-            "NetworkMode": DEFAULT_NETWORK,
+            "NetworkMode": network,
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -292,6 +303,67 @@ DEFAULT_NETWORK = "default"
 """The engine's own choice: a bridge, or none where it has no bridge."""
 _ALONE = ("host", "none")
 
+INTERNAL = "haulier.internal"
+"""The label of networks that no task may join: those of the cluster itself."""
+OWN_NETWORK = f"{labels.NAME_PREFIX}tasks"
+"""Haulier's own network: one for each engine, for an engine has addresses for some thirty networks only."""
+INTERFACE = "hl-tasks"
+"""The host's interface of that network, for rules of a firewall."""
+_MADE_WITHIN = 5.0
+"""Seconds that workers may need to agree on who makes it."""
+
+
+class OwnNetwork:
+    """Haulier's own network, on which containers don't reach one another. All workers of an engine share it: the first
+    that needs it makes it, and again when somebody has removed it; nobody else removes it."""
+
+    def __init__(self, engine: Engine, *, wanted: bool) -> None:
+        self._engine = engine
+        self._wanted = wanted
+
+    async def ready(self) -> str:
+        """Return the network that tasks without networks of their own join. Raises RunLostError."""
+        if not self._wanted or self._engine.is_podman:  # which knows no such network
+            return DEFAULT_NETWORK
+        try:
+            return await self._engine.call(self._ensure)
+        except APIError as error:
+            raise RunLostError(
+                f"Haulier's own network can't be made: {explain(error)} (runtime.docker.own_network)"
+            ) from None
+
+    def _ensure(self) -> str:
+        until = time.monotonic() + _MADE_WITHIN
+        while not self._is_there(OWN_NETWORK):
+            if not self._is_there("bridge"):  # an engine whose containers have no network at all
+                return DEFAULT_NETWORK
+            try:
+                self._make()
+            except APIError:  # another worker is making it, and has its interface already
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+        return OWN_NETWORK
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._engine.api.inspect_network(name)
+        except NotFound:
+            return False
+        return True
+
+    def _make(self) -> None:
+        self._engine.api.create_network(
+            OWN_NETWORK,
+            driver="bridge",
+            check_duplicate=True,
+            options={
+                "com.docker.network.bridge.enable_icc": "false",
+                "com.docker.network.bridge.name": INTERFACE,  # which no two networks have, whatever race there is
+            },
+            labels={labels.ROLE: "network", INTERNAL: ""},
+        )
+
 
 def check_networks(task: TaskDefinition, *, host_allowed: bool) -> None:
     """Refuse networks that a task may not join. Pure; raises TaskError."""
@@ -310,24 +382,44 @@ def check_networks(task: TaskDefinition, *, host_allowed: bool) -> None:
             )
 
 
-async def look_up(task: TaskDefinition, engine: Engine) -> None:
-    """Refuse networks that are not there, or are another task's. Raises TaskError."""
+async def look_up(task: TaskDefinition, engine: Engine, allowed: Sequence[str]) -> None:
+    """Refuse networks that are not there, another task's, or not `allowed`. Raises TaskError."""
     for name in task.networks:
         try:
             found = await engine.watch(engine.api.inspect_network, name)
         except NotFound:
-            raise TaskError(f"network {name!r} does not exist on this worker's engine") from None
+            found = None
         except APIError as error:
             raise TaskError(f"network {name!r}: {explain(error)}") from None
-        if labels.NODE in (found.get("Labels") or {}):
+        if found is None or found.get("Name", name) != name:  # by its id
+            raise TaskError(f"network {name!r} does not exist on this worker's engine")
+        marks = found.get("Labels") or {}
+        if labels.NODE in marks:
             raise TaskError(f"network {name!r} belongs to another task")
+        if name not in _ALONE:
+            _check_allowed(name, allowed, internal=INTERNAL in marks)
 
 
-def joined_networks(networks: list[str], name: str, private: str = "") -> Network:
-    """Return how a container named `name` joins `networks`, and the run's `private` one first."""
+def _check_allowed(name: str, allowed: Sequence[str], *, internal: bool) -> None:
+    """Refuse a network that no pattern lists; without a list, an internal one. Raises TaskError."""
+    if any(fnmatchcase(name, pattern) for pattern in allowed):
+        return
+    if allowed:
+        raise TaskError(f"network {name!r} is not allowed by this worker (runtime.docker.networks)")
+    if internal:
+        raise TaskError(
+            f"network {name!r} is internal (label {INTERNAL}): not allowed unless this worker lists it "
+            "(runtime.docker.networks)"
+        )
+
+
+def joined_networks(
+    networks: list[str], name: str, private: str = "", own: str = DEFAULT_NETWORK
+) -> Network:
+    """Return how a container named `name` joins `networks`, and the run's `private` one first; else the `own` one."""
     names = list(dict.fromkeys([*([private] if private else []), *networks]))
     if not names:
-        return Network(DEFAULT_NETWORK)
+        return Network(own)
     alias = labels.slug(name)
     aliases = (alias,) if alias else ()
     first, *more = names

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from shared.config.tree import Docker, WorkerSettings
-from shared.model.language import SmallTask
+from shared.config.schema import Docker, WorkerSettings
+from shared.model.language import SmallTask, TaskDefinition
+from shared.supervision import in_thread
 from worker.runtime import task_folder as host
 from worker.runtime.docker import container_spec, labels, networks
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
-from worker.runtime.docker.engine import Engine, EngineGoneError, explain
-from worker.runtime.docker.images import Images, UsedImages
-from worker.runtime.docker.networks import Sandbox, Sandboxes
+from worker.runtime.docker.engine import Engine, EngineGoneError, blames_host, explain
+from worker.runtime.docker.images import Images, UsedImages, allowed_image
+from worker.runtime.docker.limits import container_limits
+from worker.runtime.docker.networks import OwnNetwork, Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
-from worker.runtime.port import Assignment, Sink, TaskError, file_error, host_names, own_names
+from worker.runtime.port import (
+    MACHINE,
+    Assignment,
+    RunLostError,
+    Sink,
+    TaskError,
+    file_error,
+    host_names,
+    own_names,
+)
 from worker.runtime.task_folder import Folders
 
 
@@ -36,18 +49,27 @@ class DockerContext(msgspec.Struct):
     stop_timeout: float
     folders: Folders
     images: Images
+    own_network: OwnNetwork
     used: UsedImages
     bind_rules: BindRules
+    security: tuple[str, ...] = ()
+    """The engine's security options for tasks' containers."""
     cgroups: Cgroups | None = None
     sandboxes: Sandboxes | None = None
     shares_files: bool = False
     """Whether the engine sees the worker's files under the same paths."""
+    left: dict[Callable[[], Any], None] = {}
+    """Removals that failed, in order: the sweep tries them again."""
 
     def exchange(self, folder: Path) -> TaskFiles:
         """Return the way files go into and out of one container; `folder` is not yet made."""
         if self.shares_files:
             return SharedFolderFiles(self.engine, folder)
-        return ArchivedFiles(self.engine)
+        return ArchivedFiles(self.engine, readonly_root=self.settings.readonly_root)
+
+
+class RefusedError(TaskError):
+    """The engine does not make what a task wants."""
 
 
 _TRIES = 3
@@ -76,18 +98,18 @@ class Maker:
         self._containers: list[str] = []
         self._networks: list[str] = []
         self._volumes: list[str] = []
+        self._mounted = container_spec.Mounted()
 
     async def common(self) -> container_spec.Common:
         """Make what all containers of the run share. Raises TaskError."""
         task, services = self._assignment.task, self._services
-        mounted = container_spec.translate(task.mounts, self.name, services.bind_rules)
+        mounted = await in_thread(self._mount)
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
-            limits=container_spec.container_limits(
-                task.limits, services.worker.limits, services.settings
-            ),
+            limits=container_limits(task.limits, services.worker.limits, services.settings),
             cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
+            security=services.security,
         )
         for volume, options in mounted.volumes.items():
             self._volumes.append(volume)
@@ -95,6 +117,11 @@ class Maker:
             await self._engine.call(create, volume, "local", options, self._labels)
         self._common = common
         return common
+
+    @property
+    def folder(self) -> Path:
+        """The run's own, in which the containers' folders are."""
+        return self._folder
 
     @property
     def memory_limit(self) -> int:
@@ -118,14 +145,16 @@ class Maker:
     ) -> Made:
         """Create a container of the run, in `sandbox` where one is given. `part` is unique in it.
 
-        Raises TaskError, RunLostError, APIError.
+        Raises TaskError, RunLostError; RefusedError for what the engine itself refuses.
         """
         assert self._common is not None
+        if allowed := self._services.settings.images:
+            image = allowed_image(small.image, allowed)
+            small = msgspec.structs.replace(small, image=image)
         folder = self._folder / part
         exchange = self._services.exchange(folder)
         env = self._env(small)
         if sandbox is not None:
-            network = container_spec.Network(f"container:{sandbox.id}")
             env = {"HOSTNAME": self._assignment.task_id[:12], **env}
         body = container_spec.container_config(
             small, self._common, env, network, self._services.settings
@@ -137,27 +166,31 @@ class Maker:
                 _own_copies, sandbox, self._folder / f"{part}-net"
             )
         await exchange.before(small, body)
-        container_id = await self._create(small, body, f"{self.name}-{part}")
-        await exchange.after(small, container_id, container_spec.workdir(small))
-        await networks.join_more(self._engine, container_id, network)
+        with engine_refusals(self._assignment.task, small.image):
+            container_id = await self._create(small, body, f"{self.name}-{part}")
+            await exchange.after(small, container_id, container_spec.workdir(small))
+            await networks.join_more(self._engine, container_id, network)
         return Made(Container(self._engine, container_id), exchange)
 
     async def remove(self) -> None:
-        """Remove all of it, however long the engine hangs. Never raises."""
+        """Remove all of it, however long the engine hangs; what it refuses is left to the sweep. Never raises."""
         api = self._engine.api
         for name in self._containers:
-            await self._quietly(api.remove_container, name, v=True, force=True)
+            await self._remove_or_leave(api.remove_container, name, v=True, force=True)
         for name in self._networks:
-            await self._quietly(api.remove_network, name)
+            await self._remove_or_leave(api.remove_network, name)
         for name in self._volumes:
-            await self._quietly(api.remove_volume, name)
+            await self._remove_or_leave(api.remove_volume, name)
         await asyncio.to_thread(self._remove_traces)
+        await host.in_folder_thread(host.REMOVING, host.remove_folder, self._folder)
 
     # --- inside ---
 
     async def _create(self, small: SmallTask, body: dict[str, Any], name: str) -> str:
         self._containers.append(name)
         create = self._engine.api.create_container_from_config
+        if self._pulled_anew(small):
+            await self._services.images.pull(small.image, small.registry, self._say, anew=True)
         for _ in range(_TRIES):
             with contextlib.suppress(ImageNotFound):
                 created = await self._engine.call(create, body, name)
@@ -168,22 +201,60 @@ class Maker:
             f"image {small.image!r} keeps being removed by another program after it is pulled"
         )
 
+    def _pulled_anew(self, small: SmallTask) -> bool:
+        """Return whether an image that is there is to be pulled all the same, to see whether the task may have it."""
+        policy = self._services.settings.pull
+        if policy != "private":
+            return policy == "always"
+        return small.registry is not None or self._services.used.is_private(small.image)
+
     async def _say(self, text: str) -> None:
         await self._sink.write(f"{text}\n".encode())
 
     def _env(self, small: SmallTask) -> dict[str, str]:
         return {
-            **host_names(self._services.worker.hostenv),
+            **host_names(self._services.worker.hostenv, self._assignment.trace),
             **small.env,
             **own_names(self._assignment, container_spec.TORK),
         }
 
-    async def _quietly(self, work: Callable[..., Any], name: str, **options: bool) -> None:
-        with contextlib.suppress(APIError, EngineGoneError):
-            await self._engine.call_until_answered(work, name, **options)
+    async def _remove_or_leave(self, work: Callable[..., Any], name: str, **options: bool) -> None:
+        removal = partial(work, name, **options)
+        try:
+            await self._engine.call_until_answered(removal)
+        except NotFound:
+            pass
+        except (APIError, EngineGoneError):
+            self._services.left[removal] = None
+
+    def _mount(self) -> container_spec.Mounted:
+        """Find out what the task mounts. Raises TaskError."""
+        mounts, rules = self._assignment.task.mounts, self._services.bind_rules
+        self._mounted = container_spec.mounted_of(mounts, self.name, rules)
+        self._link_files(self._mounted)
+        return self._mounted
+
+    def _link_files(self, mounted: container_spec.Mounted) -> None:
+        """Give opened files a name in the run's own folder, from where they can be mounted. Raises TaskError."""
+        for index, (mount, source) in enumerate(mounted.files):
+            name = self._folder / f"bind-{index}"
+            opened = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                os.link(str(source.descriptor), name, src_dir_fd=opened)
+            except OSError as error:
+                if error.errno in MACHINE:
+                    raise file_error(error, f"the file {source.path} can't be mounted") from None
+                raise TaskError(
+                    f"the file {source.path} can't be mounted safely ({error.strerror}): mount its folder, or list the "
+                    "file itself in the worker's mounts.bind.sources"
+                ) from None
+            finally:
+                os.close(opened)
+            mount["Source"] = str(name)
 
     def _remove_traces(self) -> None:
-        host.remove_folder(self._folder)
+        self._mounted.close()
         if self._services.cgroups:
             self._services.cgroups.remove(self.name)
 
@@ -206,11 +277,14 @@ def _own_copies(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def engine_refusals() -> Iterator[None]:
-    """Turn the engine's refusals into faults of the task's."""
+def engine_refusals(task: TaskDefinition, image: str = "") -> Iterator[None]:
+    """Turn the engine's refusals into faults of the task's, or the host's; `image`: the one that they are about."""
+    what = f"image {image!r}: " if image else ""
     try:
         yield
     except APIError as error:
-        raise TaskError(f"the engine refuses: {explain(error)}") from None
+        said = f"{what}the engine refuses: {explain(error)}"
+        own = (image, task.workdir, list(task.files), task.mounts, task.networks)
+        raise (RunLostError if blames_host(error, own) else RefusedError)(said) from None
     except DockerException as error:
-        raise TaskError(str(error)) from None
+        raise TaskError(f"{what}{error}") from None

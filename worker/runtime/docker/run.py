@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +22,16 @@ from shared.supervision import end_tasks, start_task
 from worker.runtime.docker import networks
 from worker.runtime.docker.container import Container, StartError
 from worker.runtime.docker.engine import Engine, EngineGoneError
-from worker.runtime.docker.networks import Sandbox
-from worker.runtime.docker.resources import DockerContext, Made, Maker, engine_refusals
+from worker.runtime.docker.networks import Sandbox, in_sandbox
+from worker.runtime.docker.resources import (
+    DockerContext,
+    Made,
+    Maker,
+    RefusedError,
+    engine_refusals,
+)
 from worker.runtime.docker.usage import Sampler
-from worker.runtime.port import LINES, Assignment, RunLostError, Sink, Tail, TaskError, failure
+from worker.runtime.port import Assignment, RunLostError, Sink, Tail, TaskError, failure
 from worker.runtime.stages import Exit, StagedRun, following, seconds_of
 
 MAIN = "main"
@@ -41,6 +48,7 @@ class DockerRun(StagedRun):
             sink,
             timeout=services.worker.limits.timeout,
             stop_timeout=services.stop_timeout,
+            scratch=services.worker.limits.scratch,
         )
         self._services = services
         self._maker = Maker(assignment, sink, services)
@@ -49,6 +57,9 @@ class DockerRun(StagedRun):
         self._private = ""
         self._made: Made | None = None
         self._ran: list[Made] = []
+
+    def _own_folder(self) -> Path | None:
+        return self._maker.folder if self._services.shares_files else None
 
     # --- stages ---
 
@@ -61,9 +72,9 @@ class DockerRun(StagedRun):
 
     async def _make(self) -> None:
         task, services = self.assignment.task, self._services
-        with engine_refusals():
+        with engine_refusals(task):
             networks.check_networks(task, host_allowed=services.settings.host_network)
-            await networks.look_up(task, services.engine)
+            await networks.look_up(task, services.engine, services.settings.networks)
             common = await self._maker.common()
             if task.sidecars:
                 self._private = await self._maker.network()
@@ -72,7 +83,7 @@ class DockerRun(StagedRun):
             self._made = await self._create(MAIN, task)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
-        with engine_refusals():
+        with engine_refusals(self.assignment.task):
             return await self._run_part(str(index), small, await self._create(str(index), small))
 
     async def _main(self) -> Exit:
@@ -80,7 +91,7 @@ class DockerRun(StagedRun):
         task = self.assignment.task
         first = first_to_end(task.sidecars)
         now = asyncio.get_running_loop().time
-        with engine_refusals():
+        with engine_refusals(task):
             beside = await self._sidecars()
             began = now()
             async with run_beside(beside):
@@ -92,7 +103,7 @@ class DockerRun(StagedRun):
 
     async def _result(self) -> str:
         assert self._made is not None
-        with engine_refusals():
+        with engine_refusals(self.assignment.task):
             return await self._made.exchange.output(self._services.worker.limits.output)
 
     async def _settle(self) -> RunUsage | None:
@@ -110,15 +121,20 @@ class DockerRun(StagedRun):
     # --- inside ---
 
     async def _create(self, part: str, small: SmallTask) -> Made:
-        joined = networks.joined_networks(self.assignment.task.networks, small.name, self._private)
         if self._sandbox is not None:
             try:
-                return await self._maker.container(part, small, joined, self._sandbox)
-            except APIError:
+                return await self._maker.container(
+                    part, small, in_sandbox(self._sandbox), self._sandbox
+                )
+            except RefusedError:
                 if await self._alive(self._sandbox):
                     raise
                 self._leave_sandbox()
                 part = f"{part}-again"
+        listed = self.assignment.task.networks
+        alone = not (listed or self._private)
+        own = await self._services.own_network.ready() if alone else ""
+        joined = networks.joined_networks(listed, small.name, self._private, own)
         return await self._maker.container(part, small, joined)
 
     async def _run_part(self, part: str, small: SmallTask, made: Made) -> Exit:
@@ -138,11 +154,15 @@ class DockerRun(StagedRun):
         with self._running(container):
             self._ran.append(made)
             async with self._watched(made, main=small is self.assignment.task):
-                ended = await container.run(self.sink)
+                try:
+                    ended = await container.run(self.sink)
+                except StartError as error:
+                    raise StartError(f"image {small.image!r}: {error}") from None
         if ended.code == _KILLED and not ended.out_of_memory and self._services.cgroups:
             starved = self._services.cgroups.starved
             limit = self._maker.memory_limit
             ended.out_of_memory = await asyncio.to_thread(starved, self._maker.name, limit)
+        ended.memory_limit = self._maker.memory_limit
         return ended
 
     @contextlib.asynccontextmanager
@@ -161,8 +181,15 @@ class DockerRun(StagedRun):
         for index, sidecar in enumerate(task.sidecars):
             joined = networks.joined_networks(task.networks, sidecar.name, self._private)
             fitted = partial(adjust, sidecar, published=published)
-            one = await self._maker.container(f"sidecar-{index}", sidecar, joined, adjust=fitted)
-            made.append(Beside(services.engine, sidecar, one.container, self._private, published))
+            try:
+                one = await self._maker.container(
+                    f"sidecar-{index}", sidecar, joined, adjust=fitted
+                )
+            except TaskError as error:
+                raise TaskError(f"sidecar {sidecar.name or index + 1!r}: {error}") from None
+            made.append(
+                Beside(services.engine, sidecar, one.container, self._private, published, self.sink)
+            )
         return made
 
     async def _alive(self, sandbox: Sandbox) -> bool:
@@ -206,17 +233,23 @@ def adjust(sidecar: Sidecar, body: dict[str, Any], *, published: bool) -> None:
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """A sidecar and its container. `network`: the one on which the worker may reach it."""
+    """A sidecar and its container. `network`: the one on which the worker may reach it; `sink`: the run's."""
 
     engine: Engine
     sidecar: Sidecar
     container: Container
     network: str
     published: bool
+    sink: Sink
 
     async def begin(self) -> None:
         """Start it and wait until it is ready. Raises TaskError, RunLostError."""
-        await self.container.start()
+        try:
+            await self.container.start()
+        except StartError as error:
+            raise StartError(
+                f"sidecar {self.sidecar.name!r}: image {self.sidecar.image!r}: {error}"
+            ) from None
         if self.sidecar.probe is None:
             return
         timeout = self.sidecar.probe.timeout or language.DEFAULT_PROBE_TIMEOUT
@@ -260,9 +293,9 @@ class Beside(msgspec.Struct, frozen=True):
     async def _problem(self, what: str) -> TaskError:
         tail = Tail()
         with contextlib.suppress(APIError, EngineGoneError):
-            logs = self.engine.api.logs
-            tail.add(await self.engine.watch(logs, self.container.id, tail=LINES))
-        return TaskError(failure(f"sidecar {self.sidecar.name!r}: {what}", tail))
+            tail.add(await self.engine.watch(self.engine.api.logs, self.container.id))
+        said = f"sidecar {self.sidecar.name!r}: {what}"
+        return TaskError(await failure(said, tail, self.sink))
 
 
 class TimeLimit(msgspec.Struct, frozen=True):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import msgspec
+from docker.errors import APIError
 
 from shared.config import Config
+from shared.errors import RuntimeUnavailable
 from worker.runtime.docker import shared_files_probe
-from worker.runtime.docker.binds import BindRules
-from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.binds import BindRules, listed_sources
+from worker.runtime.docker.container_spec import security_options
+from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.docker.images import Images, UsedImages
-from worker.runtime.docker.networks import Sandboxes
+from worker.runtime.docker.networks import OwnNetwork, Sandboxes
 from worker.runtime.docker.resources import DockerContext
 from worker.runtime.docker.run import DockerRun
 from worker.runtime.docker.sweep import sweep
@@ -27,7 +31,7 @@ class DockerRuntime:
 
     def __init__(self, config: Config, node_id: str) -> None:
         settings = config.runtime.docker
-        engine = Engine(settings.host, settings.config)
+        engine = Engine(settings.host, settings.config, podman=config.runtime.type == "podman")
         folders = Folders(config.worker.data, node_id)
         used = UsedImages(folders.top.parent / "images")
         bind = config.mounts.bind
@@ -39,26 +43,64 @@ class DockerRuntime:
             stop_timeout=config.runtime.stop_timeout,
             folders=folders,
             images=Images(engine, used),
+            own_network=OwnNetwork(engine, wanted=settings.own_network),
             used=used,
-            bind_rules=BindRules(bind.allowed, bind.sources, None, folders.top, False),
+            bind_rules=BindRules(
+                bind.allowed, listed_sources(bind.sources), None, folders.top, False
+            ),
         )
 
     async def start(self) -> None:
         """Connect to the engine, and find out whether it sees our files, and which cgroups and sandboxes it allows."""
         services = self._services
+        self._harden()
+        await asyncio.to_thread(self._services.engine.credentials.check)
         await services.engine.connect()
-        await asyncio.to_thread(services.folders.open)
+        self._check_oci_runtime()
+        remapped = "userns" in " ".join(services.engine.info.get("SecurityOptions") or [])
+        await asyncio.to_thread(partial(services.folders.open, entered_by_others=remapped))
         services.shares_files = await shared_files_probe.shares_files(
             services.engine, services.folders
         )
+        same_machine = services.shares_files and services.engine.address.socket is not None
         services.bind_rules = msgspec.structs.replace(
             services.bind_rules,
             engine_socket=services.engine.address.socket,
-            same_machine=services.shares_files and services.engine.address.socket is not None,
+            same_machine=same_machine,
+            opens=same_machine
+            and services.bind_rules.allowed
+            and await self._mounts_what_we_open(),
         )
         if services.shares_files:
             services.cgroups = self._cgroups()
             services.sandboxes = self._sandboxes()
+
+    def _harden(self) -> None:
+        """Read the profile of system calls. Raises RuntimeUnavailable."""
+        services = self._services
+        try:
+            services.security = security_options(services.settings)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"is not JSON: {error}"
+            raise RuntimeUnavailable(
+                f"runtime.docker.seccomp: {services.settings.seccomp}: {reason}"
+            ) from None
+
+    def _check_oci_runtime(self) -> None:
+        wanted = self._services.settings.oci_runtime
+        known = self._services.engine.info.get("Runtimes") or {}
+        if wanted and known and wanted not in known:
+            raise RuntimeUnavailable(
+                f"runtime.docker.oci_runtime: the engine has no runtime {wanted!r}, only {', '.join(sorted(known))}"
+            )
+
+    async def _mounts_what_we_open(self) -> bool:
+        services = self._services
+        if services.engine.is_podman:  # it would look up the path again
+            return False
+        return await services.engine.call(
+            shared_files_probe.mounts_what_we_open, services.engine, services.folders
+        )
 
     def _cgroups(self) -> Cgroups | None:
         info, settings = self._services.engine.info, self._services.settings
@@ -75,8 +117,16 @@ class DockerRuntime:
         # With more rights than usual a task could change the network that the next one gets.
         if not settings.warm_sandboxes or settings.privileged or settings.cap_add:
             return None
+        if settings.oci_runtime or settings.userns:  # which need not share a network namespace
+            return None
         slots = sum(services.worker.queues.values()) or os.cpu_count() or 1
-        return Sandboxes(services.engine, services.node_id, size=slots, uses=settings.sandbox_uses)
+        return Sandboxes(
+            services.engine,
+            services.node_id,
+            services.own_network,
+            size=slots,
+            uses=settings.sandbox_uses,
+        )
 
     def warm_up(self) -> None:
         """Make a network sandbox for each slot, where sandboxes are kept."""
@@ -97,14 +147,17 @@ class DockerRuntime:
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
         """Remove what dead nodes left, and the images that have not been used for `image_ttl`."""
-        removed = await sweep(self._services, dead, mine)
-        if self._services.settings.image_ttl:
-            removed += await self._services.images.prune(self._services.settings.image_ttl)
-        return removed
+        images, unused = self._services.images, self._services.settings.image_ttl
+        try:
+            removed = await sweep(self._services, dead, mine)
+            return removed + (await images.prune(unused) if unused else 0)
+        except (EngineGoneError, APIError) as error:
+            raise RuntimeUnavailable(f"the Docker engine: {error}") from None
 
     async def ping(self) -> None:
-        """Return if the engine answers its ping; else raise `RuntimeUnavailable`."""
+        """Return if the engine answers its ping and the disk takes files; else raise `RuntimeUnavailable`."""
         await self._services.engine.ping()
+        await asyncio.to_thread(self._services.folders.check)
 
     async def close(self) -> None:
         """Remove sandboxes, cgroups and the node's folder, and disconnect."""

@@ -1,4 +1,4 @@
-"""Removes what dead nodes left: containers, volumes, networks and folders, found by their labels."""
+"""Finds what Haulier made in an engine, by its labels, and removes what dead nodes left there and in folders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 
+from shared.config import Config
 from worker.runtime.docker import labels
-from worker.runtime.docker.engine import Engine
+from worker.runtime.docker.engine import Engine, EngineHangsError
 from worker.runtime.docker.resources import DockerContext
+from worker.runtime.task_folder import REMOVING, in_folder_thread
 
 _FILTER = {"label": [labels.NODE]}
 
@@ -20,26 +22,53 @@ async def sweep(
     dead: Callable[[Collection[str]], Awaitable[Collection[str]]],
     mine: str,
 ) -> int:
-    """Remove all that dead nodes left. Returns how many things were removed."""
+    """Remove all that dead nodes left, and what this one could not remove. Returns how many things were removed."""
+    removed = await _remove_left(services)
     things = await _things(services.engine)
     owners = {owner for _, owner, _ in things} | await asyncio.to_thread(services.folders.owners)
     owners -= {mine, services.node_id}
     if not owners:
-        return 0
+        return removed
     gone = set(await dead(owners)) & owners
-    removed = 0
     for _, owner, remove in things:  # containers first: they use the others
         if owner in gone:
             removed += await _remove(services.engine, remove)
     for owner in gone:
-        removed += await asyncio.to_thread(services.folders.remove_all, owner)
+        removed += await in_folder_thread(REMOVING, services.folders.remove_all, owner)
         if services.cgroups is not None:
             await asyncio.to_thread(services.cgroups.beside(owner).remove_all)
     return removed
 
 
+async def _remove_left(services: DockerContext) -> int:
+    """Try the removals again that failed; forget those of which there is nothing left."""
+    removed = 0
+    for removal in list(services.left):
+        try:
+            await services.engine.call(removal)
+            removed += 1
+        except NotFound:
+            pass
+        except (APIError, EngineHangsError):
+            continue
+        services.left.pop(removal, None)
+    return removed
+
+
 _Thing = tuple[str, str, Callable[[], Any]]
 """Its name, whose it is, how it is removed."""
+
+
+async def labelled_things(config: Config) -> list[tuple[str, str]]:
+    """Return each container, volume and network in the configured engine by its name, with the node that it was made
+    for. Raises `RuntimeUnavailable`."""
+    docker = config.runtime.docker
+    engine = Engine(docker.host, docker.config, podman=config.runtime.type == "podman")
+    try:
+        await engine.connect()
+        return [(name, owner) for name, owner, _ in await _things(engine)]
+    finally:
+        await engine.close()
 
 
 async def _things(engine: Engine) -> list[_Thing]:
@@ -71,6 +100,6 @@ def _removal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callabl
 async def _remove(engine: Engine, remove: Callable[[], Any]) -> int:
     try:
         await engine.call(remove)
-    except APIError:  # it is gone, or cannot go yet: the next sweep sees
+    except (APIError, EngineHangsError):  # it is gone, or cannot go yet: the next sweep sees
         return 0
     return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +44,7 @@ def put_archive(
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for entry in entries:
             info = tarfile.TarInfo(entry.path.lstrip("/"))
-            info.mode = entry.mode
+            info.mode, info.mtime = entry.mode, int(time.time())
             if entry.contents is None:
                 info.type = tarfile.DIRTYPE
                 tar.addfile(info)
@@ -174,7 +175,9 @@ class SharedFolderFiles:
             )
         except PermissionError:  # the file of another user, where the worker is not root
             get = get_plain
-            data = await self._engine.call(get, self._engine.api, self._container_id, OUTPUT, limit)
+            data = await self._engine.call_until_answered(
+                get, self._engine.api, self._container_id, OUTPUT, limit
+            )
             return task_folder.decoded_output(data or b"", limit)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
@@ -200,18 +203,22 @@ class SharedFolderFiles:
                 inside = self._folder / directory.removeprefix(TORK).lstrip("/")
                 task_folder.write_files(inside, small.files)
         except OSError as error:
-            raise file_error(error, f"cannot make {error.filename or self._folder}") from None
+            place = str(error.filename or self._folder).replace(str(self._folder), TORK, 1)
+            raise file_error(error, f"cannot make {place}") from None
 
 
 class ArchivedFiles:
     """Archives copied in and out, through the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, readonly_root: bool = False) -> None:
         self._engine = engine
+        self._readonly_root = readonly_root
         self._container_id = ""
 
-    async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
-        """Make nothing: all is copied in."""
+    async def before(self, _: SmallTask, body: dict[str, Any]) -> None:
+        """Make nothing: all is copied in; where nothing else could be written to, into a volume."""
+        if self._readonly_root:
+            body["HostConfig"]["Mounts"].append({"Type": "volume", "Target": TORK})
 
     async def after(self, small: SmallTask, container_id: str, workdir: str) -> None:
         """Copy the script, the files and those to write to into the container."""
@@ -224,12 +231,15 @@ class ArchivedFiles:
         if small.run:
             entries.append(
                 ArchiveEntry(
-                    f"{TORK}/{task_folder.SCRIPT_FILE}", task_folder.encoded(small.run), 0o555
+                    f"{TORK}/{task_folder.SCRIPT_FILE}", task_folder.script_of(small.run), 0o555
                 )
             )
         if _in_tork(workdir) and workdir != TORK:
             entries.append(ArchiveEntry(workdir, None, 0o777))
-        await self._engine.call(put_archive, self._engine.api, container_id, entries)
+        below = "/"
+        if self._readonly_root:
+            below, entries = TORK, _relative(entries)
+        await self._engine.call(put_archive, self._engine.api, container_id, entries, below)
         if small.files:
             put = put_in
             await self._engine.call(put, self._engine.api, container_id, _files(small), workdir)
@@ -252,11 +262,21 @@ class ArchivedFiles:
 
     async def _get(self, path: str, limit: int) -> bytes | None:
         get = get_plain
-        return await self._engine.call(get, self._engine.api, self._container_id, path, limit)
+        return await self._engine.call_until_answered(
+            get, self._engine.api, self._container_id, path, limit
+        )
 
 
 def _in_tork(workdir: str) -> bool:
     return workdir == TORK or workdir.startswith(f"{TORK}/")
+
+
+def _relative(entries: list[ArchiveEntry]) -> list[ArchiveEntry]:
+    """Return what is below `/tork`, by paths in there, and that folder's own mode."""
+    return [
+        msgspec.structs.replace(one, path=one.path.removeprefix(TORK).lstrip("/") or ".")
+        for one in entries
+    ]
 
 
 def _files(small: SmallTask) -> list[ArchiveEntry]:

@@ -19,8 +19,7 @@ from typing import Any
 import msgspec
 from docker.errors import APIError
 
-from shared.backoff import Backoff
-from shared.supervision import Loop, waiting
+from shared.supervision import Backoff, Loop, waiting
 from worker.runtime.docker.engine import Engine, EngineGoneError
 
 ROOT = Path("/sys/fs/cgroup")

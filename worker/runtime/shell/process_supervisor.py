@@ -12,7 +12,8 @@ A process is started without a copy of the keeper (`vfork`), which would cost mo
 On the control socket each packet carries one descriptor: a new keeper's own socket. On that socket the
 worker sends an order, one packet with two descriptors: JSON, and where the output goes; while it runs
 `T` (SIGTERM to the tree) or `K` (SIGKILL). The keeper answers with one packet, a JSON object, when
-nothing is left of the tree, and waits for the next order.
+nothing is left of the tree, and waits for the next order. Where something of it can't be killed, it
+answers after `KILLED_WITHIN` all the same, says so, and ends.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from typing import Any, NoReturn
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_PROBLEM = 4000
 """Characters."""
+KILLED_WITHIN = 20.0
+"""Seconds that killed processes have to end. One may hang in the kernel, on a disk that does not answer."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,17 +99,19 @@ def _keep(own: socket.socket) -> NoReturn:
             length, descriptors, _, _ = socket.recv_fds(own, 16, 2)
             if not length:
                 break
-            if descriptors:  # else a word that came too late for its run
-                _one_run(own, waker, *descriptors)
+            if not descriptors:  # a word that came too late for its run
+                continue
+            if not _one_run(own, waker, *descriptors):
+                break
         status = 0
     finally:
         os._exit(status)
 
 
-def _one_run(own: socket.socket, waker: int, request: int, output: int) -> None:
+def _one_run(own: socket.socket, waker: int, request: int, output: int) -> bool:
     with os.fdopen(request, "rb") as file:
         order = json.load(file)
-    _Keeper(own, waker).keep(order, output)
+    return _Keeper(own, waker).keep(order, output)
 
 
 def _adopt() -> None:
@@ -126,15 +131,17 @@ class _Keeper:
         self._cpu = 0.0
         self._memory = 0
 
-    def keep(self, order: dict[str, Any], output: int) -> None:
+    def keep(self, order: dict[str, Any], output: int) -> bool:
+        """Carry out an order, and answer. Return whether nothing is left of it."""
         started = time.monotonic()
         self._main, problem = _spawn(order, output)
         os.close(output)
         if not problem:
             self._watch()
         seconds = time.monotonic() - started
-        self._end_tree()
-        self._report(seconds, problem)
+        ended = self._end_tree()
+        self._report(seconds, problem, left=not ended)
+        return ended
 
     def _watch(self) -> None:
         poll = _polling(self._waker, self._own.fileno())
@@ -182,16 +189,20 @@ class _Keeper:
             self._cpu += used.ru_utime + used.ru_stime
             self._memory = max(self._memory, used.ru_maxrss * 1024)
 
-    def _end_tree(self) -> None:
-        """Kill and reap all processes of the run, until there is none."""
+    def _end_tree(self) -> bool:
+        """Kill and reap all processes of the run, until there is none. Return whether that was soon."""
+        until = time.monotonic() + KILLED_WITHIN
         while self._reap_all():
+            if time.monotonic() > until:
+                return False
             processes = _descendants(os.getpid())
             for number in (signal.SIGSTOP, signal.SIGKILL):  # one that is stopped forks no more
                 for process in processes:
                     _signal(process, number)
             time.sleep(0.001)
+        return True
 
-    def _report(self, seconds: float, problem: str) -> None:
+    def _report(self, seconds: float, problem: str, *, left: bool) -> None:
         code = -signal.SIGKILL if self._status is None else os.waitstatus_to_exitcode(self._status)
         answer = {
             "code": code,
@@ -199,6 +210,7 @@ class _Keeper:
             "wall": seconds,
             "cpu": self._cpu,
             "memory": self._memory,
+            "left": left,
         }
         with contextlib.suppress(OSError):  # the worker is gone: nobody wants to know
             self._own.sendall(json.dumps(answer).encode())

@@ -3,17 +3,246 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
+import shlex
 import shutil
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
+from shared.model.documents import RunUsage
+from shared.model.language import SmallTask, TaskDefinition
 from worker.runtime import task_folder
-from worker.runtime.port import Assignment, Sink
-from worker.runtime.shell.folder_pool import FolderPool
-from worker.runtime.shell.run import ShellRun
-from worker.runtime.shell.supervisors import Supervisors
+from worker.runtime.port import (
+    Assignment,
+    ScarceError,
+    Sink,
+    TaskError,
+    check_texts,
+    file_error,
+    host_names,
+    own_names,
+)
+from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
+from worker.runtime.stages import Exit, StagedRun, following
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, if the worker itself has no PATH."""
+
+
+SMALL_OUTPUT = 64 * 1024
+"""Bytes."""
+
+
+class ShellRun(StagedRun):
+    """The port's Run as local processes; `folder` is its own, and not yet made."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        sink: Sink,
+        config: Config,
+        keepers: Supervisors,
+        spares: FolderPool,
+        folder: Path,
+    ) -> None:
+        super().__init__(
+            assignment,
+            sink,
+            timeout=config.worker.limits.timeout,
+            stop_timeout=config.runtime.stop_timeout,
+            scratch=config.worker.limits.scratch,
+        )
+        self._shell = config.runtime.shell
+        self._hostenv = config.worker.hostenv
+        self._limit = config.worker.limits.output
+        self._keepers = keepers
+        self._spares = spares
+        self._folder = folder
+        self._tork = folder / MAIN_FOLDER
+        self._user = TaskUser(self._shell.uid, self._shell.gid)
+        self._workdir = HostWorkdir(assignment.task.workdir, self._user)
+        self._endings: list[Ending] = []
+        self._untidy = False
+
+    def _own_folder(self) -> Path:
+        return self._folder
+
+    async def _prepare(self) -> None:
+        task = self.assignment.task
+        refuse_unsupported(task, ignore_image=self._shell.ignore_image)
+        await asyncio.to_thread(self._make, self._tork, task, self._workdir)
+
+    async def _stage(self, index: int, small: SmallTask) -> Exit:
+        folder = self._folder / str(index)
+        workdir = HostWorkdir("", self._user)
+        await self._patiently(partial(asyncio.to_thread, self._make, folder, small, workdir))
+        return await self._process(small, folder, workdir)
+
+    async def _main(self) -> Exit:
+        async with following(self._progress, self.sink):
+            return await self._process(self.assignment.task, self._tork, self._workdir)
+
+    async def _result(self) -> str:
+        path = self._tork / task_folder.OUTPUT_FILE
+        try:
+            # A thread costs more than to read what was written a moment ago, unless that is much.
+            if _size(path) <= SMALL_OUTPUT:
+                return task_folder.read_output(path, self._limit)
+            return await asyncio.to_thread(task_folder.read_output, path, self._limit)
+        except OSError as error:
+            raise file_error(error, "the output cannot be read") from None
+
+    async def _settle(self) -> RunUsage | None:
+        if not self._endings:
+            return None
+        return RunUsage(
+            wall_seconds=sum(ending.wall for ending in self._endings),
+            cpu_seconds=sum(ending.cpu for ending in self._endings),
+            peak_memory_bytes=max(ending.memory for ending in self._endings),
+        )
+
+    async def remove(self) -> None:
+        """Give the folder back for another run, or remove it where that cannot be."""
+        if not await asyncio.to_thread(self._give_back):
+            await task_folder.in_folder_thread(
+                task_folder.REMOVING, task_folder.remove_folder, self._folder
+            )
+
+    # --- inside ---
+
+    def _give_back(self) -> bool:
+        self._workdir.restore()
+        return not self._untidy and self._spares.give_back(self._folder)
+
+    async def _process(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> Exit:
+        order = self._order(small, folder, workdir)
+        return await self._attend(await self._patiently(partial(self._begin, order)))
+
+    async def _begin(self, order: LocalOrder) -> LocalProcess:
+        try:
+            return await self._keepers.begin(order)
+        except RuntimeUnavailable as error:
+            raise ScarceError(str(error)) from None
+
+    async def _attend(self, process: LocalProcess) -> Exit:
+        try:
+            with self._running(process):
+                return await process.run(self.sink)
+        finally:
+            process.close()
+            if process.ending is not None:
+                self._endings.append(process.ending)
+            if not process.nothing_left:  # some of its processes may live on for a moment
+                self._untidy = True
+
+    async def _progress(self) -> float | None:
+        return await asyncio.to_thread(
+            task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE
+        )
+
+    def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
+        try:
+            if folder == self._tork:
+                self._spares.make(self._folder, small.run)
+            else:
+                task_folder.remove_folder(folder)  # of a try before
+                task_folder.make(folder, small.run)
+        except OSError as error:
+            raise file_error(error, f"cannot make {error.filename or folder}") from None
+        try:
+            workdir.make(folder / task_folder.WORKDIR_FOLDER, small.files)
+        except OSError as error:
+            doing = f"cannot make {error.filename or workdir.path}"
+            raise file_error(error, doing, chosen=True) from None
+
+    def _order(self, small: SmallTask, folder: Path, workdir: HostWorkdir) -> LocalOrder:
+        argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
+        env = {
+            "PATH": os.environ.get("PATH", PATH),
+            "HOME": _home(self._shell.uid),
+            **host_names(self._hostenv, self.assignment.trace),
+            **small.env,
+            "PWD": str(workdir.path),
+            **own_names(self.assignment, str(folder)),
+        }
+        check_texts(env, argv)
+        return LocalOrder(
+            argv=argv,
+            env=env,
+            cwd=str(workdir.path),
+            uid=self._shell.uid,
+            gid=self._shell.gid,
+        )
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 where there is none."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
+    if not small.run:
+        return [*small.entrypoint, *small.cmd]
+    before = list(small.entrypoint) or list(shell)
+    # After -c comes a line of the shell's language, and the folder's name is not ours to choose.
+    path = shlex.quote(str(script)) if before[-1] == "-c" else str(script)
+    return [*before, *(small.cmd or [path])]
+
+
+def _home(uid: int | None) -> str:
+    try:
+        return pwd.getpwuid(os.geteuid() if uid is None else uid).pw_dir
+    except KeyError:
+        return "/"
+
+
+_ISOLATION = ("limits", "mounts", "networks", "gpus", "sidecars")
+
+
+def refuse_unsupported(task: TaskDefinition, *, ignore_image: bool) -> None:
+    """Raise TaskError with the name of each field that the shell runtime can't honour."""
+    refused = [name for name in _ISOLATION if _given(getattr(task, name))]
+    for path, small in _containers(task):
+        refused += [path + name for name in _of_image(small, ignore_image=ignore_image)]
+    if refused:
+        raise TaskError(
+            f"the shell runtime runs local processes and does not support: {', '.join(refused)}"
+            + ("" if ignore_image else _hint(refused))
+        )
+    for path, small in _containers(task):
+        if not (small.run or small.cmd or small.entrypoint):
+            raise TaskError(f"{path}run: the shell runtime needs a script or a command")
+
+
+def _containers(task: TaskDefinition) -> list[tuple[str, SmallTask]]:
+    found: list[tuple[str, SmallTask]] = [("", task)]
+    for when, smalls in (("pre", task.pre), ("post", task.post)):
+        found += [(f"{when}[{index}].", small) for index, small in enumerate(smalls)]
+    return found
+
+
+def _of_image(small: SmallTask, *, ignore_image: bool) -> list[str]:
+    if ignore_image:
+        return []
+    return [name for name in ("image", "registry") if _given(getattr(small, name))]
+
+
+def _given(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def _hint(refused: list[str]) -> str:
+    if not any(name.endswith("image") for name in refused):
+        return ""
+    return " (to ignore the image and run the script on the host, set runtime.shell.ignore_image)"
 
 
 class ShellRuntime:
@@ -23,7 +252,10 @@ class ShellRuntime:
         self._config = config
         self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
-        self._spares = FolderPool()
+        shell = config.runtime.shell
+        self._others = TaskUser(shell.uid, shell.gid).is_another
+        group = os.getegid() if shell.gid is None else shell.gid
+        self._spares = FolderPool(group if self._others else None)
 
     async def start(self) -> None:
         """Start the keepers of processes. Raises `RuntimeUnavailable` where `cmd` is no program of this machine."""
@@ -32,7 +264,7 @@ class ShellRuntime:
             raise RuntimeUnavailable(
                 f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
-        await asyncio.to_thread(self._folders.open)
+        await asyncio.to_thread(partial(self._folders.open, entered_by_others=self._others))
         await asyncio.to_thread(self._keepers.start)
 
     def warm_up(self) -> None:
@@ -57,17 +289,17 @@ class ShellRuntime:
         gone = await dead(owners - {mine}) if owners - {mine} else ()
         removed = 0
         for node in set(gone) - {mine}:
-            removed += await asyncio.to_thread(partial(self._folders.remove_all, node))
+            removed += await task_folder.in_folder_thread(
+                task_folder.REMOVING, self._folders.remove_all, node
+            )
         return removed
 
     async def ping(self) -> None:
-        """Return at once: there is no engine to ask."""
+        """Return if the disk takes files; there is no engine to ask."""
+        await asyncio.to_thread(self._folders.check)
 
     async def close(self) -> None:
         """End the keepers, with what still runs, and remove the folders."""
         await asyncio.to_thread(self._keepers.close)
         await asyncio.to_thread(self._spares.close)
         await asyncio.to_thread(self._folders.close)
-
-
-__all__ = ["ShellRuntime"]

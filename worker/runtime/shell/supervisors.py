@@ -16,12 +16,15 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import RuntimeUnavailable
-from shared.file_descriptors import FOUND_LIMIT
+from shared.startup import FOUND_LIMIT
 from worker.runtime.port import RunLostError, Sink, Tail
 from worker.runtime.stages import Exit
 
 _PROGRAM = Path(__file__).with_name("process_supervisor.py")
 _CHUNK = 256 * 1024
+
+KEEPER_ENDS_WITHIN = 30.0
+"""Seconds that the end of what was killed is waited for: longer than its keeper tries."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -32,6 +35,8 @@ class Ending(msgspec.Struct, frozen=True):
     wall: float
     cpu: float
     memory: int
+    left: bool
+    """Whether something of the run could not be killed."""
 
 
 class Supervisors:
@@ -174,23 +179,29 @@ class LocalProcess:
         code = self.ending.code
         return Exit(code if code >= 0 else 128 - code, tail)
 
+    @property
+    def nothing_left(self) -> bool:
+        """Whether it has ended with all that came of it."""
+        return self.ending is not None and not self.ending.left
+
     def close(self) -> None:
         """Let go of it: what still runs of it is killed."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            self._spare(keeper) if self.ending is not None else keeper.close()
+            self._spare(keeper) if self.nothing_left else keeper.close()
         if self._output >= 0:
             os.close(self._output)
             self._output = -1
 
     async def terminate(self, grace: float) -> None:
-        """End the tree: SIGTERM, `grace` seconds, SIGKILL, each by way of the keeper."""
-        for word in (b"T", b"K"):
+        """End the tree: SIGTERM, `grace` seconds, SIGKILL, each by way of the keeper. What can't be killed is not
+        waited for."""
+        for word, patience in ((b"T", grace), (b"K", KEEPER_ENDS_WITHIN)):
             if self._keeper is not None:
                 with contextlib.suppress(OSError):  # it has ended
                     self._keeper.send(word)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace if word == b"T" else None):
+                async with asyncio.timeout(patience):
                     await self._over.wait()
                 return
 

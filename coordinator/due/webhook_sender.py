@@ -1,0 +1,375 @@
+"""Sends webhook deliveries: stored before they are sent, retried with growing delays, shared among coordinators."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+
+from coordinator.due.fair_order import in_turn
+from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
+from coordinator.due.webhook_limits import DELIVERIES_AT_ONCE, Place, Places
+from coordinator.due.webhook_names import ReceiverNames, named_by
+from coordinator.store.port import Below, Change, Store
+from shared.errors import ApplicationError
+from shared.model.checks import header_problem
+from shared.model.documents import MICROS_PER_SECOND, DeliveryDocument, Micros
+from shared.model.states import DeliveryState
+from shared.supervision import Loop, Tasks, waiting
+
+log = structlog.get_logger(__name__)
+
+_EVERY = 0.25
+"""Seconds between looks at what is due."""
+
+PAUSE = 0.05
+"""Seconds between looks while more is due than may be under way."""
+
+DELIVERIES_A_LOOK = 300
+"""Due deliveries that one look reads, the longest due first."""
+
+_FIRST_DELAY = 5.0
+"""Seconds before the second try; each further one waits three times as long."""
+
+GROWTH = 3.0
+_IN_LINE = ("line", "sequence", "created_at", "id")
+_NEWEST_FIRST = ("-line", "-sequence", "-created_at", "-id")
+_IN_HAND = 4
+"""The newest of a line that a receiver which answers gets all of."""
+
+_LOOK_AGAIN: Micros = MICROS_PER_SECOND
+"""How long after it had to wait for another that is about to begin one is looked at again."""
+
+_CALLS = 3
+"""How often the next of a line is called where it is put off in the same moment."""
+
+AGAIN = frozenset({408, 429})
+"""Answers, besides 5xx, after which it is tried again."""
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What came of a try: whether it was the last, the error, if there was one, and what the receiver answered."""
+
+    over: bool
+    error: str | None = None
+    status: int | None = None
+
+
+class WebhookSender:
+    """Delivers what is due. A delivery is claimed by moving its due time on, so that no two coordinators try it at
+    once, and one that dies on the way has it tried again."""
+
+    def __init__(
+        self, store: Store, attempts: int, timeout: float, addresses: WebhookAddresses
+    ) -> None:
+        self._store = store
+        self._attempts = attempts
+        self._timeout = timeout
+        self._addresses = addresses
+        self._session: aiohttp.ClientSession | None = None
+        self._places = Places()
+        self._trying = Tasks()
+        self._done = asyncio.Event()
+        self._loop = Loop("webhooks", self._deliver_due, every=_EVERY)
+
+    def start(self) -> None:
+        """Start delivering what is due, in the background."""
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(
+                limit=DELIVERIES_AT_ONCE,
+                resolver=ReceiverNames(),
+                use_dns_cache=False,  # it would have users share one lookup, and its failure
+                socket_factory=self._addresses.make_socket,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._loop.start()
+
+    async def close(self) -> None:
+        """Stop; what is under way is tried again by whichever coordinator is there."""
+        await self._loop.close()
+        await self._trying.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _deliver_due(self) -> None:
+        while await self._begin_due():
+            self._done.clear()
+            with contextlib.suppress(TimeoutError), waiting():
+                async with asyncio.timeout(_EVERY):
+                    await self._done.wait()
+            await asyncio.sleep(PAUSE)
+
+    async def _begin_due(self) -> bool:
+        """Begin what is due and has room, and tell whether there may be more.
+
+        What has none is due again when it may have: whatever waits for a slow receiver, others are looked at."""
+        now = self._store.now()
+        where = {"state": DeliveryState.PENDING, "due_at": Below(now + 1)}
+        due = await self._store.find(
+            DeliveryDocument,
+            where,
+            ("due_at",),
+            limit=DELIVERIES_A_LOOK,
+            without=DeliveryDocument.heavy,
+        )
+        heads = await self._heads({delivery.line for delivery in due if delivery.line})
+        left: list[DeliveryDocument] = []
+        behind: list[Change[DeliveryDocument]] = []
+        for delivery in in_turn(due, _place):
+            if delivery.id in self._places:
+                continue
+            if delivery.line and not _same(delivery, heads.get(delivery.line)):
+                behind.append(_due(delivery, self._turn_behind(heads.get(delivery.line), now)))
+                continue
+            place = _place(delivery)
+            if self._places.has_room_for(place):
+                self._begin(delivery, place)
+            else:
+                left.append(delivery)
+        if not self._places.full:
+            behind += self._put_behind(left, now)
+        if behind:
+            await self._store.change_many(behind)
+        return bool(left) or len(due) == DELIVERIES_A_LOOK
+
+    async def _heads(self, lines: Collection[str]) -> dict[str, DeliveryDocument]:
+        """Return the first delivery of each line that is open."""
+        heads = {line: await self._head(line) for line in lines}
+        return {line: head for line, head in heads.items() if head is not None}
+
+    async def _head(self, line: str) -> DeliveryDocument | None:
+        """Return the first of a line that is open. Untried progress gives way to what is newer where its receiver does
+        not keep up."""
+        head = await self._first(line, _IN_LINE)
+        if head is None or not (head.error or _untried(head)):
+            return head
+        newest = 1 if head.error else _IN_HAND
+        kept = await self._first(line, _NEWEST_FIRST, skip=newest - 1)
+        if kept is None or kept.sequence <= head.sequence:
+            return head
+        needless = _open_of(line) | {
+            "progress": True,
+            "attempts": 0,
+            "sequence": Below(kept.sequence),
+        }
+        await self._store.delete(DeliveryDocument, needless)
+        return await self._first(line, _IN_LINE)
+
+    async def _first(
+        self, line: str, order: Sequence[str], skip: int = 0
+    ) -> DeliveryDocument | None:
+        found = await self._store.find(
+            DeliveryDocument,
+            _open_of(line),
+            order,
+            limit=1,
+            skip=skip,
+            without=DeliveryDocument.heavy,
+        )
+        return found[0] if found else None
+
+    def _turn_behind(self, head: DeliveryDocument | None, now: Micros) -> Micros:
+        """Return when one that waits for the first of its line is looked at again: whoever ends that one has it due at
+        once."""
+        if head is None or head.due_at <= now:
+            return now + _LOOK_AGAIN
+        return head.due_at + 1
+
+    async def _call_next(self, delivery: DeliveryDocument) -> None:
+        """Have the next of a line due, now that this one is over."""
+        if delivery.line is None:
+            return
+        for _ in range(_CALLS):
+            following = await self._first(delivery.line, _IN_LINE)
+            if following is None or following.attempts:
+                return
+            if await self._store.change(_due(following, self._store.now())) is not None:
+                return
+
+    async def _tries(self, delivery: DeliveryDocument) -> int:
+        """Return how often a delivery is tried: once behind one that was given up."""
+        if delivery.line is None:
+            return self._attempts
+        where = {"line": delivery.line, "sequence": Below(delivery.sequence)}
+        before = await self._store.find(DeliveryDocument, where, ("-sequence",), limit=1)
+        given_up = any(each.state == DeliveryState.FAILED for each in before)
+        return 1 if given_up else self._attempts
+
+    def _begin(self, delivery: DeliveryDocument, place: Place) -> None:
+        self._places.take(delivery.id, place)
+        self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
+
+    def _put_behind(
+        self, deliveries: Sequence[DeliveryDocument], now: Micros
+    ) -> list[Change[DeliveryDocument]]:
+        before: Counter[str] = Counter()
+        changes = []
+        for delivery in deliveries:
+            host = _place(delivery).host
+            later = self._places.wait(host, before[host])
+            before[host] += 1
+            changes.append(_due(delivery, now + int(later * MICROS_PER_SECOND)))
+        return changes
+
+    async def _claim_and_try(self, delivery: DeliveryDocument) -> None:
+        try:
+            await self._claim_try_settle(delivery, self._store.now())
+        except ApplicationError as error:
+            log.info("a webhook waits for its next turn", id=delivery.id, reason=str(error))
+        except Exception:
+            log.exception("a webhook's delivery failed", id=delivery.id)
+        finally:
+            self._places.give_back(delivery.id)
+            self._done.set()
+
+    async def _claim_try_settle(self, delivery: DeliveryDocument, now: Micros) -> None:
+        claimed = await self._store.change(
+            Change(
+                kind=DeliveryDocument,
+                id=delivery.id,
+                where={
+                    "state": DeliveryState.PENDING,
+                    "due_at": delivery.due_at,
+                    "attempts": delivery.attempts,
+                },
+                set={
+                    "attempts": delivery.attempts + 1,
+                    "due_at": now
+                    + int((self._timeout + self._delay(delivery.attempts + 1)) * MICROS_PER_SECOND),
+                },
+            )
+        )
+        if claimed is not None:
+            await self._settle(claimed, await self._try(claimed))
+
+    def _delay(self, attempts: int) -> float:
+        return _FIRST_DELAY * GROWTH ** max(0, attempts - 1) * random.uniform(0.9, 1.1)
+
+    async def _try(self, delivery: DeliveryDocument) -> _Outcome:
+        assert self._session is not None
+        body = delivery.body.encode()
+        timestamp = str(self._store.now() // MICROS_PER_SECOND)
+        headers = {
+            "Content-Type": "application/json; charset=UTF-8",
+            **{n: v for n, v in delivery.headers.items() if header_problem(n) is None},
+            **signed(delivery.id, timestamp, body, delivery.secret),
+        }
+        began, timed_out = time.monotonic(), False
+        named_by.set(delivery.user)
+        try:
+            await self._addresses.look()
+            async with self._session.post(
+                delivery.url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            timed_out = isinstance(error, TimeoutError)
+            refused = ADDRESS_REFUSED in str(getattr(error, "os_error", error))
+            return _Outcome(refused, ADDRESS_REFUSED if refused else reason_of(error))
+        finally:
+            seconds = time.monotonic() - began
+            self._places.tried(_place(delivery).host, seconds, timed_out=timed_out)
+        if status < 300:
+            return _Outcome(over=True, status=status)
+        over = status < 500 and status not in AGAIN
+        return _Outcome(over, f"the receiver answered {status}", status)
+
+    async def _settle(self, delivery: DeliveryDocument, outcome: _Outcome) -> None:
+        now, status = self._store.now(), outcome.status
+        fields: dict[str, object] = {
+            "error": outcome.error,
+            "status": status,
+            "answered_at": None if status is None else now,
+        }
+        if outcome.error is None:
+            fields["state"] = DeliveryState.DELIVERED
+        elif outcome.over or delivery.attempts >= await self._tries(delivery):
+            fields["state"] = DeliveryState.FAILED
+            log.warning(
+                "a webhook was not delivered",
+                job=delivery.job_id,
+                attempts=delivery.attempts,
+                reason=outcome.error,
+            )
+        else:
+            fields["due_at"] = now + int(self._delay(delivery.attempts) * MICROS_PER_SECOND)
+        where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
+        await self._store.change(
+            Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
+        )
+        if "state" in fields:
+            await self._call_next(delivery)
+
+
+def _open_of(line: str) -> dict[str, object]:
+    return {"line": line, "state": DeliveryState.PENDING}
+
+
+def _untried(delivery: DeliveryDocument) -> bool:
+    return delivery.progress and not delivery.attempts
+
+
+def _same(delivery: DeliveryDocument, other: DeliveryDocument | None) -> bool:
+    return other is not None and other.id == delivery.id
+
+
+def _due(delivery: DeliveryDocument, due_at: Micros) -> Change[DeliveryDocument]:
+    """Return the change that has a delivery which waits due then."""
+    where = {"state": DeliveryState.PENDING, "due_at": delivery.due_at}
+    return Change(kind=DeliveryDocument, id=delivery.id, where=where, set={"due_at": due_at})
+
+
+def _place(delivery: DeliveryDocument) -> Place:
+    try:
+        host = urlsplit(delivery.url).netloc
+    except ValueError:
+        host = delivery.url
+    return Place(delivery.user, delivery.job_id, host)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a try failed, without what the error says of the address or the headers: a secret may stand there."""
+    cause = getattr(error, "os_error", error)
+    said = ""
+    if isinstance(cause, socket.gaierror):
+        said = cause.strerror or ""
+    elif isinstance(cause, OSError) and cause.errno is not None:
+        said = os.strerror(cause.errno)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def signed(id: str, timestamp: str, body: bytes, secret: str) -> dict[str, str]:
+    """Return the headers by which a receiver can know a delivery, and check it where there is a secret.
+
+    Names and signature are those of Standard Webhooks: base64 of HMAC-SHA256 over `id.timestamp.body`, with the
+    secret's bytes, or those that follow `whsec_` in base64."""
+    headers = {"webhook-id": id, "webhook-timestamp": timestamp}
+    if secret:
+        mac = hmac.new(_key(secret), f"{id}.{timestamp}.".encode(), hashlib.sha256)
+        mac.update(body)
+        headers["webhook-signature"] = "v1," + base64.b64encode(mac.digest()).decode()
+    return headers
+
+
+def _key(secret: str) -> bytes:
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return secret.encode()

@@ -1,0 +1,135 @@
+"""Plays simulations: `python -m tests.simulation` plays 1,000 seeds; `--seed 7` one again, with what went wrong in it;
+`--mechanisms` takes each mechanism out, and counts the seeds until that is noticed."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+import structlog
+
+from tests.mechanisms.catalogue import MECHANISMS, named
+from tests.simulation import faults, plant
+from tests.simulation.noticed import NOTICED
+from tests.simulation.plant import Result
+
+LABELS: Final = (Path(__file__).parent / "labels.txt").read_text().splitlines()
+"""The steps that faults are aimed at: what 200 seeds were seen to do. `--labels` writes it anew."""
+
+TWICE_EVERY: Final = 50
+"""Each so many seeds one is played twice: the traces must be the same."""
+
+
+def main() -> int:
+    """Play what the command line asks for; return 1 where a promise did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000, help="how many seeds to play")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=int, help="play this one alone")
+    parser.add_argument("--labels", action="store_true", help="write the steps that were seen")
+    parser.add_argument(
+        "--mechanisms", nargs="*", metavar="NAME", help="take each mechanism out in turn, or these"
+    )
+    asked = parser.parse_args()
+    if asked.mechanisms is not None:
+        return _mechanisms(asked.mechanisms, asked)
+    if asked.seed is not None:
+        return _told([_play(asked.seed)])
+    return _told(list(_played(range(asked.first, asked.first + asked.seeds), asked)), asked.labels)
+
+
+def _play(seed: int) -> Result:
+    _hush()
+    wrong = faults.faults_of(seed, LABELS)
+    result = plant.play(seed, wrong)
+    if seed % TWICE_EVERY == 0 and plant.play(seed, wrong).trace != result.trace:
+        result.problems.append("played twice it went two ways")
+    return result
+
+
+def _hush() -> None:
+    """Let nothing be logged, and nobody hear of coroutines that a killed process left."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    sys.unraisablehook = lambda *_: None
+
+
+def _played(seeds: range, asked: argparse.Namespace) -> Iterator[Result]:
+    if asked.processes == 1:
+        yield from map(_play, seeds)
+        return
+    with multiprocessing.get_context("fork").Pool(asked.processes) as pool:
+        yield from pool.imap(_play, seeds, chunksize=10)
+
+
+def _told(results: list[Result], write_labels: bool = False) -> int:
+    bad = [result for result in results if result.problems]
+    for result in bad:
+        _say(f"seed {result.seed}: python -m tests.simulation --seed {result.seed}")
+        _say("  faults:", *(_fault(fault) for fault in result.faults))
+        for problem in result.problems[:5]:
+            _say("  ", problem)
+    seen = sorted({label for result in results for label in result.labels})
+    if write_labels:
+        (Path(__file__).parent / "labels.txt").write_text("\n".join(seen) + "\n")
+    met = {pair for result in results for pair in result.met}
+    wanted = set(faults.wanted(LABELS))
+    _say(
+        f"{len(results)} seeds, {len(bad)} with problems; {len(seen)} kinds of steps; "
+        f"{len(wanted & met)} of {len(wanted)} wanted pairs of step and fault met, "
+        f"{len(met - wanted)} of state and fault"
+    )
+    if len(results) >= len(wanted) * 2 and (missing := sorted(wanted - met)):
+        _say("never met:", *(f"{label} × {fault};" for label, fault in missing))
+    return int(bool(bad))
+
+
+def _say(*words: str) -> None:
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
+
+def _fault(fault: faults.Fault) -> str:
+    where = f"at {fault.label} number {fault.nth}" if fault.nth else f"at {fault.at} s"
+    return f"{fault.what} {where} for {fault.seconds} s;"
+
+
+def _mechanisms(names: list[str], asked: argparse.Namespace) -> int:
+    """Take mechanisms out, one after another; 1 where one is not noticed within so many seeds."""
+    chosen = [named(name).name for name in names] or [each.name for each in MECHANISMS]
+    notice = partial(_noticed_by, seeds=asked.seeds)
+    missed = 0
+    with multiprocessing.get_context("fork").Pool(asked.processes) as pool:
+        for name, found in zip(chosen, pool.imap(notice, chosen, chunksize=1), strict=True):
+            missed += found is None
+            _say(f"{name:24} {found or 'not noticed'}")
+    _say(f"{missed} of {len(chosen)} mechanisms not noticed within {asked.seeds} seeds")
+    return int(bool(missed))
+
+
+def _noticed_by(name: str, seeds: int) -> str | None:
+    """Return what notices that a mechanism is missing. The seed that is known to is played first."""
+    known = NOTICED.get(name)
+    with pytest.MonkeyPatch.context() as patch:
+        named(name).cut(patch)
+        for seed in [*([known] if known is not None else []), *range(seeds)]:
+            if problems := _play(seed).problems:
+                return f"noticed by seed {seed}: {problems[0]}"
+    return None
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of texts is to be the same
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    sys.exit(main())

@@ -1,0 +1,609 @@
+"""Says whether the promises held in a simulation: while it goes on, and once all is at rest.
+
+Most promises hold whatever goes wrong. Some things may happen only where there is a cause: a lease that runs out, a run
+that is lost, a repair by the sweeper. Those are problems in a history without such a cause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from shared.model import language
+from shared.model.cron import parse_cron
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    DeliveryDocument,
+    Document,
+    JobDocument,
+    LogPartDocument,
+    Micros,
+    NodeDocument,
+    ScheduleDocument,
+    TaskDocument,
+)
+from shared.model.messages import LogWritten, Message, RunEnded, TaskMessage
+from shared.model.states import JOB_ENDED
+from tests.simulation import faults, jobs, ports
+from tests.simulation.loop import Process
+from tests.simulation.outside import SimRun
+from tests.simulation.store import MemoryData, Rest
+from tests.unit.engine.audit import Audit, MemoryBook
+
+ENDED: Final = ("COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "PAUSED", "DELIVERED")
+
+GRANTED_MEANWHILE: Final = MICROS_PER_SECOND
+"""A grant that was under way when its job ended is stored after that, but not much."""
+
+LEASE_LEFT: Final = 15 * MICROS_PER_SECOND
+"""What must be left of a node's lease when it is granted a run."""
+
+MAY_BE_LOST: Final = 15.0
+"""Seconds that nothing was heard of a process after which its lease may run out: half of the lease, the time of the
+beats aside."""
+
+STOPS_WITHIN: Final = 20.0
+"""Seconds after the end of its task within which a run that goes on is stopped."""
+
+SUCCEEDS_WITHIN: Final = 12.0
+"""Seconds after a successor's start within which nothing waits for a lease any more (15)."""
+
+DRAINS_WITHIN: Final = 15 * MICROS_PER_SECOND
+"""How long after it was told to drain a worker may still take something."""
+
+STUCK_AFTER: Final = 100.0
+"""Seconds in which something moves (2: within 90 of the end of an outage)."""
+
+WITHDRAWN_WITHIN: Final = 2.5
+"""Seconds within which what was inserted too late is withdrawn, where nobody died."""
+
+WEBHOOKS: Final = "webhooks"
+"""No fault: a removal waits for them."""
+
+_TWO_COPIES: Final = frozenset({"all workers cut", "cut worker", "freeze worker"})
+"""After these a run is lost and sent again while its first message is at the head of its queue: granted by that, it
+seems to have overtaken what was sent before the second."""
+
+STRUCTURE: Final = faults.OF_COORDINATORS
+MAY_BE: Final[Mapping[str, frozenset[str]]] = {
+    "swept_free_slot": STRUCTURE,
+    "swept_composite": STRUCTURE,
+    "swept_lost_subjob": STRUCTURE,
+    "swept_open_under_ended": STRUCTURE,
+    "swept_lower_restarts": STRUCTURE,
+    "swept_unwanted": STRUCTURE,
+    "swept_overdue": STRUCTURE | {ports.STALL, WEBHOOKS, "queue held"},
+    "swept_unconfirmed": STRUCTURE | {ports.STALL},
+    "swept_unheard": faults.OF_MESSAGES
+    | {"hush worker", "clock jumps", "queue held"}
+    | _TWO_COPIES,
+    "run_lost": faults.OF_WORKERS | {"vanish", "broker away"},
+}
+"""What is noted → what may have been its cause."""
+
+
+_DOUBLES_NO_DELIVERY: Final = frozenset(
+    {WEBHOOKS, ports.STALL, ports.LOST, ports.DOUBLED, ports.DOUBLED_LATE, "queue held"}
+) | {what for what in faults.OF_ONE if what.endswith("worker")}
+"""Faults that don't keep a coordinator from noting that it delivered something."""
+
+_ASLEEP: Final = faults.OF_COORDINATORS - {"store away", "broker away", "broker emptied"}
+"""After what a coordinator may have been away when a firing was due."""
+
+
+class Checker:
+    """Watches every write and every run; what breaks a promise goes to `problems`."""
+
+    def __init__(
+        self,
+        data: MemoryData,
+        problems: list[str],
+        clock: Callable[[], float],
+        micros: Callable[[], Micros],
+    ) -> None:
+        self.problems = problems
+        self.trace = hashlib.sha256()
+        self.kinds: set[str] = set()
+        """What went wrong so far."""
+        self.coordinators: list[Any] = []
+        """All that ever were."""
+        self._data = data
+        self._clock = clock
+        self._micros = micros
+        self._audit = Audit(MemoryBook(data))
+        self._quiet_since = 0.0
+        self._moved_at = 0.0
+        self._processes: dict[str, Process] = {}
+        self._places: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        """Data folder → the processes that began there, and when."""
+        self._runs: dict[str, list[SimRun]] = defaultdict(list)
+        """Task (each attempt is one) → its runs."""
+        self._made: dict[tuple[Any, ...], str] = {}
+        """Job, restart, place in it, and attempt → the task."""
+        self._ended_at: dict[str, float] = {}
+        """Job or task → when it ended."""
+        self._told_ends: dict[str, Process] = {}
+        """Nonce → who told its end."""
+        self._parts: set[tuple[str, int, int]] = set()
+        self._late: dict[str, float] = {}
+        """Task that was inserted too late → when."""
+        self._succeeded: set[str] = set()
+        self._left: set[str] = set()
+        self._drained: dict[str, float] = {}
+        """Node → since when it is to drain."""
+        self._states: dict[str, str] = {}
+        """Job → its last state, also of one that is gone."""
+        self._told: dict[str, list[str]] = defaultdict(list)
+        """Job or task → the states that receivers were told of."""
+        self._posted: Counter[str] = Counter()
+        data.watchers.append(self._written)
+
+    # --- what goes wrong ------------------------------------------------------------------------------------------
+
+    def goes_wrong(self, what: str) -> None:
+        """Take note of a fault."""
+        self.kinds.add(what)
+        self.trouble_until(self._clock())
+
+    def trouble_until(self, when: float) -> None:
+        """Take note that something is wrong until then."""
+        self._quiet_since = max(self._quiet_since, when)
+
+    def _settled(self, since: float, seconds: float) -> bool:
+        """Return whether so much time has passed since then, and since the last fault."""
+        return self._clock() - max(since, self._quiet_since) > seconds
+
+    def _only(self, allowed: frozenset[str]) -> bool:
+        """Return whether nothing else went wrong."""
+        return self.kinds <= allowed
+
+    def _maybe_lost(self, process: Process) -> bool:
+        return process.dead or process.away(self._clock()) > MAY_BE_LOST
+
+    def noted(self) -> Counter[str]:
+        """Return what all coordinators noted."""
+        total: Counter[str] = Counter()
+        for each in self.coordinators:
+            if hasattr(each, "driver"):
+                total.update(each.driver.counts)
+        return total
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    def came(self, process: Process, place: str) -> None:
+        """Take note of a new worker."""
+        self._processes[process.name] = process
+        self._places[place].append((process.name, self._clock()))
+
+    def left_node(self, name: str) -> None:
+        """Take note of a worker that has drained: nothing is left to it (8), and nobody need speak for it."""
+        self._left.add(name)
+        left = [t["id"] for t in self._data.of(TaskDocument).values() if t.get("node_id") == name]
+        running = [id for id in left if self._data.of(TaskDocument)[id]["state"] == "RUNNING"]
+        if running and self.kinds <= {WEBHOOKS, "stop worker", "stop coordinator", ports.LOST}:
+            self.problems.append(f"{name} has drained, and left {running}")
+
+    def removed(self, process: Process) -> None:
+        """Take note that somebody removed what a process made: it is dead, or seems so (6)."""
+        if not self._maybe_lost(process):
+            self.problems.append(f"what {process.name} made was removed, and it lives")
+
+    def started(self, run: SimRun, saw: Sequence[str]) -> None:
+        """Take note of a run that starts: it is the one that was granted (5), and the first of its task, unless the
+        process of the one before is dead or was away for longer than its lease (4, 5)."""
+        task = run.assignment
+        self.trace.update(f"start {task.task_id} {task.nonce}\n".encode())
+        there = self._data.of(TaskDocument).get(task.task_id)
+        if there is not None and there.get("nonce") != task.nonce and self.kinds <= {WEBHOOKS}:
+            self.problems.append(f"task {task.task_id} was begun by a run that nobody granted")
+        for before in self._runs[task.task_id]:
+            self._check_again(task.task_id, before)
+        self._runs[task.task_id].append(run)
+        self._check_saw(there, saw)
+
+    def _check_again(self, task_id: str, before: SimRun) -> None:
+        """What was there before it is dead, or was away (4, 5), or its container is gone; and had not told its end."""
+        process = before.process
+        if not (self._maybe_lost(process) or before.vanished or before.handed_back):
+            self.problems.append(f"task {task_id} was begun a second time; {process.name} lives")
+        told = self._told_ends.get(before.assignment.nonce)
+        if told is not None and self._has_successor(told.name):
+            self.problems.append(f"task {task_id} was begun again, though its end was written down")
+
+    def _has_successor(self, name: str) -> bool:
+        """Return whether somebody went on soon where a process ended."""
+        process = self._processes[name]
+        if not process.dead or process.away(self._clock()) > MAY_BE_LOST:
+            return False
+        for began in self._places.values():
+            for (before, _), (_, at) in pairwise(began):
+                if before == name:
+                    return at - process.died_at < MAY_BE_LOST
+        return False
+
+    def _check_saw(self, task: Rest | None, saw: Sequence[str]) -> None:
+        """A child saw nothing that one before it gave in an earlier restart."""
+        for each in saw:
+            _, at, restarts = each.partition("@")
+            if task is not None and at and int(restarts) < task.get("restarts", 0):
+                self.problems.append(f"task {task['id']} {each} of before its restart")
+
+    def ended(self, run: SimRun) -> None:
+        """Take note of the end of a run: one whose task had ended long before was not stopped."""
+        run.over = True
+        ended_at = self._ended_at.get(run.assignment.task_id)
+        if ended_at is None or self._maybe_lost(run.process):
+            return
+        if self._settled(ended_at, STOPS_WITHIN):
+            self.problems.append(f"a run of {run.assignment.task_id} went on after its task")
+
+    def stopped(self, run: SimRun) -> None:
+        """Take note that a run is stopped: it does not count any more."""
+        task = self._data.of(TaskDocument).get(run.assignment.task_id)
+        if task is None or task.get("nonce") != run.assignment.nonce or run.handed_back:
+            return
+        if task["state"] == "RUNNING" or task.get("lost_by") == "lease":
+            self.problems.append(f"a run of {task['id']} was stopped, and it counts")
+
+    def publishing(self, process: Process, message: Message) -> None:
+        """Take note of who tells an end, perhaps in vain."""
+        if isinstance(message, RunEnded):
+            self._told_ends[message.nonce] = process
+
+    def published(self, queue: str, message: Message) -> None:
+        """Take note of a message: an end comes after its log (10), no task is sent whose job has ended long ago."""
+        if isinstance(message, LogWritten):
+            numbers = range(message.first, message.first + len(message.parts))
+            self._parts.update((message.task_id, message.run, number) for number in numbers)
+        elif isinstance(message, RunEnded):
+            self._check_parts(message)
+        elif isinstance(message, TaskMessage) and not queue.startswith("x-"):
+            self._check_wanted(message)
+
+    def _check_parts(self, end: RunEnded) -> None:
+        last = end.log_parts if end.last_part is not None else end.log_parts + 1
+        missing = [n for n in range(1, last) if (end.task_id, end.run, n) not in self._parts]
+        if missing and ports.LOST not in self.kinds:
+            self.problems.append(f"task {end.task_id} ended before parts {missing} of its log came")
+
+    def _check_wanted(self, message: TaskMessage) -> None:
+        ended_at = self._ended_at.get(message.job_id)
+        again = ports.DOUBLED_LATE in self.kinds
+        if ended_at is not None and not again and self._settled(ended_at, 1.0):
+            self.problems.append(f"task {message.task_id} was sent, its job had ended")
+
+    # --- writes ---------------------------------------------------------------------------------------------------
+
+    def _written(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
+        state = (after or {}).get("state")
+        self.trace.update(f"{kind.collection} {(after or before or {})['id']} {state}\n".encode())
+        if kind is TaskDocument:
+            self._task_written(before, after)
+        elif kind is JobDocument:
+            self._job_written(before, after)
+        elif kind is NodeDocument and before and after:
+            self._node_written(before, after)
+        elif kind is LogPartDocument and before and after is None:
+            self._log_removed(before)
+        if before and after and before.get("then") and after.get("then"):
+            self._check_taken_up(before, after)
+
+    def _job_written(self, before: Rest | None, after: Rest | None) -> None:
+        if after is None:
+            return
+        self._states[after["id"]] = after["state"]
+        if after["state"] not in JOB_ENDED:
+            self._ended_at.pop(after["id"], None)
+        elif before is None or before["state"] not in JOB_ENDED:
+            self._ended_at[after["id"]] = self._clock()
+
+    def _task_written(self, before: Rest | None, after: Rest | None) -> None:
+        if after is None:
+            self._late.pop((before or {})["id"], None)
+            return
+        if before is None:
+            self._check_made_once(after)
+        was, state = (before or {}).get("state"), after["state"]
+        if was != state:
+            self._moved_at = self._clock()
+        if state in ENDED and was not in ENDED:
+            self._ended_at[after["id"]] = self._clock()
+            self._check_composite(after)
+        if state == "RUNNING" != was and after.get("kind") == "container":
+            self._check_grant(after, new=(before or {}).get("nonce") != after.get("nonce"))
+        self._check_late(after)
+
+    def _check_made_once(self, task: Rest) -> None:
+        """Each attempt at a place of a job is one task, however often it is made (3)."""
+        where = (task["job_id"], task.get("restarts", 0), task["path"], task.get("attempt", 1))
+        if self._made.setdefault(where, task["id"]) != task["id"]:
+            self.problems.append(f"attempt {where} was made twice")
+
+    def _check_composite(self, task: Rest) -> None:
+        if task["state"] != "COMPLETED" or task.get("kind") not in ("parallel", "each"):
+            return
+        for child in self._data.of(TaskDocument).values():
+            if child.get("parent_id") == task["id"] and child.get("open"):
+                self.problems.append(f"{task['id']} completed; {child['id']} below it is open")
+
+    def _check_late(self, task: Rest) -> None:
+        """What is inserted below something that has ended, or was restarted, is withdrawn at once."""
+        if task.get("active") and task["id"] not in self._late:
+            job = self._data.of(JobDocument).get(task["job_id"])
+            if job is None or self._is_over(job, task):
+                self._late[task["id"]] = self._clock()
+        elif not task.get("active") and (since := self._late.pop(task["id"], None)) is not None:
+            self._check_withdrawn(task["id"], since)
+
+    def _check_withdrawn(self, task_id: str, since: float) -> None:
+        nobody_died = not self.kinds & faults.OF_COORDINATORS
+        if nobody_died and self._settled(since, WITHDRAWN_WITHIN):
+            self.problems.append(f"task {task_id} was inserted late, and withdrawn later")
+
+    def _is_over(self, job: Rest, task: Rest) -> bool:
+        ended = job["state"] in ("FAILED", "CANCELLED") and not job.get("then")
+        return ended or task.get("restarts", 0) < job.get("restarts", 0)
+
+    def _check_grant(self, task: Rest, *, new: bool) -> None:
+        job = self._data.of(JobDocument).get(task["job_id"])
+        at = task.get("restarts", 0)
+        if job is not None and at < job.get("restarts", 0):
+            self.problems.append(f"task {task['id']} of restart {at} was granted")
+        if job is not None and job.get("ended_at") and "clock jumps" not in self.kinds:
+            self._check_in_time(task, job)
+        self._check_concurrency(task.get("slot_of"))
+        node = self._data.of(NodeDocument).get(task.get("node_id") or "")
+        if new and node is not None:
+            self._check_node(task, node)
+
+    def _check_in_time(self, task: Rest, job: Rest) -> None:
+        late = task["started_at"] - job["ended_at"]
+        stalled = self.kinds & {ports.STALL, ports.STALL_CRASH, "freeze coordinator"}
+        if late > GRANTED_MEANWHILE + (LEASE_LEFT if stalled else 0):
+            self.problems.append(f"task {task['id']} was granted {late} μs after its job ended")
+
+    def _check_node(self, task: Rest, node: Rest) -> None:
+        if node.get("lease_until", 0) < task["started_at"] + LEASE_LEFT:
+            self.problems.append(f"task {task['id']} was granted to {node['id']}; its lease ends")
+        told = self._drained.get(node["id"])
+        if told is not None and self._settled(told, DRAINS_WITHIN / MICROS_PER_SECOND):
+            self.problems.append(f"task {task['id']} was granted to {node['id']}, which drains")
+
+    def _check_concurrency(self, owner_id: str | None) -> None:
+        """As many children of an `each` run at once as it allows, and no more."""
+        owner = self._data.of(TaskDocument).get(owner_id or "")
+        if owner is None:
+            return
+        tasks = self._data.of(TaskDocument).values()
+        slots = [
+            task["slot"] for task in tasks if task.get("slot_of") == owner_id and task.get("active")
+        ]
+        taken = [slot for slot in slots if slot is not None]
+        if len(taken) != len(set(taken)):
+            self.problems.append(f"two children of {owner_id} have one slot")
+
+    # --- nodes ----------------------------------------------------------------------------------------------------
+
+    def _node_written(self, before: Rest, after: Rest) -> None:
+        id, now = after["id"], self._clock()
+        if after.get("drain_asked") != before.get("drain_asked"):
+            self._drained.pop(id, None)
+            if after.get("drain_asked"):
+                self._drained[id] = now
+        process = self._processes.get(id)
+        if process is None:
+            return
+        if after["beat"] < before["beat"]:
+            self.problems.append(f"a beat of {id} counts that a later one overtook")
+        if after.get("closed") and not before.get("closed"):
+            self._check_closed(before, process)
+        elif before.get("closed") and not after.get("closed"):
+            self._check_opened(before, after)
+
+    def _check_closed(self, before: Rest, process: Process) -> None:
+        if before["lease_until"] > self._micros():
+            self._succeeded.add(process.name)
+        elif not self._maybe_lost(process) and "clock jumps" not in self.kinds:
+            self.problems.append(f"the lease of {process.name} ran out, and it lives")
+        elif (since := self._succeeded_at(process)) and self._settled(since, SUCCEEDS_WITHIN):
+            self.problems.append(f"{process.name} was succeeded, and its lease ran out")
+
+    def _succeeded_at(self, process: Process) -> float | None:
+        """Return since when another process goes on where one ended that was killed."""
+        if process.name in self._left:
+            return None
+        for began in self._places.values():
+            for (before, _), (after, at) in pairwise(began):
+                if before == process.name:
+                    return None if self._maybe_lost(self._processes[after]) else at
+        return None
+
+    def _check_opened(self, before: Rest, after: Rest) -> None:
+        if after.get("epoch", 1) <= before.get("epoch", 1):
+            self.problems.append(f"{after['id']} is back, in the epoch that was closed")
+        if after["id"] in self._succeeded:
+            self.problems.append(f"{after['id']} is back, and had been succeeded")
+
+    # --- due work -------------------------------------------------------------------------------------------------
+
+    def _check_taken_up(self, before: Rest, after: Rest) -> None:
+        """What somebody has taken up nobody else takes up before its time has come again."""
+        there = {intent["id"]: intent for intent in before["then"]}
+        now = self._micros()
+        for intent in after["then"]:
+            was = there.get(intent["id"])
+            if was is None or was["at"] <= now or intent.get("error"):
+                continue
+            if intent.get("tries", 0) == was.get("tries", 0) > 0 and intent["at"] > was["at"]:
+                self.problems.append(f"{after['id']} {intent['id']} was taken up by two")
+
+    def _log_removed(self, part: Rest) -> None:
+        """The log of what goes on stays (10)."""
+        job = self._data.of(JobDocument).get(part["job_id"])
+        task = self._data.of(TaskDocument).get(part["task_id"])
+        if job is None or task is None or job.get("deleted_at"):
+            return
+        if part["run"] >= task.get("run", 0):
+            self.problems.append(f"the log of {part['task_id']} was removed")
+
+    # --- webhooks -------------------------------------------------------------------------------------------------
+
+    def told(self, delivery_id: str, body: Mapping[str, Any]) -> None:
+        """Take note of a delivery: it is made once, where nothing goes wrong (3)."""
+        self._posted[delivery_id] += 1
+        self.kinds.add(WEBHOOKS)
+        self._told[body["id"]].append(body["state"])
+        if self._posted[delivery_id] > 1 and not self.kinds - _DOUBLES_NO_DELIVERY:
+            self.problems.append(f"{body['id']} {body['state']} was delivered twice")
+
+    def is_stuck(self) -> bool:
+        """Return whether nothing has moved for too long, though nothing is wrong and nobody runs anything (2). A
+        webhook may wait for long."""
+        late = self._settled(self._moved_at, STUCK_AFTER)
+        return (
+            late
+            and not self._only_tells()
+            and not any(
+                self._data.of(TaskDocument).get(task_id, {}).get("nonce") == run.assignment.nonce
+                for task_id, run in self._running()
+            )
+        )
+
+    def _only_tells(self) -> bool:
+        return all(what.startswith(DeliveryDocument.noun()) for what in self.left())
+
+    def _running(self) -> Iterator[tuple[str, SimRun]]:
+        for task_id, runs in self._runs.items():
+            yield from ((task_id, run) for run in runs if not (run.over or run.process.dead))
+
+    # --- at rest --------------------------------------------------------------------------------------------------
+
+    def left(self) -> list[str]:
+        """Return what has not come to its end."""
+        left = []
+        for kind in (JobDocument, TaskDocument, ScheduleDocument, DeliveryDocument):
+            for rest in self._data.of(kind).values():
+                then = rest.get("then")
+                if rest["state"] not in ENDED or then or rest.get("open"):
+                    left.append(f"{kind.noun()} {rest['id']} is {rest['state']}, then {then}")
+        return left
+
+    def check_repairs(self) -> None:
+        """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""
+        for what, count in self.noted().items():
+            causes = MAY_BE.get(what)
+            by_chance = causes is STRUCTURE and count == 1
+            if causes is not None and not by_chance and not self.kinds & causes:
+                self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
+
+    def check_history(self) -> None:
+        """Each change of a state was allowed, each end is one (3), and logs are whole (10)."""
+        try:
+            self._audit.check()
+        except AssertionError as error:
+            self.problems.append(f"the history: {error}")
+        ends = self._audit.ends()
+        self.problems += [
+            f"task {id} ended {count} times" for id, count in ends.items() if count > 1
+        ]
+        self._check_logs()
+
+    def _check_logs(self) -> None:
+        parts: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        for part in self._data.of(LogPartDocument).values():
+            parts[part["task_id"], part["run"]].append(part["number"])
+        for task in self._data.of(TaskDocument).values():
+            count = task.get("log_parts")
+            if task["state"] != "COMPLETED" or not count:
+                continue
+            there = sorted(parts[task["id"], task["run"]])
+            if ports.LOST in self.kinds and len(there) == len(set(there)):
+                continue
+            if there != list(range(1, count + 1)):
+                self.problems.append(f"task {task['id']} has parts {there} of {count}")
+
+    def check_ends(
+        self, submitted: Mapping[str, language.JobDefinition], told: Mapping[str, set[str]]
+    ) -> None:
+        """Each job that was answered is there (1), and ended as its users' commands allow."""
+        there = self._data.of(JobDocument)
+        for job_id, definition in submitted.items():
+            job, commands = there.get(job_id), told.get(job_id, set())
+            self._check_told(job_id, definition)
+            if job is None or (job["state"] == "COMPLETED" and definition.auto_delete):
+                self._check_there(job_id, job, definition, commands)
+            elif job["state"] not in JOB_ENDED:
+                self.problems.append(f"job {job_id} is {job['state']}")
+            elif "cancel" not in commands and "restart" not in commands:
+                self._check_untouched(job, definition)
+
+        known = {*submitted}
+        made_of = ("parent_id", "detached_from", "schedule", "rerun_of")
+        for job in there.values():
+            made_by_user = not any(map(job.get, made_of))
+            if made_by_user and job["id"] not in known:
+                self.problems.append(f"job {job['id']} was submitted by nobody")
+
+    def _check_there(
+        self,
+        job_id: str,
+        job: Rest | None,
+        definition: language.JobDefinition,
+        commands: Collection[str],
+    ) -> None:
+        """A job is gone if a user said so, and only then."""
+        if job is not None:
+            self.problems.append(f"job {job_id} is still there")
+        elif not ("delete" in commands or definition.auto_delete):
+            self.problems.append(f"job {job_id} is gone")
+
+    def _check_told(self, job_id: str, definition: language.JobDefinition) -> None:
+        """Who wanted to hear of a job heard of its end."""
+        wanted = any(hook.event == "job.StateChange" for hook in definition.webhooks)
+        if wanted and self._states.get(job_id) not in self._told[job_id]:
+            self.problems.append(f"nobody was told that {job_id} is {self._states.get(job_id)}")
+
+    def check_firings(self) -> None:
+        """Each firing of a schedule made one job (11); none while the one before ran, where it is to wait or be left
+        out."""
+        for schedule in self._data.of(ScheduleDocument).values():
+            fired = [
+                job
+                for job in self._data.of(JobDocument).values()
+                if (job.get("schedule") or {}).get("id") == schedule["id"]
+            ]
+            fired.sort(key=lambda job: int(job["schedule"]["time"]))
+            times = [job["schedule"]["time"] for job in fired]
+            if len(times) != len(set(times)):
+                self.problems.append(f"schedule {schedule['id']}: two jobs of one firing: {times}")
+            if schedule.get("overlap") in ("skip", "queue"):
+                self._check_one_at_a_time(schedule["id"], fired)
+            awake = not self.kinds & _ASLEEP
+            if schedule.get("overlap") != "skip" and (awake or schedule["catchup"] == "all"):
+                self._check_all_fired(schedule, times)
+
+    def _check_one_at_a_time(self, schedule_id: str, fired: list[Rest]) -> None:
+        for before, after in pairwise(fired):
+            if after["created_at"] < before["ended_at"]:
+                self.problems.append(
+                    f"schedule {schedule_id}: {before['id']} ran, {after['id']} came"
+                )
+
+    def _check_all_fired(self, schedule: Rest, times: list[int]) -> None:
+        period = parse_cron(schedule["cron"]).every_seconds
+        assert period is not None
+        first = schedule["created_at"] + period * MICROS_PER_SECOND
+        due = range(first, (schedule.get("fired_at") or 0) + 1, period * MICROS_PER_SECOND)
+        if schedule.get("overlap") == "queue":  # what still waits when it is paused is left out
+            due = due[: len(times)]
+        if times != list(due):
+            self.problems.append(f"schedule {schedule['id']} fired at {times}, was due at {[*due]}")
+
+    def _check_untouched(self, job: Rest, definition: language.JobDefinition) -> None:
+        if job["state"] == "CANCELLED":
+            self.problems.append(f"job {job['id']} was cancelled by nobody")
+        elif job["state"] == "FAILED" and jobs.must_complete(definition):
+            self.problems.append(f"job {job['id']} FAILED: {job.get('error')}")

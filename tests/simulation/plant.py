@@ -1,0 +1,772 @@
+"""Coordinators and workers, users and faults, in one process on a loop with a virtual clock.
+
+All chance comes from one seed, by separate generators, so that a change in one moves no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, TypeVar
+from unittest import mock
+
+import msgspec
+import psutil
+
+from coordinator.commands import JobCommands
+from coordinator.consumers import QueueConsumers
+from coordinator.due import due_work, progress_rollup, retention, schedules, webhook_sender
+from coordinator.due.coordinator_beats import CoordinatorBeats
+from coordinator.due.due_work import DueWork
+from coordinator.due.progress_rollup import ProgressRollup
+from coordinator.due.pulse_probes import PulseProbes
+from coordinator.due.retention import RetentionTimer
+from coordinator.due.schedules import ScheduleTimer
+from coordinator.due.sweeper import Sweeper
+from coordinator.due.webhook_sender import WebhookSender
+from coordinator.effects import FlowDriver
+from coordinator.engine import pulse, removal, withdrawal
+from shared.broker.memory import MemoryBroker
+from shared.errors import ApplicationError, StoreUnavailable
+from shared.model.documents import (
+    GUEST,
+    MICROS_PER_SECOND,
+    JobDocument,
+    Micros,
+    ScheduleDocument,
+    TaskDocument,
+)
+from shared.model.messages import Message, MessageCodec
+from shared.supervision import Supervision, present
+from tests.settings import default_bounds
+from tests.simulation import jobs, ports
+from tests.simulation.checker import WEBHOOKS, Checker
+from tests.simulation.faults import BUSY_FOR, Fault
+from tests.simulation.loop import EPOCH, Process, VirtualLoop, of, sleep
+from tests.simulation.outside import Receiver, SimRun, SimRuntime
+from tests.simulation.store import MemoryData, MemoryStore
+from worker.daemon import Daemon, Settings
+from worker.process_folder import ProcessFolder
+
+_T = TypeVar("_T")
+
+LONGEST: Final = 600.0
+"""Virtual seconds after the last fault within which everything must have ended, however long it is."""
+
+HANDLED: Final = dict.fromkeys(("jobs", "claims", "completed", "error", "logs", "progress"), 20) | {
+    "heartbeat": 1
+}
+
+HELD: Final = (*HANDLED, *["heartbeat"] * 5)
+"""Queues that may be long for a while: the beats' half of the time."""
+
+BACK_WITHIN: Final = 8.0
+"""Seconds within which a process is connected again when the broker is back."""
+
+WEBHOOK_TIMEOUT: Final = 5.0
+
+BATCH: Final = 4
+"""Steps of chains are small here, so that small jobs have long ones."""
+
+OLD_AFTER: Final = 3_600.0
+"""Seconds after which a job is removed for its age: here none gets so old, but by a clock that jumps."""
+
+JUMP: Final = 7_200.0
+
+LOOKS_EVERY: Final = 1.5
+"""Seconds between looks at what is due: seldom enough that most of what is simulated is not looks."""
+
+STOPPED_WITHIN: Final = 15.0
+"""Seconds within which a process that was told to stop has ended, its grace time of 5 s included; where something
+else is wrong, twice as long."""
+
+_HINDERS_NO_END: Final = frozenset(
+    {
+        "stop worker",
+        "stop coordinator",
+        "restart worker",
+        "lose worker",
+        "containers gone",
+        WEBHOOKS,
+    }
+)
+"""What goes wrong, or may, and keeps no process from ending."""
+
+SWEEPS_EVERY: Final = 5.0
+SWEPT_WITHIN: Final = SWEEPS_EVERY * 1.3
+"""Seconds within which each coordinator sweeps, where nothing is wrong."""
+
+HEARD_OF_WITHIN: Final = 15.0
+"""Seconds after which a broker gives up a link that nothing comes from."""
+
+
+_IN_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where data folders are written to, if there is such a place."""
+
+COLLECTED_EVERY: Final = 8
+"""After so many seeds all garbage is collected; none while one is played."""
+
+
+class SimStore(MemoryStore):
+    """The store of one process, by the virtual clock."""
+
+    def __init__(self, data: MemoryData, now: Callable[[], Micros]) -> None:
+        super().__init__(data)
+        self._now = now
+
+    def now(self) -> Micros:
+        return self._now()
+
+    async def _ask(self, work: Callable[[], _T]) -> _T:
+        """The link of the process takes the time."""
+        if not self._open:
+            raise StoreUnavailable("the store is not open")
+        return work()
+
+
+class Node:
+    """A coordinator or worker process."""
+
+    def __init__(self, plant: Plant, name: str) -> None:
+        self.plant = plant
+        self.name = name
+        self.process = Process(name)
+        self.process.run(present.set, Supervision())
+        self.broker = ports.BrokerLink(plant.broker, self.process, plant.links)
+        self.task = plant.loop.create_task(self.start(), context=self.process.context)
+
+    async def start(self) -> None:
+        """Begin to work."""
+        raise NotImplementedError
+
+    async def leave(self) -> None:
+        """End as after SIGTERM."""
+        raise NotImplementedError
+
+    def released(self) -> None:
+        """Give up what the system takes from a process that dies."""
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do something in this process."""
+        return self.plant.loop.create_task(work, context=self.process.context)
+
+
+class SimCoordinator(Node):
+    """A coordinator: all of it but HTTP."""
+
+    commands: JobCommands
+    driver: FlowDriver
+
+    def __init__(self, plant: Plant, name: str) -> None:
+        self.serves = False
+        self._parts: list[Any] = []
+        super().__init__(plant, name)
+
+    async def start(self) -> None:
+        plant = self.plant
+        store: Any = ports.StoreLink(SimStore(plant.data, plant.micros), self.process, plant.links)
+        broker: Any = self.broker
+        await store.start()
+        self.driver = FlowDriver(store, broker, default_bounds(), plant.codec)
+        self.commands = JobCommands(self.driver, broker, plant.codec)
+        probes = PulseProbes(self.driver, broker, plant.codec, self.name)
+        sender = WebhookSender(store, 6, WEBHOOK_TIMEOUT, SimpleNamespace(look=_nothing))  # type: ignore[arg-type]
+        sender._session = Receiver(plant, WEBHOOK_TIMEOUT)  # type: ignore[assignment]
+        await self._begin(self.driver)
+        for part in (
+            ScheduleTimer(self.driver, plant.loop.time),
+            ProgressRollup(self.driver),
+            RetentionTimer(self.driver, OLD_AFTER, 0.0),
+            DueWork(self.driver),
+            Sweeper(self.driver, broker, SWEEPS_EVERY),
+            probes,
+        ):
+            await self._begin(part)
+        sender._loop.start()
+        self._parts.append(sender)
+        await self._begin(
+            QueueConsumers(self.driver, broker, plant.codec, probes, prefetch=HANDLED)
+        )
+        self.broker.on_connected(self._connected)
+        await self._begin(CoordinatorBeats(self.driver, self.name, self.name, "1", None, 5.0))
+        self.serves = True
+
+    async def _begin(self, part: Any) -> None:
+        started = part.start()
+        if started is not None:
+            await started
+        self._parts.append(part)
+
+    async def leave(self) -> None:
+        self.serves = False
+        for part in reversed(self._parts):
+            await part.close()
+
+    def _connected(self, first: bool) -> None:
+        if not first:
+            self.driver.soon(self.driver.carry_out(pulse.link_was_lost(self.name)))
+
+
+class SimWorker(Node):
+    """A worker with a runtime that only waits. `place`: its data folder, where its successor starts."""
+
+    def __init__(self, plant: Plant, name: str, place: str) -> None:
+        self.place = place
+        self.folder = ProcessFolder(plant.folder / place, name, plant.codec)
+        super().__init__(plant, name)
+
+    async def start(self) -> None:
+        settings = Settings(
+            node_id=self.name,
+            name=self.place,
+            version="1",
+            queues={"default": self.plant.slots, "other": 1},
+            beat=5.0,
+            drain_timeout=5.0,
+            spool=self.plant.folder / "spool",
+            spool_limit=1_000_000,
+        )
+        broker: Any = self.broker
+        runtime: Any = SimRuntime(self.plant)
+        self.daemon = Daemon(broker, runtime, self.plant.codec, settings, self.folder)
+        await self.daemon.start()
+
+    async def leave(self) -> None:
+        if not hasattr(self, "daemon"):
+            return
+        await self.daemon.drain()
+        self.plant.checker.left_node(self.name)
+        await self.daemon.close()
+
+    def released(self) -> None:
+        self.folder.close()
+
+
+COMMANDS: Final = ("cancel", "restart", "delete", "rerun")
+MEANWHILE: Final = (("cancel",), ("cancel", "restart"), ("cancel", "delete"))
+"""What somebody may do to a job while a step of it stalls."""
+
+
+class Plant:
+    """All there is in one simulation."""
+
+    def __init__(self, seed: int, faults: list[Fault], loop: VirtualLoop, folder: Path) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.folder = folder
+        self.job_chance = random.Random(f"{seed} jobs")
+        self.latencies = random.Random(f"{seed} latencies")
+        self.data = MemoryData()
+        self.codec = MessageCodec()
+        self.broker = MemoryBroker(node_expiry=60.0, clock=loop.time)
+        self.links = ports.Links(self.latencies, self)
+        self.faults = [fault for fault in faults if fault.nth]
+        self.timed = [fault for fault in faults if not fault.nth]
+        self.labels: Counter[str] = Counter()
+        self.met: set[tuple[str, str]] = set()
+        """(label or state, fault): what went wrong where."""
+        self.coordinators: list[SimCoordinator] = []
+        self.workers: list[SimWorker] = []
+        self.submitted: dict[str, Any] = {}
+        self.told: dict[str, set[str]] = {}
+        """Job → what users did to it."""
+        self.containers: dict[str, SimRun] = {}
+        self.posts: Counter[str] = Counter()
+        """Delivery → how often it was tried."""
+        self.receiver_hangs = False
+        self.jumped = 0.0
+        self.slots = self.job_chance.choice((1, 2))
+        self.clocks = random.Random(f"{seed} clocks")
+        self.problems: list[str] = []
+        self.checker = Checker(self.data, self.problems, loop.time, self.micros)
+        self.trace = self.checker.trace
+        self._numbers: Counter[str] = Counter()
+        self._outside = copy_context()
+
+    def micros(self) -> Micros:
+        """Return the store's time."""
+        return round((EPOCH + self.loop.time() + self.jumped) * MICROS_PER_SECOND)
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    async def play(self) -> None:
+        """Let jobs come and faults happen, then wait until all is at rest."""
+        await self.broker.start()
+        for _ in range(2):
+            self.add_coordinator()
+        for place in ("a", "b"):
+            self.add_worker(place)
+        await asyncio.sleep(1.0)
+        users = [asyncio.ensure_future(self._user(number)) for number in range(3)]
+        users.append(asyncio.ensure_future(self._scheduler()))
+        users.append(asyncio.ensure_future(self._operator()))
+        timed = [asyncio.ensure_future(self._go_wrong(fault)) for fault in self.timed]
+        await asyncio.sleep(BUSY_FOR)
+        await asyncio.wait([*users, *timed])
+        self.faults.clear()
+        self._heal()
+        await self._rest()
+
+    async def _user(self, number: int) -> None:
+        """Submit jobs, and do things to them."""
+        chance = random.Random(f"{self.seed} user {number}")
+        for _ in range(chance.randint(1, 2)):
+            await asyncio.sleep(chance.uniform(0, 12))
+            job_id = await self._submit(jobs.job(self.job_chance))
+            for _ in range(chance.choice((0, 0, 1, 2))):
+                await asyncio.sleep(chance.expovariate(1 / 4))
+                await self._command(chance.choice(COMMANDS), job_id)
+
+    async def _submit(self, definition: Any) -> str:
+        key = f"key {len(self.submitted)}"
+        self.submitted[key] = definition
+        while True:
+            made = await self._asked(
+                lambda to: to.commands.submit(definition, GUEST, key=key, body_hash=key)
+            )
+            if made is not None:
+                self.submitted[made.id] = self.submitted.pop(key)
+                self.told[made.id] = set()
+                return str(made.id)
+
+    async def _operator(self) -> None:
+        """Have a worker take nothing for a while, in a quarter of the seeds."""
+        chance = random.Random(f"{self.seed} operator")
+        if chance.random() < 0.75:
+            return
+        await asyncio.sleep(chance.uniform(0, 12))
+        name = chance.choice(self.workers).name if self.workers else ""
+        for on in (True, False):
+            await self._asked(partial(_drain, name=name, on=on))
+            if on:
+                await asyncio.sleep(chance.uniform(14, 30))
+
+    async def _scheduler(self) -> None:
+        """Have a schedule fire for a while, in half of the seeds; then pause it."""
+        chance = random.Random(f"{self.seed} schedule")
+        if chance.random() < 0.5 or any(each.what == "clock jumps" for each in self.timed):
+            return
+        own: Any = SimpleNamespace(store=self._own_store())
+        commands = JobCommands(own, self.broker, self.codec)
+        made = await commands.schedule(jobs.scheduled(chance), GUEST)
+        await asyncio.sleep(chance.uniform(8, BUSY_FOR))
+        while self.data.of(ScheduleDocument)[made.id]["state"] == "ACTIVE":
+            await self._asked(lambda to: to.commands.pause_schedule(made))
+
+    async def _command(self, what: str, job_id: str) -> None:
+        job = await self._read(job_id)
+        if job is None:
+            return
+        if what == "rerun":
+            await self._rerun(job)
+            return
+        self.told[job_id].add(what)
+        await self._asked(lambda to: getattr(to.commands, what)(job))
+
+    async def _rerun(self, job: JobDocument) -> None:
+        if job.ended_at is None or job.deleted_at is not None:
+            return
+        made = await self._asked(
+            lambda to: to.commands.rerun(job, job.definition, GUEST, position=1, kept=())
+        )
+        if made is not None:
+            self.submitted[made.id] = job.definition
+            self.told[made.id] = set()
+
+    async def _read(self, job_id: str) -> JobDocument | None:
+        return await SimStore.get(self._own_store(), JobDocument, job_id)
+
+    def _own_store(self) -> SimStore:
+        store = SimStore(self.data, self.micros)
+        store._open = True
+        return store
+
+    async def _asked(self, call: Callable[[SimCoordinator], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask a coordinator that serves, within 10 s; None where it does not answer, or refuses."""
+        serving = [each for each in self.coordinators if each.serves]
+        if not serving:
+            await asyncio.sleep(1.0)
+            return None
+        to = self.latencies.choice(serving)
+        asked = to.do(call(to))
+        await asyncio.wait({asked}, timeout=10.0)
+        if not asked.done() or asked.cancelled() or asked.exception() is not None:
+            return None
+        return asked.result()
+
+    # --- faults ---------------------------------------------------------------------------------------------------
+
+    def step(self, process: Process, label: str) -> str | None:
+        """See `ports.World`."""
+        self.labels[label] += 1
+        self.trace.update(f"{self.loop.time():.6f} {process.name} {label}\n".encode())
+        for fault in self.faults:
+            if fault.label == label and fault.nth == self.labels[label]:
+                self.met.add((label, fault.what))
+                self.checker.goes_wrong(fault.what)
+                return fault.what
+        return None
+
+    def stalls(self, about: str) -> float:
+        """See `ports.World`: a job is cancelled, and goes on anew or is removed; a worker is killed, and comes."""
+        seconds = self.latencies.uniform(3.0, 9.0)
+        if self.latencies.random() < 0.25:
+            seconds += 5.0
+            self.checker.goes_wrong(ports.LONG_STALL)
+        self.checker.trouble_until(self.loop.time() + seconds)
+        meanwhile = self._meanwhile(about)
+        if meanwhile is not None:
+            self.loop.create_task(meanwhile, context=self._outside.copy())
+        return seconds
+
+    def _meanwhile(self, about: str) -> Coroutine[Any, Any, None] | None:
+        worker = next((each for each in self.workers if each.name == about), None)
+        if worker is not None:
+            return self.latencies.choice((self._killed_soon, self._cut_soon))(worker)
+        rest = self.data.of(TaskDocument).get(about)
+        job = self.data.of(JobDocument).get(about if rest is None else rest["job_id"])
+        root = "" if job is None else job.get("root_id") or job["id"]
+        if root not in self.told or self.latencies.random() < 0.2:
+            return None
+        return self._does(root, self.latencies.choice(MEANWHILE))
+
+    async def _killed_soon(self, worker: SimWorker) -> None:
+        await asyncio.sleep(0.5)
+        if not worker.process.dead:
+            self.checker.goes_wrong("restart worker")
+            self.kill(worker.process, again_in=0.5)
+
+    async def _cut_soon(self, worker: SimWorker) -> None:
+        """Cut it off for so short that it costs nothing."""
+        await asyncio.sleep(0.5)
+        self.checker.goes_wrong("brief cut")
+        if not worker.process.dead:
+            await self._hide("cut", worker, 1.5)
+
+    async def _does(self, job_id: str, commands: tuple[str, ...]) -> None:
+        for what in commands:
+            await asyncio.sleep(self.latencies.uniform(0.2, 0.8))
+            await self._command(what, job_id)
+
+    def publishing(self, process: Process, message: Message) -> None:
+        """See `ports.World`."""
+        self.checker.publishing(process, message)
+
+    def published(self, queue: str, message: Message) -> None:
+        """See `ports.World`."""
+        self.checker.published(queue, message)
+
+    def kill(self, process: Process, again_in: float | None = None) -> None:
+        """End a process at once; another one comes a little later."""
+        nodes: list[Any] = [*self.coordinators, *self.workers]
+        node = next((each for each in nodes if each.process is process), None)
+        if node is None:
+            return
+        self.checker.trouble_until(self.loop.time())
+        self.loop.kill(process)
+        node.broker.close_for_good()
+        node.released()
+        self._gone(node)
+        delay = self.latencies.choice((0.5, 3.0, 45.0))
+        delay = delay if again_in is None else again_in
+        place = node.place if isinstance(node, SimWorker) else None
+        if place is None:
+            self.checker.trouble_until(self.loop.time() + delay)
+        self._again(place, delay)
+
+    def _gone(self, node: Any) -> None:
+        nodes: list[Any] = self.workers if isinstance(node, SimWorker) else self.coordinators
+        nodes.remove(node)
+
+    def _again(self, place: str | None, delay: float) -> None:
+        """Have a node come, after a while: a worker to a place, or a coordinator."""
+        again = self.add_coordinator if place is None else partial(self.add_worker, place)
+        self.loop.call_later(delay, again, context=self._outside.copy())
+
+    def add_coordinator(self) -> None:
+        """Start a coordinator; its clock may be wrong."""
+        added = SimCoordinator(self, self._name("coordinator"))
+        added.process.ahead = self.clocks.choice((0.0, 0.0, 40.0, -40.0))
+        self.coordinators.append(added)
+        self.checker.coordinators.append(added)
+
+    def add_worker(self, place: str) -> None:
+        """Start a worker on a data folder."""
+        added = SimWorker(self, self._name("worker"), place)
+        self.workers.append(added)
+        self.checker.came(added.process, place)
+
+    def _name(self, kind: str) -> str:
+        self._numbers[kind] += 1
+        return f"{kind}-{self._numbers[kind]}"
+
+    async def _go_wrong(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at)
+        self.checker.goes_wrong(fault.what)
+        self.checker.trouble_until(self.loop.time() + fault.seconds)
+        for state in self._states():
+            self.met.add((state, fault.what))
+        what, _, who = fault.what.partition(" ")
+        if who in ("coordinator", "worker"):
+            nodes: list[Any] = self.workers if who == "worker" else self.coordinators
+            if nodes:
+                await self._to_node(what, nodes[fault.whom % len(nodes)], fault.seconds)
+        elif fault.what == "all workers cut":
+            await asyncio.gather(*(self._to_node("cut", w, fault.seconds) for w in self.workers))
+        elif fault.what == "queue held":
+            await self._hold_queue(self.latencies.choice(HELD), fault.seconds)
+        else:
+            await self._to_all(fault)
+            await asyncio.sleep(fault.seconds)
+            self._heal()
+        self.checker.trouble_until(self.loop.time())
+
+    async def _to_all(self, fault: Fault) -> None:
+        does: dict[str, Callable[[], None]] = {
+            "store away": partial(setattr, self.links, "store_away", True),
+            "receiver hangs": partial(setattr, self, "receiver_hangs", True),
+            "clock jumps": partial(setattr, self, "jumped", self.jumped + JUMP),
+            "broker away": self._broker_goes,
+            "all coordinators gone": partial(self._coordinators_go, fault.seconds),
+            "containers gone": self._containers_go,
+        }
+        if fault.what in does:
+            does[fault.what]()
+        else:
+            await self._queues_go(everything=fault.what == "broker emptied")
+
+    def _coordinators_go(self, seconds: float) -> None:
+        for each in list(self.coordinators):
+            self.kill(each.process, again_in=seconds)
+
+    def _containers_go(self) -> None:
+        for run in list(self.containers.values()):
+            run.vanish()
+
+    async def _queues_go(self, *, everything: bool) -> None:
+        for queue in await self.broker.queues():
+            if everything or queue.name == "default":
+                await self.broker.delete_queue(queue.name)
+
+    async def _hold_queue(self, name: str, seconds: float) -> None:
+        """Have nobody be given anything of a queue, as if it were long."""
+        self.links.held.add(name)
+        for node in self.coordinators:
+            node.broker.hold(name)
+        await asyncio.sleep(seconds)
+        self.links.held.discard(name)
+        for node in self.coordinators:
+            node.broker.let_go(name)
+
+    async def _to_node(self, what: str, node: Any, seconds: float) -> None:
+        match what:
+            case "kill" | "restart":
+                self.kill(node.process, again_in=0.5 if what == "restart" else None)
+            case "lose":
+                node.place += "'"
+                self.kill(node.process)
+            case "stop":
+                await self._stop(node)
+            case "freeze":
+                await self._freeze(node, seconds)
+            case _:
+                await self._hide(what, node, seconds)
+
+    async def _hide(self, what: str, node: Node, seconds: float) -> None:
+        """Cut a process off from the broker, from the store, or lose its beats."""
+        process = node.process
+        process.deprived = what == "deprive"
+        if not process.deprived:
+            process.goes_away(self.loop.time())
+        process.hushed = what == "hush"
+        if what == "cut":
+            node.broker.lose()
+        await asyncio.sleep(seconds)
+        process.deprived = process.hushed = False
+        if what == "cut" and not process.dead:
+            node.broker.mend()
+        if not (node.broker.cut or process.frozen):
+            process.is_back(self.loop.time())
+
+    async def _stop(self, node: Node) -> None:
+        """End a process as SIGTERM does; a worker's grace time is short, and so is what it waits after that."""
+        leaving = node.do(node.leave())
+        await asyncio.wait({leaving}, timeout=STOPPED_WITHIN)
+        if not (node.process.dead or leaving.done() or self.checker.kinds - _HINDERS_NO_END):
+            self.problems.append(f"{node.name} does not end")
+        await asyncio.wait({leaving}, timeout=STOPPED_WITHIN)
+        if node.process.dead:
+            return
+        self.kill(node.process, again_in=0.5)
+
+    async def _freeze(self, node: Node, seconds: float) -> None:
+        """Freeze a process; where that lasts, the broker takes its deliveries back."""
+        node.process.goes_away(self.loop.time())
+        node.process.frozen = True
+        await asyncio.sleep(min(seconds, HEARD_OF_WITHIN))
+        if seconds > HEARD_OF_WITHIN:
+            if not node.process.dead:
+                node.broker.lose()
+            await asyncio.sleep(seconds - HEARD_OF_WITHIN)
+        if node.process.dead:
+            return
+        self.loop.thaw(node.process)
+        node.process.is_back(self.loop.time())
+        if seconds > HEARD_OF_WITHIN:
+            node.broker.mend()
+
+    def _broker_goes(self) -> None:
+        self.links.broker_away = True
+        for node in (*self.coordinators, *self.workers):
+            node.broker.lose()
+
+    def _broker_comes(self) -> None:
+        if self.links.broker_away:
+            self.links.broker_away = False
+            self.checker.trouble_until(self.loop.time() + BACK_WITHIN)
+            for node in (*self.coordinators, *self.workers):
+                delay = self.latencies.uniform(0.0, BACK_WITHIN)
+                self.loop.call_later(delay, self._comes_back, node, context=self._outside.copy())
+
+    def _comes_back(self, node: Node) -> None:
+        if not (node.process.dead or self.links.broker_away):
+            node.broker.mend()
+
+    def _heal(self) -> None:
+        self.links.store_away = False
+        self.receiver_hangs = False
+        self._broker_comes()
+
+    def _states(self) -> set[str]:
+        """Return in which states tasks and jobs are now."""
+        return {
+            f"{kind.noun()} {rest['state']}"
+            for kind in (TaskDocument, JobDocument)
+            for rest in self.data.of(kind).values()
+        }
+
+    # --- checking -------------------------------------------------------------------------------------------------
+
+    async def _rest(self) -> None:
+        until, quiet = self.loop.time() + LONGEST, 0
+        while quiet < 2 and self.loop.time() < until and not self.checker.is_stuck():
+            await asyncio.sleep(2.5)
+            quiet = 0 if self.checker.left() else quiet + 1
+        self.problems += self.checker.left()
+        if not self.problems:
+            self.checker.check_history()
+            self.checker.check_ends(self.submitted, self.told)
+            self.checker.check_firings()
+            await self._check_quiet()
+            self.checker.check_repairs()
+
+    async def _check_quiet(self) -> None:
+        """After rest the sweeper finds nothing."""
+        before = self.checker.noted()
+        await asyncio.sleep(SWEPT_WITHIN)
+        found = {what: n for what, n in (self.checker.noted() - before).items() if "swept" in what}
+        if found:
+            self.problems.append(f"at rest a sweep found {found}")
+        for queue in await self.broker.queues():
+            if queue.name in ("default", "other", "dead") and queue.size:
+                self.problems.append(f"at rest {queue.size} messages are in {queue.name}")
+
+
+async def _nothing() -> None:
+    return None
+
+
+async def _drain(to: SimCoordinator, name: str, on: bool) -> None:
+    with contextlib.suppress(ApplicationError):
+        await to.commands.drain(name, on)
+
+
+# --- one seed -----------------------------------------------------------------------------------------------------
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a seed came to. `labels`: the steps that were seen, and how often."""
+
+    seed: int
+    problems: list[str]
+    trace: str
+    labels: dict[str, int]
+    met: list[tuple[str, str]]
+    faults: list[Fault]
+
+
+@contextlib.contextmanager
+def surroundings(seed: int, loop: VirtualLoop) -> Iterator[None]:
+    """Have clocks, chance and ids come from the seed while the block runs."""
+    chance = random.Random(f"{seed} product")
+    state = random.getstate()
+    random.seed(f"{seed} random")
+
+    def wall() -> float:
+        process = of.get()
+        return EPOCH + loop.time() + (0.0 if process is None else process.ahead)
+
+    def wall_ns() -> int:
+        return round(wall() * 1_000_000_000)
+
+    def new_uuid() -> uuid.UUID:
+        return uuid.UUID(int=chance.getrandbits(128), version=4)
+
+    with (
+        mock.patch.object(asyncio, "sleep", sleep),
+        mock.patch.object(time, "monotonic", loop.time),
+        mock.patch.object(time, "time", wall),
+        mock.patch.object(time, "time_ns", wall_ns),
+        mock.patch.object(uuid, "uuid4", new_uuid),
+        mock.patch.object(psutil, "cpu_percent", return_value=0.0),
+        mock.patch.object(due_work, "RELEASED_EVERY", LOOKS_EVERY),
+        mock.patch.object(due_work, "TAKEN_UP_EVERY", LOOKS_EVERY),
+        mock.patch.object(retention, "_EVERY", LOOKS_EVERY),
+        mock.patch.object(progress_rollup, "_EVERY", LOOKS_EVERY),
+        mock.patch.object(schedules, "_EVERY", LOOKS_EVERY),
+        mock.patch.object(webhook_sender, "_EVERY", LOOKS_EVERY),
+        mock.patch.object(withdrawal, "BATCH", BATCH),
+        mock.patch.object(removal, "BATCH", BATCH),
+    ):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+def play(seed: int, faults: list[Fault]) -> Result:
+    """Play one simulation."""
+    if gc.isenabled():
+        gc.disable()
+        gc.freeze()
+    if seed % COLLECTED_EVERY == 0:
+        gc.collect()
+    loop = VirtualLoop()
+    loop.set_exception_handler(lambda *_: None)
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as folder, surroundings(seed, loop):
+        asyncio.set_event_loop(loop)
+        plant = Plant(seed, faults, loop, Path(folder))
+        (plant.folder / "spool").mkdir()
+        try:
+            loop.run_until_complete(plant.play())
+        except Exception as error:
+            plant.problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            for node in (*plant.coordinators, *plant.workers):
+                loop.kill(node.process)
+                node.released()
+            asyncio.set_event_loop(None)
+    return Result(
+        seed, plant.problems, plant.trace.hexdigest(), dict(plant.labels), sorted(plant.met), faults
+    )

@@ -1,0 +1,160 @@
+"""What users ask for, as it is stored: whose it is, and what of it must not be shown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.commands import JobCommands
+from coordinator.engine.evaluation import log_secrets
+from shared import redaction
+from shared.errors import Conflict, NotAllowed
+from shared.model import language
+from shared.model.declared_secrets import hidden_values
+from shared.model.documents import Actor
+from tests.unit.engine.world import World
+
+ANN = Actor(id="a1", username="ann", created_at=1)
+ANN_ANEW = msgspec.structs.replace(ANN, created_at=2)
+TASK = language.TaskDefinition(name="t", image="a", run="b")
+PLAIN = language.JobDefinition(name="j", tasks=[TASK])
+
+
+@pytest.fixture
+def commands(world: World) -> JobCommands:
+    return JobCommands(world.driver, world.broker, world.codec)
+
+
+async def test_a_key_is_its_users_and_of_nobody_who_is_called_so_later(
+    commands: JobCommands,
+) -> None:
+    first = await commands.submit(PLAIN, ANN, key="k", body_hash="h")
+    assert (await commands.submit(PLAIN, ANN, key="k", body_hash="h")).id == first.id
+    with pytest.raises(Conflict, match="another user of this name"):
+        await commands.submit(PLAIN, ANN_ANEW, key="k", body_hash="h")
+
+
+KEYED = msgspec.convert(
+    {
+        "name": "keyed",
+        "inputs": {"API_TOKEN": "hidden-by-key", "MAX_TOKENS": "4096", "city": "Appenzell"},
+        "tasks": [
+            {
+                "name": "t",
+                "image": "a",
+                "cmd": ["login", "--with={{ inputs.API_TOKEN }}"],
+                "env": {"DB_PASSWORD": "of-the-task", "OTHER": "{{ inputs.API_TOKEN }}"},
+            }
+        ],
+        "webhooks": [{"url": "http://h/?t={{ inputs.API_TOKEN }}"}],
+    },
+    language.JobDefinition,
+)
+
+
+async def test_what_a_key_hides_is_a_secret_of_the_job_from_when_it_is_made(
+    commands: JobCommands,
+) -> None:
+    job = await commands.submit(KEYED, ANN)
+    assert job.inherited_secrets == ["hidden-by-key", "of-the-task"]
+    assert set(log_secrets(job, TASK)) == {"hidden-by-key", "of-the-task"}
+    assert (await commands.rerun(job, KEYED, ANN, position=1, kept=[])).inherited_secrets == (
+        job.inherited_secrets
+    )
+    schedule = await commands.schedule(
+        msgspec.structs.replace(KEYED, schedule=language.ScheduleDefinition(cron="@hourly")), ANN
+    )
+    assert (await commands.run_schedule(schedule)).inherited_secrets == job.inherited_secrets
+
+
+async def test_secrets_that_were_replaced_are_inherited_only_with_what_is_kept(
+    commands: JobCommands,
+) -> None:
+    def rotated(number: int) -> language.JobDefinition:
+        return msgspec.structs.replace(PLAIN, secrets={"k": f"{number}" * 60 * 1024})
+
+    job = await commands.submit(rotated(0), ANN)
+    for number in range(1, 5):
+        job = await commands.rerun(job, rotated(number), ANN, position=1, kept=[])
+        assert job.inherited_secrets == []
+    job = await commands.rerun(job, rotated(5), ANN, position=2, kept=[])
+    with pytest.raises(NotAllowed, match="more than 128 KiB of secret values"):
+        await commands.rerun(job, rotated(6), ANN, position=2, kept=[])
+
+
+def test_short_values_and_long_ones_are_hidden_only_where_their_key_is() -> None:
+    def hidden(**inputs: str) -> list[str]:
+        return hidden_values(msgspec.structs.replace(PLAIN, inputs=inputs), ["TOKEN"])
+
+    assert hidden(A_TOKEN="1234567", B_TOKEN="x" * 4097) == []
+    assert hidden(A_TOKEN="12345678", other="another value") == ["12345678"]
+    many = hidden(**{f"TOKEN{n}": f"{n:04}" * 1000 for n in range(10)})
+    assert len(many) == 4, "16 KiB in all"
+
+
+async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
+    world: World, commands: JobCommands
+) -> None:
+    inner = language.SubJob(
+        name="of hush-hush", tags=["a-hush-hush"], description="hush-hush", tasks=[TASK]
+    )
+    job = await commands.submit(
+        msgspec.structs.replace(
+            PLAIN,
+            name="of hush-hush",
+            description="a hush-hush",
+            tags=["plain", "hush-hush-tag", "hidden-by-key"],
+            secrets={"k": "hush-hush"},
+            inputs={"API_TOKEN": "hidden-by-key"},
+            tasks=[language.TaskDefinition(name="sub", subjob=inner)],
+        ),
+        ANN,
+    )
+    assert await world.store.tag_counts(None, 100) == {
+        "plain": 1,
+        "[REDACTED]-tag": 1,
+        "[REDACTED]": 1,
+    }
+    assert (job.name, job.description) == ("of [REDACTED]", "a [REDACTED]")
+    await world.settle()
+    (child,) = await world.subjobs(await world.task(job.id, "sub"))
+    assert (child.name, child.description, child.tags) == (
+        "of [REDACTED]",
+        "[REDACTED]",
+        ["a-[REDACTED]"],
+    )
+
+
+async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
+    world: World, commands: JobCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop_thread, made_in, patterns = threading.get_ident(), list[int](), redaction._patterns
+
+    def looked_for(values: Collection[str]) -> Any:
+        if values:
+            made_in.append(threading.get_ident())
+        return patterns(values)
+
+    monkeypatch.setattr(redaction, "_patterns", looked_for)
+    large = language.SubJob(name="s", tasks=[TASK], secrets={"s": "{{ repeat(inputs.n, 2000) }}"})
+    definition = msgspec.structs.replace(
+        PLAIN,
+        secrets={"k": "0123456789" * 200},
+        inputs={"n": "abc"},
+        tasks=[language.TaskDefinition(name="sub", subjob=large)],
+    )
+    job = await commands.submit(definition, ANN)
+    await commands.rerun(
+        job,
+        msgspec.structs.replace(definition, secrets={"k": "9876543210" * 200}),
+        ANN,
+        position=1,
+        kept=[],
+    )
+    await world.settle()
+    assert len(made_in) >= 3
+    assert loop_thread not in made_in

@@ -1,0 +1,236 @@
+"""What webhooks may not reach, and what they may not say."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from coordinator.due import webhook_addresses
+from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
+from coordinator.due.webhook_sender import WebhookSender
+from coordinator.store.mongodb import MongoStore
+from coordinator.store.sqlite import SqliteStore
+from shared.config.schema import (
+    BrokerSettings,
+    Config,
+    CoordinatorSettings,
+    DatastoreSettings,
+    KeyAuth,
+    Middleware,
+    MongoDB,
+    RabbitMQ,
+    WebhookSettings,
+)
+from shared.model.checks import header_problem
+from shared.model.documents import DeliveryDocument
+
+GUARDED = Middleware(key_auth=KeyAuth(enabled=True, key="k"))
+
+
+def config(middleware: Middleware = GUARDED, **webhooks: Any) -> Config:
+    settings = CoordinatorSettings(middleware=middleware, webhooks=WebhookSettings(**webhooks))
+    return Config(coordinator=settings)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "::",
+        "169.254.169.254",
+        "fe80::1%eth0",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::7f00:1",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "224.0.0.1",
+    ],
+)
+def test_what_only_this_host_should_reach(address: str) -> None:
+    assert WebhookAddresses(config()).refuses(address)
+    assert not WebhookAddresses(config(Middleware())).refuses(address), "without authentication"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "93.184.215.14", "2001:db8::1"])
+def test_other_private_addresses_only_if_they_are_listed(address: str) -> None:
+    assert not WebhookAddresses(config()).refuses(address)
+    listed = config(Middleware(), deny=("10.0.0.0/8", "192.168.1.1", "93.0.0.0/8", "2001:db8::/32"))
+    assert WebhookAddresses(listed).refuses(address)
+
+
+def test_an_allowed_address_is_an_exception() -> None:
+    addresses = WebhookAddresses(config(allow=("127.0.0.1", "10.1.0.0/16"), deny=("10.0.0.0/8",)))
+    assert not addresses.refuses("127.0.0.1")
+    assert not addresses.refuses("::ffff:127.0.0.1")
+    assert addresses.refuses("127.0.0.2")
+    assert not addresses.refuses("10.1.2.3")
+    assert addresses.refuses("10.2.0.1")
+
+
+async def test_the_datastore_and_the_broker_are_not_reached() -> None:
+    addresses = WebhookAddresses(
+        Config(
+            coordinator=CoordinatorSettings(middleware=GUARDED),
+            broker=BrokerSettings(type="rabbitmq", rabbitmq=RabbitMQ(url="amqp://u:p@10.0.0.5/")),
+            datastore=DatastoreSettings(
+                type="mongodb", mongodb=MongoDB(url="mongodb://u:p@10.0.0.6:1,10.0.0.7:2/?a=b")
+            ),
+        )
+    )
+    await addresses.look()
+    assert [n for n in range(4, 9) if addresses.refuses(f"10.0.0.{n}")] == [5, 6, 7]
+
+
+async def test_members_of_the_datastore_that_its_url_does_not_name_are_not_reached() -> None:
+    url = "mongodb+srv://cluster.invalid/"
+    members = ["10.0.0.6"]
+    addresses = WebhookAddresses(
+        Config(
+            coordinator=CoordinatorSettings(middleware=GUARDED),
+            datastore=DatastoreSettings(type="mongodb", mongodb=MongoDB(url=url)),
+        ),
+        lambda: members,
+    )
+    await addresses.look()
+    assert [n for n in range(4, 9) if addresses.refuses(f"10.0.0.{n}")] == [6]
+
+
+async def test_the_driver_says_which_members_it_knows() -> None:
+    store = MongoStore("mongodb://10.0.0.6,10.0.0.7:2/?replicaSet=r&connect=false", "haulier")
+    assert store.hosts() == ()
+    store._connection.open()
+    try:
+        assert sorted(store.hosts()) == ["10.0.0.6", "10.0.0.7"]
+    finally:
+        await store.close()
+
+
+async def test_a_part_that_no_name_server_knows_just_now_stays_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "mongodb://one.example,two.example/"
+    addresses = WebhookAddresses(
+        Config(
+            coordinator=CoordinatorSettings(middleware=GUARDED),
+            datastore=DatastoreSettings(type="mongodb", mongodb=MongoDB(url=url)),
+        )
+    )
+    known = {"one.example": "10.0.0.6", "two.example": "10.0.0.7"}
+
+    async def resolved(host: str) -> frozenset[Any]:
+        return frozenset(ip_address(known[name]) for name in known if name == host)
+
+    monkeypatch.setattr(webhook_addresses, "_resolved", resolved)
+    monkeypatch.setattr(webhook_addresses, "_OWN_EVERY", 0.0)
+    await addresses.look()
+    del known["one.example"]
+    await addresses.look()
+    assert addresses.refuses("10.0.0.6")
+    assert addresses.refuses("10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    "name", ["Host", "content-length", "Transfer-Encoding", "Connection", "Proxy-Authorization"]
+)
+def test_headers_that_steer_the_connection(name: str) -> None:
+    assert header_problem(name) == "this header can not be set: it steers the connection"
+
+
+class Receiver:
+    """Notes which headers came to which path, and answers each with a cookie; on `/moved`, that it is elsewhere."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    async def listen(self, stack: AsyncExitStack) -> int:
+        """Return the port on this host that it listens on."""
+        app = web.Application()
+        app.add_routes([web.post("/{path:.*}", self._answer)])
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        assert isinstance(port, int)
+        return port
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.heard.append((request.path, request.headers))
+        headers = {"Set-Cookie": "a=b; Path=/"}
+        if request.path != "/moved":
+            return web.Response(headers=headers)
+        status = int(request.query["status"])
+        return web.Response(status=status, headers={**headers, "Location": "/elsewhere"})
+
+
+async def delivered(
+    tmp_path: Path, config: Config, host: str, *paths: str
+) -> tuple[list[DeliveryDocument], list[tuple[str, Any]]]:
+    """Send a delivery to each path on this host, one after the other; return what became of them, and what came."""
+    receiver = Receiver()
+    async with AsyncExitStack() as stack:
+        port = await receiver.listen(stack)
+        store = SqliteStore(tmp_path / "haulier.db")
+        await store.start()
+        stack.push_async_callback(store.close)
+        headers = {"X-Mine": "1", "Host": "internal.example", "Transfer-Encoding": "chunked"}
+        for number, path in enumerate(paths):
+            url = f"http://{host}:{port}{path}"
+            await store.insert(
+                DeliveryDocument(
+                    id=f"d{number}", job_id="j", url=url, headers=headers, line="l", sequence=number
+                )
+            )
+        sender = WebhookSender(store, 3, 5.0, WebhookAddresses(config))
+        sender.start()
+        stack.push_async_callback(sender.close)
+        async with asyncio.timeout(10):
+            while await store.count(DeliveryDocument, {"state": "PENDING"}):  # noqa: ASYNC110  (a store tells nobody)
+                await asyncio.sleep(0.02)
+        return await store.find(DeliveryDocument, {}, ("sequence",)), receiver.heard
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_refused_address_is_given_up_at_once(tmp_path: Path, host: str) -> None:
+    (found,), heard = await delivered(tmp_path, config(), host, "/")
+    assert (found.state, found.attempts, found.error) == ("FAILED", 1, ADDRESS_REFUSED)
+    assert not heard
+
+
+ALLOWED = config(allow=("127.0.0.0/8", "::1"))
+
+
+async def test_an_allowed_one_gets_no_header_that_steers(tmp_path: Path) -> None:
+    (found,), ((_, headers),) = await delivered(tmp_path, ALLOWED, "127.0.0.1", "/")
+    assert found.state == "DELIVERED", found.error
+    assert headers["X-Mine"] == "1"
+    assert headers["Host"].startswith("127.0.0.1:")
+    assert "Transfer-Encoding" not in headers
+
+
+async def test_a_cookie_that_a_receiver_sets_is_never_sent_back(tmp_path: Path) -> None:
+    # Of an address in numbers, no jar would keep cookies.
+    found, heard = await delivered(tmp_path, ALLOWED, "localhost", "/", "/")
+    assert [each.state for each in found] == ["DELIVERED", "DELIVERED"]
+    assert [("Cookie" in headers) for _, headers in heard] == [False, False]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed(tmp_path: Path, status: int) -> None:
+    (found,), heard = await delivered(tmp_path, ALLOWED, "127.0.0.1", f"/moved?status={status}")
+    assert found.error == f"the receiver answered {status}"
+    assert (found.state, found.attempts) == ("FAILED", 1)
+    assert [path for path, _ in heard] == ["/moved"]

@@ -1,0 +1,185 @@
+"""What tasks leave on their host, and what others on it can do with that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from worker.runtime import task_folder
+from worker.runtime.port import TaskError
+from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.task_folder import Folders
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def nest(folder: Path, depth: int, name: str = "d") -> None:
+    """Make folders in one another, deeper than any path can name."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, 0o000 if os.geteuid() == 0 else 0o700, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o000, dir_fd=at))
+    os.close(at)
+
+
+def test_a_folder_is_removed_whatever_its_depth(folder: Path) -> None:
+    left = folder / "left"
+    left.mkdir()
+    nest(left, 2_000)
+    nest(left, 50, "\udcff" + "n" * 200)
+    assert task_folder.remove_folder(left)
+    assert not left.exists()
+
+
+def test_nothing_outside_a_removed_folder_is_touched(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir(mode=0o750)
+    (host / "precious").write_text("x")
+    left = tmp_path / "left"
+    (left / "a/b").mkdir(parents=True)
+    (left / "to-folder").symlink_to(host)
+    (left / "a/b/up").symlink_to("../../../host")
+    os.mkfifo(left / "a/pipe")
+    os.link(host / "precious", left / "a/hard")
+    assert task_folder.remove_folder(left)
+    assert (host / "precious").read_text() == "x"
+    assert host.stat().st_mode & 0o777 == 0o750
+    link = tmp_path / "link"
+    link.symlink_to(host)
+    task_folder.remove_folder(link)
+    assert (host / "precious").exists()
+
+
+def test_what_a_dead_node_left_is_swept_whatever_its_depth(folder: Path) -> None:
+    folders = Folders(str(folder), "mine")
+    folders.open()
+    dead = folders.top / "dead/run"
+    dead.mkdir(parents=True)
+    nest(dead, 2_000)
+    assert folders.remove_all("dead") == 1
+    assert folders.owners() == {"mine"}
+
+
+def test_files_in_very_many_folders(folder: Path) -> None:
+    name = "a/" * 1_500 + "f"
+    task_folder.write_files(folder / "docker", {name: "x"})
+    assert (folder / "docker" / name).read_text() == "x"
+    workdir = HostWorkdir("")
+    workdir.make(folder / "shell", {name: "x"})
+    assert (folder / "shell" / name).read_text() == "x"
+    workdir.restore()
+    with pytest.raises(OSError, match="File name too long"):
+        task_folder.write_files(folder / "docker", {"a/" * 2_500 + "f": "x"})
+    for left in ("docker", "shell"):  # or pytest itself could not
+        assert task_folder.remove_folder(folder / left)
+
+
+def test_no_file_has_a_name_that_cannot_be_encoded(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no file's name can have"):
+        task_folder.write_files(tmp_path, {"\ud800": "x"})
+
+
+@as_root
+def test_a_set_uid_file_of_a_task_is_of_no_use_to_others(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and folder.is_relative_to("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    folders = Folders(str(tmp_path / "data"), "node")
+    folders.open()
+    run = folders.new() / "main"
+    task_folder.make(run, "")
+    program = run / "id"
+    program.write_bytes(Path("/usr/bin/id").resolve().read_bytes())
+    program.chmod(0o4755)
+    assert ran_by_nobody(str(program)) == "PermissionError"
+    folders.top.chmod(0o711)
+    folders.mine.chmod(0o711)
+    assert ran_by_nobody(str(program)) == "ran"  # so it was the folders' modes that kept them out
+
+
+def ran_by_nobody(program: str) -> str:
+    script = (
+        "import os, subprocess, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try:\n  subprocess.run([sys.argv[1]], check=True, stdout=subprocess.DEVNULL); print('ran')\n"
+        "except Exception as error:\n  print(type(error).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, program], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+class TestFilesOfAnotherUser:
+    """`runtime.shell.uid`: the worker is root, its tasks are not."""
+
+    pytestmark = as_root
+
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> Path:
+        top = Path(tempfile.gettempdir())
+        for folder in (tmp_path, *(each for each in tmp_path.parents if top in each.parents)):
+            folder.chmod(0o755)
+        return tmp_path / "own"
+
+    def test_roots_files_are_neither_replaced_nor_removed(self, tmp_path: Path, own: Path) -> None:
+        host = tmp_path / "host"
+        host.mkdir()
+        (host / "passwd").write_text("root's")
+        for name in ("passwd", "new", "new/deep/er"):
+            workdir = HostWorkdir(str(host), TaskUser(NOBODY, NOBODY))
+            with pytest.raises(OSError, match=r"already|Permission denied"):
+                workdir.make(own, {name: "task's"})
+            workdir.restore()
+        assert (host / "passwd").read_text() == "root's"
+        assert [path.name for path in host.iterdir()] == ["passwd"]
+
+    def test_no_link_leads_to_roots_files(self, tmp_path: Path, own: Path) -> None:
+        host, shared = tmp_path / "host", tmp_path / "shared"
+        host.mkdir()
+        shared.mkdir()
+        shared.chmod(0o777)
+        (shared / "sub").symlink_to(host)
+        workdir = HostWorkdir(str(shared), TaskUser(NOBODY, NOBODY))
+        with pytest.raises(OSError, match="Permission denied"):
+            workdir.make(own, {"sub/f": "x"})
+        assert not list(host.iterdir())
+
+    def test_they_are_the_users(self, tmp_path: Path, own: Path) -> None:
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o777)
+        workdir = HostWorkdir(f"{shared}/made", TaskUser(NOBODY, NOBODY))
+        workdir.make(own, {"f": "x"})
+        assert (shared / "made/f").stat().st_uid == NOBODY
+        workdir.restore()
+        assert not list(shared.iterdir())
+
+    def test_a_runs_folder_is_entered_by_its_group_alone(self, tmp_path: Path) -> None:
+        spares = FolderPool(NOBODY)
+        spares.make(tmp_path / "run", "true")
+        status = (tmp_path / "run").stat()
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o710, 0, NOBODY)
+        assert (tmp_path / "run" / MAIN_FOLDER / "entrypoint").exists()
+
+
+def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("mine")
+    workdir = HostWorkdir(str(tmp_path))
+    with pytest.raises(FileExistsError, match="already"):
+        workdir.make(tmp_path / "own", {"g": "", "f": "task's"})
+    workdir.restore()
+    assert (tmp_path / "f").read_text() == "mine"
+    assert not (tmp_path / "g").exists()
+    again = HostWorkdir(str(tmp_path))
+    again.make(tmp_path / "own", {"f": "mine"})
+    again.restore()
+    assert (tmp_path / "f").read_text() == "mine"
