@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ GARBAGE = (50_000, 20, 50)
 """Thresholds of the collector. A daemon makes and drops many objects for each message and hardly a cycle: at Python's
 own thresholds looking for cycles takes a tenth of its time."""
 
-_THREADS_END_WITHIN: Final = 1.0
+_THREADS_END_WITHIN: Final = 5.0
 """Seconds that threads have to end once all else has."""
 
 FOUND_LIMIT: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -88,7 +89,7 @@ _OF_THE_USER: Final = frozenset(
 def _run(run: ProcessMain, config: Config) -> int:
     gc.freeze()
     gc.set_threshold(*GARBAGE)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(run(config))
 
 
@@ -106,11 +107,24 @@ def _ended(code: int, others: Collection[threading.Thread]) -> int:
     return code
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+class _Threads(ThreadPoolExecutor):
+    """Threads of an event loop, which its end does not wait for: `_ended` does, and not for one that hangs."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = _loop_factory()()
+    loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
+    return loop
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:
-        return None
+        return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
 
