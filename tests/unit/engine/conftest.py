@@ -12,7 +12,8 @@ pytest.register_assert_rewrite("tests.unit.engine.world", "tests.unit.engine.aud
 from tests.unit.engine.world import World, world_at  # noqa: E402 - assertions in it are to be rewritten
 
 
-@pytest.fixture
-async def world(folder: Path) -> AsyncIterator[World]:
-    async with world_at(folder) as made:
+@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
+async def world(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[World]:
+    """Over SQLite too, where there is time for that: it takes four times as long."""
+    async with world_at(folder if request.param == "sqlite" else None) as made:
         yield made
