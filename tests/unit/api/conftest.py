@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from argon2 import PasswordHasher
 
+from coordinator.api import passwords
 from coordinator.api.app import ApiRunner, create_app
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
@@ -19,6 +21,13 @@ from tests.unit.api.plain_commands import PlainCommands
 from tests.unit.api.served import VERSION, Served
 
 Serve = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a hash costs by design is what `test_passwords.py` is about, and no other test."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", cheap)
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from argon2 import PasswordHasher
 
-from coordinator.api import passwords
 from coordinator.api.auth import FREE_REFUSALS, LONGEST_USERNAME
 from coordinator.api.middleware import Buckets
 from shared.config.schema import BasicAuth, Cors, KeyAuth, RateLimit
@@ -23,13 +21,6 @@ from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
 
 BASIC = BasicAuth(enabled=True, username="root", password="first")
 ROOT = signed_in("root", "first")
-
-
-@pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a hash costs by design is not what these tests are about."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
 
 
 async def people(api: Served) -> dict[str, dict[str, str]]:

@@ -12,6 +12,11 @@ from coordinator.api import passwords as hashing
 from coordinator.api.passwords import Passwords, hash_password
 
 
+@pytest.fixture(autouse=True)
+def cheap_hashes() -> None:
+    """None here."""
+
+
 async def test_passwords() -> None:
     passwords, stored = Passwords(), await hash_password("right")
     for _ in range(2):
