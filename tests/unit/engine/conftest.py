@@ -13,7 +13,12 @@ from tests.unit.engine.world import World, world_at  # noqa: E402 - assertions i
 
 
 @pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
-async def world(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[World]:
-    """Over SQLite too, where there is time for that: it takes four times as long."""
-    async with world_at(folder if request.param == "sqlite" else None) as made:
+def place(request: pytest.FixtureRequest, folder: Path) -> Path | None:
+    """Where a store lies: in memory; and where there is time, as it takes four times as long, in a folder too."""
+    return folder if request.param == "sqlite" else None
+
+
+@pytest.fixture
+async def world(place: Path | None) -> AsyncIterator[World]:
+    async with world_at(place) as made:
         yield made
