@@ -35,6 +35,7 @@ class Slow(SqliteStore):
         return await super().insert_many(documents)
 
 
+@pytest.mark.slow
 async def test_one_users_fan_outs_keep_no_other_job_waiting(folder: Path) -> None:
     store, codec = Slow(sqlite_file(folder)), MessageCodec()
     broker = MemoryBroker(node_expiry=60.0)

@@ -73,6 +73,7 @@ class Receivers:
         return web.Response()
 
 
+@pytest.mark.slow
 async def test_a_receiver_that_hangs_keeps_no_other_waiting(folder: Path) -> None:
     receivers = Receivers()
     async with AsyncExitStack() as stack:
@@ -247,6 +248,7 @@ async def test_a_receiver_that_keeps_up_hears_all_progress(folder: Path) -> None
     assert line.heard == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 async def test_a_long_line_keeps_no_other_waiting_and_is_not_looked_at_again_and_again(
     folder: Path,
 ) -> None:

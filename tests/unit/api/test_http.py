@@ -269,6 +269,7 @@ async def _long_log(api: Served) -> str:
     return str(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["log/stream", "log/download", "log?size=1000"])
 async def test_a_client_that_stops_reading_is_let_go_of(
     start: Serve, monkeypatch: pytest.MonkeyPatch, what: str

@@ -295,11 +295,13 @@ def client_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_client_has_every_endpoint(client_folder: Path) -> None:
     made = {path.stem for path in (client_folder / "generated_client" / "api").glob("*/*.py")}
     assert {route.handler.__name__ for route in ALL_ROUTES} <= made
 
 
+@pytest.mark.slow
 async def test_a_client_submits_lists_and_reads(
     api: Served, client_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

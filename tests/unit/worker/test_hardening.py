@@ -239,6 +239,7 @@ def test_line_ends_of_a_web_form(tmp_path: Path) -> None:
 # --- sizes ---
 
 
+@pytest.mark.slow
 def test_the_size_of_a_folder_of_any_depth(folder: Path) -> None:
     assert task_folder.size_of(folder / "missing") == (0, 0)
     (folder / "a/b").mkdir(parents=True)
@@ -254,6 +255,7 @@ def test_the_size_of_a_folder_of_any_depth(folder: Path) -> None:
     assert task_folder.remove_folder(deep)
 
 
+@pytest.mark.slow
 def test_folders_too_deep_in_one_another_are_not_measured(folder: Path) -> None:
     """Each is looked up from the top: that takes time in proportion to the square of the depth."""
     run = folder / "run"
