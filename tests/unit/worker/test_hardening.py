@@ -261,11 +261,15 @@ def test_folders_too_deep_in_one_another_are_not_measured(folder: Path) -> None:
     run = folder / "run"
     run.mkdir()
     nest(run, 20_000)
-    began = time.monotonic()
-    with pytest.raises(TaskError, match="more than 1,000 deep in one another"):
-        task_folder.size_of(run)
-    assert time.monotonic() - began < 2
-    assert task_folder.remove_folder(run)
+    began = time.thread_time()
+    try:
+        with pytest.raises(TaskError, match="more than 1,000 deep in one another"):
+            task_folder.size_of(run)
+        took = time.thread_time() - began
+    finally:  # or pytest itself could not
+        removed = task_folder.remove_folder(run)
+    assert took < 2
+    assert removed
 
 
 def test_no_more_is_measured_than_tells_that_it_is_too_much(tmp_path: Path) -> None:
