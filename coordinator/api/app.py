@@ -211,3 +211,4 @@ async def _close(app: web.Application) -> None:
 
 async def _stop(app: web.Application) -> None:
     app[API].closing.set()
+    app[FEED].wake()

@@ -96,6 +96,10 @@ class EventFeed:
         self.end += 1
         while len(self._kept) > KEPT_EVENTS or self._size > KEPT_BYTES:
             self._size -= self._kept.popleft().size
+        self.wake()
+
+    def wake(self) -> None:
+        """Have all readers look, also whether the server stops."""
         self._news.set()
         self._news = asyncio.Event()
 

@@ -470,7 +470,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     ),
     _mechanism(
         "newer-kinds", (12,), edges_cut.newer_kinds,
-        (f"{ENGINE}settling.py::test_a_kind_of_a_newer_version_is_given_back_before_it_is_buried[jobs]",),
+        (f"{ENGINE}settling.py::test_a_kind_of_a_newer_version_is_given_back_before_it_is_buried[memory-jobs]",),
         "what a newer coordinator would have handled lies in `dead`",
     ),
     _mechanism(

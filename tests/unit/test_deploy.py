@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -52,6 +50,8 @@ def test_coordinators_scale_where_a_range_of_ports_is_given(services: dict[str, 
 
 @pytest.mark.parametrize("port", ["8000", "8000-8009"])
 def test_composes_schema_knows_all_of_the_file(port: str) -> None:
+    import jsonschema
+
     vendored = resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
     schema = json.loads((vendored / "compose-spec.json").read_text())
     text = (DEPLOY / "docker-compose.yml").read_text().replace("${HAULIER_PORT:-8000}", port)
@@ -159,10 +159,14 @@ def valid(manifest: Any) -> None:
         spec = {"template": template["template"], "backoffLimit": template["backoffLimit"]}
         manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, "spec": spec}
     if manifest["kind"] != "ScaledObject":
+        import kubernetes_validate
+
         kubernetes_validate.validate(manifest, OLDEST, strict=True)
 
 
 def test_kubernetes_knows_all_of_the_manifests() -> None:
+    import kubernetes_validate
+
     kinds = [manifest["kind"] for manifest in manifests()]
     assert {"Deployment", "Service", "PodDisruptionBudget", "ScaledObject", "ScaledJob"} <= {*kinds}
     for manifest in manifests():

@@ -5,10 +5,17 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import encryption
 from shared.encryption import Vault, WrongKey
 
 KEY = Fernet.generate_key().decode()
-VAULT = Vault("a passphrase")
+VAULT = Vault(Fernet.generate_key().decode())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a guess of a passphrase costs by design is not what these tests are about."""
+    monkeypatch.setattr(encryption, "SCRYPT_COST", 2)
 
 
 @given(st.binary())

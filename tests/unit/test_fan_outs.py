@@ -22,6 +22,7 @@ from shared.model.documents import Actor, Document, TaskDocument
 from shared.model.language import JobDefinition
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queues import JOBS_QUEUE
+from tests.datastores import sqlite_file
 from tests.settings import default_bounds
 from tests.unit.engine.world import step
 
@@ -34,8 +35,9 @@ class Slow(SqliteStore):
         return await super().insert_many(documents)
 
 
-async def test_one_users_fan_outs_keep_no_other_job_waiting(tmp_path: Path) -> None:
-    store, codec = Slow(tmp_path / "haulier.db"), MessageCodec()
+@pytest.mark.slow
+async def test_one_users_fan_outs_keep_no_other_job_waiting(folder: Path) -> None:
+    store, codec = Slow(sqlite_file(folder)), MessageCodec()
     broker = MemoryBroker(node_expiry=60.0)
     await store.start()
     await broker.start()

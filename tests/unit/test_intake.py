@@ -19,6 +19,7 @@ from shared.model.documents import Document
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queues import DEAD_QUEUE, JOBS_QUEUE
 from shared.supervision import Backoff
+from tests.datastores import sqlite_file
 from tests.settings import default_bounds
 
 
@@ -65,12 +66,12 @@ async def delays(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[float]:
 
 @pytest.fixture
 async def parts(
-    tmp_path: Path, delays: asyncio.Queue[float]
+    folder: Path, delays: asyncio.Queue[float]
 ) -> AsyncIterator[tuple[Flaky, Refusing]]:
     """A store and a broker, with a coordinator's intake between them, whose delays are noted."""
     del delays
     store, broker, codec = (
-        Flaky(tmp_path / "haulier.db"),
+        Flaky(sqlite_file(folder)),
         Refusing(node_expiry=60.0),
         MessageCodec(None),
     )

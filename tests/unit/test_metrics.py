@@ -127,6 +127,7 @@ def expressions() -> Iterator[str]:
         yield from (target["expr"] for target in panel.get("targets", ()))
 
 
+@pytest.mark.slow
 async def test_a_scrape_tells_how_jobs_and_tasks_ended_waited_and_ran(plant: Plant) -> None:
     before = await plant.scrape()
     assert told(before, "haulier_jobs_ended_total", state="FAILED", cause="task") == 0
@@ -160,6 +161,7 @@ async def test_a_scrape_tells_how_jobs_and_tasks_ended_waited_and_ran(plant: Pla
     assert [line["state"] for line in ends if line["event"] == "job ended"] == states
 
 
+@pytest.mark.slow
 async def test_two_scrapes_tell_how_many_jobs_failed_between_them(plant: Plant) -> None:
     await plant.run(JOBS["FAILED"])
     before = await plant.scrape()
@@ -170,6 +172,7 @@ async def test_two_scrapes_tell_how_many_jobs_failed_between_them(plant: Plant) 
     assert failed[1] - failed[0] == 2
 
 
+@pytest.mark.slow
 @ONE_SLOT
 async def test_a_scrape_tells_how_long_tasks_waited_and_which_slots_are_used(plant: Plant) -> None:
     task = {"name": "a", "image": "any", "run": "sleep 1"}
@@ -202,6 +205,7 @@ async def test_a_scrape_tells_of_dead_letters(plant: Plant) -> None:
     assert told(found, "haulier_queue_size", queue="dead") == 1
 
 
+@pytest.mark.slow
 @ONE_SLOT
 async def test_a_scrape_tells_of_what_the_sweeper_found(
     plant: Plant, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from shared.model import language
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import DeadNodes, MessageCodec
 from shared.model.states import JobState, TaskKind, TaskState
+from tests.datastores import sqlite_file
 from tests.settings import default_bounds
 
 
@@ -30,9 +31,9 @@ class Silent(MemoryBroker):
 
 
 @pytest.fixture
-async def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FlowDriver]:
+async def driver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FlowDriver]:
     monkeypatch.setattr(outbox, "SENT_WITHIN", 0.05)
-    store, broker = SqliteStore(tmp_path / "haulier.db"), Silent(node_expiry=60.0)
+    store, broker = SqliteStore(sqlite_file(folder)), Silent(node_expiry=60.0)
     await store.start()
     await broker.start()
     made = FlowDriver(store, broker, default_bounds(), MessageCodec(None))

@@ -14,6 +14,7 @@ from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.model.messages import MessageCodec, PulseProbe
 from shared.model.queues import COMPLETED_QUEUE
+from tests.datastores import sqlite_file
 from tests.settings import default_bounds
 
 
@@ -45,8 +46,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    store = SqliteStore(tmp_path / "haulier.db")
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    store = SqliteStore(sqlite_file(folder))
     broker = MemoryBroker(node_expiry=60.0)
     await store.start()
     await broker.start()

@@ -117,6 +117,7 @@ def test_what_publishes_is_only_said(tmp_path: Path) -> None:
     assert (tmp_path / "SHA256SUMS").read_text() == f"{digest}  a.whl\n"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_all_rooms_and_the_page(tmp_path: Path) -> None:
     wheel, _ = releasing.build(ROOT, tmp_path)
     assert wheel.name == f"haulier-{releasing.version_of(ROOT)}-py3-none-any.whl"

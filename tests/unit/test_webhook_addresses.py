@@ -29,6 +29,7 @@ from shared.config.schema import (
 )
 from shared.model.checks import header_problem
 from shared.model.documents import DeliveryDocument
+from tests.datastores import sqlite_file
 
 GUARDED = Middleware(key_auth=KeyAuth(enabled=True, key="k"))
 
@@ -177,13 +178,13 @@ class Receiver:
 
 
 async def delivered(
-    tmp_path: Path, config: Config, host: str, *paths: str
+    folder: Path, config: Config, host: str, *paths: str
 ) -> tuple[list[DeliveryDocument], list[tuple[str, Any]]]:
     """Send a delivery to each path on this host, one after the other; return what became of them, and what came."""
     receiver = Receiver()
     async with AsyncExitStack() as stack:
         port = await receiver.listen(stack)
-        store = SqliteStore(tmp_path / "haulier.db")
+        store = SqliteStore(sqlite_file(folder))
         await store.start()
         stack.push_async_callback(store.close)
         headers = {"X-Mine": "1", "Host": "internal.example", "Transfer-Encoding": "chunked"}
@@ -204,8 +205,8 @@ async def delivered(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_refused_address_is_given_up_at_once(tmp_path: Path, host: str) -> None:
-    (found,), heard = await delivered(tmp_path, config(), host, "/")
+async def test_a_refused_address_is_given_up_at_once(folder: Path, host: str) -> None:
+    (found,), heard = await delivered(folder, config(), host, "/")
     assert (found.state, found.attempts, found.error) == ("FAILED", 1, ADDRESS_REFUSED)
     assert not heard
 
@@ -213,24 +214,24 @@ async def test_a_refused_address_is_given_up_at_once(tmp_path: Path, host: str) 
 ALLOWED = config(allow=("127.0.0.0/8", "::1"))
 
 
-async def test_an_allowed_one_gets_no_header_that_steers(tmp_path: Path) -> None:
-    (found,), ((_, headers),) = await delivered(tmp_path, ALLOWED, "127.0.0.1", "/")
+async def test_an_allowed_one_gets_no_header_that_steers(folder: Path) -> None:
+    (found,), ((_, headers),) = await delivered(folder, ALLOWED, "127.0.0.1", "/")
     assert found.state == "DELIVERED", found.error
     assert headers["X-Mine"] == "1"
     assert headers["Host"].startswith("127.0.0.1:")
     assert "Transfer-Encoding" not in headers
 
 
-async def test_a_cookie_that_a_receiver_sets_is_never_sent_back(tmp_path: Path) -> None:
+async def test_a_cookie_that_a_receiver_sets_is_never_sent_back(folder: Path) -> None:
     # Of an address in numbers, no jar would keep cookies.
-    found, heard = await delivered(tmp_path, ALLOWED, "localhost", "/", "/")
+    found, heard = await delivered(folder, ALLOWED, "localhost", "/", "/")
     assert [each.state for each in found] == ["DELIVERED", "DELIVERED"]
     assert [("Cookie" in headers) for _, headers in heard] == [False, False]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_never_followed(tmp_path: Path, status: int) -> None:
-    (found,), heard = await delivered(tmp_path, ALLOWED, "127.0.0.1", f"/moved?status={status}")
+async def test_a_redirect_is_never_followed(folder: Path, status: int) -> None:
+    (found,), heard = await delivered(folder, ALLOWED, "127.0.0.1", f"/moved?status={status}")
     assert found.error == f"the receiver answered {status}"
     assert (found.state, found.attempts) == ("FAILED", 1)
     assert [path for path, _ in heard] == ["/moved"]

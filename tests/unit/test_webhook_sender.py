@@ -31,6 +31,7 @@ from coordinator.store.sqlite import SqliteStore
 from shared.config.schema import Config
 from shared.model.documents import DeliveryDocument
 from shared.model.states import DeliveryState
+from tests.datastores import sqlite_file
 
 MANY = DELIVERIES_A_LOOK * 2
 
@@ -72,11 +73,12 @@ class Receivers:
         return web.Response()
 
 
-async def test_a_receiver_that_hangs_keeps_no_other_waiting(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_receiver_that_hangs_keeps_no_other_waiting(folder: Path) -> None:
     receivers = Receivers()
     async with AsyncExitStack() as stack:
         hangs, answers = await receivers.serve(stack)
-        store = SqliteStore(tmp_path / "haulier.db")
+        store = SqliteStore(sqlite_file(folder))
         await store.start()
         stack.push_async_callback(store.close)
         urls = [hangs] * (MANY) + [answers]
@@ -96,7 +98,7 @@ async def test_a_receiver_that_hangs_keeps_no_other_waiting(tmp_path: Path) -> N
 
 
 async def test_names_that_nobody_answers_for_keep_nobody_else_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither another user's webhooks nor whatever the process looks up itself."""
     receivers, end = Receivers(), threading.Event()
@@ -112,7 +114,7 @@ async def test_names_that_nobody_answers_for_keep_nobody_else_waiting(
     async with AsyncExitStack() as stack:
         stack.callback(end.set)
         _, answers = await receivers.serve(stack)
-        store = SqliteStore(tmp_path / "haulier.db")
+        store = SqliteStore(sqlite_file(folder))
         await store.start()
         stack.push_async_callback(store.close)
         urls = {f"http://silent{number}.example/": "ann" for number in range(60)}
@@ -155,12 +157,12 @@ class Line:
 
 
 async def deliver_line(
-    tmp_path: Path, line: Line, deliveries: list[DeliveryDocument], *, attempts: int = 5
+    folder: Path, line: Line, deliveries: list[DeliveryDocument], *, attempts: int = 5
 ) -> list[DeliveryDocument]:
     """Deliver them all, and return how they ended, by sequence."""
     async with AsyncExitStack() as stack:
         url = await Receivers().listen(stack, line.answer)
-        store = SqliteStore(tmp_path / "haulier.db")
+        store = SqliteStore(sqlite_file(folder))
         await store.start()
         stack.push_async_callback(store.close)
         for delivery in deliveries:
@@ -187,12 +189,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_deliveries_of_a_line_come_in_order(tmp_path: Path) -> None:
+async def test_deliveries_of_a_line_come_in_order(folder: Path) -> None:
     """Case 7: one that is refused once keeps the later ones of its line waiting, and nobody else."""
     line = Line({"RUNNING": 2})
     names = ("PENDING", "RUNNING", "COMPLETED")
     made = [in_line(number, body) for number, body in enumerate(names, start=1)]
-    ended = await deliver_line(tmp_path, line, [*made, in_line(3, "other", line="m")])
+    ended = await deliver_line(folder, line, [*made, in_line(3, "other", line="m")])
     assert [body for body in line.heard if body != "other"] == [
         "PENDING", "RUNNING", "RUNNING", "RUNNING", "COMPLETED",
     ]  # fmt: skip
@@ -201,10 +203,10 @@ async def test_deliveries_of_a_line_come_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_the_last_answer_of_a_receiver_is_kept_with_its_time(tmp_path: Path) -> None:
+async def test_the_last_answer_of_a_receiver_is_kept_with_its_time(folder: Path) -> None:
     line = Line({"refused": 9})
     made = [in_line(1, "good"), in_line(2, "refused", line="m")]
-    good, refused = await deliver_line(tmp_path, line, made, attempts=1)
+    good, refused = await deliver_line(folder, line, made, attempts=1)
     assert (good.error, good.status) == (None, 200)
     assert (refused.error, refused.status) == ("the receiver answered 503", 503)
     for each in (good, refused):
@@ -212,17 +214,17 @@ async def test_the_last_answer_of_a_receiver_is_kept_with_its_time(tmp_path: Pat
         assert abs(each.answered_at / 1_000_000 - time.time()) < 60
 
 
-async def test_where_no_answer_came_none_is_kept(tmp_path: Path) -> None:
+async def test_where_no_answer_came_none_is_kept(folder: Path) -> None:
     made = in_line(1, "x", status=503, answered_at=1, attempts=1, error="the receiver answered 503")
-    (ended,) = await deliver_line(tmp_path, Line({"x": HANGS_UP}), [made], attempts=2)
+    (ended,) = await deliver_line(folder, Line({"x": HANGS_UP}), [made], attempts=2)
     assert (ended.error, ended.status, ended.answered_at) == ("ServerDisconnectedError", None, None)
 
 
 @pytest.mark.usefixtures("soon")
-async def test_behind_one_that_was_given_up_each_gets_one_try(tmp_path: Path) -> None:
+async def test_behind_one_that_was_given_up_each_gets_one_try(folder: Path) -> None:
     line = Line({"1": 9, "2": 9, "4": 1})
     ended = await deliver_line(
-        tmp_path, line, [in_line(number, str(number)) for number in range(1, 5)], attempts=2
+        folder, line, [in_line(number, str(number)) for number in range(1, 5)], attempts=2
     )
     assert line.heard == ["1", "1", "2", "3", "4", "4"]
     failed, delivered = DeliveryState.FAILED, DeliveryState.DELIVERED
@@ -230,29 +232,30 @@ async def test_behind_one_that_was_given_up_each_gets_one_try(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("soon")
-async def test_progress_gives_way_to_newer_progress(tmp_path: Path) -> None:
+async def test_progress_gives_way_to_newer_progress(folder: Path) -> None:
     line = Line({"10": 1})
     made = [in_line(number * 10, str(number * 10), progress=True) for number in range(1, 9)]
     tried = msgspec.structs.replace(made[0], attempts=1, error="the receiver answered 503")
-    ended = await deliver_line(tmp_path, line, [tried, *made[1:], in_line(90, "end")])
+    ended = await deliver_line(folder, line, [tried, *made[1:], in_line(90, "end")])
     assert line.heard == ["10", "10", "end"]
     assert [each.body for each in ended] == ["10", "end"]
 
 
-async def test_a_receiver_that_keeps_up_hears_all_progress(tmp_path: Path) -> None:
+async def test_a_receiver_that_keeps_up_hears_all_progress(folder: Path) -> None:
     line = Line({})
     made = [in_line(number, str(number), progress=True) for number in range(1, 5)]
-    await deliver_line(tmp_path, line, made)
+    await deliver_line(folder, line, made)
     assert line.heard == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 async def test_a_long_line_keeps_no_other_waiting_and_is_not_looked_at_again_and_again(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
     receivers = Receivers()
     async with AsyncExitStack() as stack:
         hangs, answers = await receivers.serve(stack)
-        store = SqliteStore(tmp_path / "haulier.db")
+        store = SqliteStore(sqlite_file(folder))
         await store.start()
         stack.push_async_callback(store.close)
         stack.callback(receivers.let_go.set)

@@ -9,15 +9,25 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from argon2 import PasswordHasher
 
+from coordinator.api import passwords
 from coordinator.api.app import ApiRunner, create_app
 from coordinator.store.sqlite import SqliteStore
 from shared.broker.memory import MemoryBroker
 from shared.config.schema import Config
+from tests.datastores import sqlite_file
 from tests.unit.api.plain_commands import PlainCommands
 from tests.unit.api.served import VERSION, Served
 
 Serve = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a hash costs by design is what `test_passwords.py` is about, and no other test."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", cheap)
 
 
 @pytest.fixture
@@ -27,12 +37,12 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, stack: AsyncExitStack) -> Serve:
+def start(folder: Path, stack: AsyncExitStack) -> Serve:
     """Start an API with a configuration, and where it is given the datastore of another one."""
 
     async def start(config: Config | None = None, shared: SqliteStore | None = None) -> Served:
         store, broker = (
-            shared or SqliteStore(tmp_path / "haulier.db"),
+            shared or SqliteStore(sqlite_file(folder)),
             MemoryBroker(node_expiry=60.0),
         )
         if shared is None:

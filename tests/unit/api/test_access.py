@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from argon2 import PasswordHasher
 
-from coordinator.api import passwords
+from coordinator.api import auth
 from coordinator.api.auth import FREE_REFUSALS, LONGEST_USERNAME
 from coordinator.api.middleware import Buckets
 from shared.config.schema import BasicAuth, Cors, KeyAuth, RateLimit
@@ -23,13 +22,6 @@ from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
 
 BASIC = BasicAuth(enabled=True, username="root", password="first")
 ROOT = signed_in("root", "first")
-
-
-@pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a hash costs by design is not what these tests are about."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
 
 
 async def people(api: Served) -> dict[str, dict[str, str]]:
@@ -398,7 +390,10 @@ async def test_a_login_with_what_can_be_no_credentials_is_refused_at_once(
     assert LONG[:100] not in audit
 
 
-async def test_a_name_in_a_header_is_logged_no_longer_than_a_name_can_be(start: Serve) -> None:
+async def test_a_name_in_a_header_is_logged_no_longer_than_a_name_can_be(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "SLOWED", 0.0)
     api = await start(configured(basic_auth=BASIC))
     with structlog.testing.capture_logs() as lines:
         for _ in range(FREE_REFUSALS + 2):

@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from argon2 import PasswordHasher
 from click.testing import CliRunner
 
-from coordinator.api import passwords
 from coordinator.api.app import ALL_ROUTES
 from coordinator.api.audit import AuditLog
 from coordinator.audit_chain import AuditChain, audit_key, faults
@@ -28,12 +26,6 @@ from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
 BASIC = BasicAuth(enabled=True, username="root", password="first")
 ROOT = signed_in("root", "first")
 KEY = audit_key("k")
-
-
-@pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
 
 
 async def entries(api: Served, query: str = "", **options: Any) -> list[dict[str, Any]]:

@@ -122,6 +122,18 @@ async def test_a_reader_who_was_too_slow_hears_how_many_it_missed(
         assert [(await anext(stream)).name for _ in range(3)] == ["job.StateChange"] * 3
 
 
+async def test_a_server_that_stops_does_not_wait_for_its_readers(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_LOOK", 60.0)
+    async with aclosing(api.stream("/events")) as stream:
+        waiting = asyncio.ensure_future(anext(stream, None))
+        await api.commands.listened.wait()
+        async with asyncio.timeout(5):
+            await api.runner.cleanup()
+        assert await waiting is None
+
+
 def test_what_readers_may_be_behind_is_bounded_in_bytes(api: Served) -> None:
     feed = api.runner.app[FEED]
     for _ in range(200):

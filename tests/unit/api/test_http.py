@@ -97,6 +97,12 @@ async def test_an_unknown_expectation(api: Served) -> None:
     assert body["message"]
 
 
+@pytest.fixture
+def unlingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_LINGER", 0.05)
+
+
+@pytest.mark.usefixtures("unlingering")
 async def test_a_body_that_announces_too_much_is_not_read(api: Served) -> None:
     for method, path in (("POST", "/jobs"), ("PUT", "/jobs/x/cancel")):
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: text/yaml\r\n"
@@ -105,6 +111,7 @@ async def test_a_body_that_announces_too_much_is_not_read(api: Served) -> None:
         assert body["message"]
 
 
+@pytest.mark.usefixtures("unlingering")
 async def test_a_body_that_does_not_come(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_TIME", 0.1)
     head = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: text/yaml\r\nContent-Length: 100\r\n\r\nna"
@@ -262,6 +269,7 @@ async def _long_log(api: Served) -> str:
     return str(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["log/stream", "log/download", "log?size=1000"])
 async def test_a_client_that_stops_reading_is_let_go_of(
     start: Serve, monkeypatch: pytest.MonkeyPatch, what: str

@@ -150,6 +150,7 @@ print(events)
 """
 
 
+@pytest.mark.slow
 async def test_a_long_log_leaves_room_for_other_requests(api: Served) -> None:
     job, _ = await ended(api, *(["\n" * 30_000] * 4))
     # The reader is a process of its own, faster than the log is written: the stream never waits for it.
@@ -317,6 +318,7 @@ async def test_an_answer_waits_for_parts_on_their_way(api: Served) -> None:
     assert (await downloaded).text == "a\nb\n"
 
 
+@pytest.mark.slow
 async def test_all_who_wait_for_the_same_parts_wait_together_and_look_ever_more_rarely(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from argon2 import PasswordHasher
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -28,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from coordinator.api import auth, passwords
+from coordinator.api import auth
 from coordinator.api.app import ALL_ROUTES
 from coordinator.api.openapi import openapi, statuses
 from shared.config.schema import BasicAuth, KeyAuth, Middleware
@@ -46,8 +45,6 @@ JOB = "6e5ffbc52cb64910a8a8ced3c22a452e"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
     monkeypatch.setattr(auth, "SLOWED", 0.0)
 
 
@@ -298,11 +295,13 @@ def client_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_client_has_every_endpoint(client_folder: Path) -> None:
     made = {path.stem for path in (client_folder / "generated_client" / "api").glob("*/*.py")}
     assert {route.handler.__name__ for route in ALL_ROUTES} <= made
 
 
+@pytest.mark.slow
 async def test_a_client_submits_lists_and_reads(
     api: Served, client_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

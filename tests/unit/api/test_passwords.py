@@ -12,6 +12,12 @@ from coordinator.api import passwords as hashing
 from coordinator.api.passwords import Passwords, hash_password
 
 
+@pytest.fixture(autouse=True)
+def cheap_hashes() -> None:
+    """None here."""
+
+
+@pytest.mark.slow
 async def test_passwords() -> None:
     passwords, stored = Passwords(), await hash_password("right")
     for _ in range(2):
@@ -22,6 +28,7 @@ async def test_passwords() -> None:
     assert not await passwords.verify(stored, "x" * 2000)
 
 
+@pytest.mark.slow
 async def test_an_unknown_user_costs_as_much_as_a_wrong_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

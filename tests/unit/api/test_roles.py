@@ -10,9 +10,8 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from argon2 import PasswordHasher
 
-from coordinator.api import auth, passwords, tokens
+from coordinator.api import auth, tokens
 from coordinator.api.app import ALL_ROUTES
 from coordinator.api.roles import ROLES, covers
 from haulier import Client
@@ -31,9 +30,7 @@ RESTRICTED = HELLO + "permissions: [{user: ann}]\n"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a hash costs by design, and how refusals are slowed, is not what these tests are about."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
+    """How refusals are slowed is not what these tests are about."""
     monkeypatch.setattr(auth, "SLOWED", 0.0)
     monkeypatch.setattr(auth, "LOOK_AGAIN", 0.05)
 

@@ -201,6 +201,7 @@ async def test_closing_gives_up_what_waits_and_what_goes_on(made: Evaluations) -
         await made.evaluate(about("new", "1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "reason"),
     [(TOO_LONG, "more than 5,000,000 steps"), (TOO_BIG, "more than 16,777,216 bytes")],

@@ -17,7 +17,7 @@ from coordinator.due.schedules import ScheduleTimer
 from coordinator.effects import FlowDriver
 from coordinator.engine import job_ends, schedule_firings
 from coordinator.engine.evaluation import scope_for
-from coordinator.store.port import Change
+from coordinator.store.port import Change, Store
 from shared.broker.memory import MemoryBroker
 from shared.errors import Conflict, NotAllowed, StoreUnavailable
 from shared.expressions import Texts
@@ -33,17 +33,19 @@ from shared.model.messages import MessageCodec
 from shared.model.states import JOB_ENDED
 from shared.model.views import schedule_view
 from shared.model.views.redacted import rfc3339
+from tests.datastores import sqlite_file
 from tests.settings import default_bounds
+from tests.simulation.store import MemoryData, MemoryStore
 from tests.unit.engine.clock import Clock, ClockedStore
 
 
 class Plant:
     """Two coordinators' schedules over one store and one clock."""
 
-    def __init__(self, store: ClockedStore, broker: MemoryBroker) -> None:
+    def __init__(self, store: Store, clock: Clock, broker: MemoryBroker) -> None:
         codec = MessageCodec(None)
         self.store = store
-        self.clock = store.test_clock
+        self.clock = clock
         drivers = [FlowDriver(store, broker, default_bounds(), codec) for _ in range(2)]
         self.commands = JobCommands(drivers[0], broker, codec)
         self.ticks = 0.0
@@ -92,12 +94,17 @@ class Plant:
 
 
 @pytest.fixture
-async def plant(folder: Path) -> AsyncIterator[Plant]:
-    store = ClockedStore(folder / "haulier.db", Clock())
+async def plant(place: Path | None) -> AsyncIterator[Plant]:
+    clock = Clock()
+    store = (
+        ClockedStore(sqlite_file(place), clock)
+        if place
+        else MemoryStore(MemoryData(), clock=lambda: clock.now)
+    )
     await store.start()
     broker = MemoryBroker(node_expiry=60.0)
     await broker.start()
-    made = Plant(store, broker)
+    made = Plant(store, clock, broker)
     yield made
     await broker.close()
     await store.close()

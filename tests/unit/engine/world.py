@@ -33,6 +33,7 @@ from shared.model.documents import MICROS_PER_SECOND, JobDocument, TaskDocument
 from shared.model.messages import JobChanged, MessageCodec
 from shared.model.queries import In
 from shared.model.queues import JOBS_QUEUE, LOGS_QUEUE
+from tests.datastores import sqlite_file
 from tests.faults.ports import Died
 from tests.settings import default_bounds
 from tests.simulation.store import MemoryData, MemoryStore
@@ -167,7 +168,7 @@ class World:
         if folder is None:
             data = MemoryData()
             return MemoryStore(data, clock=lambda: self.clock.now), partial(MemoryBook, data)
-        path = folder / "haulier.db"
+        path = sqlite_file(folder)
         return ClockedStore(path, self.clock), partial(SqliteBook, path)
 
     async def start(self) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,6 +103,7 @@ def fault_of(work: Callable[[], object]) -> ExpressionError | None:
     return None
 
 
+@pytest.mark.slow
 @many
 @given(texts)
 def test_any_text_is_a_value_or_an_expression_error(text: str) -> None:

@@ -239,6 +239,7 @@ def test_line_ends_of_a_web_form(tmp_path: Path) -> None:
 # --- sizes ---
 
 
+@pytest.mark.slow
 def test_the_size_of_a_folder_of_any_depth(folder: Path) -> None:
     assert task_folder.size_of(folder / "missing") == (0, 0)
     (folder / "a/b").mkdir(parents=True)
@@ -254,16 +255,21 @@ def test_the_size_of_a_folder_of_any_depth(folder: Path) -> None:
     assert task_folder.remove_folder(deep)
 
 
+@pytest.mark.slow
 def test_folders_too_deep_in_one_another_are_not_measured(folder: Path) -> None:
     """Each is looked up from the top: that takes time in proportion to the square of the depth."""
     run = folder / "run"
     run.mkdir()
     nest(run, 20_000)
-    began = time.monotonic()
-    with pytest.raises(TaskError, match="more than 1,000 deep in one another"):
-        task_folder.size_of(run)
-    assert time.monotonic() - began < 2
-    assert task_folder.remove_folder(run)
+    began = time.thread_time()
+    try:
+        with pytest.raises(TaskError, match="more than 1,000 deep in one another"):
+            task_folder.size_of(run)
+        took = time.thread_time() - began
+    finally:  # or pytest itself could not
+        removed = task_folder.remove_folder(run)
+    assert took < 2
+    assert removed
 
 
 def test_no_more_is_measured_than_tells_that_it_is_too_much(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_what_a_dead_node_left_is_swept_whatever_its_depth(folder: Path) -> None
     assert folders.owners() == {"mine"}
 
 
+@pytest.mark.slow
 def test_files_in_very_many_folders(folder: Path) -> None:
     name = "a/" * 1_500 + "f"
     task_folder.write_files(folder / "docker", {name: "x"})

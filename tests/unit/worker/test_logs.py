@@ -119,6 +119,7 @@ async def test_a_spool_keeps_little_in_memory_and_the_rest_on_disk(tmp_path: Pat
     assert await spool.take() == "again"
 
 
+@pytest.mark.slow
 async def test_a_spool_that_is_never_empty_does_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ async def test_a_dropped_log_sends_nothing_more(tmp_path: Path, begun: bool) -> 
     assert post.messages == []
 
 
+@pytest.mark.slow
 async def test_a_long_log_waits_while_coordinators_do_not_store_and_a_short_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_two_mounts_at_one_place_are_refused(tmp_path: Path, kind: str) -> None:
         container_spec.mounted_of(mounts, "run", rules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", ["", "/inner", "/inner/word"])
 def test_nothing_outside_is_opened_while_a_neighbour_swaps_a_folder_and_a_link(
     tmp_path: Path, below: str

@@ -154,6 +154,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "LONGEST_SILENCE", 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pull", [silent, silent_after_a_step, byte_by_byte, a_byte_a_step])
 async def test_a_pull_that_stalls_fails_and_is_left(
     pull: Callable[[Any], None], tmp_path: Path
@@ -179,6 +180,7 @@ async def test_a_pull_that_is_slow_goes_on(tmp_path: Path) -> None:
             await asyncio.wait_for(images.pull("r.example/a:1", None, say), 5)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_hangs_is_not_taken_for_a_registry_that_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,12 @@ class Endless(Staged):
 @pytest.mark.parametrize(
     ("depth", "files", "error"),
     [
-        (1_010, 0, "/tork holds folders more than 1,000 deep in one another"),
+        pytest.param(
+            1_010,
+            0,
+            "/tork holds folders more than 1,000 deep in one another",
+            marks=pytest.mark.slow,
+        ),
         (
             0,
             300,
