@@ -18,6 +18,7 @@ from haulier.cli.output import plain_text, say, show_json_value, shown_width, st
 from haulier.client import Client
 from haulier.errors import ApiError, HaulierError
 from haulier.results import Health, Node, Queue
+from shared.model.queues import DEAD_QUEUE, is_task_queue
 
 _SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -146,9 +147,9 @@ def _queue_checks(queues: list[Queue]) -> list[Diagnosis]:
             f"which no worker takes: start one with --queue {queue.name}=2",
         )
         for queue in alone
-        if queue.name != "dead"
+        if is_task_queue(queue.name)
     ]
-    dead = sum(queue.size for queue in queues if queue.name == "dead")
+    dead = sum(queue.size for queue in queues if queue.name == DEAD_QUEUE)
     if dead:
         found.append(
             Diagnosis(False, f"{dead} messages are in the queue dead: nobody could read them")

@@ -346,6 +346,10 @@ WRONG = {
         {"HAULIER_DATASTORE_MONGODB_URL": "mongodb://haulier:no@{mongo}/?authSource=haulier"},
         "rejected the credentials in datastore.mongodb.url: Authentication failed",
     ),
+    "no user of MongoDB": (
+        {"HAULIER_DATASTORE_MONGODB_URL": "mongodb://{mongo}/?replicaSet=rs0"},
+        "MongoDB asks for a user and a password, which datastore.mongodb.url lacks: command ",
+    ),
     "another virtual host": (
         {"HAULIER_BROKER_RABBITMQ_URL": "amqps://coordinator:pw@127.0.0.1:{tls}/another"},
         "refuses the virtual host of ",

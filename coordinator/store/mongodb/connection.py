@@ -114,7 +114,9 @@ def _refusal(error: OperationFailure) -> str | None:
     if error.code not in FOR_GOOD:
         return None
     text = _short(error)
-    if error.code == UNAUTHORIZED and "requires authentication" not in text:
+    if error.code == UNAUTHORIZED and "requires authentication" in text:
+        return f"MongoDB asks for a user and a password, which datastore.mongodb.url lacks: {text}"
+    if error.code == UNAUTHORIZED:
         return f"MongoDB: the user of datastore.mongodb.url needs the role readWrite in its database: {text}"
     return f"MongoDB rejected the credentials in datastore.mongodb.url: {text}"
 

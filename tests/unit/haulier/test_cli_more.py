@@ -397,6 +397,9 @@ def test_doctor(haulier: Command, server: SeedServer, monkeypatch: pytest.Monkey
     code, out, _ = haulier("doctor")
     assert code == 1
     assert "✗ 12 tasks wait in default, from which no worker takes: start one with" in out
+    monkeypatch.setitem(QUEUES[0], "name", "x-of-a-worker-that-stopped")
+    code, out, _ = haulier("doctor")
+    assert (code, [line[0] for line in out.splitlines()]) == (0, ["✓"] * 5), out
     server.health_status = 503
     assert "✗ " + server.url + " is DOWN: broker: does not" in haulier("doctor").out
     assert haulier("doctor", "--server", "http://127.0.0.1:1").code == 3
