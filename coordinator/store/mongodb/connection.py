@@ -94,18 +94,25 @@ def mongodb_start_errors(tls: ClientTls) -> Iterator[None]:
 def _absence(text: str, tls: ClientTls) -> StoreMisconfigured | StoreUnavailable:
     """Return what it means that there is no server to work with: whether it may come, or somebody has to mend it."""
     if "No replica set members available" in text:  # those that answered have another name
-        return StoreMisconfigured(f"datastore.mongodb.url: {text}")
+        return StoreMisconfigured(
+            f"datastore.mongodb.url: {text}: MongoDB's replication.replSetName is another, or not set"
+        )
     server = f"MongoDB at {_server_in(text)}"
     if (refused := tls_refusal(text, server, "datastore.mongodb", tls)) is not None:
         return StoreMisconfigured(refused)
     if text.endswith("connection closed"):
         text += f" ({_WHY_CLOSED})"
+    if '"Primary()"' in text:
+        text += f" ({_WHY_NO_PRIMARY})"
     return StoreUnavailable(f"MongoDB is not responding: {text}")
 
 
 _WHY_CLOSED = (
     "where it goes on: MongoDB may want TLS, or a certificate from datastore.mongodb.tls.cert that it can trust; its "
     "log says so"
+)
+_WHY_NO_PRIMARY = (
+    "where it goes on: a new replica set needs rs.initiate(), an old one a majority of its members"
 )
 
 

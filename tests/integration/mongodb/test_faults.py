@@ -240,6 +240,23 @@ async def test_the_start_waits_for_a_server(own_mongodb: Node) -> None:
     await store.close()
 
 
+async def test_the_start_says_what_a_new_replica_set_needs_and_goes_on_then() -> None:
+    need("mongodb")
+    with node_folder("mongodb") as folder:
+        node = Node(folder)
+        node.start()
+        store = MongoStore(mongodb_node.url_of([node]), "begun_later")
+        with capture_logs() as logs:
+            starting = asyncio.create_task(store.start())
+            async with asyncio.timeout(PATIENCE):
+                while not logs:
+                    await asyncio.wait([starting], timeout=0.1)
+        assert "a new replica set needs rs.initiate()" in logs[0]["reason"]
+        await asyncio.to_thread(mongodb_node.initiate, [node])
+        await asyncio.wait_for(starting, PATIENCE)
+        await store.close()
+
+
 async def test_a_start_that_waits_can_be_given_up(own_mongodb: Node) -> None:
     await asyncio.to_thread(own_mongodb.stop)
     store = MongoStore(mongodb_node.url_of([own_mongodb]), "haulier")
