@@ -133,9 +133,16 @@ def _workers_check(nodes: list[Node]) -> Diagnosis:
     if up:
         return Diagnosis(True, f"{len(up)} worker{'s take' if len(up) > 1 else ' takes'} tasks")
     if workers:
-        states = ", ".join(f"{node.name} is {node.status}" for node in workers)
+        states = ", ".join(f"{node.name} is {node.status}: {_remedy(node)}" for node in workers)
         return Diagnosis(False, f"no worker takes tasks: {states}")
     return Diagnosis(False, "there is no worker: start one with haulier run worker")
+
+
+def _remedy(worker: Node) -> str:
+    """Return what has a worker take tasks again."""
+    if worker.status == "DRAINING":
+        return f"haulier resume {worker.id} lets it take tasks"
+    return "start it again" if worker.status == "OFFLINE" else "its log says why"
 
 
 def _queue_checks(queues: list[Queue]) -> list[Diagnosis]:

@@ -405,6 +405,26 @@ def test_doctor(haulier: Command, server: SeedServer, monkeypatch: pytest.Monkey
     assert haulier("doctor", "--server", "http://127.0.0.1:1").code == 3
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("DOWN", "Worker is DOWN: its log says why"),
+        (
+            "DRAINING",
+            "Worker is DRAINING: haulier resume 2C2LtZRhktaieM768LQpbP lets it take tasks",
+        ),
+        ("OFFLINE", "Worker is OFFLINE: start it again"),
+    ],
+)
+def test_doctor_says_what_to_do_where_no_worker_takes_tasks(
+    haulier: Command, server: SeedServer, monkeypatch: pytest.MonkeyPatch, status: str, said: str
+) -> None:
+    monkeypatch.setitem(NODES[1], "status", status)
+    code, out, _ = haulier("doctor", "--server", server.url)
+    assert code == 1
+    assert f"✗ no worker takes tasks: {said}" in " ".join(out.split())
+
+
 def test_doctor_that_is_refused_exits_with_4(
     haulier: Command, server: SeedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
