@@ -285,6 +285,12 @@ class MongoConnection:
             return ()
         return tuple(host for host, _ in self._client.topology_description.server_descriptions())
 
+    async def warn_of_lone_server(self) -> None:
+        """Log a warning where the server is no member of a replica set."""
+        if "setName" not in await self._database.command("hello"):
+            remedy = "set replication.replSetName in /etc/mongod.conf, and run rs.initiate()"
+            log.warning("MongoDB is no replica set, as it must be", remedy=remedy)
+
     async def look_at_clock(self) -> None:
         """Ask for the server's time once."""
         before = time.monotonic_ns()
