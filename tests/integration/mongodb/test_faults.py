@@ -261,8 +261,8 @@ async def test_a_server_that_is_no_replica_set_is_warned_of() -> None:
     need("mongodb")
     with node_folder("mongodb") as folder:
         port = free_port()
-        command = [mongodb_node.program(), "--bind_ip", LOOPBACK, "--port", str(port)]
-        launch(folder, [*command, "--dbpath", str(folder), "--nounixsocket"])
+        place = ("--bind_ip", LOOPBACK, "--port", str(port), "--dbpath", str(folder))
+        launch(folder, [mongodb_node.program(), *place, "--nounixsocket"])
         await_answer("mongod", folder, lambda: listening(LOOPBACK, port))
         store = MongoStore(f"mongodb://{LOOPBACK}:{port}/", "alone")
         with capture_logs() as logs:
