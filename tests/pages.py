@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,6 +29,25 @@ def text_of(page: Path) -> str:
 def name_of(page: Path) -> str:
     """Its path in the repository."""
     return str(page.relative_to(ROOT))
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A command that a page shows, and what it shows after it."""
+
+    line: str
+    shown: str = ""
+
+
+def commands_of(page: Path) -> Iterator[Command]:
+    """Every line of a page's blocks for the shell."""
+    for language, body in FENCE.findall(text_of(page)):
+        text = textwrap.dedent(body).replace("\\\n", "")
+        if language == "shell":
+            yield from (Command(line) for line in text.splitlines() if line)
+        elif language == "console":
+            for each in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+                line, _, shown = each.partition("\n")
+                yield Command(line, shown)
 
 
 def whole_jobs() -> Iterator[tuple[Path, str]]:

@@ -18,6 +18,7 @@ from haulier.cli.output import plain_text, say, show_json_value, shown_width, st
 from haulier.client import Client
 from haulier.errors import ApiError, HaulierError
 from haulier.results import Health, Node, Queue
+from shared.model.queues import DEAD_QUEUE, is_task_queue
 
 _SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -132,9 +133,16 @@ def _workers_check(nodes: list[Node]) -> Diagnosis:
     if up:
         return Diagnosis(True, f"{len(up)} worker{'s take' if len(up) > 1 else ' takes'} tasks")
     if workers:
-        states = ", ".join(f"{node.name} is {node.status}" for node in workers)
+        states = ", ".join(f"{node.name} is {node.status}: {_remedy(node)}" for node in workers)
         return Diagnosis(False, f"no worker takes tasks: {states}")
     return Diagnosis(False, "there is no worker: start one with haulier run worker")
+
+
+def _remedy(worker: Node) -> str:
+    """Return what has a worker take tasks again."""
+    if worker.status == "DRAINING":
+        return f"haulier resume {worker.id} lets it take tasks"
+    return "start it again" if worker.status == "OFFLINE" else "its log says why"
 
 
 def _queue_checks(queues: list[Queue]) -> list[Diagnosis]:
@@ -146,9 +154,9 @@ def _queue_checks(queues: list[Queue]) -> list[Diagnosis]:
             f"which no worker takes: start one with --queue {queue.name}=2",
         )
         for queue in alone
-        if queue.name != "dead"
+        if is_task_queue(queue.name)
     ]
-    dead = sum(queue.size for queue in queues if queue.name == "dead")
+    dead = sum(queue.size for queue in queues if queue.name == DEAD_QUEUE)
     if dead:
         found.append(
             Diagnosis(False, f"{dead} messages are in the queue dead: nobody could read them")

@@ -131,6 +131,8 @@ def _misfits(
     config: Config, layers: _Layers, role: str | None, found: Sequence[ConfigProblem]
 ) -> Iterator[ConfigProblem]:
     blamed = {problem.key for problem in found}
+    if "" in blamed:  # a file that can't be read: what it sets isn't known
+        return
     of_role = role_problems(config, role) if role else ()
     for path, problem in [*problems(config), *of_role]:
         if not any(path == key or key.startswith(path + ".") for key in blamed):

@@ -268,10 +268,20 @@ def _check_url(kind: str) -> Callable[[str], None]:
             complete = complete and (kind == "mongodb-url" or parts.port != 0)
         except ValueError:
             complete = False
+        if _unescaped(value):
+            raise ValueError(
+                "the user and the password must be percent-encoded: @ is %40, / is %2F, : is %3A, % is %25"
+            )
         if not complete or re.search(r"\s", value):
             raise ValueError(f"must be a complete URL, {names}")
 
     return check
+
+
+def _unescaped(url: str) -> bool:
+    """Return whether the user or password in a URL has characters that end it."""
+    host = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    return url.partition("?")[0].count("@") > 1 or ("@" in url and "@" not in host)
 
 
 def _check_aliases(values: tuple[str, ...]) -> None:

@@ -346,6 +346,10 @@ WRONG = {
         {"HAULIER_DATASTORE_MONGODB_URL": "mongodb://haulier:no@{mongo}/?authSource=haulier"},
         "rejected the credentials in datastore.mongodb.url: Authentication failed",
     ),
+    "no user of MongoDB": (
+        {"HAULIER_DATASTORE_MONGODB_URL": "mongodb://{mongo}/?replicaSet=rs0"},
+        "MongoDB asks for a user and a password, which datastore.mongodb.url lacks: command ",
+    ),
     "another virtual host": (
         {"HAULIER_BROKER_RABBITMQ_URL": "amqps://coordinator:pw@127.0.0.1:{tls}/another"},
         "refuses the virtual host of ",
@@ -421,6 +425,19 @@ def test_a_right_that_is_missing_ends_the_start_with_a_sentence(
     assert LACKING[role, right] in line
     assert f"refused for user '{user}'" in line
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_is_the_first_in_a_virtual_host_asks_for_a_coordinator(
+    secured: Secured, haulier: Haulier
+) -> None:
+    management = Management(secured.rabbit.management_url)
+    management.add_vhost("new")
+    management.send("PUT", "/permissions/new/worker", rights_of("worker"))
+    settings = secured.settings("worker")
+    url = settings["HAULIER_BROKER_RABBITMQ_URL"].removesuffix("haulier") + "new"
+    done = haulier({**settings, "HAULIER_BROKER_RABBITMQ_URL": url}, "run", "worker")
+    assert done.returncode == 2, done.stderr
+    assert "a coordinator makes this queue, if its user may: start one first" in done.stderr
 
 
 # --- what a worker's user can't do ---------------------------------------------------------------------------------

@@ -94,18 +94,25 @@ def mongodb_start_errors(tls: ClientTls) -> Iterator[None]:
 def _absence(text: str, tls: ClientTls) -> StoreMisconfigured | StoreUnavailable:
     """Return what it means that there is no server to work with: whether it may come, or somebody has to mend it."""
     if "No replica set members available" in text:  # those that answered have another name
-        return StoreMisconfigured(f"datastore.mongodb.url: {text}")
+        return StoreMisconfigured(
+            f"datastore.mongodb.url: {text}: MongoDB's replication.replSetName is another, or not set"
+        )
     server = f"MongoDB at {_server_in(text)}"
     if (refused := tls_refusal(text, server, "datastore.mongodb", tls)) is not None:
         return StoreMisconfigured(refused)
     if text.endswith("connection closed"):
         text += f" ({_WHY_CLOSED})"
+    if '"Primary()"' in text:
+        text += f" ({_WHY_NO_PRIMARY})"
     return StoreUnavailable(f"MongoDB is not responding: {text}")
 
 
 _WHY_CLOSED = (
     "where it goes on: MongoDB may want TLS, or a certificate from datastore.mongodb.tls.cert that it can trust; its "
     "log says so"
+)
+_WHY_NO_PRIMARY = (
+    "where it goes on: a new replica set needs rs.initiate(), an old one a majority of its members"
 )
 
 
@@ -114,7 +121,9 @@ def _refusal(error: OperationFailure) -> str | None:
     if error.code not in FOR_GOOD:
         return None
     text = _short(error)
-    if error.code == UNAUTHORIZED and "requires authentication" not in text:
+    if error.code == UNAUTHORIZED and "requires authentication" in text:
+        return f"MongoDB asks for a user and a password, which datastore.mongodb.url lacks: {text}"
+    if error.code == UNAUTHORIZED:
         return f"MongoDB: the user of datastore.mongodb.url needs the role readWrite in its database: {text}"
     return f"MongoDB rejected the credentials in datastore.mongodb.url: {text}"
 
@@ -275,6 +284,12 @@ class MongoConnection:
         if self._client is None:
             return ()
         return tuple(host for host, _ in self._client.topology_description.server_descriptions())
+
+    async def warn_of_lone_server(self) -> None:
+        """Log a warning where the server is no member of a replica set."""
+        if "setName" not in await self._database.command("hello"):
+            remedy = "set replication.replSetName in /etc/mongod.conf, and run rs.initiate()"
+            log.warning("MongoDB is no replica set, as it must be", remedy=remedy)
 
     async def look_at_clock(self) -> None:
         """Ask for the server's time once."""

@@ -102,6 +102,7 @@ class MongoStore:
             await self._connection.look_at_clock()
             await self._check_version()
             await self._check_key()
+            await self._connection.warn_of_lone_server()
             with pymongo.timeout(INDEX_PATIENCE):
                 for name, indexes in collections().items():
                     await self._connection[name].create_indexes(indexes)

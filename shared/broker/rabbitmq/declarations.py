@@ -30,7 +30,7 @@ from shared.errors import (
     BrokerUnavailable,
     QueueMismatch,
 )
-from shared.model.queues import EVENTS, MAX_PRIORITY, queue_kind
+from shared.model.queues import COORDINATOR_QUEUES, EVENTS, MAX_PRIORITY, queue_kind
 from shared.supervision import Backoff, Loop, waiting
 from shared.tls import tls_refusal
 
@@ -125,8 +125,12 @@ def declaration_refused(
         return QueueMismatch(name, _detail(str(error)), what)
     if isinstance(error, ChannelAccessRefused):
         kind = BrokerMisconfigured if "reserved prefix" in str(error) else BrokerForbids
-        return kind(f"RabbitMQ: the user may not use {what} {name!r}: {error}")
+        hint = _MADE_BY_ONE if name in COORDINATOR_QUEUES else ""
+        return kind(f"RabbitMQ: the user may not use {what} {name!r}: {error}{hint}")
     return None
+
+
+_MADE_BY_ONE = " (a coordinator makes this queue, if its user may: start one first)"
 
 
 def _detail(text: str) -> str:

@@ -240,6 +240,38 @@ async def test_the_start_waits_for_a_server(own_mongodb: Node) -> None:
     await store.close()
 
 
+async def test_the_start_says_what_a_new_replica_set_needs_and_goes_on_then() -> None:
+    need("mongodb")
+    with node_folder("mongodb") as folder:
+        node = Node(folder)
+        node.start()
+        store = MongoStore(mongodb_node.url_of([node]), "begun_later")
+        with capture_logs() as logs:
+            starting = asyncio.create_task(store.start())
+            async with asyncio.timeout(PATIENCE):
+                while not logs:
+                    await asyncio.wait([starting], timeout=0.1)
+        assert "a new replica set needs rs.initiate()" in logs[0]["reason"]
+        await asyncio.to_thread(mongodb_node.initiate, [node])
+        await asyncio.wait_for(starting, PATIENCE)
+        await store.close()
+
+
+async def test_a_server_that_is_no_replica_set_is_warned_of() -> None:
+    need("mongodb")
+    with node_folder("mongodb") as folder:
+        port = free_port()
+        place = ("--bind_ip", LOOPBACK, "--port", str(port), "--dbpath", str(folder))
+        launch(folder, [mongodb_node.program(), *place, "--nounixsocket"])
+        await_answer("mongod", folder, lambda: listening(LOOPBACK, port))
+        store = MongoStore(f"mongodb://{LOOPBACK}:{port}/", "alone")
+        with capture_logs() as logs:
+            await store.start()
+        await store.close()
+        halt(folder)
+    assert [line["event"] for line in logs] == ["MongoDB is no replica set, as it must be"]
+
+
 async def test_a_start_that_waits_can_be_given_up(own_mongodb: Node) -> None:
     await asyncio.to_thread(own_mongodb.stop)
     store = MongoStore(mongodb_node.url_of([own_mongodb]), "haulier")
@@ -284,8 +316,14 @@ def _guarded(port: int, data: Path) -> list[str | Path]:
 
 
 async def test_credentials(guarded: str) -> None:
-    for url in (f"mongodb://{guarded}", f"mongodb://alice:wrong@{guarded}"):
-        with pytest.raises(StoreMisconfigured, match="credentials"):
+    for url, said in (
+        (
+            f"mongodb://{guarded}",
+            "asks for a user and a password, which datastore.mongodb.url lacks",
+        ),
+        (f"mongodb://alice:wrong@{guarded}", "rejected the credentials in datastore.mongodb.url"),
+    ):
+        with pytest.raises(StoreMisconfigured, match=said):
             await MongoStore(url, "haulier").start()
     async with started(f"mongodb://alice:right@{guarded}") as store:
         await store.insert(job("j"))

@@ -324,6 +324,23 @@ def test_a_bad_file(machine: Machine, text: str | bytes, problem: str) -> None:
     assert str(file) in problems[0]
 
 
+@pytest.mark.parametrize("password", ["s3@cret/word", "123/s3cret", "s3cret?word", "#s3cret"])
+@pytest.mark.parametrize("url", ["broker.rabbitmq.url=amqp", "datastore.mongodb.url=mongodb"])
+def test_a_password_that_would_end_early_is_refused_and_not_shown(
+    machine: Machine, url: str, password: str
+) -> None:
+    (problem,) = machine.problems(f"{url}://user:{password}@host/")
+    assert "must be percent-encoded: @ is %40, / is %2F" in problem
+    assert "s3" not in problem
+
+
+def test_what_a_file_that_cannot_be_read_lacks_is_not_told(machine: Machine) -> None:
+    file = machine.write("[broker")
+    problems = machine.problems(role="coordinator")
+    assert len(problems) == 1
+    assert str(file) in problems[0]
+
+
 def test_good_files(machine: Machine) -> None:
     machine.write(
         'encryption = {key = "k", old_keys = ["a,b", " c "]}\n'

@@ -397,9 +397,32 @@ def test_doctor(haulier: Command, server: SeedServer, monkeypatch: pytest.Monkey
     code, out, _ = haulier("doctor")
     assert code == 1
     assert "✗ 12 tasks wait in default, from which no worker takes: start one with" in out
+    monkeypatch.setitem(QUEUES[0], "name", "x-of-a-worker-that-stopped")
+    code, out, _ = haulier("doctor")
+    assert (code, [line[0] for line in out.splitlines()]) == (0, ["✓"] * 5), out
     server.health_status = 503
     assert "✗ " + server.url + " is DOWN: broker: does not" in haulier("doctor").out
     assert haulier("doctor", "--server", "http://127.0.0.1:1").code == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("DOWN", "Worker is DOWN: its log says why"),
+        (
+            "DRAINING",
+            "Worker is DRAINING: haulier resume 2C2LtZRhktaieM768LQpbP lets it take tasks",
+        ),
+        ("OFFLINE", "Worker is OFFLINE: start it again"),
+    ],
+)
+def test_doctor_says_what_to_do_where_no_worker_takes_tasks(
+    haulier: Command, server: SeedServer, monkeypatch: pytest.MonkeyPatch, status: str, said: str
+) -> None:
+    monkeypatch.setitem(NODES[1], "status", status)
+    code, out, _ = haulier("doctor", "--server", server.url)
+    assert code == 1
+    assert f"✗ no worker takes tasks: {said}" in " ".join(out.split())
 
 
 def test_doctor_that_is_refused_exits_with_4(
