@@ -22,8 +22,8 @@ from coordinator.api.middleware import Buckets
 from coordinator.api.passwords import Passwords
 from coordinator.api.roles import OPERATOR, ROLES, covers, role_of, weaker
 from coordinator.api.token_texts import SESSION_COOKIE, found_token, note_use
-from coordinator.api.turns import TooManyWaiting
 from coordinator.store.port import Store, Viewer
+from coordinator.turns import TooManyWaiting
 from shared.config.schema import Middleware
 from shared.errors import StoreUnavailable
 from shared.ids import derived_id

@@ -13,9 +13,9 @@ from aiohttp import web
 from coordinator.api.port import Commands
 from coordinator.api.roles import ADMIN
 from coordinator.api.sharing import Listeners, LookTurns, SharedReads, Slices
-from coordinator.api.turns import Turns
 from coordinator.dead_letters import DeadLetters
 from coordinator.store.port import Store, Viewer
+from coordinator.turns import Turns
 from shared.broker.port import Broker
 from shared.config.schema import Config
 from shared.model.documents import GUEST, Actor, AuditIntentDocument

@@ -8,7 +8,7 @@ from typing import Final
 
 from coordinator.api.context import Api, caller
 from coordinator.api.http import HttpError
-from coordinator.api.turns import TooManyWaiting
+from coordinator.turns import TooManyWaiting
 from shared.model import language
 from shared.model.decoding import ContentType, decode_job
 

@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from cachetools import LRUCache
 
-from coordinator.api.turns import Turns
+from coordinator.turns import Turns
 
 _AT_ONCE: Final = 2
 """Hashes computed at a time, each with 64 MiB."""

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar, cast
 
 from coordinator.api.context import caller
-from coordinator.api.turns import TooManyWaiting, Turns
 from coordinator.store.port import Store
+from coordinator.turns import TooManyWaiting, Turns
 from shared.errors import StoreUnavailable
 from shared.model.documents import TokenDocument, UserDocument
 from shared.supervision import Tasks, start_task

@@ -11,18 +11,18 @@ import pickle
 import struct
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from coordinator.engine.flow import Evaluate
+from coordinator.turns import Turns
 from shared.errors import ApplicationError
 from shared.expressions import Budget, ExpressionError, OutOfTurn
-from shared.supervision import Tasks, waiting
+from shared.supervision import waiting
 
 log = structlog.get_logger(__name__)
 
@@ -56,11 +56,6 @@ class EvaluationBusy(ApplicationError):
     later."""
 
 
-class _Waiting(msgspec.Struct, eq=False):
-    effect: Evaluate
-    answer: asyncio.Future[Any]
-
-
 class Evaluations:
     """Evaluates, out of a budget of so many steps and bytes for each evaluation."""
 
@@ -68,13 +63,11 @@ class Evaluations:
         self._steps, self._bytes = steps, bytes
         self._waits = waits
         """Called by whoever has to wait for an evaluation beside the loop."""
-        self._queues: dict[str, deque[_Waiting]] = {}
-        """By user, in the order in which they have their next turn."""
+        self._turns = Turns(PROCESSES)
         self._about: dict[str, str] = {}
         """The user of each evaluation that waits or goes on beside the loop, by what it is about."""
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
-        self._running = Tasks()
         self._spent = 0.0
         """Seconds that evaluations took in this turn of the loop."""
         self._next_turn = asyncio.Event()
@@ -124,80 +117,54 @@ class Evaluations:
     async def close(self) -> None:
         """Give up what waits and what goes on, and end the processes."""
         self._closed = True
-        for queue in self._queues.values():
-            for one in queue:
-                one.answer.cancel()
-        self._queues.clear()
         processes = {*self._idle, *self._busy}
         for process in processes:
             process.kill()
-        await self._running.finish()
         for process in processes:
             await process.end()
         self._idle.clear()
 
     async def _beside(self, effect: Evaluate) -> Any:
         self._about[effect.about] = effect.user
-        one = _Waiting(effect, asyncio.get_running_loop().create_future())
-        self._queues.setdefault(effect.user, deque()).append(one)
-        self._go_on()
         self._waits()
         try:
-            with waiting():
-                return await one.answer
-        except asyncio.CancelledError:
-            if self._closed:
-                raise EvaluationBusy("this coordinator stops") from None
-            raise
+            async with self._turns.turn(effect.user):
+                with waiting():
+                    return await self._answer(effect)
         finally:
             del self._about[effect.about]
-
-    def _go_on(self) -> None:
-        while self._queues and len(self._running) < PROCESSES:
-            user, queue = next(iter(self._queues.items()))
-            del self._queues[user]
-            one = queue.popleft()
-            if queue:
-                self._queues[user] = queue
-            if not one.answer.done():
-                self._running.start(self._run(one), "evaluation")
-
-    async def _run(self, one: _Waiting) -> None:
-        try:
-            answer = await self._answer(one.effect)
-            if not one.answer.done():
-                one.answer.set_result(answer)
-        except Exception as error:
-            if not one.answer.done():
-                one.answer.set_exception(error)
-        finally:
-            asyncio.get_running_loop().call_soon(self._go_on)
 
     async def _answer(self, effect: Evaluate) -> Any:
         asked = pickle.dumps((effect.work, Budget(self._steps, self._bytes)))
         for _ in range(2):
             if self._closed:
-                raise EvaluationBusy("this coordinator stops")
-            process = self._idle.pop() if self._idle else _Process()
-            self._busy.add(process)
+                break
             try:
-                async with asyncio.timeout(_LONGEST):
-                    answer = await process.ask(asked)
+                async with self._process() as process, asyncio.timeout(_LONGEST):
+                    return await process.ask(asked)
             except TimeoutError:
-                await process.end()
                 return ExpressionError(f"this takes more than {_LONGEST:.0f} s", kind="limit")
             except (OSError, EOFError) as error:
-                await process.end()
                 if not self._closed:
                     log.warning("a process died", about=effect.about, error=str(error))
-            else:
-                self._idle.append(process)
-                return answer
-            finally:
-                self._busy.discard(process)
         if self._closed:
             raise EvaluationBusy("this coordinator stops")
         return ExpressionError("the process that evaluated this died twice", kind="limit")
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[_Process]:
+        """Have a process to oneself. It is ended where it was not heard to the end."""
+        process = self._idle.pop() if self._idle else _Process()
+        self._busy.add(process)
+        try:
+            yield process
+        except BaseException:
+            await process.end()
+            raise
+        else:
+            self._idle.append(process)
+        finally:
+            self._busy.discard(process)
 
 
 class _Process:
@@ -205,22 +172,24 @@ class _Process:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._asked = asyncio.Lock()
         self._ended = False
 
     async def ask(self, asked: bytes) -> Any:
         """Return the answer to a pickled question. Raises `OSError` or `EOFError` where the process dies, and
         `EvaluationBusy` where none can be started."""
-        if self._process is None:
-            self._process = await self._started()
-        if self._ended:
-            self.kill()
-        to, back = self._process.stdin, self._process.stdout
-        assert to is not None
-        assert back is not None
-        to.write(LENGTH.pack(len(asked)) + asked)
-        await to.drain()
-        (length,) = LENGTH.unpack(await back.readexactly(LENGTH.size))
-        return pickle.loads(await back.readexactly(length))  # noqa: S301 - of our own process
+        async with self._asked:
+            if self._process is None:
+                self._process = await self._started()
+            if self._ended:
+                self.kill()
+            to, back = self._process.stdin, self._process.stdout
+            assert to is not None
+            assert back is not None
+            to.write(LENGTH.pack(len(asked)) + asked)
+            await to.drain()
+            (length,) = LENGTH.unpack(await back.readexactly(LENGTH.size))
+            return pickle.loads(await back.readexactly(length))  # noqa: S301 - of our own process
 
     async def _started(self) -> asyncio.subprocess.Process:
         try:
@@ -238,12 +207,13 @@ class _Process:
             raise EvaluationBusy(f"a process for evaluations can't be started: {error}") from None
 
     async def end(self) -> None:
-        """End it now, and leave nothing of it."""
+        """End it now, and leave nothing of it; who asks it something hears of that first."""
         self.kill()
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            await self._process.communicate()
+        async with self._asked:
+            if self._process is not None:
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+                await self._process.communicate()
 
     def kill(self) -> None:
         """End it now: who asks it something hears of that."""

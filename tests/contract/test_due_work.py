@@ -232,7 +232,7 @@ async def test_one_users_evaluations_leave_room_for_others(
             await self._driver.evaluations.evaluate(Evaluate(too_long, document.id, ann.id))
 
     monkeypatch.setattr(OverdueIntents, "_follow", evaluate)
-    monkeypatch.setattr(evaluations, "PROCESSES", 0)
+    monkeypatch.setattr(evaluations, "PROCESSES", 1)
     names = [f"a{number:04}" for number in range(3 * MANY)]
     await store.insert_many([job(name, created_by=ann) for name in names])
     await store.insert_many(
@@ -242,8 +242,9 @@ async def test_one_users_evaluations_leave_room_for_others(
         ]
     )
     work = due_work(store)
-    await work.look()
     waiting = work._driver.evaluations
+    await waiting._turns.take("somebody")
+    await work.look()
     async with asyncio.timeout(
         30
     ):  # until as many wait as may, and those that were one too many are put off
@@ -256,7 +257,8 @@ async def test_one_users_evaluations_leave_room_for_others(
     async with asyncio.timeout(10):
         await plain.wait()
     assert len(seen) == begun + 1, "what has no room is not begun to find that out"
-    await work._driver.evaluations.close()
+    await waiting.close()
+    waiting._turns.give_back()
     await work.finish()
 
 

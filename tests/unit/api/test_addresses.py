@@ -6,13 +6,11 @@ import asyncio
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from coordinator.api import addresses, auth, passwords
 from coordinator.api.addresses import HostNames
-from coordinator.api.turns import TooManyWaiting, Turns
 from shared.config.schema import (
     BasicAuth,
     Config,
@@ -225,50 +223,3 @@ async def test_guesses_of_a_key_are_slowed(
     times = [await seconds() for _ in range(4)]
     assert min(times[2:]) >= 0.3
     assert (await api.get("/jobs", headers={"Authorization": "Bearer k"})).status == 200
-
-
-async def test_turns_are_shared_among_addresses_and_the_newest_goes_first() -> None:
-    turns, order = Turns(at_once=1, waiting=2), []
-    begun = asyncio.Event()
-
-    async def work(address: str, name: str) -> None:
-        async with turns.turn(address):
-            order.append(name)
-            await begun.wait()
-
-    async def later(address: str, name: str) -> asyncio.Task[Any]:
-        task = asyncio.ensure_future(work(address, name))
-        await asyncio.sleep(0)
-        return task
-
-    tasks = [
-        await later(*each)
-        for each in [("a", "a1"), ("a", "a2"), ("a", "a3"), ("a", "a4"), ("b", "b1")]
-    ]
-    tasks[3].cancel()
-    begun.set()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(found[1], TooManyWaiting)
-    assert order == ["a1", "a3", "b1"]
-    async with asyncio.timeout(1), turns.turn("c"):
-        pass
-
-
-async def test_a_turn_that_is_given_back_to_one_who_was_cancelled_is_not_lost() -> None:
-    turns, go = Turns(at_once=1, waiting=1), asyncio.Event()
-
-    async def hold() -> None:
-        async with turns.turn("ann"):
-            await go.wait()
-
-    holder, waiter = (asyncio.create_task(hold()) for _ in range(2))
-    await asyncio.sleep(0.01)
-    go.set()
-    await asyncio.sleep(
-        0
-    )  # the holder goes on in this turn of the loop, the waiter is cancelled before it
-    waiter.cancel()
-    await holder
-    await asyncio.gather(waiter, return_exceptions=True)
-    async with asyncio.timeout(1), turns.turn("bob"):
-        pass

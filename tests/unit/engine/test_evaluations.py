@@ -25,6 +25,7 @@ from tests.unit.engine.world import World, step, world_at
 LONG = "sum(map(1..40000, # * 2))"
 """More than the steps that may be taken on the loop."""
 LONG_IS = 40_000 * 40_001
+ENDLESS = "reduce(1..900000, reduce(1..900000, #acc + 1))"
 TOO_LONG = "{{ reduce(1..50000, #acc + # + # + # + # + # + # + #) }}"
 TOO_BIG = "{{replace(repeat('a',100000),'a',repeat('b',160))}}"
 
@@ -180,6 +181,23 @@ async def test_a_process_that_can_not_be_started_fails_nothing(
         with pytest.raises(EvaluationBusy, match="Too many open files"):
             await made.evaluate(about("first"))
     assert await made.evaluate(about("second")) == LONG_IS
+
+
+@pytest.mark.slow
+async def test_one_that_nobody_waits_for_any_more_leaves_its_turn_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluations, "PROCESSES", 1)
+    made = Evaluations(10**12, 16 * 2**20)
+    asked = [asyncio.ensure_future(made.evaluate(about(n, ENDLESS))) for n in ("on", "waits")]
+    await asyncio.sleep(0.2)
+    for one in asked:
+        one.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.wait(asked)
+        assert await made.evaluate(about("waits")) == LONG_IS
+        assert await made.evaluate(about("on")) == LONG_IS
+    await made.close()
 
 
 async def test_what_takes_for_ever_is_given_up(
