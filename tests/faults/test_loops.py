@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from shared import supervision
+from shared import extensions, supervision
 from shared.supervision import Loop
-from tests.faults.whole import LOG, Process, System, configured, system
+from tests.faults.whole import KEY, LOG, Process, System, configured, system
 from tests.services.fixtures import Database, Vhost
+from worker.runtime.docker import shared_files_probe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -28,6 +30,7 @@ WITHIN = 30.0
 """Seconds in which a loop that fails is begun again, or named (engine spec, promise 14)."""
 
 OF_ALL = [
+    "access of a stream",
     "announce listeners",
     "audit left over",
     "audit log",
@@ -36,6 +39,7 @@ OF_ALL = [
     "due",
     "ends-stored",
     "engine check",
+    "extension",
     "growth",
     "handle events",
     "later-writes",
@@ -56,14 +60,22 @@ OF_ALL = [
 ]
 OF_STANDALONE = ["SQLite's file"]
 OF_CLUSTERS = ["MongoDB's clock", "RabbitMQ connection", "consume", "send events"]
+OF_CONTAINERS = ["usage of a task"]
+OF_KINDS = {
+    "standalone": [*OF_ALL, *OF_STANDALONE],
+    "cluster": [*OF_ALL, *OF_CLUSTERS],
+    "containers": [*OF_ALL, *OF_STANDALONE, *OF_CONTAINERS],
+}
+"""Names of the loops of each kind of system. Containers are those of a standalone one whose engine shares no files."""
 
 cluster_only = [pytest.mark.rabbitmq, pytest.mark.mongodb]
 
 each_loop = pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("standalone", name) for name in OF_ALL + OF_STANDALONE),
-        *(pytest.param("cluster", name, marks=cluster_only) for name in OF_ALL + OF_CLUSTERS),
+        *(("standalone", name) for name in OF_KINDS["standalone"]),
+        *(pytest.param("cluster", name, marks=cluster_only) for name in OF_KINDS["cluster"]),
+        *(pytest.param("containers", name, marks=pytest.mark.docker) for name in OF_CONTAINERS),
     ],
 )
 each_kind = pytest.mark.parametrize(
@@ -141,10 +153,45 @@ def troubles(monkeypatch: pytest.MonkeyPatch) -> Troubles:
     return made
 
 
+def watches(_: extensions.Context) -> Watches:
+    return Watches()
+
+
+async def shares_nothing(*_: object) -> bool:
+    return False
+
+
+class Watches:
+    """An extension that is told of jobs."""
+
+    async def changed(self, *_: object) -> None:
+        """Hear of one."""
+
+
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
+def settings(
+    request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    entry = EntryPoint("watches", f"{__name__}:watches", "haulier.middleware.job")
+    monkeypatch.setattr(
+        extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group)
+    )
+    return {
+        "HAULIER_EXTENSIONS_MIDDLEWARE_JOB": "watches",
+        "HAULIER_COORDINATOR_MIDDLEWARE_KEY_AUTH_ENABLED": "true",
+        "HAULIER_COORDINATOR_MIDDLEWARE_KEY_AUTH_KEY": KEY,
+        **of_kind(request, kind, monkeypatch),
+    }
+
+
+def of_kind(
+    request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     if kind == "standalone":
         return {}
+    if kind == "containers":
+        monkeypatch.setattr(shared_files_probe, "shares_files", shares_nothing)
+        return {"HAULIER_RUNTIME_TYPE": "docker"}
     vhost: Vhost = request.getfixturevalue("rabbitmq_vhost")
     database: Database = request.getfixturevalue("mongodb_database")
     return {
@@ -163,14 +210,21 @@ def logged() -> Iterator[list[Any]]:
         yield entries
 
 
-@each_kind
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "standalone",
+        pytest.param("cluster", marks=cluster_only),
+        pytest.param("containers", marks=pytest.mark.docker),
+    ],
+)
 async def test_every_loop_is_tried(
     kind: str, settings: dict[str, str], troubles: Troubles, tmp_path: Path
 ) -> None:
     async with system(configured(tmp_path, settings)) as whole:
         assert await whole.run_job() == ("COMPLETED", LOG)
         assert not whole.restarts
-    assert troubles.met == {*OF_ALL, *(OF_CLUSTERS if kind == "cluster" else OF_STANDALONE)}
+    assert troubles.met == set(OF_KINDS[kind])
 
 
 @each_loop
@@ -216,10 +270,10 @@ async def test_a_loop_that_fails_for_ever_is_named_by_its_process(
         await told(whole, process, 200)
 
 
-async def told(whole: System, process: Process, status: int) -> str:
-    """Return what a process says of its loops once it answers so."""
+async def told(whole: System, process: Process, status: int, path: str = "/health/live") -> str:
+    """Return what a process says of its health, or its loops, once it answers so."""
     while True:
-        found, said = await whole.health(process, "/health/live")
+        found, said = await whole.health(process, path)
         if found == status:
             return said
         await asyncio.sleep(0.05)

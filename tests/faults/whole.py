@@ -25,12 +25,16 @@ from worker.app import Worker
 _T = TypeVar("_T")
 
 LINES = 200
+KEY = "the key of these systems"
+"""What is shown to a system, whether it asks for that or not."""
+IMAGE = "alpine:3.18.3"
+"""Where containers run: the others take no notice of it."""
 SCRIPT = f"for n in $(seq {LINES}); do echo line $n; done; sleep 0.8; echo the end"
 LOG = "".join(f"line {n + 1}\n" for n in range(LINES)) + "the end\n"
 JOB = {
     "name": "job",
     "wait": {"timeout": "60s"},
-    "tasks": [{"name": "talk", "image": "any", "run": SCRIPT}],
+    "tasks": [{"name": "talk", "image": IMAGE, "run": SCRIPT}],
 }
 
 
@@ -171,7 +175,9 @@ async def system(config: Config) -> AsyncIterator[System]:
     first = Process()
     processes = [first]
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"})
+        )
         stack.push_async_callback(first.close)
         if config.broker.type == "rabbitmq":
             await first.do(first.coordinate(config))
