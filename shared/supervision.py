@@ -5,7 +5,7 @@
 - `Tasks` holds short works that nobody waits for: one that fails is logged, and all end with their owner.
 - `beside` has a task run as long as a block does; `start_task` is for a task that its caller awaits.
 
-No other module makes a task: `make lint` sees to it.
+No other module makes a task: `make lint` sees to it. What threads do for loops is in `shared/threads.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
-from functools import partial
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 
@@ -67,14 +66,15 @@ class Backoff:
 
 log = structlog.get_logger(__name__)
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 PATIENCE: Final = 15.0
-"""Seconds that a loop may be at work without a sign of life before it is cut short and begun again."""
+"""Seconds that a loop may be at work without a sign of life before it is cut short and begun again, or a thread before
+that is logged."""
 
 LIVE_WITHIN: Final = 25.0
-"""Seconds that a loop may go on failing, or take to end once it is cut short, before its process counts as dead."""
+"""Seconds that a loop may go on failing, take to end once it is cut short, or wait for a thread that gives no sign of
+life, before its process counts as dead."""
 
 FIRST_DELAY: Final = 0.2
 LONGEST_DELAY: Final = 10.0
@@ -130,7 +130,9 @@ _process: Final = Supervision()
 present: Final[ContextVar[Supervision]] = ContextVar("supervision", default=_process)
 """This process's. Whoever runs several processes in one sets it for each."""
 
-_current: Final[ContextVar[Loop | None]] = ContextVar("loop", default=None)
+current_loop: Final[ContextVar[Loop | None]] = ContextVar("loop", default=None)
+signs: Final[ContextVar[Callable[[], None] | None]] = ContextVar("signs", default=None)
+"""In a thread: takes signs of life."""
 
 
 class Loop:
@@ -161,6 +163,8 @@ class Loop:
         self.about = about
         self.last_round: float | None = None
         """When its last round ended well, in seconds since 1970; None before that, and where it has no rounds."""
+        self.threads: set[Callable[[], str | None]] = set()
+        """Says what a thread is at that hangs, of each that does something for it (`shared/threads.py`)."""
         self._work = work
         self._every = every
         self._woken_by = woken_by
@@ -210,6 +214,8 @@ class Loop:
         failing = 0.0 if self._waits or self._failing_since is None else now - self._failing_since
         if failing > LIVE_WITHIN:
             return f"{self} has been failing for {failing:.0f} s"
+        if hanging := sorted(filter(None, (hangs() for hangs in self.threads))):
+            return f"{self} waits for a thread that hangs in {hanging[0]}"
         return None
 
     def __str__(self) -> str:
@@ -239,7 +245,7 @@ class Loop:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        _current.set(self)
+        current_loop.set(self)
         try:
             while not await self._try() or self._every is not None:
                 if _asked_to_end():
@@ -343,16 +349,20 @@ def stuck_loops() -> list[str]:
 
 
 def came_round() -> None:
-    """Say that the loop which calls this gets on, where its rounds may be long."""
-    if (loop := _current.get()) is not None:
+    """Say that the loop, or the thread, which calls this gets on, where its rounds may be long."""
+    sign = signs.get()
+    if sign is not None:
+        sign()
+    elif (loop := current_loop.get()) is not None:
         loop.sign()
 
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
     """Let the calling loop wait in the block for something that may take as long as it likes: an event, a task of a
-    user's, an answer of the store, the broker or the engine."""
-    loop = _current.get()
+    user's, an answer of the store, the broker or the engine. A thread of `in_thread` that hangs is named all the
+    same."""
+    loop = current_loop.get()
     if loop is None:
         yield
         return
@@ -374,7 +384,7 @@ class Tasks:
     ) -> asyncio.Task[_T]:
         """Begin `work`, beside whoever calls; in a copy of `context`, where that is not the caller's."""
         context = copy_context() if context is None else context.copy()
-        context.run(_current.set, None)
+        context.run(current_loop.set, None)
         task = asyncio.create_task(work, name=name, context=context)
         self.adopt(task, context)
         return task
@@ -439,12 +449,6 @@ async def to_its_end(work: asyncio.Future[_T]) -> _T:
             if not work.cancelled():
                 work.exception()  # nobody else will ask for it
             raise
-
-
-async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Do something in a thread of the process; cancelled, it is done first."""
-    loop = asyncio.get_running_loop()
-    return await to_its_end(loop.run_in_executor(None, partial(function, *args, **kwargs)))
 
 
 async def done_first(

@@ -21,6 +21,7 @@ from shared.model.messages import (
 from shared.model.states import RunRole
 from shared.supervision import Tasks
 from shared.telemetry import span_in, traces
+from shared.threads import in_thread
 from worker.log_shipper import LogShipper
 from worker.meters import WorkerMeters
 from worker.process_folder import ProcessFolder
@@ -177,4 +178,4 @@ class RunSink:
 
     async def redacted(self, text: str) -> str:
         """Return a part of the log without the secrets in it."""
-        return await asyncio.to_thread(self._shipper.redacted_log, text)
+        return await in_thread(self._shipper.redacted_log, text)

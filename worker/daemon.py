@@ -31,6 +31,7 @@ from shared.model.messages import (
 from shared.model.queues import node_queue
 from shared.model.states import RunRole
 from shared.supervision import Loop, Tasks, waiting
+from shared.threads import in_thread
 from worker.beats import BeatContent, WorkerBeats
 from worker.context import RunEntry, RunRegistry, WorkerContext
 from worker.granted_run import DRAINED
@@ -163,7 +164,7 @@ class Daemon:
 
     async def _succeed(self) -> None:
         """Take the processes' places that had this folder before: tell their ends, and remove what they left."""
-        for end in await asyncio.to_thread(self._folder.take):
+        for end in await in_thread(self._folder.take):
             entry = RunEntry(end.task_id, end.job_id, end.nonce, 0)
             entry.granted(end.run)
             entry.ended(end, 0)

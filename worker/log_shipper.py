@@ -16,7 +16,8 @@ import structlog
 from shared.model.messages import LogWritten
 from shared.model.quantities import amount
 from shared.redaction import Redactor, StreamRedactor
-from shared.supervision import Loop, in_thread, start_task, to_its_end, waiting
+from shared.supervision import Loop, start_task, to_its_end, waiting
+from shared.threads import in_thread
 from worker.sender import Sender
 
 log = structlog.get_logger(__name__)
@@ -205,7 +206,7 @@ class LogShipper:
         if not self._secrets or len(data) <= SEARCHED_HERE:
             self._held += self._lines.feed(data)
             return
-        search = asyncio.get_running_loop().run_in_executor(None, self._lines.feed, data)
+        search = start_task(in_thread(self._lines.feed, data), f"search the log of {self._task_id}")
         try:
             await to_its_end(search)
         finally:

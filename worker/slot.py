@@ -17,6 +17,7 @@ from shared.model.messages import Claim, Granted, Refused, TaskMessage
 from shared.model.states import RunRole
 from shared.redaction import HEAVY, prepare_redaction
 from shared.supervision import Backoff, beside, done_first, start_task, waiting
+from shared.threads import in_thread
 from worker.context import RunEntry, RunSink, WorkerContext
 from worker.granted_run import GrantedRun, give_up_preparing, handed_back
 from worker.log_shipper import LogShipper
@@ -145,7 +146,7 @@ class SlotWorker:
         self, delivery: Delivery, message: TaskMessage, entry: RunEntry
     ) -> None:
         if sum(map(len, message.secrets)) > HEAVY:
-            await asyncio.to_thread(prepare_redaction, message.secrets)
+            await in_thread(prepare_redaction, message.secrets)
         shipper = LogShipper(
             self._context.sender,
             entry.task_id,

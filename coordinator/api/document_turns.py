@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext
 from typing import Final
 
@@ -11,6 +10,7 @@ from coordinator.api.http import HttpError
 from coordinator.turns import TooManyWaiting
 from shared.model import language
 from shared.model.decoding import ContentType, decode_job
+from shared.threads import in_thread
 
 _SHORT: Final = 16_384
 """Bytes up to which a document waits for no turn."""
@@ -25,7 +25,7 @@ async def read_in_turn(
     turn = nullcontext() if short else api.long_documents.turn(caller().actor.id)
     try:
         async with turn:
-            return await asyncio.to_thread(decode_job, body, form, scheduled=scheduled)
+            return await in_thread(decode_job, body, form, scheduled=scheduled)
     except TooManyWaiting:
         message = "too many long documents at once; try again"
         raise HttpError(429, message, {"Retry-After": "1"}) from None

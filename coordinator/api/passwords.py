@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from cachetools import LRUCache
 
 from coordinator.turns import Turns
+from shared.threads import in_thread_of
 
 _AT_ONCE: Final = 2
 """Hashes computed at a time, each with 64 MiB."""
@@ -28,7 +27,6 @@ LONGEST: Final = 1024
 """Bytes of a password."""
 
 _hasher: Final = PasswordHasher(parallelism=1)
-_T = TypeVar("_T")
 
 
 def _be_nice() -> None:
@@ -40,18 +38,14 @@ def _be_nice() -> None:
 _threads: Final = ThreadPoolExecutor(_AT_ONCE, "passwords", initializer=_be_nice)
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
-
-
 async def hash_password(password: str) -> str:
     """Return what is stored of a password."""
-    return await _in_thread(lambda: _hasher.hash(password))
+    return await in_thread_of(_threads, _hasher.hash, password)
 
 
 async def matches(password_hash: str, password: str) -> bool:
     """Tell whether `password` is the one of `password_hash`, remembering nothing."""
-    return await _in_thread(lambda: _verify(password_hash, password_bytes(password)))
+    return await in_thread_of(_threads, _verify, password_hash, password_bytes(password))
 
 
 @cache
@@ -80,7 +74,7 @@ class Passwords:
         if password_hash is not None and self._right.get(seal := self._seal(password_hash, secret)):
             return True
         async with self._turns.turn(address):
-            good = await _in_thread(lambda: _verify(password_hash or _nobody(), secret))
+            good = await in_thread_of(_threads, _verify, password_hash or _nobody(), secret)
         if not good or password_hash is None:
             return False
         self._right[seal] = True

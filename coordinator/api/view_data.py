@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +37,7 @@ from shared.model.views import (
     task_view,
 )
 from shared.redaction import HEAVY, LONG_TEXT, Redactor
+from shared.threads import in_thread
 
 _T = TypeVar("_T")
 
@@ -71,7 +71,7 @@ async def redactors(api: Api, jobs: Sequence[JobDocument]) -> list[Redactor]:
 async def redactor_for(api: Api, values: Sequence[str]) -> Redactor:
     """Return the redactor of values; where they are many it is made in a thread."""
     if sum(map(len, values)) > HEAVY:
-        return await asyncio.to_thread(Redactor, values, api.key_patterns)
+        return await in_thread(Redactor, values, api.key_patterns)
     return Redactor(values, api.key_patterns)
 
 
@@ -88,7 +88,7 @@ async def made_view(
     if not redactor.searches or weigh() <= LONG_TEXT:
         return make()
     async with api.redacting:
-        return await asyncio.to_thread(make)
+        return await in_thread(make)
 
 
 async def _ancestors(api: Api, jobs: Sequence[JobDocument]) -> dict[str, list[JobDocument]]:

@@ -39,6 +39,7 @@ from shared.model.views.redacted import secrets_of
 from shared.redaction import HEAVY, LONG_TEXT, prepare_redaction, prepare_text
 from shared.supervision import Tasks, came_round, start_task
 from shared.telemetry import traces
+from shared.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ def _weight(job: JobDocument) -> int:
 async def ready_to_hide(values: Collection[str]) -> None:
     """Have what looks for values made in a thread where they are many, before it is needed here."""
     if sum(map(len, values)) > HEAVY:
-        await asyncio.to_thread(prepare_redaction, values)
+        await in_thread(prepare_redaction, values)
 
 
 async def _ready_to_redact(job: Document | None, document: Document | None = None) -> None:
@@ -93,7 +94,7 @@ async def _ready_to_redact(job: Document | None, document: Document | None = Non
     if isinstance(document, JobDocument | TaskDocument):
         result = document.result or ""
         if values and len(result) > LONG_TEXT:
-            await asyncio.to_thread(prepare_text, values, result)
+            await in_thread(prepare_text, values, result)
 
 
 class FlowDriver:

@@ -138,6 +138,28 @@ FAULTS = {
         ),
         "worker/planted_in_a_loop.py:8:    await asyncio.get_running_loop().create_task(",
     ),
+    "a thread that nobody looks after": (
+        "worker/planted_in_a_thread.py",
+        source(
+            "import asyncio",
+            *("", ""),
+            "async def planted() -> None:",
+            '    """Wait."""',
+            "    await asyncio.to_thread(int)",
+        ),
+        "worker/planted_in_a_thread.py:8:11: TID251 `asyncio.to_thread` is banned",
+    ),
+    "a thread of a loop's that nobody looks after": (
+        "worker/planted_in_an_executor.py",
+        source(
+            "import asyncio",
+            *("", ""),
+            "async def planted() -> None:",
+            '    """Wait."""',
+            "    await asyncio.get_running_loop().run_in_executor(None, int)",
+        ),
+        "worker/planted_in_an_executor.py:8:    await asyncio.get_running_loop().run_in_executor(",
+    ),
     "there is a second logger": (
         "shared/planted.py",
         source("import logging", "", "log = logging.getLogger(__name__)"),

@@ -18,6 +18,7 @@ from shared.model.documents import RunUsage
 from shared.model.language import SmallTask
 from shared.model.quantities import amount
 from shared.supervision import Backoff, Loop, beside, done_first, start_task
+from shared.threads import in_thread_of
 from worker.runtime.port import (
     Assignment,
     Outcome,
@@ -29,7 +30,7 @@ from worker.runtime.port import (
     TaskError,
     failure,
 )
-from worker.runtime.task_folder import LEAST_SIZE, MEASURING, in_folder_thread, size_of
+from worker.runtime.task_folder import LEAST_SIZE, MEASURING, size_of
 
 _T = TypeVar("_T")
 
@@ -221,7 +222,7 @@ class StagedRun(ABC):
         pause = MEASURE_INTERVAL
         while folder := self._own_folder():
             await asyncio.sleep(pause)
-            too_much, took = await in_folder_thread(MEASURING, self._look_into, folder)
+            too_much, took = await in_thread_of(MEASURING, self._look_into, folder)
             if too_much:
                 self._reason = self._reason or too_much
                 return

@@ -7,7 +7,6 @@ is read past its limit.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -17,18 +16,14 @@ import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from shared.errors import RuntimeUnavailable
 from shared.model.quantities import past_limit
+from shared.supervision import came_round
 from worker.runtime.port import TaskError
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 SCRIPT_FILE = "entrypoint"
 OUTPUT_FILE = "stdout"
@@ -248,14 +243,6 @@ REMOVING = ThreadPoolExecutor(2, thread_name_prefix="remove")
 """Threads that remove folders."""
 
 
-async def in_folder_thread(
-    threads: ThreadPoolExecutor, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-) -> _T:
-    """Do in one of these threads, for which nothing short waits, what takes long where a task has filled a folder."""
-    work = partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-
 def size_of(folder: Path, most: float = math.inf) -> tuple[int, int]:
     """Return about how many bytes a folder takes on its disk, and in how many files and folders; past `most` bytes no
     more is looked at, and what can't be read counts nothing. Raises TaskError where folders are too deep."""
@@ -298,6 +285,7 @@ def _look_into(top: int, place: _Place | None, found: list[_Place | None]) -> tu
     try:
         with os.scandir(here) as entries:
             for entry in entries:
+                came_round()
                 files += 1
                 if entry.is_dir(follow_symlinks=False):
                     found.append(_place(place, entry.name))
@@ -370,6 +358,7 @@ def _without_files(folder: int) -> list[str]:
     folders = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
+            came_round()
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             else:

@@ -43,6 +43,7 @@ from shared.model.documents import (
 )
 from shared.model.queries import Change, Where
 from shared.supervision import Loop
+from shared.threads import in_thread
 
 _D = TypeVar("_D", bound=Document)
 
@@ -72,9 +73,9 @@ class SqliteStore:
 
     async def start(self) -> None:
         """Lock the file and make or move on its schema."""
-        await asyncio.to_thread(self._claim)
+        await in_thread(self._claim)
         try:
-            await until_available(lambda: asyncio.to_thread(self._prepare))
+            await until_available(lambda: in_thread(self._prepare))
         except BaseException:
             self._lock.release()
             raise

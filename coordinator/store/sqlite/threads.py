@@ -23,6 +23,7 @@ import msgspec
 from coordinator.store.sqlite.errors import blames_statement, sqlite_errors
 from shared.errors import StoreCorrupt, StoreUnavailable
 from shared.supervision import present
+from shared.threads import in_thread
 
 _T = TypeVar("_T")
 _Operation = Callable[[sqlite3.Connection], _T]
@@ -131,7 +132,7 @@ class Writer:
         self._closed = True
         self._queue.put(None)
         if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+            await in_thread(self._thread.join)
 
     def _work(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -224,7 +225,7 @@ class Readers:
 
     async def close(self) -> None:
         """Let what is read be read, then end the threads."""
-        await asyncio.to_thread(self._pool.shutdown)
+        await in_thread(self._pool.shutdown)
         for connection in self._connections:
             connection.close()
         self._connections.clear()

@@ -198,7 +198,7 @@ async def test_the_pause_between_measurings_is_by_what_they_take(
         if len(pauses) == 2:
             await asyncio.Event().wait()
 
-    async def in_folder_thread(_: object, measure: Callable[..., object], *args: object) -> object:
+    async def in_thread_of(_: object, measure: Callable[..., object], *args: object) -> object:
         clock.now += queued
         return measure(*args)
 
@@ -209,7 +209,7 @@ async def test_the_pause_between_measurings_is_by_what_they_take(
     run = Endless(TaskDefinition(), scratch=1)
     run.folder = tmp_path
     monkeypatch.setattr(stages, "size_of", size_of)
-    monkeypatch.setattr(stages, "in_folder_thread", in_folder_thread)
+    monkeypatch.setattr(stages, "in_thread_of", in_thread_of)
     monkeypatch.setattr(stages, "time", clock)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with contextlib.suppress(TimeoutError):

@@ -20,6 +20,7 @@ from docker.utils.json_stream import json_stream
 from shared.errors import RuntimeUnavailable
 from shared.model.language import Registry
 from shared.supervision import start_task
+from shared.threads import in_thread
 from worker.runtime.docker.credentials import CredentialsError
 from worker.runtime.docker.engine import Engine, EngineHangsError, blames_host, explain
 from worker.runtime.port import RunLostError, TaskError
@@ -98,7 +99,7 @@ class Images:
         finally:
             done.set()
             work.cancel()
-        await asyncio.to_thread(self._used.note_pulled, image, private=registry is not None)
+        await in_thread(self._used.note_pulled, image, private=registry is not None)
         await self._tell(image, f"pulled {image}")
 
     async def _end_stalled(self, layers: Layers) -> None:
@@ -136,7 +137,7 @@ class Images:
     async def prune(self, ttl: float) -> int:
         """Remove images that were pulled for tasks and not used for `ttl` seconds."""
         removed = 0
-        for image in await asyncio.to_thread(self._used.unused, ttl):
+        for image in await in_thread(self._used.unused, ttl):
             async with self._pulling[image]:
                 removed += await self._prune(image)
         return removed
@@ -149,7 +150,7 @@ class Images:
             removed = 0
         except (APIError, EngineHangsError):  # a container uses it, or an image is built on it
             return 0
-        await asyncio.to_thread(self._used.forget, image)
+        await in_thread(self._used.forget, image)
         return removed
 
 

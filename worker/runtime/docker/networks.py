@@ -17,6 +17,7 @@ from docker.errors import APIError, NotFound
 
 from shared.model.language import TaskDefinition
 from shared.supervision import Tasks
+from shared.threads import in_thread
 from worker.runtime.docker import labels, pause_image
 from worker.runtime.docker.container_spec import Network
 from worker.runtime.docker.engine import Engine, EngineGoneError, explain
@@ -182,7 +183,7 @@ class Sandboxes:
 
     async def give_back(self, sandbox: Sandbox) -> None:
         """Take one back when the task's last container has ended."""
-        clean = await asyncio.to_thread(sandbox.namespace.clean)
+        clean = await in_thread(sandbox.namespace.clean)
         if clean and sandbox.uses < self._uses and self._open:
             self._free.append(sandbox)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from shared.config.schema import Docker, WorkerSettings
 from shared.model.language import SmallTask, TaskDefinition
-from shared.supervision import in_thread
+from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder as host
 from worker.runtime.docker import container_spec, labels, networks
 from worker.runtime.docker.binds import BindRules
@@ -162,7 +161,7 @@ class Maker:
         if adjust is not None:
             adjust(body)
         if sandbox is not None:
-            body["HostConfig"]["Mounts"] += await asyncio.to_thread(
+            body["HostConfig"]["Mounts"] += await in_thread(
                 _own_copies, sandbox, self._folder / f"{part}-net"
             )
         await exchange.before(small, body)
@@ -181,8 +180,8 @@ class Maker:
             await self._remove_or_leave(api.remove_network, name)
         for name in self._volumes:
             await self._remove_or_leave(api.remove_volume, name)
-        await asyncio.to_thread(self._remove_traces)
-        await host.in_folder_thread(host.REMOVING, host.remove_folder, self._folder)
+        await in_thread(self._remove_traces)
+        await in_thread_of(host.REMOVING, host.remove_folder, self._folder)
 
     # --- inside ---
 
@@ -194,7 +193,7 @@ class Maker:
         for _ in range(_TRIES):
             with contextlib.suppress(ImageNotFound):
                 created = await self._engine.call(create, body, name)
-                await asyncio.to_thread(self._services.used.note_used, small.image)
+                await in_thread(self._services.used.note_used, small.image)
                 return str(created["Id"])
             await self._services.images.pull(small.image, small.registry, self._say)
         raise TaskError(

@@ -19,6 +19,7 @@ from shared.model import language
 from shared.model.documents import RunUsage
 from shared.model.language import Sidecar, SidecarProbe, SmallTask
 from shared.supervision import end_tasks, start_task
+from shared.threads import in_thread
 from worker.runtime.docker import networks
 from worker.runtime.docker.container import Container, StartError
 from worker.runtime.docker.engine import Engine, EngineGoneError
@@ -161,7 +162,7 @@ class DockerRun(StagedRun):
         if ended.code == _KILLED and not ended.out_of_memory and self._services.cgroups:
             starved = self._services.cgroups.starved
             limit = self._maker.memory_limit
-            ended.out_of_memory = await asyncio.to_thread(starved, self._maker.name, limit)
+            ended.out_of_memory = await in_thread(starved, self._maker.name, limit)
         ended.memory_limit = self._maker.memory_limit
         return ended
 
@@ -209,7 +210,7 @@ class DockerRun(StagedRun):
     async def _usage(self) -> RunUsage:
         wall = sum(made.container.seconds(made.exchange.script_read()) for made in self._ran)
         cgroups = self._services.cgroups
-        used = await asyncio.to_thread(cgroups.read, self._maker.name) if cgroups else None
+        used = await in_thread(cgroups.read, self._maker.name) if cgroups else None
         seen = used or self._sampler.used()
         return RunUsage(
             wall_seconds=wall,

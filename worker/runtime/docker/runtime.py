@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
-from functools import partial
 
 import msgspec
 from docker.errors import APIError
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
+from shared.threads import in_thread
 from worker.runtime.docker import shared_files_probe
 from worker.runtime.docker.binds import BindRules, listed_sources
 from worker.runtime.docker.container_spec import security_options
@@ -54,11 +54,11 @@ class DockerRuntime:
         """Connect to the engine, and find out whether it sees our files, and which cgroups and sandboxes it allows."""
         services = self._services
         self._harden()
-        await asyncio.to_thread(self._services.engine.credentials.check)
+        await in_thread(self._services.engine.credentials.check)
         await services.engine.connect()
         self._check_oci_runtime()
         remapped = "userns" in " ".join(services.engine.info.get("SecurityOptions") or [])
-        await asyncio.to_thread(partial(services.folders.open, entered_by_others=remapped))
+        await in_thread(services.folders.open, entered_by_others=remapped)
         services.shares_files = await shared_files_probe.shares_files(
             services.engine, services.folders
         )
@@ -157,7 +157,7 @@ class DockerRuntime:
     async def ping(self) -> None:
         """Return if the engine answers its ping and the disk takes files; else raise `RuntimeUnavailable`."""
         await self._services.engine.ping()
-        await asyncio.to_thread(self._services.folders.check)
+        await in_thread(self._services.folders.check)
 
     async def close(self) -> None:
         """Remove sandboxes, cgroups and the node's folder, and disconnect."""
@@ -165,6 +165,6 @@ class DockerRuntime:
         if services.sandboxes is not None:
             await services.sandboxes.close()
         if services.cgroups is not None:
-            await asyncio.to_thread(services.cgroups.remove_all)
-        await asyncio.to_thread(services.folders.close)
+            await in_thread(services.cgroups.remove_all)
+        await in_thread(services.folders.close)
         await self._services.engine.close()

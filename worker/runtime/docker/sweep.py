@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from docker.errors import APIError, NotFound
 
 from shared.config import Config
+from shared.threads import in_thread, in_thread_of
 from worker.runtime.docker import labels
 from worker.runtime.docker.engine import Engine, EngineHangsError
 from worker.runtime.docker.resources import DockerContext
-from worker.runtime.task_folder import REMOVING, in_folder_thread
+from worker.runtime.task_folder import REMOVING
 
 _FILTER = {"label": [labels.NODE]}
 
@@ -25,7 +25,7 @@ async def sweep(
     """Remove all that dead nodes left, and what this one could not remove. Returns how many things were removed."""
     removed = await _remove_left(services)
     things = await _things(services.engine)
-    owners = {owner for _, owner, _ in things} | await asyncio.to_thread(services.folders.owners)
+    owners = {owner for _, owner, _ in things} | await in_thread(services.folders.owners)
     owners -= {mine, services.node_id}
     if not owners:
         return removed
@@ -34,9 +34,9 @@ async def sweep(
         if owner in gone:
             removed += await _remove(services.engine, remove)
     for owner in gone:
-        removed += await in_folder_thread(REMOVING, services.folders.remove_all, owner)
+        removed += await in_thread_of(REMOVING, services.folders.remove_all, owner)
         if services.cgroups is not None:
-            await asyncio.to_thread(services.cgroups.beside(owner).remove_all)
+            await in_thread(services.cgroups.beside(owner).remove_all)
     return removed
 
 

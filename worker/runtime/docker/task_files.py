@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import tarfile
 import time
@@ -15,6 +14,7 @@ from docker import APIClient
 from docker.errors import NotFound
 
 from shared.model.language import SmallTask
+from shared.threads import in_thread
 from worker.runtime import task_folder
 from worker.runtime.docker.container_spec import TORK, workdir
 from worker.runtime.docker.engine import Engine
@@ -155,7 +155,7 @@ class SharedFolderFiles:
 
     async def before(self, small: SmallTask, body: dict[str, Any]) -> None:
         """Make the folder with the script, the files and those to write to, and bind it."""
-        await asyncio.to_thread(self._make, small)
+        await in_thread(self._make, small)
         body["HostConfig"]["Mounts"].append(
             {"Type": "bind", "Source": str(self._folder), "Target": TORK}
         )
@@ -170,7 +170,7 @@ class SharedFolderFiles:
     async def output(self, limit: int) -> str:
         """Read the output on this machine; through the engine where another user's file can't be read."""
         try:
-            return await asyncio.to_thread(
+            return await in_thread(
                 task_folder.read_output, self._folder / task_folder.OUTPUT_FILE, limit
             )
         except PermissionError:  # the file of another user, where the worker is not root
@@ -184,9 +184,7 @@ class SharedFolderFiles:
 
     async def progress(self) -> float | None:
         """Read the progress on this machine."""
-        return await asyncio.to_thread(
-            task_folder.read_progress, self._folder / task_folder.PROGRESS_FILE
-        )
+        return await in_thread(task_folder.read_progress, self._folder / task_folder.PROGRESS_FILE)
 
     def script_read(self) -> float | None:
         """Return the kernel's word, where the file system keeps it (not with `noatime`)."""

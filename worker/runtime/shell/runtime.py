@@ -15,6 +15,7 @@ from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import RunUsage
 from shared.model.language import SmallTask, TaskDefinition
+from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder
 from worker.runtime.port import (
     Assignment,
@@ -75,12 +76,12 @@ class ShellRun(StagedRun):
     async def _prepare(self) -> None:
         task = self.assignment.task
         refuse_unsupported(task, ignore_image=self._shell.ignore_image)
-        await asyncio.to_thread(self._make, self._tork, task, self._workdir)
+        await in_thread(self._make, self._tork, task, self._workdir)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
         folder = self._folder / str(index)
         workdir = HostWorkdir("", self._user)
-        await self._patiently(partial(asyncio.to_thread, self._make, folder, small, workdir))
+        await self._patiently(partial(in_thread, self._make, folder, small, workdir))
         return await self._process(small, folder, workdir)
 
     async def _main(self) -> Exit:
@@ -93,7 +94,7 @@ class ShellRun(StagedRun):
             # A thread costs more than to read what was written a moment ago, unless that is much.
             if _size(path) <= SMALL_OUTPUT:
                 return task_folder.read_output(path, self._limit)
-            return await asyncio.to_thread(task_folder.read_output, path, self._limit)
+            return await in_thread(task_folder.read_output, path, self._limit)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
 
@@ -108,10 +109,8 @@ class ShellRun(StagedRun):
 
     async def remove(self) -> None:
         """Give the folder back for another run, or remove it where that cannot be."""
-        if not await asyncio.to_thread(self._give_back):
-            await task_folder.in_folder_thread(
-                task_folder.REMOVING, task_folder.remove_folder, self._folder
-            )
+        if not await in_thread(self._give_back):
+            await in_thread_of(task_folder.REMOVING, task_folder.remove_folder, self._folder)
 
     # --- inside ---
 
@@ -141,9 +140,7 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await asyncio.to_thread(
-            task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE
-        )
+        return await in_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
@@ -264,8 +261,8 @@ class ShellRuntime:
             raise RuntimeUnavailable(
                 f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
-        await asyncio.to_thread(partial(self._folders.open, entered_by_others=self._others))
-        await asyncio.to_thread(self._keepers.start)
+        await in_thread(self._folders.open, entered_by_others=self._others)
+        await in_thread(self._keepers.start)
 
     def warm_up(self) -> None:
         """Do nothing: what is kept warm is what runs have left."""
@@ -285,21 +282,19 @@ class ShellRuntime:
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
         """Remove the folders of dead nodes; their processes died with them."""
-        owners = await asyncio.to_thread(self._folders.owners)
+        owners = await in_thread(self._folders.owners)
         gone = await dead(owners - {mine}) if owners - {mine} else ()
         removed = 0
         for node in set(gone) - {mine}:
-            removed += await task_folder.in_folder_thread(
-                task_folder.REMOVING, self._folders.remove_all, node
-            )
+            removed += await in_thread_of(task_folder.REMOVING, self._folders.remove_all, node)
         return removed
 
     async def ping(self) -> None:
         """Return if the disk takes files; there is no engine to ask."""
-        await asyncio.to_thread(self._folders.check)
+        await in_thread(self._folders.check)
 
     async def close(self) -> None:
         """End the keepers, with what still runs, and remove the folders."""
-        await asyncio.to_thread(self._keepers.close)
-        await asyncio.to_thread(self._spares.close)
-        await asyncio.to_thread(self._folders.close)
+        await in_thread(self._keepers.close)
+        await in_thread(self._spares.close)
+        await in_thread(self._folders.close)

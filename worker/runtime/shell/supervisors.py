@@ -17,6 +17,7 @@ import msgspec
 
 from shared.errors import RuntimeUnavailable
 from shared.startup import FOUND_LIMIT
+from shared.threads import in_thread
 from worker.runtime.port import RunLostError, Sink, Tail
 from worker.runtime.stages import Exit
 
@@ -118,7 +119,7 @@ class Supervisors:
                 socket.send_fds(keeper, [b"r"], order)
                 return keeper
             keeper.close()
-        keeper = await asyncio.to_thread(self._new)
+        keeper = await in_thread(self._new)
         try:
             socket.send_fds(keeper, [b"r"], order)
         except OSError:
