@@ -30,9 +30,9 @@ class Turns:
         """Whether nobody would have to wait now."""
         return self._free > 0
 
-    def __len__(self) -> int:
-        """Return how many wait."""
-        return sum(map(len, self._lines.values()))
+    def waiting(self, whose: str) -> int:
+        """Return how many of one wait."""
+        return len(self._lines.get(whose, ()))
 
     @asynccontextmanager
     async def turn(self, whose: str) -> AsyncIterator[None]:

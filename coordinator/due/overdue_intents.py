@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from typing import Final
 
 import msgspec
@@ -19,9 +20,10 @@ from cachetools import TTLCache
 from coordinator.due.fair_order import in_turn
 from coordinator.effects import FlowDriver
 from coordinator.effects.evaluations import EvaluationBusy
+from coordinator.effects.fan_outs import place_held
 from coordinator.engine import given_up, intents
 from coordinator.engine.evaluation import kept_error
-from coordinator.engine.new_documents import EVALUATE
+from coordinator.engine.new_documents import EVALUATE, EXPAND
 from coordinator.store.port import Change, In
 from shared.errors import ApplicationError, BrokerUnavailable, StoreUnavailable
 from shared.model.documents import (
@@ -48,7 +50,7 @@ INTENTS_A_LOOK: Final = 200
 """Documents of a kind that one look reads."""
 
 AT_ONCE: Final = 32
-"""Documents whose intents are followed at a time."""
+"""Documents whose intents are followed at a time, those apart that wait for an evaluation or a turn to fan out."""
 
 OF_ONE_JOB: Final = 24
 """Those of them that belong to one root job: it leaves room for others."""
@@ -85,6 +87,8 @@ class OverdueIntents:
         self._driver = driver
         self._store = driver.store
         self._under_way: dict[str, _Owner] = {}
+        self._places: set[str] = set()
+        """Those of them that have one of the places."""
         self._tasks = Tasks()
         self._some_wait = False
         self.more = asyncio.Event()
@@ -114,9 +118,9 @@ class OverdueIntents:
         # what can't be opened keeps nobody from their turn: it is read when its own has come
         found = await self._store.overdue(kind, before, INTENTS_A_LOOK, kind.sealed)
         new = await self._with_owners([each for each in found if each.id not in self._under_way])
-        there = len(self._under_way)
+        there = len(self._places)
         left = self._begin_all([each for each in new if not _died(each[0], before)], before)
-        enough = len(self._under_way) == AT_ONCE or len(self._under_way) - there >= ENOUGH
+        enough = len(self._places) == AT_ONCE or len(self._places) - there >= ENOUGH
         is_all = len(found) < INTENTS_A_LOOK
         full = [] if is_all else [each for each, owner in left if self._is_full(each, owner)]
         await self._put_behind(full, before)
@@ -139,19 +143,22 @@ class OverdueIntents:
         """Begin those that have room, and return the others."""
         left = []
         for document, owner in documents:
-            if len(self._under_way) < AT_ONCE and not self._is_full(document, owner):
+            if len(self._places) < AT_ONCE and not self._is_full(document, owner):
                 self._begin(document, owner, before)
             else:
                 left.append((document, owner))
         return left
 
     def _is_full(self, document: Document, owner: _Owner) -> bool:
-        """Return whether its root job has all the places that one may have, or its user has as many evaluations waiting
-        as one may."""
+        """Return whether its root job has all the places that one may have, or its user has as many evaluations or
+        fan-outs waiting as one may."""
         if Counter(each.job for each in self._under_way.values())[owner.job] >= OF_ONE_JOB:
             return True
-        evaluates = all(each.do == EVALUATE for each in document.then)
-        return evaluates and not self._driver.evaluations.has_room_for(owner.user)
+        has_room = {
+            EVALUATE: self._driver.evaluations.has_room_for,
+            EXPAND: self._driver.fan_outs.has_room_for,
+        }
+        return not any(has_room.get(each.do, lambda _: True)(owner.user) for each in document.then)
 
     async def _put_behind(self, documents: Sequence[Document], before: Micros) -> None:
         now = self._store.now()
@@ -180,18 +187,29 @@ class OverdueIntents:
             await self._begin_alone(document, owner, before)
 
     async def _begin_alone(self, document: Document, owner: _Owner, before: Micros) -> None:
-        with contextlib.suppress(TimeoutError), waiting():
-            async with asyncio.timeout(ALONE_FOR):
-                await self.finish()
-        if len(self._under_way) < AT_ONCE:
+        await self._finish_soon()
+        if len(self._places) < AT_ONCE:
             self._begin(document, owner, before)
+        await self._finish_soon()
+
+    async def _finish_soon(self) -> None:
         with contextlib.suppress(TimeoutError), waiting():
             async with asyncio.timeout(ALONE_FOR):
                 await self.finish()
 
     def _begin(self, document: Document, owner: _Owner, before: Micros) -> None:
         self._under_way[document.id] = owner
-        self._tasks.start(self._take_up(document, before), "overdue intents")
+        self._places.add(document.id)
+        place = asyncio.get_running_loop().create_future()
+        place.add_done_callback(lambda _: self._give_place_back(document))
+        context = copy_context()
+        context.run(place_held.set, place)
+        self._tasks.start(self._take_up(document, before), "overdue intents", context)
+
+    def _give_place_back(self, document: Document) -> None:
+        self._places.discard(document.id)
+        if self._some_wait and len(self._places) <= AT_ONCE // 2:
+            self.more.set()
 
     async def _take_up(self, document: Document, before: Micros) -> None:
         try:
@@ -202,8 +220,7 @@ class OverdueIntents:
             log.info("what is overdue waits for its next turn", **about)
         finally:
             del self._under_way[document.id]
-            if self._some_wait and len(self._under_way) <= AT_ONCE // 2:
-                self.more.set()
+            self._give_place_back(document)
 
     async def _taken(self, document: Document, before: Micros) -> Sequence[Intent]:
         """Return the intents that this took, with why their last try failed: none where another coordinator took them,

@@ -39,8 +39,7 @@ PROCESSES = 2
 """Evaluations beside the loop at a time."""
 
 _WAITING = 24
-"""Evaluations of one user that wait or go on beside the loop; what is beyond is tried later. Fewer than the places in
-which overdue work waits: a user's evaluations don't take them all."""
+"""Evaluations of one user that wait or go on beside the loop; what is beyond is tried later."""
 
 _LONGEST = 60.0
 """Seconds after which an evaluation is given up, whatever its budget."""

@@ -1,6 +1,6 @@
 """Lets few fan-outs grow at a time, users in turn, so that others' writes need not wait behind those of hundreds.
 
-What waits for its turn holds no place of a handler: the message is settled, and others' messages are handled.
+What waits for its turn holds no place, of a handler or of due work: others' messages are handled meanwhile.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ GROWING_AT_ONCE = 4
 """Fan-outs that insert a batch of children at a time."""
 
 MOST_WAITING = 100
-"""Fan-outs of handlers that wait for a turn; what is beyond is due work."""
+"""Fan-outs of one user that wait for a turn, having given a place back; what is beyond is due work."""
 
 
-handlers_place: ContextVar[asyncio.Future[None] | None] = ContextVar("handlers_place", default=None)
-"""Done once whoever follows for a handler need not keep its place any more."""
+place_held: ContextVar[asyncio.Future[None] | None] = ContextVar("place_held", default=None)
+"""Done once whoever follows something need not keep their place any more: that of a handler, or one of due work."""
 
 
 class FanOuts:
@@ -31,17 +31,20 @@ class FanOuts:
         self._growing: set[asyncio.Task[Any] | None] = set()
 
     async def turn(self, user: str) -> None:
-        """Wait for a turn of the current task, unless it has one. Raises `EvaluationBusy` where a handler's has to be
-        put off."""
+        """Wait for a turn of the current task, unless it has one. Raises `EvaluationBusy` where too many wait."""
         task = asyncio.current_task()
         if task in self._growing:
             return
         if not self._turns.free:
-            if handlers_place.get() is not None and len(self._turns) >= MOST_WAITING:
+            if place_held.get() is not None and not self.has_room_for(user):
                 raise EvaluationBusy("too many fan-outs wait for their turn")
             give_place_back()
         await self._turns.take(user)
         self._growing.add(task)
+
+    def has_room_for(self, user: str) -> bool:
+        """Return whether one more fan-out of this user's may wait for its turn."""
+        return self._turns.waiting(user) < MOST_WAITING
 
     def over(self) -> None:
         """End the turn of the current task, if it has one."""
@@ -57,7 +60,7 @@ class FanOuts:
 
 
 def give_place_back() -> None:
-    """Let the handler that waits for the current task go on."""
-    waits = handlers_place.get()
-    if waits is not None and not waits.done():
-        waits.set_result(None)
+    """Let others have the place that the current task was given."""
+    place = place_held.get()
+    if place is not None and not place.done():
+        place.set_result(None)

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from coordinator.effects.batching import JobLooks
 from coordinator.effects.evaluations import EvaluationBusy, Evaluations
 from coordinator.effects.events import Events
-from coordinator.effects.fan_outs import FanOuts, handlers_place
+from coordinator.effects.fan_outs import FanOuts, place_held
 from coordinator.effects.job_metrics import Measures, trace_end
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import flow, intents, job_lifecycle, task_runs
@@ -115,9 +115,9 @@ class FlowDriver:
         self._jobs: LRUCache[str, JobDocument] = LRUCache(REMEMBERED_BYTES, getsizeof=_weight)
         self._leases: LRUCache[str, NodeDocument] = LRUCache(REMEMBERED_NODES)
         self._begun: LRUCache[str, bool] = LRUCache(REMEMBERED_JOBS)
-        self._fan_outs = FanOuts()
+        self.fan_outs = FanOuts()
         self.evaluations = Evaluations(
-            bounds.expression_steps, bounds.expression_bytes, self._fan_outs.waits
+            bounds.expression_steps, bounds.expression_bytes, self.fan_outs.waits
         )
         self.events = Events(broker, store.now, bounds.redaction_keys)
         self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
@@ -194,7 +194,7 @@ class FlowDriver:
             value: _T = end.value
             return value
         except BaseException:
-            self._fan_outs.over()
+            self.fan_outs.over()
             raise
         finally:
             steps.close()
@@ -213,9 +213,9 @@ class FlowDriver:
     ) -> None:
         """Follow, for at most so many seconds; what takes longer, or waits for its turn, goes on by itself."""
         waits = asyncio.get_running_loop().create_future()
-        token = handlers_place.set(waits)
+        token = place_held.set(waits)
         following = start_task(self.follow(documents), "follow")
-        handlers_place.reset(token)
+        place_held.reset(token)
         try:
             await asyncio.wait(
                 {following, waits}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -293,10 +293,10 @@ class FlowDriver:
             return TooManyTexts(str(error))
 
     async def _growth_turn(self, effect: flow.GrowthTurn) -> None:
-        await self._fan_outs.turn(effect.user)
+        await self.fan_outs.turn(effect.user)
 
     async def _growth_over(self, _: flow.GrowthOver) -> None:
-        self._fan_outs.over()
+        self.fan_outs.over()
 
     async def _now(self, _: flow.Now) -> int:
         return self.store.now()

@@ -11,9 +11,9 @@ import pytest
 
 from coordinator.due import overdue_intents
 from coordinator.due.overdue_intents import OVERDUE, OverdueIntents
-from coordinator.effects import FlowDriver, evaluations, flow_driver
+from coordinator.effects import FlowDriver, evaluations, fan_outs, flow_driver
 from coordinator.engine import given_up, intents, new_documents
-from coordinator.engine.flow import Evaluate, Flow, change_job
+from coordinator.engine.flow import Evaluate, Flow, GrowthOver, GrowthTurn, change_job, change_task
 from coordinator.engine.new_documents import ENDED_INTENT
 from coordinator.store.port import Change, Store
 from shared.broker.memory import MemoryBroker
@@ -260,6 +260,55 @@ async def test_one_users_evaluations_leave_room_for_others(
     await waiting.close()
     waiting._turns.give_back()
     await work.finish()
+
+
+async def test_fan_outs_that_wait_for_their_turn_leave_room_for_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many, and of however many jobs."""
+    ann = Actor(id="ann", username="ann", name="ann")
+    begun: list[str] = []
+    grown: list[str] = []
+    plain = asyncio.Event()
+
+    def expand(document: Document, what: Intent) -> Flow[list[Document]]:
+        begun.append(document.id)
+        yield GrowthTurn(ann.id)
+        grown.append(document.id)
+        yield GrowthOver()
+        yield from change_task(document.id, {}, {}, drop=(what.id,))
+        return []
+
+    def small(_: Document, __: Intent) -> Flow[list[Document]]:
+        plain.set()
+        yield from ()
+        return []
+
+    monkeypatch.setitem(intents.FOLLOW_UPS, (TaskDocument, "expand"), expand)  # type: ignore[misc]
+    monkeypatch.setitem(intents.FOLLOW_UPS, (TaskDocument, "ended"), small)  # type: ignore[misc]
+    monkeypatch.setattr(fan_outs, "GROWING_AT_ONCE", 1)
+    names = [f"a{number:04}" for number in range(MANY)]
+    await store.insert_many([job(name, created_by=ann) for name in names])
+    await store.insert_many(
+        [task(f"t{name}", job_id=name, root_id=name, then=[forgotten("expand")]) for name in names]
+    )
+    work = due_work(store)
+    turns = work._driver.fan_outs._turns
+    await turns.take("somebody")
+    async with asyncio.timeout(30):
+        while work._driver.fan_outs.has_room_for(ann.id) or work._places:
+            await work.look()
+            await asyncio.sleep(0.01)
+    begun_before = len(begun)
+    await store.insert(job("b"))
+    await store.insert(task("plain", job_id="b", root_id="b", then=[LATER]))
+    await work.look()
+    async with asyncio.timeout(10):
+        await plain.wait()
+    assert len(begun) == begun_before, "what has no room is not begun to find that out"
+    turns.give_back()
+    await work.finish()
+    assert len(grown) == fan_outs.MOST_WAITING
 
 
 async def test_users_take_turns_and_then_their_jobs(

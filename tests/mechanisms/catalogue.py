@@ -373,6 +373,11 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "another job's work is not begun while one job's hangs",
     ),
     _mechanism(
+        "due-places", (13,), structure_cut.places_given_back,
+        (f"{DUE}test_fan_outs_that_wait_for_their_turn_leave_room_for_others[memory]",),
+        "fan-outs that wait for their turn keep others' overdue work waiting",
+    ),
+    _mechanism(
         "sweep-unconfirmed", (2,), structure_cut.unconfirmed,
         (f"{HERE}repairs.py::test_a_task_that_the_broker_did_not_take_is_sent_again_as_unconfirmed",),
         "the task stays PENDING",

@@ -12,7 +12,7 @@ import pytest
 from coordinator.due import overdue_intents, retention, webhook_limits
 from coordinator.due.overdue_intents import OverdueIntents
 from coordinator.due.retention import RetentionTimer
-from coordinator.effects import FlowDriver
+from coordinator.effects import FlowDriver, fan_outs
 from coordinator.effects.evaluations import Evaluations
 from coordinator.effects.outbox import Outbox
 from coordinator.engine import (
@@ -264,6 +264,11 @@ def tried_alone(patch: pytest.MonkeyPatch) -> None:
 def room_for_others(patch: pytest.MonkeyPatch) -> None:
     """One job's overdue work may take all places."""
     patch.setattr(overdue_intents, "OF_ONE_JOB", overdue_intents.AT_ONCE)
+
+
+def places_given_back(patch: pytest.MonkeyPatch) -> None:
+    """What waits for its turn keeps its place."""
+    patch.setattr(fan_outs, "give_place_back", lambda: None)
 
 
 def unconfirmed(patch: pytest.MonkeyPatch) -> None:

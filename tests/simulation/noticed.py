@@ -53,5 +53,6 @@ UNNOTICED: Final[dict[str, str]] = {
     "greedy-user": _NEIGHBOURS,
     "due-alone": _NEIGHBOURS,
     "due-room": _NEIGHBOURS,
+    "due-places": _NEIGHBOURS,
 }
 """Mechanism → why no seed notices it."""

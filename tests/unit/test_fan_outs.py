@@ -141,10 +141,10 @@ async def test_handlers_put_off_what_too_many_wait_before(
 ) -> None:
     monkeypatch.setattr(fan_outs, "MOST_WAITING", 2)
     await crowd.come("a1")
-    fan_outs.handlers_place.set(asyncio.get_running_loop().create_future())
+    fan_outs.place_held.set(asyncio.get_running_loop().create_future())
     await crowd.come("a2", "a3", "a4")
     with pytest.raises(EvaluationBusy):
         crowd.tasks["a4"].result()
-    fan_outs.handlers_place.set(None)
+    fan_outs.place_held.set(None)
     await crowd.come("a5")
     assert not crowd.tasks["a5"].done()
