@@ -9,6 +9,7 @@ import msgspec
 from coordinator.engine import new_documents
 from coordinator.engine.flow import Flow, change_job, delete_document, find, insert, now
 from coordinator.engine.new_documents import HOOK
+from coordinator.engine.pulse import era_began
 from coordinator.engine.withdrawal import BATCH, again, withdraw, withdraw_below
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -29,7 +30,7 @@ JOBS_AT_ONCE = 100
 """Sub-jobs read at once: their definitions come with them."""
 
 TOLD_WITHIN: Micros = 900 * MICROS_PER_SECOND
-"""How long a removal waits for the job's webhooks to be delivered."""
+"""How long a removal waits for the job's webhooks to be delivered; anew where things stood still, or a clock jumped."""
 
 LOOKED_AGAIN: Micros = 5 * MICROS_PER_SECOND
 """How long after it had to wait a removal is due again."""
@@ -46,7 +47,8 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
     over, follow = yield from withdraw_below(job, what, job.restarts)
     if not over:
         return follow
-    waits = (yield from now()) < (job.deleted_at or 0) + TOLD_WITHIN
+    since = max(job.deleted_at or 0, (yield from era_began()))
+    waits = (yield from now()) < since + TOLD_WITHIN
     if waits and (yield from _is_telling(job)):
         return [*follow, *(yield from _look_later(job, what))]
     tasks = yield from find(

@@ -226,3 +226,14 @@ async def test_a_webhook_that_never_arrives_holds_a_removal_up_for_a_while_only(
     await store.change(Change(kind=JobDocument, id="j", set={"deleted_at": long_ago}))
     assert await follow_again(store, timer, "j") is None
     assert await store.count(DeliveryDocument, {}) == 0
+
+
+async def test_a_clock_that_jumps_takes_no_webhook_its_time(store: Store) -> None:
+    timer = await retention_of(store, era_at=ago(store, 60))
+    await store.insert(job("j", state="COMPLETED", ended_at=1))
+    await store.insert(delivery("d", job_id="j", state="PENDING"))
+    await removed(store, timer, "j")
+    before_the_jump = store.now() - removal.TOLD_WITHIN
+    await store.change(Change(kind=JobDocument, id="j", set={"deleted_at": before_the_jump}))
+    assert await follow_again(store, timer, "j") is not None
+    assert await store.count(DeliveryDocument, {}) == 1
