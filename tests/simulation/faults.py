@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from shared.model.states import JobState, TaskState
 from tests.simulation import ports
 
 BUSY_FOR: Final = 30.0
 """Virtual seconds in which jobs come and faults happen."""
+
+SETTLED_AFTER: Final = 1.0
+"""Virtual seconds until users come; the times of faults count from then."""
+
+TROUBLE_FROM: Final = 2.0
+TROUBLE_TO: Final = BUSY_FOR - 5
+"""The virtual seconds between which faults by time begin."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -54,6 +63,10 @@ OF_ALL: Final = (
     "queue held",
 )
 TIMED_FAULTS: Final = OF_ONE + OF_ALL
+AIMED_ONLY: Final = ("engine hangs",)
+"""Faults by time that no seed draws: they are aimed at each state, so that seeds go on meaning what they meant."""
+
+STATES: Final = (*(f"task {each}" for each in TaskState), *(f"job {each}" for each in JobState))
 
 AT_STEPS: Final = frozenset(
     {ports.CRASH_BEFORE, ports.CRASH_AFTER, ports.FAIL_BEFORE, ports.FAIL_AFTER, ports.STALL_CRASH}
@@ -73,6 +86,7 @@ OF_WORKERS: Final = AT_STEPS | {
     *(what for what in OF_ONE if what.endswith("worker")),
     "all workers cut",
     "containers gone",
+    "engine hangs",
     "broker emptied",
     "clock jumps",
     ports.LOST,
@@ -109,15 +123,20 @@ def _timed(chance: random.Random, what: str) -> Fault:
     seconds = 90.0 if what == "store away" and chance.random() < 0.3 else 0.0
     return Fault(
         what=what,
-        at=round(chance.uniform(2.0, BUSY_FOR - 5), 2),
+        at=round(chance.uniform(TROUBLE_FROM, TROUBLE_TO), 2),
         seconds=seconds or round(chance.choice((2.0, 12.0, 45.0)) * chance.uniform(0.7, 1.3), 2),
         whom=chance.randint(0, 1),
     )
 
 
-def wanted(labels: list[str]) -> list[tuple[str, str]]:
-    """Return what is to be met: each kind of step with each fault that it may have."""
+def wanted(labels: Iterable[str]) -> list[tuple[str, str]]:
+    """Return what is to be met at steps: each kind of step with each fault that it may have."""
     return [(label, what) for label in labels for what in _faults_at(label)]
+
+
+def wanted_in_states() -> list[tuple[str, str]]:
+    """Return what is to be met at some time: each state of a task or job with each fault by time."""
+    return [(state, what) for state in STATES for what in TIMED_FAULTS + AIMED_ONLY]
 
 
 def _faults_at(label: str) -> tuple[str, ...]:

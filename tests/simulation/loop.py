@@ -254,7 +254,7 @@ class Pause:
     __slots__ = ("_asyncio_future_blocking", "_call", "_cancelled", "_loop", "_seconds")
 
     def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.events.get_running_loop()
         self._seconds = seconds
         self._asyncio_future_blocking = False
         self._cancelled = False

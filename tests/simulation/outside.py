@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from shared.errors import RuntimeUnavailable
 from shared.model.documents import TaskDocument
 from tests.simulation.loop import current_process
 from worker.granted_run import DRAINED
@@ -17,6 +18,10 @@ from worker.runtime.port import Assignment, Outcome, Sink
 
 if TYPE_CHECKING:
     from tests.simulation.plant import Plant
+
+
+ENGINE_LIMIT: Final = 10.0
+"""Seconds after which a call of the engine is given up."""
 
 
 class SimRun:
@@ -29,6 +34,8 @@ class SimRun:
         self.vanished = False
         self.handed_back = False
         self.over = False
+        self.unprepared = False
+        """Whether the engine did not answer when its container was to be made."""
         self._plant = plant
         self._sink = sink
         self._over = asyncio.Event()
@@ -38,12 +45,15 @@ class SimRun:
         task = self.assignment
         seconds, how, *saw = task.task.run.split()
         checker = self._plant.checker
+        if self.unprepared:
+            return Outcome(error="the engine does not answer", lost=True)
         checker.started(self, saw)
         try:
             await self._sink.write(f"begin {task.nonce}\n".encode())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(float(seconds) or 0.001):
                     await self._over.wait()
+            await self._plant.engine.wait()
             self.vanished = self.vanished or (how == "vanish" and not self._over.is_set())
             if self.vanished:
                 checker.kinds.add("vanish")
@@ -91,6 +101,11 @@ class SimRuntime:
     async def prepare(self, assignment: Assignment, sink: Sink) -> SimRun:
         await asyncio.sleep(self._plant.latencies.uniform(0.01, 0.2))
         run = SimRun(self._plant, assignment, sink)
+        try:
+            await self.ping()
+        except RuntimeUnavailable:
+            run.unprepared = True
+            return run
         self._plant.containers[assignment.nonce] = run
         return run
 
@@ -98,6 +113,7 @@ class SimRuntime:
         self, dead: Callable[[Collection[str]], Awaitable[Collection[str]]], mine: str
     ) -> int:
         """Remove what is left of nodes that are dead."""
+        await self.ping()
         there = {run.assignment.node_id for run in self._plant.containers.values()} - {mine}
         gone = set(await dead(sorted(there))) if there else set()
         left = [n for n, r in self._plant.containers.items() if r.assignment.node_id in gone]
@@ -108,7 +124,12 @@ class SimRuntime:
         return len(left)
 
     async def ping(self) -> None:
-        return None
+        """Have an answer of the engine; raise `RuntimeUnavailable` where it hangs for too long."""
+        try:
+            async with asyncio.timeout(ENGINE_LIMIT):
+                await self._plant.engine.wait()
+        except TimeoutError:
+            raise RuntimeUnavailable("simulated: the engine does not answer") from None
 
     async def close(self) -> None:
         return None

@@ -42,6 +42,7 @@ from shared.errors import ApplicationError, StoreUnavailable
 from shared.model.documents import (
     GUEST,
     MICROS_PER_SECOND,
+    Document,
     JobDocument,
     Micros,
     ScheduleDocument,
@@ -52,10 +53,10 @@ from shared.supervision import Supervision, present
 from tests.settings import default_bounds
 from tests.simulation import jobs, ports
 from tests.simulation.checker import WEBHOOKS, Checker
-from tests.simulation.faults import BUSY_FOR, Fault
+from tests.simulation.faults import BUSY_FOR, SETTLED_AFTER, TROUBLE_FROM, TROUBLE_TO, Fault
 from tests.simulation.loop import EPOCH, Process, VirtualLoop, of, sleep
 from tests.simulation.outside import Receiver, SimRun, SimRuntime
-from tests.simulation.store import MemoryData, MemoryStore
+from tests.simulation.store import MemoryData, MemoryStore, Rest
 from worker.daemon import Daemon, Settings
 from worker.process_folder import ProcessFolder
 
@@ -113,9 +114,6 @@ HEARD_OF_WITHIN: Final = 15.0
 
 _IN_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where data folders are written to, if there is such a place."""
-
-COLLECTED_EVERY: Final = 8
-"""After so many seeds all garbage is collected; none while one is played."""
 
 
 class SimStore(MemoryStore):
@@ -276,6 +274,10 @@ class Plant:
         self.labels: Counter[str] = Counter()
         self.met: set[tuple[str, str]] = set()
         """(label or state, fault): what went wrong where."""
+        self.reached: dict[str, int] = {}
+        """The steps of the time in which faults happen, and how often each was made."""
+        self.states: dict[str, float] = {}
+        """State of a task or job → when, in that time, one last came into it, as the times of faults count."""
         self.coordinators: list[SimCoordinator] = []
         self.workers: list[SimWorker] = []
         self.submitted: dict[str, Any] = {}
@@ -285,12 +287,16 @@ class Plant:
         self.posts: Counter[str] = Counter()
         """Delivery → how often it was tried."""
         self.receiver_hangs = False
+        self.engine = asyncio.Event()
+        """Whether the engine of the workers' host answers."""
+        self.engine.set()
         self.jumped = 0.0
         self.slots = self.job_chance.choice((1, 2))
         self.clocks = random.Random(f"{seed} clocks")
         self.problems: list[str] = []
         self.checker = Checker(self.data, self.problems, loop.time, self.micros)
         self.trace = self.checker.trace
+        self.data.watchers.append(self._changes)
         self._numbers: Counter[str] = Counter()
         self._outside = copy_context()
 
@@ -307,7 +313,7 @@ class Plant:
             self.add_coordinator()
         for place in ("a", "b"):
             self.add_worker(place)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(SETTLED_AFTER)
         users = [asyncio.ensure_future(self._user(number)) for number in range(3)]
         users.append(asyncio.ensure_future(self._scheduler()))
         users.append(asyncio.ensure_future(self._operator()))
@@ -315,6 +321,7 @@ class Plant:
         await asyncio.sleep(BUSY_FOR)
         await asyncio.wait([*users, *timed])
         self.faults.clear()
+        self.reached = dict(self.labels)
         self._heal()
         await self._rest()
 
@@ -536,6 +543,7 @@ class Plant:
         does: dict[str, Callable[[], None]] = {
             "store away": partial(setattr, self.links, "store_away", True),
             "receiver hangs": partial(setattr, self, "receiver_hangs", True),
+            "engine hangs": self.engine.clear,
             "clock jumps": partial(setattr, self, "jumped", self.jumped + JUMP),
             "broker away": self._broker_goes,
             "all coordinators gone": partial(self._coordinators_go, fault.seconds),
@@ -646,7 +654,16 @@ class Plant:
     def _heal(self) -> None:
         self.links.store_away = False
         self.receiver_hangs = False
+        self.engine.set()
         self._broker_comes()
+
+    def _changes(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
+        if kind not in (TaskDocument, JobDocument) or after is None:
+            return
+        if before is None or before["state"] != after["state"]:
+            at = self.loop.time() - SETTLED_AFTER
+            if TROUBLE_FROM <= at < TROUBLE_TO:
+                self.states[f"{kind.noun()} {after['state']}"] = at
 
     def _states(self) -> set[str]:
         """Return in which states tasks and jobs are now."""
@@ -696,12 +713,14 @@ async def _drain(to: SimCoordinator, name: str, on: bool) -> None:
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a seed came to. `labels`: the steps that were seen, and how often."""
+    """What a seed came to. `labels`: the steps at which faults could happen, and how often each was seen. `states`:
+    when, at the latest, a task or job came into each while faults could happen."""
 
     seed: int
     problems: list[str]
     trace: str
     labels: dict[str, int]
+    states: dict[str, float]
     met: list[tuple[str, str]]
     faults: list[Fault]
 
@@ -712,6 +731,9 @@ def surroundings(seed: int, loop: VirtualLoop) -> Iterator[None]:
     chance = random.Random(f"{seed} product")
     state = random.getstate()
     random.seed(f"{seed} random")
+
+    def running() -> VirtualLoop:  # asyncio's own asks the system for the process's id each time
+        return loop
 
     def wall() -> float:
         process = of.get()
@@ -725,6 +747,8 @@ def surroundings(seed: int, loop: VirtualLoop) -> Iterator[None]:
 
     with (
         mock.patch.object(asyncio, "sleep", sleep),
+        mock.patch.object(asyncio, "get_running_loop", running),
+        mock.patch.object(asyncio.events, "get_running_loop", running),
         mock.patch.object(time, "monotonic", loop.time),
         mock.patch.object(time, "time", wall),
         mock.patch.object(time, "time_ns", wall_ns),
@@ -746,12 +770,9 @@ def surroundings(seed: int, loop: VirtualLoop) -> Iterator[None]:
 
 
 def play(seed: int, faults: list[Fault]) -> Result:
-    """Play one simulation."""
-    if gc.isenabled():
-        gc.disable()
-        gc.freeze()
-    if seed % COLLECTED_EVERY == 0:
-        gc.collect()
+    """Play one simulation; no garbage is collected meanwhile, since that would run what a killed process left."""
+    collects = gc.isenabled()
+    gc.disable()
     loop = VirtualLoop()
     loop.set_exception_handler(lambda *_: None)
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as folder, surroundings(seed, loop):
@@ -767,6 +788,14 @@ def play(seed: int, faults: list[Fault]) -> Result:
                 loop.kill(node.process)
                 node.released()
             asyncio.set_event_loop(None)
+            if collects:
+                gc.enable()
     return Result(
-        seed, plant.problems, plant.trace.hexdigest(), dict(plant.labels), sorted(plant.met), faults
+        seed,
+        plant.problems,
+        plant.trace.hexdigest(),
+        plant.reached,
+        plant.states,
+        sorted(plant.met),
+        faults,
     )

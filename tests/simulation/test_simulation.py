@@ -2,27 +2,88 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
 from tests.mechanisms.catalogue import MECHANISMS
-from tests.simulation import faults
+from tests.simulation import __main__ as main
+from tests.simulation import coverage, faults, plant
 from tests.simulation.__main__ import LABELS
 from tests.simulation.noticed import NOTICED, UNNOTICED
 
 SEEDS = 400
-PARTS = 4
+"""And about as many histories that are aimed at what these don't meet."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_the_promises_hold_whatever_goes_wrong(part: int) -> None:
-    each = SEEDS // PARTS
-    played = _simulate("--seeds", str(each), "--first", str(part * each), "--processes", "1")
-    assert f"{each} seeds, 0 with problems" in played.stdout
+@pytest.mark.timeout(900)
+def test_the_promises_hold_whatever_goes_wrong() -> None:
+    """Every wanted pair of step and fault, and of state and fault, is met."""
+    played = _simulate("--seeds", str(SEEDS), "--processes", "2")
+    assert " 0 with problems" in played.stdout
+    assert " 0 of " in played.stdout
+
+
+def test_a_pair_that_was_never_met_is_named_and_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "ENOUGH", 1)
+    pairs = [*faults.wanted(LABELS), *faults.wanted_in_states()]
+    assert main._told([_result(met=pairs)]) == 0
+    assert main._told([_result(met=pairs[1:])]) == 1
+    assert f"never met: {pairs[0][0]} × {pairs[0][1]}\n" in capsys.readouterr().out
+
+
+def test_what_was_not_met_is_aimed_at_where_it_came_by() -> None:
+    played = _result(labels={"insert Job top": 3}, states={"job RUNNING": 4.5})
+    wanted = [("insert Job top", "stall"), ("job RUNNING", "engine hangs"), ("delete Job", "stall")]
+    step, state = coverage.aimed_at(wanted, [played])
+    assert (step.seed, step.fault.label, step.fault.nth) == (CALM, "insert Job top", 1)
+    assert 4.5 < state.fault.at < 4.501
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Fault(what="fail before", label="insert Job top", nth=1),
+        faults.Fault(what="engine hangs", at=8.0, seconds=20.0),
+    ],
+)
+def test_a_fault_that_is_added_to_a_seed_is_met(fault: faults.Fault) -> None:
+    alone = _simulate("--seed", str(CALM)).stdout
+    added = _simulate("--seed", str(CALM), "--fault", msgspec.json.encode(fault).decode()).stdout
+    assert _never_met(added) < _never_met(alone)
+
+
+def _never_met(said: str) -> int:
+    found = re.search(r"(\d+) of", said)
+    assert found is not None
+    return int(found.group(1))
+
+
+CALM = 7
+"""A seed without faults."""
+
+
+def _result(
+    met: Sequence[coverage.Pair] = (),
+    labels: Mapping[str, int] = {},
+    states: Mapping[str, float] = {},
+) -> plant.Result:
+    return plant.Result(
+        seed=CALM,
+        problems=[],
+        trace="",
+        labels=dict(labels),
+        states=dict(states),
+        met=list(met),
+        faults=[],
+    )
 
 
 def test_half_of_the_seeds_are_aimed_and_all_pairs_are_in_turn() -> None:
