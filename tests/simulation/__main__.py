@@ -33,6 +33,9 @@ ENOUGH: Final = 400
 """After so many seeds each wanted pair of step or state and fault must have been met. What these have not met is aimed
 at: seeds that came by it are played again with that fault."""
 
+AIMED_ROUNDS: Final = 3
+"""How often that is tried, each time with other seeds: a fault may change what its history does before it."""
+
 SEEDS_OF_A_PROCESS: Final = 10
 """A forked process ends after so many seeds, and its garbage with it: that costs less than to collect it."""
 
@@ -56,8 +59,10 @@ def main() -> int:
         more = msgspec.json.decode(asked.fault, type=faults.Fault) if asked.fault else None
         return _told([_play(asked.seed, more)])
     results = list(_played(range(asked.first, asked.first + asked.seeds), asked))
-    if len(results) >= ENOUGH:
-        results += _aimed(coverage.aimed_at(coverage.missing(results, LABELS), results), asked)
+    for round_ in range(AIMED_ROUNDS if len(results) >= ENOUGH else 0):
+        results += _aimed(
+            coverage.aimed_at(coverage.missing(results, LABELS), results, round_), asked
+        )
     return _told(results, asked.labels)
 
 

@@ -34,11 +34,11 @@ def missing(results: Iterable[Result], labels: Iterable[str]) -> list[Pair]:
     return [p for p in (*faults.wanted(labels), *faults.wanted_in_states()) if p not in met]
 
 
-def aimed_at(pairs: Iterable[Pair], results: Iterable[Result]) -> list[Aimed]:
+def aimed_at(pairs: Iterable[Pair], results: Iterable[Result], round_: int = 0) -> list[Aimed]:
     """Return a history for each pair, as far as its step or state was seen.
 
-    Until the added fault the history is the one that was played, so the fault is met. Where several were played that
-    come by, the pairs take them in turn."""
+    Until the added fault the history is the one that was played, mostly, so the fault is met. Where several were played
+    that come by, the pairs take them in turn, and in each round other ones."""
     came_by: dict[str, list[Result]] = {}
     for result in results:
         for name in (*result.labels, *result.states):
@@ -46,7 +46,7 @@ def aimed_at(pairs: Iterable[Pair], results: Iterable[Result]) -> list[Aimed]:
     aimed = []
     for number, (name, what) in enumerate(pairs):
         if there := came_by.get(name):
-            chosen = there[number % len(there)]
+            chosen = there[(number + round_) % len(there)]
             aimed.append(Aimed(chosen.seed, _fault(name, what, chosen)))
     return aimed
 
