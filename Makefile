@@ -23,7 +23,7 @@ test: setup ## Start every service and run every test (ARGS='-k word' for some)
 	@tools/services run -- .venv/bin/pytest -n 3 --dist loadgroup $(ARGS)
 
 test-fast: setup ## Run the unit tests: no services, under a minute
-	@.venv/bin/pytest tests/unit -n 2 -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
+	@.venv/bin/pytest tests/unit -n 3 -m "not (docker or rabbitmq or mongodb or slow)" $(ARGS)
 
 lint: setup ## Check style, types and which room imports which
 	@tools/lint
