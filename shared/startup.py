@@ -30,7 +30,7 @@ GARBAGE = (50_000, 20, 50)
 """Thresholds of the collector. A daemon makes and drops many objects for each message and hardly a cycle: at Python's
 own thresholds looking for cycles takes a tenth of its time."""
 
-_THREADS_END_WITHIN: Final = 5.0
+_THREADS_END_WITHIN: Final = 1.0
 """Seconds that threads have to end once all else has."""
 
 FOUND_LIMIT: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
