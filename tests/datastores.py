@@ -15,6 +15,7 @@ def sqlite_file(folder: Path) -> Path:
     """Return the path of the datastore in `folder`, an empty one of today's schema if none was there."""
     path = folder / "haulier.db"
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_empty())
     return path
 
