@@ -291,6 +291,7 @@ async def test_a_long_result_is_never_searched_for_secrets_on_the_loop(
             searched_in.append(threading.get_ident())
         return scanned(automaton, text)
 
+    redaction._of_long_text.cache_clear()
     monkeypatch.setattr(redaction, "_scanned", noted)
     await world.worker()
     await world.submit(
