@@ -115,18 +115,15 @@ class _Threads(ThreadPoolExecutor):
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    loop = _loop_factory()()
-    loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
-    return loop
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    loop: asyncio.AbstractEventLoop
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
+    return loop
 
 
 def _refuse(message: str) -> int:
