@@ -1,6 +1,6 @@
-"""Plays simulations: `python -m tests.simulation` plays 1,000 seeds, and some of them again, aimed at what none has met;
-`--seed 7` one again, with what went wrong in it; `--mechanisms` takes each mechanism out, and counts the seeds until
-that is noticed."""
+"""Plays simulations: `python -m tests.simulation` plays 1,000 seeds, and some of them again, aimed at what none has
+met; `--seed 7` one again, with what went wrong in it; `--mechanisms` takes each mechanism out, and counts the seeds
+until that is noticed."""
 
 from __future__ import annotations
 
