@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ from shared.telemetry import span_in, traces
 from shared.threads import in_thread
 from worker.log_shipper import LogShipper
 from worker.meters import WorkerMeters
-from worker.process_folder import ProcessFolder
+from worker.process_folder import End
 from worker.runtime.port import Runtime
 from worker.sender import Sender
 
@@ -141,7 +141,8 @@ class WorkerContext(msgspec.Struct, frozen=True):
     spool: Path
     spool_limit: int
     log_limit: int
-    folder: ProcessFolder
+    keep_end: Callable[[End], Awaitable[None]]
+    """Has the end of a run written down, before it is told for the first time."""
     beat_number: Callable[[], int]
     beat_now: Callable[[], None]
     background: Tasks

@@ -36,7 +36,7 @@ from worker.beats import BeatContent, WorkerBeats
 from worker.context import RunEntry, RunRegistry, WorkerContext
 from worker.granted_run import DRAINED
 from worker.meters import WorkerMeters
-from worker.process_folder import ProcessFolder
+from worker.process_folder import End, FolderThread, ProcessFolder
 from worker.runtime.port import Runtime
 from worker.sender import Sender
 from worker.slot import SlotWorker
@@ -91,6 +91,7 @@ class Daemon:
     ) -> None:
         self._broker = broker
         self._folder = folder
+        self._disk = FolderThread()
         self._runtime = runtime
         self._codec = codec
         self._settings = settings
@@ -144,7 +145,7 @@ class Daemon:
             self._settings.spool,
             self._settings.spool_limit,
             self._settings.log_limit,
-            self._folder,
+            self._keep,
             lambda: self.beats.number,
             self.beats.ask,
             self._background,
@@ -199,6 +200,9 @@ class Daemon:
             if removed:
                 log.info("removed what an earlier process left behind", things=removed)
 
+    async def _keep(self, end: End) -> None:
+        await self._disk.done(self._folder.keep, end)
+
     def _granted(self, entry: RunEntry) -> None:
         """Take nothing more where this was to be the only task; one granted beside it goes back."""
         if not self._settings.once:
@@ -247,7 +251,7 @@ class Daemon:
                 "not all results were confirmed as stored", left=len(self._registry.listed())
             )
         else:
-            self._folder.leave()
+            await self._disk.done(self._folder.leave)
 
     async def _slots_over(self) -> None:
         for loop in self._loops:
@@ -269,7 +273,8 @@ class Daemon:
             await slot.close()
         if self._own is not None:
             await self._own.close()
-        self._folder.close()
+        await self._disk.done(self._folder.close)
+        await self._disk.close()
 
     async def health(self) -> str | None:
         """Return what keeps this worker from working, or None."""
@@ -329,7 +334,7 @@ class Daemon:
         if isinstance(message, NodeStored):
             self._is_known()
         elif isinstance(message, Succeeded):
-            self._folder.answered(message.nodes)
+            self._disk.soon(self._folder.answered, message.nodes)
         else:
             self._dead_answers.put_nowait(message)
 
@@ -376,7 +381,7 @@ class Daemon:
             entry = self._registry.find(nonce)
             if entry is not None and entry.role == RunRole.ENDED:
                 self._registry.forget(nonce)
-                self._folder.strike_out(nonce)
+                self._disk.soon(self._folder.strike_out, nonce)
 
     def _send_again(self, nonces: Collection[str]) -> None:
         for nonce in nonces:

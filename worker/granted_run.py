@@ -110,7 +110,7 @@ class GrantedRun:
             log_end = await self._log_end()
             end = run_ended(self._entry, self._context.node_id, outcome, log_end, seconds)
             end = sendable(end, self._context.codec)
-        self._context.folder.keep(end)
+        await self._context.keep_end(end)
         self._entry.ended(end, self._context.beat_number())
         await self._context.sender.end(end)
         await self._delivery.ack()

@@ -7,14 +7,16 @@ gets the lock, which so knows that it is dead, what to remove, and which ends ar
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec
 
 import msgspec
 import psutil
@@ -22,10 +24,14 @@ import structlog
 
 from shared.errors import RuntimeUnavailable, Unreadable
 from shared.model.messages import HandedBack, MessageCodec, RunEnded
+from shared.supervision import Tasks, waiting
+from shared.threads import in_thread_of
 
 log = structlog.get_logger(__name__)
 
 End = RunEnded | HandedBack
+
+_P = ParamSpec("_P")
 
 MOST_FOLDERS: Final = 1_000
 """Worker processes that can share a data folder."""
@@ -35,6 +41,9 @@ MOST_PREDECESSORS: Final = 100
 
 COMPACTED_AT: Final = 64 * 1024 * 1024
 """Bytes that the file of ends may take before those that are stored are taken out."""
+
+WRITTEN_WITHIN: Final = 2.0
+"""Seconds that somebody waits for the disk; then it writes beside."""
 
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "gluster", "lustre", "afs")
 """How the types of file systems begin on which a lock, or who else uses it, is not to be relied on."""
@@ -52,8 +61,37 @@ class _Record(msgspec.Struct, frozen=True, rename="camel"):
     boot: str
 
 
+class FolderThread:
+    """A thread that does things to a folder in the order in which they are asked for. A disk that hangs holds up nobody
+    else: a process with runs that are not written down is slower to replace, and nothing worse."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="data folder")
+        self._tasks = Tasks()
+
+    async def done(self, function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Do something, and wait until it is done, at most `WRITTEN_WITHIN` seconds."""
+        doing = self.soon(function, *args, **kwargs)
+        with waiting():
+            await asyncio.wait({doing}, timeout=WRITTEN_WITHIN)
+
+    def soon(
+        self, function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Task[None]:
+        """Do something, and don't wait for it."""
+        return self._tasks.start(
+            in_thread_of(self._thread, function, *args, **kwargs), "write to the data folder"
+        )
+
+    async def close(self) -> None:
+        """End once all is done that was asked for, or the disk does not answer."""
+        self._thread.shutdown(wait=False)
+        await self._tasks.cancel()
+
+
 class ProcessFolder:
-    """The folder of this process. What its disk refuses is logged, and costs only time: leases tell the same later."""
+    """The folder of this process; once `take` has it, one thread at a time may use it. What its disk refuses is logged,
+    and costs only time: leases tell the same later."""
 
     def __init__(self, data: Path, node_id: str, codec: MessageCodec) -> None:
         self._data = data

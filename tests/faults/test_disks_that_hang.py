@@ -18,6 +18,7 @@ from tests.faults.test_loops import WITHIN, each_kind, settings, told
 from tests.faults.whole import LOG, configured, system
 from worker import log_shipper
 from worker.log_shipper import Spool
+from worker.process_folder import ProcessFolder
 from worker.runtime.shell.runtime import ShellRun
 from worker.runtime.task_folder import Folders
 
@@ -123,3 +124,23 @@ async def test_a_disk_that_hangs_under_sqlite_is_an_outage_of_the_store(
         disk.mend()
         assert await whole.run_job() == ("COMPLETED", LOG)
         assert not whole.restarts
+
+
+@each_kind
+async def test_a_data_folder_that_hangs_holds_up_no_run_and_is_written_to_later(
+    settings: dict[str, str], disk: Disk, tmp_path: Path
+) -> None:
+    async with (
+        system(configured(tmp_path, settings)) as whole,
+        contextlib.aclosing(disk),
+        asyncio.timeout(WITHIN),
+    ):
+        worker = whole.processes[-1]
+        disk.hang(ProcessFolder, "_append")
+        assert await whole.run_job() == ("COMPLETED", LOG)
+        assert await whole.health(worker, "/health/live") == (200, "")
+        disk.mend()
+        (ends,) = (tmp_path / "worker").glob("*/ends")
+        while ends.stat().st_size:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert await whole.run_job() == ("COMPLETED", LOG)
