@@ -270,7 +270,7 @@ def _check_url(kind: str) -> Callable[[str], None]:
             complete = False
         if _unescaped(value):
             raise ValueError(
-                "the user and the password must be percent-encoded: @ is %40, / is %2F, : is %3A, % is %25"
+                "the user, the password and any other @ must be percent-encoded: @ is %40, / is %2F, : is %3A, % is %25"
             )
         if not complete or re.search(r"\s", value):
             raise ValueError(f"must be a complete URL, {names}")
@@ -279,9 +279,14 @@ def _check_url(kind: str) -> Callable[[str], None]:
 
 
 def _unescaped(url: str) -> bool:
-    """Return whether the user or password in a URL has characters that end it."""
-    host = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
-    return url.partition("?")[0].count("@") > 1 or ("@" in url and "@" not in host)
+    """Return whether the user or password in a URL has characters that end it, or may have: in `user:1/2@host`, what
+    stands before the slash reads like a host with its port."""
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    beyond = rest.removeprefix(authority)
+    if "@" in authority:
+        return authority.count("@") > 1 or "@" in beyond.partition("?")[0]
+    return "@" in beyond and ":" in re.sub(r"\[.*?\]", "", authority)
 
 
 def _check_aliases(values: tuple[str, ...]) -> None:

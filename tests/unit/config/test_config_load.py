@@ -330,8 +330,25 @@ def test_a_password_that_would_end_early_is_refused_and_not_shown(
     machine: Machine, url: str, password: str
 ) -> None:
     (problem,) = machine.problems(f"{url}://user:{password}@host/")
-    assert "must be percent-encoded: @ is %40, / is %2F" in problem
+    assert "must be percent-encoded: @ is %40, / is %2F" in problem, "123 reads like a port"
     assert "s3" not in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://host/jobs@night",
+        "amqp://[::1]/jobs@night",
+        "mongodb://host/?appName=a@b",
+        "mongodb://user:pw@one:27017,two:27017/?appName=a@b",
+    ],
+)
+def test_what_is_no_password_may_have_an_at_sign(machine: Machine, url: str) -> None:
+    broker = url.startswith("amqp")
+    config = machine.load(
+        f"{'broker.rabbitmq' if broker else 'datastore.mongodb'}.url={url}"
+    ).config
+    assert (config.broker.rabbitmq.url if broker else config.datastore.mongodb.url) == url
 
 
 def test_what_a_file_that_cannot_be_read_lacks_is_not_told(machine: Machine) -> None:
