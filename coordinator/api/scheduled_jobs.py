@@ -35,7 +35,7 @@ from coordinator.api.view_data import (
     summary,
     with_creators,
 )
-from coordinator.api.visibility import may_see, schedule_in_path
+from coordinator.api.visibility import may_see, schedule_in_path, schedules_meant
 from coordinator.engine.schedule_firings import next_firings
 from coordinator.permission_names import check_permissions
 from shared.model import language
@@ -49,8 +49,6 @@ from shared.model.views import (
 
 _ORDER: Final = ("-created_at", "-id")
 
-_HEAVY: Final = ("definition", "description", "tags")
-"""What need not be read of a scheduled job to know who may see it."""
 _PIECE: Final = 500
 """Scheduled jobs that are read at once to find those that the caller may see."""
 SHOWN_FIRINGS: Final = 3
@@ -95,10 +93,18 @@ async def list_schedules(request: web.Request) -> web.StreamResponse:
     """Answer a page of scheduled jobs, newest first."""
     api, page = api_of(request), paging(request)
     capped = False
-    if caller().viewer is None:
+    if which := request.query.get("which"):
+        meant = await schedules_meant(api.store, which)
+        total, found = len(meant), meant[page.skip :][: page.size]
+    elif caller().viewer is None:
         total = await api.store.count(ScheduleDocument, {})
         found = await api.store.find(
-            ScheduleDocument, {}, _ORDER, limit=page.size, skip=page.skip, without=_HEAVY
+            ScheduleDocument,
+            {},
+            _ORDER,
+            limit=page.size,
+            skip=page.skip,
+            without=ScheduleDocument.heavy,
         )
     else:
         total, found, capped = await _visible(request, page)
@@ -122,7 +128,7 @@ async def _visible(request: web.Request, page: Paging) -> tuple[int, list[Schedu
     read = 0
     while len(visible) <= enough:
         piece = await store.find(
-            ScheduleDocument, {}, _ORDER, limit=_PIECE, skip=read, without=_HEAVY
+            ScheduleDocument, {}, _ORDER, limit=_PIECE, skip=read, without=ScheduleDocument.heavy
         )
         visible += [each for each in piece if may_see(each.permissions, viewer)]
         read += len(piece)
@@ -202,7 +208,13 @@ SCHEDULE_ROUTES: Final = (
         handler=list_schedules,
         group="scheduled_jobs",
         summary="List scheduled jobs, newest first",
-        params=PAGE_PARAMS,
+        params=(
+            *PAGE_PARAMS,
+            Param(
+                "which",
+                "Only those with this id, with an id that begins so (6 digits or more), or with this name.",
+            ),
+        ),
         answer=PageView[ScheduleView],
         errors={400: "A parameter is not a number."},
     ),

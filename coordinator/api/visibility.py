@@ -39,7 +39,7 @@ async def visible_job(request: web.Request, id: str) -> JobDocument:
     """Return a job; `NotFound` where it is not there or may not be seen."""
     store = api_of(request).store
     job = await store.get(JobDocument, id)
-    if job is None and _SHORTENED.fullmatch(id):
+    if job is None:
         found: list[str] = []
         async for candidate in _beginning(store, JobDocument, id):
             found += [candidate.id] if _seen(candidate) else []
@@ -70,7 +70,7 @@ async def whole_task_id(request: web.Request, id: str) -> str:
 async def _visible_task(request: web.Request, id: str) -> tuple[TaskDocument, JobDocument]:
     store = api_of(request).store
     task = await store.get(TaskDocument, id)
-    if task is None and _SHORTENED.fullmatch(id):
+    if task is None:
         task = await _shortened_task(store, id)
     job = await store.get(JobDocument, task.job_id) if task is not None else None
     if task is None or job is None or not _seen(job):
@@ -95,9 +95,9 @@ _LOOKED_AT: Final = 100
 
 
 async def _beginning(store: Store, kind: type[_D], id: str) -> AsyncIterator[_D]:
-    """Yield what has an id that begins so, read without what may be large."""
+    """Yield what `id` shortened may stand for, read without what may be large."""
     last = id
-    while True:
+    while _SHORTENED.fullmatch(id):
         found = await store.find(
             kind, {"id": Above(last)}, ("id",), limit=_LOOKED_AT, without=kind.heavy
         )
@@ -124,3 +124,22 @@ async def schedule_in_path(request: web.Request) -> ScheduleDocument:
     if schedule is None or not may_see(schedule.permissions, caller().viewer):
         raise NotFound("scheduled job not found")
     return schedule
+
+
+MOST_MEANT: Final = 1_000
+"""Scheduled jobs of one name that are looked at: whoever asks wants one."""
+
+
+async def schedules_meant(store: Store, which: str) -> list[ScheduleDocument]:
+    """Return the scheduled jobs that the caller may see and that have this id, an id that begins so, or this name;
+    newest first."""
+    found: dict[str, ScheduleDocument] = {}
+    for where in ({"id": which}, {"name": which}):
+        same = await store.find(
+            ScheduleDocument, where, limit=MOST_MEANT, without=ScheduleDocument.heavy
+        )
+        found |= {each.id: each for each in same}
+    async for each in _beginning(store, ScheduleDocument, which):
+        found[each.id] = each
+    seen = [each for each in found.values() if may_see(each.permissions, caller().viewer)]
+    return sorted(seen, key=lambda each: (each.created_at, each.id), reverse=True)

@@ -78,6 +78,7 @@ INDEXES: tuple[Index, ...] = (
     Index(DeliveryDocument, ("line", "sequence", "created_at", "id"), sparse=True),
     Index(ScheduleDocument, ("state", "next_at")),
     Index(ScheduleDocument, ("-created_at", "-id")),
+    Index(ScheduleDocument, ("name",)),
     Index(UserDocument, ("username",), unique=True),
     Index(TokenDocument, ("username", "created_at")),
     Index(TokenDocument, ("expires_at",)),

@@ -161,8 +161,9 @@ def change_command(
 
 
 async def meant(client: Client, listing: Listing[_N], which: str) -> _N:
-    """Return the one of a list that has an id, the beginning of one, or a name."""
-    answer = await answer_of(client, listing, Form(everything=True))
+    """Return the one of a list that has an id, the beginning of one, or a name. A server that does not know `which`
+    answers all there are, as it does for a list without pages."""
+    answer = await answer_of(client, listing, Form(everything=True), which=which)
     _, found = _read(listing, answer)
     for matches in (
         [each for each in found if each.id == which],

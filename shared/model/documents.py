@@ -369,6 +369,7 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
 
     collection = "schedules"
     sealed = ("definition",)
+    heavy = ("definition", "description", "tags")
 
     definition: language.JobDefinition = language.JobDefinition()
     name: str

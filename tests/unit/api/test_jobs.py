@@ -205,6 +205,26 @@ async def test_a_list_of_scheduled_jobs_has_no_more_than_so_many_bytes(
     assert "abridged" not in (await api.get(f"/scheduled-jobs/{items[-1]['id']}")).json
 
 
+async def test_scheduled_jobs_are_found_by_id_its_beginning_or_name(api: Served) -> None:
+    ids = []
+    for name in ("nightly", "nightly", "weekly", "daily"):
+        text = HELLO.replace("hello", name, 1) + "schedule:\n  cron: '@daily'\n"
+        ids.append((await api.ask("POST", "/scheduled-jobs", data=text, headers=YAML)).json["id"])
+
+    async def meant(which: str) -> list[str]:
+        page = (await api.get(f"/scheduled-jobs?which={which}&size=1")).json
+        assert page["totalItems"] == page["totalPages"]
+        pages = range(1, page["totalPages"] + 1)
+        found = [
+            await api.get(f"/scheduled-jobs?which={which}&size=1&page={each}") for each in pages
+        ]
+        return [item["id"] for answer in found for item in answer.json["items"]]
+
+    assert sorted(await meant("nightly")) == sorted(ids[:2])
+    assert await meant("weekly") == await meant(ids[2]) == await meant(ids[2][:8]) == [ids[2]]
+    assert await meant("week") == await meant(ids[2][:5]) == await meant("none") == []
+
+
 async def test_composites_count_their_children(api: Served) -> None:
     job = await api.submit()
     inner = language.TaskDefinition(name="i", run="x")

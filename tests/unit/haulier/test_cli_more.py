@@ -334,7 +334,10 @@ def test_schedules(haulier: Command, server: SeedServer, job_file: str) -> None:
     assert rows[1].split()[:3] == ["cccccccc", "nightly", "ACTIVE"]
     assert haulier("schedule", "list", "-q").out == f"{SCHEDULED['id']}\n"
     assert haulier("schedule", "pause", "cccccc").out == "paused nightly (cccccccc)\n"
-    assert server.requests[-1] == ("PUT", f"/scheduled-jobs/{SCHEDULED['id']}/pause")
+    assert server.requests[-2:] == [
+        ("GET", "/scheduled-jobs?which=cccccc&page=1&size=20"),
+        ("PUT", f"/scheduled-jobs/{SCHEDULED['id']}/pause"),
+    ]
     assert haulier("schedule", "run", "nightly").out == f"{JOB_ID}\n"
     assert haulier("schedule", "show", "none").err.endswith("has the id or name none\n")
 
