@@ -160,7 +160,7 @@ async def test_what_its_process_died_of_is_tried_alone(
 async def test_what_takes_long_is_left_to_who_is_at_it(
     store: Store, followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overdue_intents, "OVERDUE", 300_000)
+    monkeypatch.setattr(overdue_intents, "OVERDUE", 1_500_000)
     await store.insert(job("slow", then=[forgotten("probe")]))
     first, second = due_work(store), due_work(store)
     done = asyncio.Event()
@@ -170,7 +170,7 @@ async def test_what_takes_long_is_left_to_who_is_at_it(
 
     monkeypatch.setattr(first, "_follow", slowly)
     await first.look()
-    for _ in range(10):
+    for _ in range(20):
         await asyncio.sleep(0.1)
         await look(second)
     assert followed.ids == []

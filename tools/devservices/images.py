@@ -124,7 +124,7 @@ def _debian_with_python() -> bytes:
         _checked(
             "debootstrap",
             "--variant=minbase",
-            "--include=python3-minimal,ca-certificates",
+            "--include=python3,python3-venv,ca-certificates",
             _release(),
             str(root),
         )
