@@ -176,7 +176,8 @@ class Encryption(Group, frozen=True):
         ),
     ] = ""
     old_keys: Annotated[
-        tuple[str, ...], _says("Former keys, still used for decryption", secret=True)
+        tuple[str, ...],
+        _says("Keys that only decrypt: former ones, and during a change the next", secret=True),
     ] = ()
 
 
