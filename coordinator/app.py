@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 
 from coordinator.api.app import ApiRunner, create_app
 from coordinator.api.metrics import NotedFigures
@@ -33,6 +32,7 @@ from shared.broker.port import Broker
 from shared.config import Config, parse_address
 from shared.encryption import Vault, vault_of
 from shared.extensions import load_extension
+from shared.http_server import listen
 from shared.ids import node_id
 from shared.metrics import BROKER_OPERATIONS, Latencies, watch_certificates
 from shared.model.documents import MICROS_PER_SECOND
@@ -150,8 +150,7 @@ class Coordinator:
         await self._begin(runner.setup, runner.cleanup)
         host, port = parse_address(self._config.coordinator.address)
         tls = server_context(self._config.coordinator.tls)
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
-        bound = int(runner.addresses[0][1])
+        bound = await listen(runner, host, port, tls)
         self.address = f"{'http' if tls is None else 'https'}://{host}:{bound}"
         return bound
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import resource
 import socket
+import ssl
 import sys
 import termios
 from collections.abc import Callable, Iterable
@@ -156,6 +158,30 @@ class BoundedRunner(web.AppRunner):
             loop=made._loop,  # noqa: SLF001 - aiohttp has no other way to connections of one's own
             **made._kwargs,  # noqa: SLF001 - the same
         )
+
+
+async def listen(
+    runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> int:
+    """Listen at every address that a host's name stands for, and return the port of the first; raises `OSError`.
+
+    A name may stand for addresses that the machine does not have: in a container `localhost` is `::1` too, without
+    IPv6. They are left out where another one serves."""
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for address in dict.fromkeys(each[4][0] for each in found):
+            try:
+                await web.TCPSite(runner, str(address), port, ssl_context=tls).start()
+            except OSError as one:
+                if one.errno != errno.EADDRNOTAVAIL:
+                    raise
+        if not runner.addresses:
+            raise
+    return int(runner.addresses[0][1])
 
 
 def scraped(registry: CollectorRegistry, accept: str) -> web.Response:

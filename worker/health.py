@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from shared.config import parse_address
-from shared.http_server import IDLE_TIME, BoundedRunner, scraped
+from shared.http_server import IDLE_TIME, BoundedRunner, listen, scraped
 from shared.supervision import stuck_loops
 
 PORTS_TRIED = 100
@@ -42,12 +42,10 @@ class HealthServer:
         tried = range(self._port, min(self._port + PORTS_TRIED, 65_535) + 1) if self._port else (0,)
         for port in tried:
             try:
-                await web.TCPSite(self._runner, self._host, port).start()
+                return await listen(self._runner, self._host, port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or port == tried[-1]:
                     raise
-            else:
-                return int(self._runner.addresses[0][1])
         raise AssertionError("there is always a last port")
 
     async def close(self) -> None:

@@ -2,12 +2,14 @@
 
 A stand-in holds what the machine itself has: a static busybox under all its names (or the shell and
 the usual small programs with their libraries), for the names that people expect bash in also bash.
-Only `python:...` takes a Debian system of its own, by debootstrap, and only when asked for.
+Only `python:...` takes a Debian system of its own, by debootstrap, and only when asked for; it trusts
+the authorities that the machine trusts.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ SMALL_PROGRAMS = (
     *("whoami", "yes"),
 )
 PULL_SECONDS = 120
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,6 +132,7 @@ def _debian_with_python() -> bytes:
             str(root),
         )
         (root / "usr/bin/python").symlink_to("python3")
+        shutil.copyfile(AUTHORITIES, root / AUTHORITIES.relative_to("/"))
         for leftover in (root / "var/cache/apt/archives").glob("*.deb"):
             leftover.unlink()
         return _checked("tar", "-C", str(root), "--one-file-system", "-c", ".")
@@ -141,7 +145,11 @@ def _release() -> str:
 
 
 def _import(engine: DockerClient, name: str, archive: bytes, command: str) -> None:
-    changes = [f'CMD ["{command}"]', f"ENV PATH={PATH}", "LABEL haulier.stand-in=true"]
+    changes = [
+        f'CMD ["{command}"]',
+        f"ENV PATH={PATH} PIP_CERT={AUTHORITIES}",
+        "LABEL haulier.stand-in=true",
+    ]
     repository, _, tag = name.rpartition(":")
     try:
         engine.api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
