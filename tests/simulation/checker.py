@@ -6,7 +6,6 @@ that is lost, a repair by the sweeper. Those are problems in a history without s
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -105,7 +104,8 @@ class Checker:
         micros: Callable[[], Micros],
     ) -> None:
         self.problems = problems
-        self.trace = hashlib.sha256()
+        self.trace: list[str] = []
+        """What happens, line by line."""
         self.kinds: set[str] = set()
         """What went wrong so far."""
         self.coordinators: list[Any] = []
@@ -195,7 +195,7 @@ class Checker:
         """Take note of a run that starts: it is the one that was granted (5), and the first of its task, unless the
         process of the one before is dead or was away for longer than its lease (4, 5)."""
         task = run.assignment
-        self.trace.update(f"start {task.task_id} {task.nonce}\n".encode())
+        self.trace.append(f"start {task.task_id} {task.nonce}\n")
         there = self._data.of(TaskDocument).get(task.task_id)
         if there is not None and there.get("nonce") != task.nonce and self.kinds <= {WEBHOOKS}:
             self.problems.append(f"task {task.task_id} was begun by a run that nobody granted")
@@ -279,7 +279,7 @@ class Checker:
 
     def _written(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
         state = (after or {}).get("state")
-        self.trace.update(f"{kind.collection} {(after or before or {})['id']} {state}\n".encode())
+        self.trace.append(f"{kind.collection} {(after or before or {})['id']} {state}\n")
         if kind is TaskDocument:
             self._task_written(before, after)
         elif kind is JobDocument:

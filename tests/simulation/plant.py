@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import random
 import tempfile
 import time
@@ -271,7 +272,7 @@ class Plant:
         self.links = ports.Links(self.latencies, self)
         self.faults = [fault for fault in faults if fault.nth]
         self.timed = [fault for fault in faults if not fault.nth]
-        self.labels: Counter[str] = Counter()
+        self.labels: dict[str, int] = {}
         self.met: set[tuple[str, str]] = set()
         """(label or state, fault): what went wrong where."""
         self.reached: dict[str, int] = {}
@@ -416,10 +417,10 @@ class Plant:
 
     def step(self, process: Process, label: str) -> str | None:
         """See `ports.World`."""
-        self.labels[label] += 1
-        self.trace.update(f"{self.loop.time():.6f} {process.name} {label}\n".encode())
+        self.labels[label] = nth = self.labels.get(label, 0) + 1
+        self.trace.append(f"{self.loop.time():.6f} {process.name} {label}\n")
         for fault in self.faults:
-            if fault.label == label and fault.nth == self.labels[label]:
+            if fault.label == label and fault.nth == nth:
                 self.met.add((label, fault.what))
                 self.checker.goes_wrong(fault.what)
                 return fault.what
@@ -793,7 +794,7 @@ def play(seed: int, faults: list[Fault]) -> Result:
     return Result(
         seed,
         plant.problems,
-        plant.trace.hexdigest(),
+        hashlib.sha256("".join(plant.trace).encode()).hexdigest(),
         plant.reached,
         plant.states,
         sorted(plant.met),

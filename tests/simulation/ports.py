@@ -74,6 +74,7 @@ class Links:
 
     def __init__(self, chance: random.Random, world: World) -> None:
         self.chance = chance
+        self._luck = chance.random
         self.world = world
         self.store_away = False
         self.broker_away = False
@@ -95,14 +96,14 @@ class Links:
             await self._crash(process)
         if fault in (STALL, STALL_CRASH):
             await asyncio.sleep(self.world.stalls(about))
-        await Pause(self.chance.uniform(0.0003, 0.003))
+        await Pause(0.0003 + (0.003 - 0.0003) * self._luck())
         if (away := error()) is not None:
             await asyncio.sleep(0.5)
             raise away
         if fault == FAIL_BEFORE:
             raise refused("simulated: refused")
         answer = self._served(fault, work)
-        await Pause(self.chance.uniform(0.0003, 0.003))
+        await Pause(0.0003 + (0.003 - 0.0003) * self._luck())
         if fault in (CRASH_AFTER, STALL_CRASH):
             await self._crash(process)
         if fault == FAIL_AFTER:
@@ -130,7 +131,7 @@ class Links:
             await self._crash(process)
         if fault == STALL:
             await asyncio.sleep(self.world.stalls(""))
-        await Pause(self.chance.uniform(0.0005, 0.005))
+        await Pause(0.0005 + (0.005 - 0.0005) * self._luck())
         if (away := error()) is not None:
             await asyncio.sleep(0.5)
             raise away
@@ -203,8 +204,6 @@ class StoreLink:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name not in WRITES and name not in READS:
-            return method
 
         async def write(*args: Any, **fields: Any) -> Any:
             return await self._links.make(
@@ -220,7 +219,7 @@ class StoreLink:
             await self._links.read(self._process, name, self._away)
             return await method(*args, **fields)
 
-        made = write if name in WRITES else read
+        made = write if name in WRITES else read if name in READS else method
         setattr(self, name, made)
         return made
 
