@@ -14,6 +14,7 @@ from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Message, decode
 from shared.model.queries import Change
 from tests.simulation.loop import Pause, Process, at_once
+from tests.simulation.slips import Slips
 from tests.simulation.store import MemoryStore
 
 _T = TypeVar("_T")
@@ -72,8 +73,9 @@ class World(Protocol):
 class Links:
     """How steps go: their latencies, and what is wrong now."""
 
-    def __init__(self, chance: random.Random, world: World) -> None:
+    def __init__(self, chance: random.Random, world: World, slips: Slips) -> None:
         self.chance = chance
+        self.slips = slips
         self._luck = chance.random
         self.world = world
         self.store_away = False
@@ -205,11 +207,15 @@ class StoreLink:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
 
+        async def slipped() -> Any:
+            return self._links.slips.answer()
+
         async def write(*args: Any, **fields: Any) -> Any:
+            slips = self._links.slips.slips(name, args)
             return await self._links.make(
                 self._process,
                 label_of(name, args, fields),
-                lambda: method(*args, **fields),
+                slipped if slips else lambda: method(*args, **fields),
                 self._away,
                 StoreUnavailable,
                 about(args),
@@ -217,7 +223,10 @@ class StoreLink:
 
         async def read(*args: Any, **fields: Any) -> Any:
             await self._links.read(self._process, name, self._away)
-            return await method(*args, **fields)
+            found = await method(*args, **fields)
+            if found and self._links.slips.slips(name, args):
+                return self._links.slips.answer()
+            return found
 
         made = write if name in WRITES else read if name in READS else method
         setattr(self, name, made)
