@@ -11,7 +11,7 @@ NOTICED: Final[dict[str, int]] = {
     "claim": 5,
     "grant": 8,
     "nonce": 1,
-    "run-number": 1,
+    "run-number": 2,
     "beat-first": 12,
     "named-predecessors": 2,
     "written-ends": 188,
@@ -22,7 +22,7 @@ NOTICED: Final[dict[str, int]] = {
     "redeliveries": 8,
     "reconciliation": 76,
     "beat-numbers": 11,
-    "lease": 1,
+    "lease": 11,
     "epochs": 33,
     "pulse": 106,
     "open": 4,
@@ -41,6 +41,8 @@ NOTICED: Final[dict[str, int]] = {
     "unstorable-ends": 80,
     "closed-epochs": 85,
     "sweep-ended": 186,
+    "closed-for-good": 24,
+    "removal-below": 0,
 }
 """Mechanism → a seed that was seen to notice it."""
 
