@@ -18,7 +18,7 @@ import functools
 import math
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -65,10 +65,6 @@ _SCALARS: Mapping[type[inspect.Type], FieldShape] = {
 }
 
 
-_PLAIN = frozenset({FieldShape.TEXT, FieldShape.INTEGER})
-"""Shapes that rest as they are."""
-
-
 class StoredField(msgspec.Struct, frozen=True):
     """A field of a document: its Python name, its name in a store, and how it rests."""
 
@@ -79,10 +75,10 @@ class StoredField(msgspec.Struct, frozen=True):
     sealed: bool = False
     keys: Mapping[str, str] = {}
     """Of a struct: the Python names of its fields → their names in a store."""
-    words: Mapping[str, Word] | None = None
-    """Of a field that holds a word: text → the word."""
-    plain: bool = False
-    """Whether what rests is the value itself."""
+    read: Callable[[Any], Any] | None = None
+    """Makes the value of what rests, opened where it is sealed; None where that is the value itself."""
+    write: Callable[[Any], Any] = msgspec.msgpack.encode
+    """Makes of the value what rests."""
 
 
 class _Words(dict[str, Word]):
@@ -112,11 +108,28 @@ def _field(kind: type[Document], field: inspect.Field, hint: Any) -> StoredField
     if field.name == "then":
         shape = FieldShape.THEN
     keys = _struct_keys(inner) if shape is FieldShape.STRUCT else {}
-    words = None
-    if isinstance(inner, inspect.EnumType) and issubclass(inner.cls, Word):
-        words = _Words(inner.cls)
-    plain = shape in _PLAIN and words is None
-    return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, words, plain)
+    read, write = _reader(shape, inner, hint), _WRITERS.get(shape, _scalar)
+    return StoredField(field.name, field.encode_name, shape, hint, sealed, keys, read, write)
+
+
+def _reader(shape: FieldShape, inner: inspect.Type, hint: Any) -> Callable[[Any], Any] | None:
+    match shape:
+        case FieldShape.CLOSED:
+            return msgspec.msgpack.Decoder(hint).decode
+        case FieldShape.TEXT if isinstance(inner, inspect.EnumType) and issubclass(inner.cls, Word):
+            return _Words(inner.cls).__getitem__
+        case FieldShape.THEN:
+            return _read_then
+        case FieldShape.MAP:
+            return _read_map
+        case FieldShape.LIST | FieldShape.STRUCT:
+            return functools.partial(msgspec.convert, type=hint, strict=False)
+        case FieldShape.FLAG:
+            return bool
+        case FieldShape.NUMBER:
+            return float
+        case _:
+            return None
 
 
 def _struct_keys(described: inspect.Type) -> dict[str, str]:
@@ -188,7 +201,7 @@ class Codec:
         try:
             return kind(
                 **{
-                    name: value if field.plain else self.decode_value(field, value)
+                    name: value if field.read is None else self.decode_value(field, value)
                     for name, value in stored.items()
                     if value is not None and (field := fields.get(name)) is not None
                 }
@@ -206,43 +219,16 @@ class Codec:
             raise Unstorable(f"{field.name}: {error}") from None
 
     def _encode(self, field: StoredField, value: Any) -> Any:
-        match field.shape:
-            case FieldShape.CLOSED:
-                return self._closed(field, value)
-            case FieldShape.THEN:
-                return [_stored_intent(intent) for intent in value] or None
-            case FieldShape.MAP:
-                return {_scalar(stored_key(key)): _scalar(item) for key, item in value.items()}
-            case FieldShape.LIST | FieldShape.STRUCT:
-                return _checked(msgspec.to_builtins(value))
-            case _:
-                return _scalar(value)
-
-    def _closed(self, field: StoredField, value: Any) -> bytes | str:
-        packed = msgspec.msgpack.encode(value)
+        written = field.write(value)
         if self._vault is None or not field.sealed or value in ("", [], {}):
-            return packed
-        return SEALED_PREFIX + self._vault.seal(packed)
+            return written
+        return SEALED_PREFIX + self._vault.seal(written)
 
     def decode_value(self, field: StoredField, value: Any) -> Any:
         """Return the value that rests as `value`. Raises `WrongKey`."""
-        if field.words is not None:
-            return field.words[value]
-        match field.shape:
-            case FieldShape.CLOSED:
-                return _decoder(field.type).decode(self._opened(field, value))
-            case FieldShape.THEN:
-                return [_intent(stored) for stored in value]
-            case FieldShape.MAP:
-                return {key_of(key): item for key, item in value.items()}
-            case FieldShape.FLAG:
-                return bool(value)
-            case FieldShape.LIST | FieldShape.STRUCT:
-                return msgspec.convert(value, field.type, strict=False)
-            case FieldShape.NUMBER:
-                return float(value)
-            case _:
-                return value
+        if field.read is None:
+            return value
+        return field.read(self._opened(field, value) if field.shape is FieldShape.CLOSED else value)
 
     def _opened(self, field: StoredField, value: bytes | str) -> bytes:
         if isinstance(value, bytes):
@@ -254,9 +240,24 @@ class Codec:
         return self._vault.open(value.removeprefix(SEALED_PREFIX))
 
 
-@functools.cache
-def _decoder(hint: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(hint)
+def _read_then(stored: Iterable[Mapping[str, Any]]) -> list[Intent]:
+    return [_intent(each) for each in stored]
+
+
+def _read_map(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {key_of(key): item for key, item in stored.items()}
+
+
+def _write_then(intents: Iterable[Intent]) -> list[dict[str, Any]] | None:
+    return [_stored_intent(intent) for intent in intents] or None
+
+
+def _write_map(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {_scalar(stored_key(key)): _scalar(item) for key, item in entries.items()}
+
+
+def _write_flat(value: Any) -> Any:
+    return _checked(msgspec.to_builtins(value))
 
 
 def _stored_intent(intent: Intent) -> dict[str, Any]:
@@ -306,6 +307,16 @@ def _checked(value: Any) -> Any:
     return _scalar(value)
 
 
+_WRITERS: Mapping[FieldShape, Callable[[Any], Any]] = {
+    FieldShape.CLOSED: msgspec.msgpack.encode,
+    FieldShape.THEN: _write_then,
+    FieldShape.MAP: _write_map,
+    FieldShape.LIST: _write_flat,
+    FieldShape.STRUCT: _write_flat,
+}
+"""How values of these shapes are made to rest; those of the others are scalars."""
+
+
 def refuse_oversize(name: str, values: Iterable[Any]) -> None:
     """Raise `Unstorable` where what rests is more than a document may hold."""
     if sum(map(_weight, values)) > MAX_DOCUMENT_BYTES:
@@ -317,6 +328,8 @@ def _weight(value: Any) -> int:
         return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, bytes):
         return len(value)
+    if isinstance(value, int):
+        return 8
     if isinstance(value, list):
         return sum(map(_weight, value))
     if isinstance(value, dict):

@@ -211,10 +211,11 @@ def conditions_of(kind: type[Document], where: Where) -> list[Condition]:
 def _condition(kind: type[Document], path: str, wanted: Any) -> Condition:
     target = target_of(kind, path)
     matcher = wanted if isinstance(wanted, Matcher) else In((wanted,))
-    closed = target.field.shape in (FieldShape.CLOSED, FieldShape.THEN)
+    shape = target.field.shape
+    closed = shape is FieldShape.CLOSED or shape is FieldShape.THEN
     if closed and matcher not in (In((None,)), Not(None)):
         raise ValueError(f"{kind.noun()}.{path} is closed: only its presence can be matched")
-    if isinstance(matcher, Has) and target.field.shape not in (FieldShape.LIST, FieldShape.MAP):
+    if isinstance(matcher, Has) and shape not in (FieldShape.LIST, FieldShape.MAP):
         raise ValueError(f"{kind.noun()}.{path} is no list or map")
     return Condition(target, matcher)
 

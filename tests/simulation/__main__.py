@@ -79,7 +79,9 @@ def _play(seed: int, more: faults.Fault | None = None) -> Result:
 
 def _hush() -> None:
     """Let nothing be logged, and nobody hear of coroutines that a killed process left."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
+    )
     sys.unraisablehook = lambda *_: None
 
 

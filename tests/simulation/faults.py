@@ -10,6 +10,7 @@ import msgspec
 
 from shared.model.states import JobState, TaskState
 from tests.simulation import ports
+from tests.simulation.slips import SLIP
 
 BUSY_FOR: Final = 30.0
 """Virtual seconds in which jobs come and faults happen."""
@@ -79,6 +80,7 @@ OF_COORDINATORS: Final = AT_STEPS | {
     "all coordinators gone",
     "clock jumps",
     ports.LONG_STALL,
+    SLIP,
 }
 """What keeps a coordinator from ending what it began."""
 

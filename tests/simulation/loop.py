@@ -114,13 +114,13 @@ class _NumberedTask(asyncio.Task[Any]):
 class Call:
     """Something to be called, in the place of asyncio's handles."""
 
-    __slots__ = ("_when", "args", "callback", "context")
+    __slots__ = ("args", "at", "callback", "context")
 
-    def __init__(self, when: float, callback: Any, args: tuple[Any, ...], context: Any) -> None:
+    def __init__(self, at: float, callback: Any, args: tuple[Any, ...], context: Context) -> None:
+        self.at = at
         self.callback: Any = callback
         self.args = args
-        self.context: Context = copy_context() if context is None else context
-        self._when = when
+        self.context = context
 
     def cancel(self) -> None:
         """Have nothing called."""
@@ -132,7 +132,7 @@ class Call:
 
     def when(self) -> float:
         """Return the time of the call."""
-        return self._when
+        return self.at
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -170,7 +170,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         """Call something in the next turn."""
-        call = Call(self._now, callback, args, context)
+        call = Call(self._now, callback, args, copy_context() if context is None else context)
         self._ready.append(call)
         return call
 
@@ -180,10 +180,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         """Call something at a time; of what has one time, the first comes first."""
-        call = Call(when, callback, args, context)
-        self._timers_made += 1
-        heapq.heappush(self._timers, (when, self._timers_made, call))
+        call = Call(when, callback, args, copy_context() if context is None else context)
+        self.add_timer(call)
         return call
+
+    def add_timer(self, call: Call) -> None:
+        """Have a call made when its time has come."""
+        self._timers_made += 1
+        heapq.heappush(self._timers, (call.at, self._timers_made, call))
 
     def _run_once(self) -> None:
         """Take turns until the loop is to stop."""
@@ -200,35 +204,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._make(ready.popleft())
 
     def _make(self, call: Call) -> None:
-        if call.callback is None or not self._goes(call):
+        callback = call.callback
+        if callback is None:
+            return
+        process = call.context.get(of)
+        if process is not None and (process.dead or process.frozen):
+            if not process.dead:
+                process.held.append(call)
             return
         try:
-            call.context.run(call.callback, *call.args)
+            call.context.run(callback, *call.args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             self.call_exception_handler({"message": "a call failed", "exception": error})
 
     def _jump(self) -> None:
-        while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heapq.heappop(timers)
+        if not timers:
             raise Livelock("everything waits for something that never comes")
-        if self._timers[0][0] > NO_LONGER:
+        when = timers[0][0]
+        if when > NO_LONGER:
             raise Livelock(f"it is not over after {NO_LONGER:g} virtual seconds")
-        ahead = self._timers[0][0] - self._now
-        if ahead > 0:
-            self._now += ahead
+        if when > self._now:
+            self._now += when - self._now
             self._turns = 0
-
-    @staticmethod
-    def _goes(call: Call) -> bool:
-        process = call.context.get(of)
-        if process is None or not (process.frozen or process.dead):
-            return True
-        if process.frozen and not process.dead:
-            process.held.append(call)
-        return False
 
     def kill(self, process: Process) -> None:
         """Have nothing of a process happen any more."""
@@ -254,7 +256,7 @@ class Pause:
     __slots__ = ("_asyncio_future_blocking", "_call", "_cancelled", "_loop", "_seconds")
 
     def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.events.get_running_loop()
+        self._loop: VirtualLoop = asyncio.events.get_running_loop()  # type: ignore[assignment]
         self._seconds = seconds
         self._asyncio_future_blocking = False
         self._cancelled = False
@@ -270,7 +272,9 @@ class Pause:
 
     def add_done_callback(self, callback: Callable[[Pause], Any], *, context: Context) -> None:
         """Have the task go on when the time has passed."""
-        self._call = self._loop.call_later(self._seconds, callback, self, context=context)
+        loop = self._loop
+        self._call = Call(loop.time() + self._seconds, callback, (self,), context)
+        loop.add_timer(self._call)
 
     def cancel(self, msg: Any = None) -> bool:
         """Have the task go on at once, cancelled."""

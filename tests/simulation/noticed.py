@@ -11,7 +11,7 @@ NOTICED: Final[dict[str, int]] = {
     "claim": 5,
     "grant": 8,
     "nonce": 1,
-    "run-number": 1,
+    "run-number": 2,
     "beat-first": 12,
     "named-predecessors": 2,
     "written-ends": 188,
@@ -22,7 +22,7 @@ NOTICED: Final[dict[str, int]] = {
     "redeliveries": 8,
     "reconciliation": 76,
     "beat-numbers": 11,
-    "lease": 1,
+    "lease": 11,
     "epochs": 33,
     "pulse": 106,
     "open": 4,
@@ -36,12 +36,33 @@ NOTICED: Final[dict[str, int]] = {
     "who-is-dead": 53,
     "part-ids": 40,
     "store-clock": 0,
+    "sweep-slots": 35,
+    "sweep-composites": 16,
+    "unstorable-ends": 80,
+    "closed-epochs": 85,
+    "sweep-ended": 186,
+    "closed-for-good": 24,
+    "removal-below": 0,
 }
 """Mechanism → a seed that was seen to notice it."""
 
 _NEIGHBOURS: Final = "what it costs others in seconds and bytes is measured by `make neighbours`"
 _OUTSIDE: Final = "it is part of an adapter that is not simulated (RabbitMQ, HTTP, the runtimes)"
 _VERSIONS: Final = "all processes of a simulation are of one version"
+_NO_TIME: Final = "no time passes on a virtual clock while something is worked out"
+_LASTS_LONGER: Final = (
+    "it counts from ten minutes after the pulse began on, and hardly a history lasts so long"
+)
+_FAILS_FOR_GOOD: Final = "no step fails for good there: what fails is tried again, and goes well"
+_WHOLE_RERUNS: Final = "jobs that are run again there keep nothing of the job before"
+_BUSY: Final = "no queue there is busy for the time after which a task counts as overtaken"
+_LATE_LOOKS: Final = (
+    "no coordinator there is so late, and awake, that a firing has been due for a minute"
+)
+_BEFORE_IT: Final = (
+    "each sweep cancels what is below ended jobs before it sends anything again: only what ends "
+    "between the two is left to this look"
+)
 
 UNNOTICED: Final[dict[str, str]] = {
     "confirm-rabbitmq": _OUTSIDE,
@@ -54,5 +75,13 @@ UNNOTICED: Final[dict[str, str]] = {
     "due-alone": _NEIGHBOURS,
     "due-room": _NEIGHBOURS,
     "due-places": _NEIGHBOURS,
+    "turns-of-evaluations": _NO_TIME,
+    "logs-that-grow": _LASTS_LONGER,
+    "due-tries": _FAILS_FOR_GOOD,
+    "dead": _FAILS_FOR_GOOD,
+    "unready-jobs": _WHOLE_RERUNS,
+    "sweep-overtaken": _BUSY,
+    "late-firings": _LATE_LOOKS,
+    "sweep-unwanted": _BEFORE_IT,
 }
 """Mechanism → why no seed notices it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import random
 import tempfile
 import time
@@ -48,7 +49,8 @@ from shared.model.documents import (
     ScheduleDocument,
     TaskDocument,
 )
-from shared.model.messages import Message, MessageCodec
+from shared.model.messages import Beat, Message, MessageCodec
+from shared.model.queues import HEARTBEAT_QUEUE
 from shared.supervision import Supervision, present
 from tests.settings import default_bounds
 from tests.simulation import jobs, ports
@@ -56,6 +58,7 @@ from tests.simulation.checker import WEBHOOKS, Checker
 from tests.simulation.faults import BUSY_FOR, SETTLED_AFTER, TROUBLE_FROM, TROUBLE_TO, Fault
 from tests.simulation.loop import EPOCH, Process, VirtualLoop, of, sleep
 from tests.simulation.outside import Receiver, SimRun, SimRuntime
+from tests.simulation.slips import Slips
 from tests.simulation.store import MemoryData, MemoryStore, Rest
 from worker.daemon import Daemon, Settings
 from worker.process_folder import ProcessFolder
@@ -268,10 +271,11 @@ class Plant:
         self.data = MemoryData()
         self.codec = MessageCodec()
         self.broker = MemoryBroker(node_expiry=60.0, clock=loop.time)
-        self.links = ports.Links(self.latencies, self)
+        self.slips = Slips(seed, calm=not faults)
+        self.links = ports.Links(self.latencies, self, self.slips)
         self.faults = [fault for fault in faults if fault.nth]
         self.timed = [fault for fault in faults if not fault.nth]
-        self.labels: Counter[str] = Counter()
+        self.labels: dict[str, int] = {}
         self.met: set[tuple[str, str]] = set()
         """(label or state, fault): what went wrong where."""
         self.reached: dict[str, int] = {}
@@ -293,9 +297,13 @@ class Plant:
         self.jumped = 0.0
         self.slots = self.job_chance.choice((1, 2))
         self.clocks = random.Random(f"{seed} clocks")
+        self.late = random.Random(f"{seed} late")
+        self._beats: dict[str, Beat] = {}
+        """Process → the last beat that it sent, or was about to."""
         self.problems: list[str] = []
         self.checker = Checker(self.data, self.problems, loop.time, self.micros)
         self.trace = self.checker.trace
+        self.slips.noted = self.checker.goes_wrong
         self.data.watchers.append(self._changes)
         self._numbers: Counter[str] = Counter()
         self._outside = copy_context()
@@ -321,6 +329,7 @@ class Plant:
         await asyncio.sleep(BUSY_FOR)
         await asyncio.wait([*users, *timed])
         self.faults.clear()
+        self.slips.end()
         self.reached = dict(self.labels)
         self._heal()
         await self._rest()
@@ -416,10 +425,10 @@ class Plant:
 
     def step(self, process: Process, label: str) -> str | None:
         """See `ports.World`."""
-        self.labels[label] += 1
-        self.trace.update(f"{self.loop.time():.6f} {process.name} {label}\n".encode())
+        self.labels[label] = nth = self.labels.get(label, 0) + 1
+        self.trace.append(f"{self.loop.time():.6f} {process.name} {label}\n")
         for fault in self.faults:
-            if fault.label == label and fault.nth == self.labels[label]:
+            if fault.label == label and fault.nth == nth:
                 self.met.add((label, fault.what))
                 self.checker.goes_wrong(fault.what)
                 return fault.what
@@ -468,6 +477,8 @@ class Plant:
 
     def publishing(self, process: Process, message: Message) -> None:
         """See `ports.World`."""
+        if isinstance(message, Beat):
+            self._beats[process.name] = message
         self.checker.publishing(process, message)
 
     def published(self, queue: str, message: Message) -> None:
@@ -488,9 +499,27 @@ class Plant:
         delay = self.latencies.choice((0.5, 3.0, 45.0))
         delay = delay if again_in is None else again_in
         place = node.place if isinstance(node, SimWorker) else None
+        if place is not None and self.late.random() < 0.5:
+            self._beat_comes_late(process)
         if place is None:
             self.checker.trouble_until(self.loop.time() + delay)
         self._again(place, delay)
+
+    def _beat_comes_late(self, process: Process) -> None:
+        """Have the last beat of a process that died come when others have gone on for a while."""
+        last = self._beats.get(process.name)
+        if last is None or self.checker.has_left(process.name):
+            return
+        body = self.codec.encode(msgspec.structs.replace(last, number=last.number + 1))
+        delay = self.late.uniform(0.5, 12.0)
+        self.checker.trouble_until(self.loop.time() + delay)
+
+        def comes() -> None:
+            self.loop.create_task(
+                self.broker.publish(HEARTBEAT_QUEUE, body), context=self._outside.copy()
+            )
+
+        self.loop.call_later(delay, comes, context=self._outside.copy())
 
     def _gone(self, node: Any) -> None:
         nodes: list[Any] = self.workers if isinstance(node, SimWorker) else self.coordinators
@@ -793,7 +822,7 @@ def play(seed: int, faults: list[Fault]) -> Result:
     return Result(
         seed,
         plant.problems,
-        plant.trace.hexdigest(),
+        hashlib.sha256("".join(plant.trace).encode()).hexdigest(),
         plant.reached,
         plant.states,
         sorted(plant.met),

@@ -14,6 +14,7 @@ from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Message, decode
 from shared.model.queries import Change
 from tests.simulation.loop import Pause, Process, at_once
+from tests.simulation.slips import Slips
 from tests.simulation.store import MemoryStore
 
 _T = TypeVar("_T")
@@ -72,8 +73,10 @@ class World(Protocol):
 class Links:
     """How steps go: their latencies, and what is wrong now."""
 
-    def __init__(self, chance: random.Random, world: World) -> None:
+    def __init__(self, chance: random.Random, world: World, slips: Slips) -> None:
         self.chance = chance
+        self.slips = slips
+        self._luck = chance.random
         self.world = world
         self.store_away = False
         self.broker_away = False
@@ -95,14 +98,14 @@ class Links:
             await self._crash(process)
         if fault in (STALL, STALL_CRASH):
             await asyncio.sleep(self.world.stalls(about))
-        await Pause(self.chance.uniform(0.0003, 0.003))
+        await Pause(0.0003 + (0.003 - 0.0003) * self._luck())
         if (away := error()) is not None:
             await asyncio.sleep(0.5)
             raise away
         if fault == FAIL_BEFORE:
             raise refused("simulated: refused")
         answer = self._served(fault, work)
-        await Pause(self.chance.uniform(0.0003, 0.003))
+        await Pause(0.0003 + (0.003 - 0.0003) * self._luck())
         if fault in (CRASH_AFTER, STALL_CRASH):
             await self._crash(process)
         if fault == FAIL_AFTER:
@@ -130,7 +133,7 @@ class Links:
             await self._crash(process)
         if fault == STALL:
             await asyncio.sleep(self.world.stalls(""))
-        await Pause(self.chance.uniform(0.0005, 0.005))
+        await Pause(0.0005 + (0.005 - 0.0005) * self._luck())
         if (away := error()) is not None:
             await asyncio.sleep(0.5)
             raise away
@@ -203,14 +206,16 @@ class StoreLink:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name not in WRITES and name not in READS:
-            return method
+
+        async def slipped() -> Any:
+            return self._links.slips.answer()
 
         async def write(*args: Any, **fields: Any) -> Any:
+            slips = self._links.slips.slips(name, args)
             return await self._links.make(
                 self._process,
                 label_of(name, args, fields),
-                lambda: method(*args, **fields),
+                slipped if slips else lambda: method(*args, **fields),
                 self._away,
                 StoreUnavailable,
                 about(args),
@@ -218,9 +223,12 @@ class StoreLink:
 
         async def read(*args: Any, **fields: Any) -> Any:
             await self._links.read(self._process, name, self._away)
-            return await method(*args, **fields)
+            found = await method(*args, **fields)
+            if found and self._links.slips.slips(name, args):
+                return self._links.slips.answer()
+            return found
 
-        made = write if name in WRITES else read
+        made = write if name in WRITES else read if name in READS else method
         setattr(self, name, made)
         return made
 

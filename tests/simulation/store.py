@@ -442,8 +442,9 @@ class MemoryStore:
 
 def _less(found: Iterable[Rest], without: Sequence[str]) -> Iterable[Rest]:
     """Return documents as they rest, without these fields."""
-    for rest in found:
-        yield {name: value for name, value in rest.items() if name not in without}
+    if not without:
+        return found
+    return [{name: value for name, value in rest.items() if name not in without} for rest in found]
 
 
 class _Prepared(msgspec.Struct, frozen=True):
@@ -499,7 +500,7 @@ def _value(rest: Rest, target: Target) -> Any:
 
 
 def _matches(rest: Rest, conditions: Iterable[Condition]) -> bool:
-    return all(_meeting([rest], each) for each in conditions)
+    return all(_meets(_value(rest, each.target), each) for each in conditions)
 
 
 def _meeting(found: list[Rest], condition: Condition) -> list[Rest]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.mechanisms.catalogue import MECHANISMS
 from tests.simulation import __main__ as main
-from tests.simulation import coverage, faults, plant
+from tests.simulation import coverage, faults, plant, slips
 from tests.simulation.__main__ import LABELS
 from tests.simulation.noticed import NOTICED, UNNOTICED
 
@@ -91,6 +91,14 @@ def test_half_of_the_seeds_are_aimed_and_all_pairs_are_in_turn() -> None:
     aimed = [faults.faults_of(seed, LABELS) for seed in seeds if seed % 2 == 0]
     met = {(each.label, each.what) for one in aimed for each in one if each.nth}
     assert met == set(wanted)
+
+
+def test_each_kind_of_step_slips_in_some_seeds_and_none_in_calm_ones() -> None:
+    slipping = {
+        (seed, calm): slips.Slips(seed, calm=calm) for seed in range(200) for calm in (False, True)
+    }
+    assert not any(each.any_left for (_, calm), each in slipping.items() if calm)
+    assert {each.kind for each in slipping.values() if each.any_left} == {*slips.KINDS}
 
 
 SOON = 20
