@@ -18,7 +18,7 @@ from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
 from shared.model import language
 from shared.model.cron import parse_at
-from shared.model.declared_secrets import hidden_values
+from shared.model.declared_secrets import hidden_values, secret_values
 from shared.model.documents import (
     MICROS_PER_SECOND,
     Actor,
@@ -32,7 +32,9 @@ from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
 from shared.model.rules import MAX_INHERITED_BYTES, size_of_secrets
 from shared.model.states import NodeKind, ScheduleState
-from shared.model.views.redacted import secrets_of
+from shared.model.views.redacted import secrets_of, tells
+from shared.redaction import Redactor
+from shared.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -88,8 +90,7 @@ class JobCommands:
         trace: str = "",
     ) -> JobDocument:
         """Store a new job made from another."""
-        # Only what is kept can hold secrets that were replaced.
-        above = secrets_of(job) if position > 1 else job.inherited_secrets
+        above = await _inherited(job, definition, position)
         await self._ready_to_hide(definition, above)
         made = self._made(definition, actor, None, None, above)
         if size_of_secrets(secrets_of(made)) > MAX_INHERITED_BYTES:
@@ -305,6 +306,19 @@ class JobCommands:
     def events(self) -> AsyncIterator[StateChanged]:
         """Yield state changes from now on."""
         return self._driver.events.read()
+
+
+async def _inherited(
+    job: JobDocument, definition: language.JobDefinition, position: int
+) -> list[str]:
+    """Return what must not be shown of a job in one made from it. Secrets that were replaced are among it where results
+    are kept, which can hold them, or where one is still written in the definition."""
+    replaced = {*secret_values(job.definition)} - {*secret_values(definition)}
+    if position > 1 or (
+        replaced and await in_thread(lambda: tells(definition, Redactor(replaced)))
+    ):
+        return secrets_of(job)
+    return job.inherited_secrets
 
 
 def _single_firing(schedule: language.ScheduleDefinition, now: Micros) -> Micros | None:

@@ -73,7 +73,9 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     await check_permissions(api.store, definition.permissions)
     position = _position(definition, asked.from_)
     if not job.created_by.is_same(caller().actor):
-        _refuse_hidden(job, asked, await redactor(api, job), keeps=position > 1)
+        its_redactor = await redactor(api, job)
+        _refuse_hidden(job, asked, its_redactor, keeps=position > 1)
+        definition = _named_as_shown(definition, its_redactor)
     kept = await _kept(api, job, definition, position)
     if asked.dryRun or flag(request, "dryRun"):
         shown = await redactor(api, job)
@@ -82,7 +84,12 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
         ]
         return answer(_plan(job, names, position))
     made = await api.commands.rerun(
-        job, definition, caller().actor, position=position, kept=kept, trace=trace_of(request)
+        job,
+        definition,
+        caller().actor,
+        position=position,
+        kept=kept,
+        trace=trace_of(request),
     )
     await made_job(request, made.id)
     return answer(await summary(api, made))
@@ -100,6 +107,16 @@ async def _definition(api: Api, job: JobDocument, asked: RerunRequest) -> langua
         if (given := getattr(asked, name)) is not None:
             changed[name] = given
     return await read_in_turn(api, msgspec.json.encode(changed), "json")
+
+
+def _named_as_shown(definition: language.JobDefinition, shown: Redactor) -> language.JobDefinition:
+    """Return a definition that tells nothing hidden by what a rerun can't change: templates see the name."""
+    return msgspec.structs.replace(
+        definition,
+        name=shown.redact(definition.name),
+        description=shown.redact(definition.description),
+        tags=[shown.redact(tag) for tag in definition.tags],
+    )
 
 
 def _refuse_hidden(job: JobDocument, asked: RerunRequest, shown: Redactor, *, keeps: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
@@ -121,6 +121,19 @@ def _differ(value: Any, shown: Any) -> bool:
     if isinstance(value, list):
         return any(map(_differ, value, shown))
     return bool(value != shown) and not only_names(value)
+
+
+def tells(node: msgspec.Struct, redactor: Redactor) -> bool:
+    """Tell whether a value that the redactor looks for is written anywhere in a part of a job, whatever the field."""
+    return any(redactor.redact(text) != text for text in _texts(msgspec.to_builtins(node)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _free(value: Any, redactor: Redactor) -> Any:

@@ -393,6 +393,27 @@ async def test_a_rerun_tells_nothing_hidden_in_any_part_of_a_job(
     assert (answer.status, answer.message.partition(":")[0]) == (400, named)
 
 
+async def test_a_rerun_names_no_secret_of_another(start: Serve) -> None:
+    """Templates see a job's name, and tasks of one's own can tell it in a disguised form."""
+    api = await start(configured(basic_auth=BASIC))
+    ann, bob = await user(api, "ann"), await user(api, "bob")
+    named = {"name": "uses sesame-open", "description": "sesame-open", "tags": ["t-sesame-open"]}
+    body = {**named, "secrets": {"a": "sesame-open"}, "tasks": [{"name": "t", "run": "true"}]}
+    job = (await api.ask("POST", "/jobs", json=body, who=ann)).json["id"]
+    asked = {"secrets": {"a": "bobs-own"}, "tasks": [{"name": "t", "run": "rev {{ job.name }}"}]}
+    made = await api.ask("POST", f"/jobs/{job}/rerun", json=asked, who=bob)
+    assert made.status == 200
+    assert "sesame" not in made.text
+    stored = (await api.job(made.json["id"])).definition
+    assert (stored.name, stored.description, stored.tags) == (
+        "uses [REDACTED]",
+        "[REDACTED]",
+        ["t-[REDACTED]"],
+    )
+    again = await api.ask("POST", f"/jobs/{job}/rerun", json={}, who=ann)
+    assert (await api.job(again.json["id"])).definition.name == "uses sesame-open"
+
+
 async def test_a_schedule_that_somebody_changes_is_theirs(start: Serve) -> None:
     """Nobody has tasks of their own run in the name of another."""
     api = await start(configured(basic_auth=BASIC))

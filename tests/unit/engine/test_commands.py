@@ -86,6 +86,31 @@ async def test_secrets_that_were_replaced_are_inherited_only_with_what_is_kept(
         await commands.rerun(job, rotated(6), ANN, position=2, kept=[])
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"name": "uses sesame-open"},
+        {"description": "sesame-open"},
+        {"tags": ["t-sesame-open"]},
+        {"inputs": {"x": "c2VzYW1lLW9wZW4="}},
+        {"tasks": [msgspec.structs.replace(TASK, run="echo sesame-open")]},
+        {"webhooks": [language.Webhook(url="http://h/sesame-open")]},
+    ],
+)
+async def test_a_secret_that_was_replaced_stays_hidden_where_it_is_written(
+    commands: JobCommands, written: dict[str, Any]
+) -> None:
+    def rotated(secret: str) -> language.JobDefinition:
+        return msgspec.structs.replace(PLAIN, secrets={"k": secret}, **written)
+
+    job = await commands.submit(rotated("sesame-open"), ANN)
+    for secret in ("second-secret", "third-secret"):
+        job = await commands.rerun(job, rotated(secret), ANN, position=1, kept=[])
+        assert job.inherited_secrets == ["sesame-open"], "those written nowhere are not"
+        assert set(log_secrets(job, TASK)) == {"sesame-open", secret}
+        assert "sesame-open" not in f"{job.name} {job.description} {job.tags}"
+
+
 def test_short_values_and_long_ones_are_hidden_only_where_their_key_is() -> None:
     def hidden(**inputs: str) -> list[str]:
         return hidden_values(msgspec.structs.replace(PLAIN, inputs=inputs), ["TOKEN"])
