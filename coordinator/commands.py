@@ -87,6 +87,7 @@ class JobCommands:
         *,
         position: int,
         kept: Sequence[str],
+        hidden_by: Actor | None = None,
         trace: str = "",
     ) -> JobDocument:
         """Store a new job made from another."""
@@ -100,6 +101,7 @@ class JobCommands:
             )
         made.trace = trace
         made.rerun_of = job.id
+        made.hidden_by = hidden_by
         made.position = position - 1
         made.progress = new_documents.progress_of(made.position, made.task_count)
         if kept:

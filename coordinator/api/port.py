@@ -38,10 +38,11 @@ class Commands(Protocol):
         *,
         position: int,
         kept: Sequence[str],
+        hidden_by: Actor | None = None,
         trace: str = "",
     ) -> JobDocument:
         """Store a new job made from `job`, which begins at `position`; the tasks of `job` with the ids `kept` count as
-        done in it."""
+        done in it. `hidden_by`: whose what is hidden in it is, if not the actor's."""
 
     async def cancel(self, job: JobDocument) -> None:
         """Cancel; `NotAllowed` ("job is not running")."""

@@ -17,7 +17,7 @@ from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
 from coordinator.permission_names import check_permissions
 from shared.model import language
-from shared.model.documents import JobDocument, Micros, TaskDocument
+from shared.model.documents import Actor, JobDocument, Micros, TaskDocument
 from shared.model.states import GOOD
 from shared.model.views import View
 from shared.model.views.redacted import as_written, hides, secrets_of
@@ -72,10 +72,13 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     definition = await _definition(api, job, asked)
     await check_permissions(api.store, definition.permissions)
     position = _position(definition, asked.from_)
-    if not job.created_by.is_same(caller().actor):
+    owner = job.hidden_by or job.created_by
+    hidden_by = None
+    if not owner.is_same(caller().actor):
         its_redactor = await redactor(api, job)
-        _refuse_hidden(job, asked, its_redactor, keeps=position > 1)
+        _refuse_hidden(job, owner, asked, its_redactor, keeps=position > 1)
         definition = _named_as_shown(definition, its_redactor)
+        hidden_by = owner if _hiding(asked, job.definition, its_redactor) else None
     kept = await _kept(api, job, definition, position)
     if asked.dryRun or flag(request, "dryRun"):
         shown = await redactor(api, job)
@@ -89,6 +92,7 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
         caller().actor,
         position=position,
         kept=kept,
+        hidden_by=hidden_by,
         trace=trace_of(request),
     )
     await made_job(request, made.id)
@@ -119,8 +123,10 @@ def _named_as_shown(definition: language.JobDefinition, shown: Redactor) -> lang
     )
 
 
-def _refuse_hidden(job: JobDocument, asked: RerunRequest, shown: Redactor, *, keeps: bool) -> None:
-    """Refuse to give a job of somebody else's what its submitter alone knows: other tasks could tell it."""
+def _refuse_hidden(
+    job: JobDocument, owner: Actor, asked: RerunRequest, shown: Redactor, *, keeps: bool
+) -> None:
+    """Refuse to give a job of somebody else's what its owner alone knows: other tasks could tell it."""
     inputs = job.definition.inputs or {}
     visible = shown.redact_map(inputs)
     hidden = [
@@ -131,7 +137,7 @@ def _refuse_hidden(job: JobDocument, asked: RerunRequest, shown: Redactor, *, ke
         for name, value in inputs.items()
         if visible[name] != value and name not in asked.inputs
     ]
-    who = job.created_by.username
+    who = owner.username
     if hidden:
         raise HttpError(400, f"{', '.join(hidden)}: give a value: that of {who} is {who}'s own")
     if told := _told_by(asked, job.definition, shown):
@@ -150,8 +156,13 @@ def _told_by(asked: RerunRequest, job: language.JobDefinition, shown: Redactor) 
     """Return the fields kept of a job that hide something which what is changed could tell: all templates of a job
     see its inputs, its secrets and the results of its tasks."""
     changed = asked.inputs or asked.secrets or asked.tasks is not None or asked.webhooks
+    return _hiding(asked, job, shown) if changed else []
+
+
+def _hiding(asked: RerunRequest, job: language.JobDefinition, shown: Redactor) -> list[str]:
+    """Return the fields kept of a job that hide something."""
     kept = [name for name in _EVALUATED if getattr(asked, name, None) is None]
-    return [name for name in kept if changed and hides(job, name, shown)]
+    return [name for name in kept if hides(job, name, shown)]
 
 
 def _position(definition: language.JobDefinition, wanted: str | int | None) -> int:

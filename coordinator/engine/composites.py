@@ -405,6 +405,7 @@ def _subjob(
         detached_from=task.id if detached else None,
         depth=task.depth + 1,
         created_by=job.created_by,
+        hidden_by=job.hidden_by,
         permissions=job.permissions,
         keys=keys,
         inherited=secrets_of(job),

@@ -162,6 +162,9 @@ class JobDocument(Document, kw_only=True, rename="camel"):
     """The task that made it fail: of those inside one another the innermost."""
     rerun_of: str | None = None
     """The job that it was made from, by `rerun`."""
+    hidden_by: Actor | None = None
+    """Who submitted what is hidden in it, where that is not who it was created by: it, or a job above it, was made from
+    that user's job."""
     trace: str = ""
     """The `traceparent` of the request that made it, or made the job above it; empty where there was none."""
 

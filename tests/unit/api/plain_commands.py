@@ -66,10 +66,11 @@ class PlainCommands:
         *,
         position: int,
         kept: Sequence[str],
+        hidden_by: Actor | None = None,
         trace: str = "",
     ) -> JobDocument:
         made = self.preview(definition, actor)
-        made.rerun_of, made.trace = job.id, trace
+        made.rerun_of, made.hidden_by, made.trace = job.id, hidden_by, trace
         tasks = await self._store.get_many(TaskDocument, kept)
         await self._store.insert_many(kept_tasks(made, tasks))
         await self._store.insert(made)

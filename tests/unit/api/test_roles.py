@@ -21,7 +21,7 @@ from shared.model.documents import MICROS_PER_SECOND, JobDocument, NodeDocument,
 from shared.model.queries import Change
 from shared.model.states import NodeKind
 from tests.unit.api.conftest import Serve
-from tests.unit.api.served import HELLO, YAML, Served, configured, signed_in
+from tests.unit.api.served import HELLO, YAML, Answer, Served, configured, signed_in
 
 BASIC = BasicAuth(enabled=True, username="root", password="first")
 ROOT = signed_in("root", "first")
@@ -412,6 +412,35 @@ async def test_a_rerun_names_no_secret_of_another(start: Serve) -> None:
     )
     again = await api.ask("POST", f"/jobs/{job}/rerun", json={}, who=ann)
     assert (await api.job(again.json["id"])).definition.name == "uses sesame-open"
+
+
+@pytest.mark.parametrize(("body", "kept"), [(HOOKED, "webhooks"), (SUBJOB, "tasks")])
+async def test_a_rerun_of_a_rerun_tells_nothing_either(start: Serve, body: str, kept: str) -> None:
+    """What is hidden in a job stays its submitter's, however many run it again as it is."""
+    api = await start(configured(basic_auth=BASIC))
+    ann, bob, cy = [await user(api, name) for name in ("ann", "bob", "cy")]
+    change = {"inputs": {"where": "evil.example"}}
+
+    async def rerun(id: str, who: dict[str, str], **asked: Any) -> Answer:
+        answer: Answer = await api.ask("POST", f"/jobs/{id}/rerun", json=asked, who=who)
+        return answer
+
+    first = (await api.ask("POST", "/jobs", data=body, headers=YAML, who=ann)).json["id"]
+    copy = await rerun(first, bob)
+    assert copy.json["createdBy"]["username"] == "bob"
+    second = await rerun(copy.json["id"], cy)
+    await api.store.delete(JobDocument, {"id": first})
+    for id in (copy.json["id"], second.json["id"]):
+        for who in (bob, cy):
+            refused = await rerun(id, who, **change)
+            assert (refused.status, refused.message.partition(":")[0]) == (400, kept)
+            assert "is ann's own" in refused.message
+        mine = await rerun(id, ann, **change)
+        assert (await api.job(mine.json["id"])).hidden_by is None, "ann's again"
+    own = {"webhooks": [], "tasks": [{"name": "t", "run": "b", "env": {"A_TOKEN": "of-bob"}}]}
+    bobs = (await rerun(copy.json["id"], bob, **own)).json["id"]
+    assert (await rerun(bobs, bob, **change)).status == 200, "nothing of ann's is in it"
+    assert "is bob's own" in (await rerun(bobs, ann, **change)).message
 
 
 async def test_a_schedule_that_somebody_changes_is_theirs(start: Serve) -> None:

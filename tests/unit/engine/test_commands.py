@@ -19,6 +19,7 @@ from shared.model.documents import Actor
 from tests.unit.engine.world import World
 
 ANN = Actor(id="a1", username="ann", created_at=1)
+BOB = Actor(id="b1", username="bob", created_at=1)
 ANN_ANEW = msgspec.structs.replace(ANN, created_at=2)
 TASK = language.TaskDefinition(name="t", image="a", run="b")
 PLAIN = language.JobDefinition(name="j", tasks=[TASK])
@@ -109,6 +110,17 @@ async def test_a_secret_that_was_replaced_stays_hidden_where_it_is_written(
         assert job.inherited_secrets == ["sesame-open"], "those written nowhere are not"
         assert set(log_secrets(job, TASK)) == {"sesame-open", secret}
         assert "sesame-open" not in f"{job.name} {job.description} {job.tags}"
+
+
+async def test_whose_what_is_hidden_is_stays_known_in_sub_jobs(
+    world: World, commands: JobCommands
+) -> None:
+    inner = language.TaskDefinition(name="sub", subjob=language.SubJob(name="s", tasks=[TASK]))
+    job = await commands.submit(msgspec.structs.replace(PLAIN, tasks=[inner]), ANN)
+    made = await commands.rerun(job, job.definition, BOB, position=1, kept=[], hidden_by=ANN)
+    await world.settle()
+    (child,) = await world.subjobs(await world.task(made.id, "sub"))
+    assert (child.created_by, child.hidden_by) == (BOB, ANN)
 
 
 def test_short_values_and_long_ones_are_hidden_only_where_their_key_is() -> None:
