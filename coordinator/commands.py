@@ -91,7 +91,10 @@ class JobCommands:
         trace: str = "",
     ) -> JobDocument:
         """Store a new job made from another."""
-        above = await _inherited(job, definition, position)
+        above: Sequence[str] = ()
+        # For anybody else nothing hidden is left in it; to hide it nevertheless would confirm guesses.
+        if hidden_by or (job.hidden_by or job.created_by).is_same(actor):
+            above = await _inherited(job, definition, position)
         await self._ready_to_hide(definition, above)
         made = self._made(definition, actor, None, None, above)
         if size_of_secrets(secrets_of(made)) > MAX_INHERITED_BYTES:

@@ -410,6 +410,9 @@ async def test_a_rerun_names_no_secret_of_another(start: Serve) -> None:
         "[REDACTED]",
         ["t-[REDACTED]"],
     )
+    guess = {"tasks": [{"name": "sesame-open", "run": "true"}], "dryRun": True}
+    plan = await api.ask("POST", f"/jobs/{job}/rerun", json={**asked, **guess}, who=bob)
+    assert plan.json["run"][0]["name"] == "sesame-open", "a plan confirms no guess"
     again = await api.ask("POST", f"/jobs/{job}/rerun", json={}, who=ann)
     assert (await api.job(again.json["id"])).definition.name == "uses sesame-open"
 

@@ -112,6 +112,19 @@ async def test_a_secret_that_was_replaced_stays_hidden_where_it_is_written(
         assert "sesame-open" not in f"{job.name} {job.description} {job.tags}"
 
 
+async def test_who_runs_a_job_again_with_guesses_of_its_secrets_learns_nothing(
+    commands: JobCommands,
+) -> None:
+    secret = msgspec.structs.replace(KEYED, secrets={"k": "sesame-open"})
+    job = await commands.submit(secret, ANN)
+    guess = language.TaskDefinition(name="t", image="a", run="echo sesame-open hidden-by-key")
+    guesses = msgspec.structs.replace(PLAIN, secrets={"k": "bobs-own"}, tasks=[guess])
+    made = await commands.rerun(job, guesses, BOB, position=1, kept=[])
+    assert log_secrets(made, guess) == ["bobs-own"]
+    copy = await commands.rerun(job, secret, BOB, position=1, kept=[], hidden_by=ANN)
+    assert {"sesame-open", "hidden-by-key"} <= set(log_secrets(copy, guess))
+
+
 async def test_whose_what_is_hidden_is_stays_known_in_sub_jobs(
     world: World, commands: JobCommands
 ) -> None:
