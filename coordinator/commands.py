@@ -11,7 +11,7 @@ import structlog
 from coordinator.effects import FlowDriver
 from coordinator.effects.flow_driver import ready_to_hide
 from coordinator.engine import job_ends, job_lifecycle, new_documents, schedule_firings
-from coordinator.permission_names import check_permissions
+from coordinator.permission_names import resolve_permissions
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
@@ -69,9 +69,10 @@ class JobCommands:
         trace: str = "",
     ) -> JobDocument:
         """Store a new job and have it begun."""
-        await check_permissions(self._store, definition.permissions)
+        permissions = await resolve_permissions(self._store, definition.permissions)
         await self._ready_to_hide(definition)
         job = self._made(definition, actor, key, body_hash)
+        job.permissions = permissions
         job.trace = trace
         if not await (self._store.insert(job) if key is None else self._driver.insert_job(job)):
             return await self._first_of(job)
@@ -97,6 +98,9 @@ class JobCommands:
             above = await _inherited(job, definition, position)
         await self._ready_to_hide(definition, above)
         made = self._made(definition, actor, None, None, above)
+        made.permissions = await resolve_permissions(
+            self._store, definition.permissions, job.permissions
+        )
         if size_of_secrets(secrets_of(made)) > MAX_INHERITED_BYTES:
             raise NotAllowed(
                 f"more than {MAX_INHERITED_BYTES // 1024} KiB of secret values, with those of the job that it is made "
@@ -220,8 +224,9 @@ class JobCommands:
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
-        await check_permissions(self._store, definition.permissions)
+        permissions = await resolve_permissions(self._store, definition.permissions)
         schedule = self.preview_schedule(definition, actor)
+        schedule.permissions = permissions
         await self._store.insert(schedule)
         return schedule
 
@@ -288,8 +293,9 @@ class JobCommands:
         self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
-        await check_permissions(self._store, definition.permissions)
+        permissions = await resolve_permissions(self._store, definition.permissions)
         changed = self.preview_schedule(definition, actor)
+        changed.permissions = permissions
         changed.created_at = schedule.created_at
         if schedule.state == ScheduleState.ACTIVE:
             changed.next_at = schedule_firings.next_firing(changed, self._store.now())

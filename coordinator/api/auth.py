@@ -192,7 +192,7 @@ def caller_for(
     own = {name for name in user.roles if name not in ROLES or covers(role, name)}
     return Caller(
         actor=user.actor,
-        viewer=_viewer(user.username, role, own),
+        viewer=_viewer(user.reader, role, own),
         role=role,
         how=how,
         token_id=token_id,

@@ -15,7 +15,7 @@ from coordinator.api.document_turns import read_in_turn
 from coordinator.api.http import HttpError, answer, flag, read_json_body, trace_of
 from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
-from coordinator.permission_names import check_permissions
+from coordinator.permission_names import as_named, resolve_permissions
 from shared.model import language
 from shared.model.documents import Actor, JobDocument, Micros, TaskDocument
 from shared.model.states import GOOD
@@ -70,7 +70,7 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     if request.body_exists:
         asked = await read_json_body(request, RerunRequest)
     definition = await _definition(api, job, asked)
-    await check_permissions(api.store, definition.permissions)
+    await resolve_permissions(api.store, definition.permissions)
     position = _position(definition, asked.from_)
     owner = job.hidden_by or job.created_by
     hidden_by = None
@@ -103,7 +103,9 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
 async def _definition(api: Api, job: JobDocument, asked: RerunRequest) -> language.JobDefinition:
     """Return the definition of the new job. Raises `InvalidDocument` as a submission does."""
     # Those of a sub-job are its parent's, and stand in no definition.
-    whole = msgspec.structs.replace(job.definition, wait=None, permissions=job.permissions)
+    whole = msgspec.structs.replace(
+        job.definition, wait=None, permissions=as_named(job.permissions)
+    )
     changed = msgspec.to_builtins(as_written(whole))
     for name, values in (("inputs", asked.inputs), ("secrets", asked.secrets)):
         if values:

@@ -24,7 +24,7 @@ from coordinator.api.view_data import (
     summary,
     whole_job,
 )
-from coordinator.permission_names import check_permissions
+from coordinator.permission_names import resolve_permissions
 from shared.durations import duration_seconds
 from shared.errors import NotFound
 from shared.model import language
@@ -110,7 +110,7 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _preview(api: Api, definition: language.JobDefinition, actor: Actor) -> web.Response:
-    await check_permissions(api.store, definition.permissions)
+    await resolve_permissions(api.store, definition.permissions)
     redactor = await redactor_for(api, hidden_values(definition, api.key_patterns))
     job = api.commands.preview(definition, actor)
     view = partial(job_view, job, redactor)

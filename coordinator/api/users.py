@@ -25,6 +25,7 @@ from coordinator.api.http import (
 )
 from coordinator.api.passwords import LONGEST, hash_password, matches, password_bytes
 from coordinator.api.roles import ADMIN, ROLES, VIEWER
+from coordinator.permission_names import reader_called
 from coordinator.store.port import SlotTaken
 from shared.errors import NotAllowed, NotFound
 from shared.ids import derived_id
@@ -87,6 +88,7 @@ async def _insert_user(
     api: Api, new: NewUser, roles: list[str], *, configured: bool = False
 ) -> UserDocument | None:
     hashed = await hash_password(new.password)
+    now = api.store.now()
     user = UserDocument(
         id=derived_id("user", new.username),
         username=new.username,
@@ -94,7 +96,8 @@ async def _insert_user(
         password_hash=hashed,
         configured_hash=hashed if configured else "",
         roles=roles,
-        created_at=api.store.now(),
+        created_at=now,
+        permitted_as=reader_called(new.username, now),
     )
     try:
         return user if await api.store.insert(user) else None

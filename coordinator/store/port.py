@@ -37,7 +37,7 @@ class DocumentPage(msgspec.Struct, Generic[_D], frozen=True):
 
 class Viewer(msgspec.Struct, frozen=True):
     """On whose behalf jobs are read: only those without permissions, or with one for this user or
-    these roles.
+    these roles. `username`: what permissions that are kept with jobs call this user.
     """
 
     username: str

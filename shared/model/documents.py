@@ -144,6 +144,7 @@ class JobDocument(Document, kw_only=True, rename="camel"):
     progress: float = 0.0
     created_by: Actor = GUEST
     permissions: list[language.Permission] = []
+    """Of its definition, or of the job above it; users are called what their documents say (`UserDocument.reader`)."""
     schedule: ScheduleRef | None = None
     body_hash: str | None = None
     created_at: Micros = 0
@@ -412,6 +413,14 @@ class UserDocument(Document, kw_only=True, rename="camel"):
     """Of the password that the configuration gave it last."""
     created_at: Micros = 0
     disabled: bool = False
+    permitted_as: str = ""
+    """What permissions that are kept with a job call this user, and no other one of this name; empty for one whom an
+    earlier version made: those have the name."""
+
+    @property
+    def reader(self) -> str:
+        """Return what permissions that are kept with a job call this user."""
+        return self.permitted_as or self.username
 
     @property
     def actor(self) -> Actor:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from coordinator.engine.new_documents import kept_tasks
+from coordinator.permission_names import resolve_permissions
 from coordinator.store.port import Store
 from shared.errors import Conflict, NotAllowed, NotFound
 from shared.ids import derived_id, new_id
@@ -44,6 +45,7 @@ class PlainCommands:
         trace: str = "",
     ) -> JobDocument:
         job = self.preview(definition, actor)
+        job.permissions = await resolve_permissions(self._store, definition.permissions)
         job.trace = trace
         if key is not None:
             job.id = derived_id("key", actor.id, key)
@@ -70,6 +72,9 @@ class PlainCommands:
         trace: str = "",
     ) -> JobDocument:
         made = self.preview(definition, actor)
+        made.permissions = await resolve_permissions(
+            self._store, definition.permissions, job.permissions
+        )
         made.rerun_of, made.hidden_by, made.trace = job.id, hidden_by, trace
         tasks = await self._store.get_many(TaskDocument, kept)
         await self._store.insert_many(kept_tasks(made, tasks))
@@ -136,6 +141,7 @@ class PlainCommands:
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         schedule = self.preview_schedule(definition, actor)
+        schedule.permissions = await resolve_permissions(self._store, definition.permissions)
         await self._store.insert(schedule)
         return schedule
 

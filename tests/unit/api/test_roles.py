@@ -17,7 +17,13 @@ from coordinator.api.roles import ROLES, covers
 from haulier import Client
 from haulier.errors import ApiError
 from shared.config.schema import BasicAuth, KeyAuth
-from shared.model.documents import MICROS_PER_SECOND, JobDocument, NodeDocument, TokenDocument
+from shared.model.documents import (
+    MICROS_PER_SECOND,
+    JobDocument,
+    NodeDocument,
+    TokenDocument,
+    UserDocument,
+)
 from shared.model.queries import Change
 from shared.model.states import NodeKind
 from tests.unit.api.conftest import Serve
@@ -291,6 +297,55 @@ async def test_a_user_who_was_created_anew_is_another_one(start: Serve) -> None:
     ann = await user(api, "ann")
     refused = await api.ask("POST", f"/jobs/{job}/rerun", who=ann)
     assert refused.message.startswith("secrets.k: give a value")
+
+
+async def test_permissions_name_users_as_they_were_created(start: Serve) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    ann, cy = await user(api, "ann"), await user(api, "cy")
+    body = HELLO + "permissions: [{user: ann}, {user: cy}]\n"
+    scheduled = body + "schedule: {cron: '@hourly'}\n"
+
+    async def make() -> list[str]:
+        job = await api.ask("POST", "/jobs", data=body, headers=YAML, who=ann)
+        again = await api.ask("POST", f"/jobs/{job.json['id']}/rerun", who=ann)
+        made = await api.ask("POST", "/scheduled-jobs", data=scheduled, headers=YAML, who=ann)
+        return [
+            f"/jobs/{job.json['id']}",
+            f"/jobs/{again.json['id']}",
+            f"/scheduled-jobs/{made.json['id']}",
+        ]
+
+    async def seen(paths: list[str], who: dict[str, str]) -> list[int]:
+        listed = [
+            (await api.get(path, who=who)).json["totalItems"]
+            for path in ("/jobs", "/scheduled-jobs")
+        ]
+        return [*[(await api.get(path, who=who)).status for path in paths], *listed]
+
+    old = await make()
+    assert await seen(old, ann) == await seen(old, cy) == [200, 200, 200, 2, 1]
+    assert (await api.get(old[0], who=ann)).json["permissions"] == [{"user": "ann"}, {"user": "cy"}]
+    assert (await api.ask("DELETE", "/users/cy", who=ROOT)).status == 200
+    anew = await user(api, "cy")
+    assert await seen(old, anew) == [404, 404, 404, 0, 0]
+    copy = await api.ask("POST", f"{old[0]}/rerun", who=ann)
+    assert (await api.get(f"/jobs/{copy.json['id']}", who=anew)).status == 404, "whom ann meant"
+    assert await seen(await make(), anew) == [200, 200, 200, 2, 1]
+
+
+async def test_a_user_of_before_is_whom_permissions_of_before_name(start: Serve) -> None:
+    """An earlier version kept nothing but names."""
+    api = await start(configured(basic_auth=BASIC))
+    cy = await user(api, "cy")
+    (stored,) = await api.store.find(UserDocument, {"username": "cy"})
+    before = Change(kind=UserDocument, id=stored.id, set={"permitted_as": ""})
+    assert await api.store.change(before)
+    body = HELLO + "permissions: [{user: cy}]\n"
+    job = (await api.ask("POST", "/jobs", data=body, headers=YAML, who=cy)).json["id"]
+    assert (await api.job(job)).permissions[0].user == "cy"
+    assert (await api.get(f"/jobs/{job}", who=cy)).status == 200
+    assert (await api.ask("DELETE", "/users/cy", who=ROOT)).status == 200
+    assert (await api.get(f"/jobs/{job}", who=await user(api, "cy"))).status == 404
 
 
 HIDES = """

@@ -15,7 +15,7 @@ from shared import redaction
 from shared.errors import Conflict, NotAllowed
 from shared.model import language
 from shared.model.declared_secrets import hidden_values
-from shared.model.documents import Actor
+from shared.model.documents import Actor, UserDocument
 from tests.unit.engine.world import World
 
 ANN = Actor(id="a1", username="ann", created_at=1)
@@ -123,6 +123,32 @@ async def test_who_runs_a_job_again_with_guesses_of_its_secrets_learns_nothing(
     assert log_secrets(made, guess) == ["bobs-own"]
     copy = await commands.rerun(job, secret, BOB, position=1, kept=[], hidden_by=ANN)
     assert {"sesame-open", "hidden-by-key"} <= set(log_secrets(copy, guess))
+
+
+async def test_permissions_are_kept_as_those_of_the_users_who_are_there(
+    world: World, commands: JobCommands
+) -> None:
+    def cy(created_at: int) -> UserDocument:
+        return UserDocument(id="c1", username="cy", permitted_as=f"cy:{created_at}")
+
+    def kept(created_at: int) -> list[language.Permission]:
+        return [language.Permission(user=f"cy:{created_at}")]
+
+    await world.store.insert(cy(1))
+    definition = msgspec.structs.replace(PLAIN, permissions=[language.Permission(user="cy")])
+    hourly = msgspec.structs.replace(
+        definition, schedule=language.ScheduleDefinition(cron="@hourly")
+    )
+    job, schedule = await commands.submit(definition, ANN), await commands.schedule(hourly, ANN)
+    await world.store.delete(UserDocument, {"id": "c1"})
+    await world.store.insert(cy(2))
+    again = await commands.rerun(job, definition, ANN, position=1, kept=[])
+    fired = await commands.run_schedule(schedule)
+    for document in (job, again, schedule, fired):
+        assert document.permissions == kept(1)
+        assert document.definition.permissions == [language.Permission(user="cy")]
+    changed = await commands.change_schedule(schedule, hourly, ANN)
+    assert changed.permissions == (await commands.submit(definition, ANN)).permissions == kept(2)
 
 
 async def test_whose_what_is_hidden_is_stays_known_in_sub_jobs(
