@@ -43,7 +43,7 @@ from worker.slot import SlotWorker
 
 log = structlog.get_logger(__name__)
 
-SWEEP_EVERY = 600.0
+SWEEP_EVERY = 60.0
 """Seconds between looks for what dead workers left on this host."""
 
 REMOVED_WITHIN = 5.0
