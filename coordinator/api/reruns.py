@@ -11,8 +11,8 @@ from aiohttp import web
 
 from coordinator.api.audit import made_job
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.document_turns import read_in_turn
 from coordinator.api.http import HttpError, answer, flag, read_json_body, trace_of
+from coordinator.api.submissions import read_in_turn
 from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
 from coordinator.permission_names import check_permissions
