@@ -23,7 +23,6 @@ from coordinator.api.view_data import (
     summary,
     whole_job,
 )
-from coordinator.permission_names import check_permissions
 from coordinator.turns import TooManyWaiting
 from shared.durations import duration_seconds
 from shared.errors import NotFound
@@ -128,7 +127,7 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _preview(api: Api, definition: language.JobDefinition, actor: Actor) -> web.Response:
-    await check_permissions(api.store, definition.permissions)
+    await api.commands.check_permissions(definition.permissions)
     redactor = await redactor_for(api, hidden_values(definition, api.key_patterns))
     job = api.commands.preview(definition, actor)
     view = partial(job_view, job, redactor)
