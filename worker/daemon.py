@@ -34,12 +34,11 @@ from shared.supervision import Loop, Tasks, waiting
 from shared.threads import in_thread
 from worker.beats import BeatContent, WorkerBeats
 from worker.context import RunEntry, RunRegistry, WorkerContext
-from worker.granted_run import DRAINED
 from worker.meters import WorkerMeters
 from worker.process_folder import End, FolderThread, ProcessFolder
 from worker.runtime.port import Runtime
 from worker.sender import Sender
-from worker.slot import SlotWorker
+from worker.slot import DRAINED, SlotWorker
 
 log = structlog.get_logger(__name__)
 
