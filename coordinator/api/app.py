@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, Final, cast
 
@@ -24,17 +24,18 @@ from coordinator.api.jobs import JOB_ROUTES
 from coordinator.api.logs import LOG_ROUTES
 from coordinator.api.metrics import METERS, METRICS_ROUTES, CoordinatorMeters
 from coordinator.api.middleware import (
+    Handle,
     access_log,
     compressed,
     cors,
     errors,
     harden,
-    http_error,
     note_begun,
     rate_limit,
     request_limits,
     tagged,
     traced,
+    with_json_errors,
 )
 from coordinator.api.nodes import NODE_ROUTES
 from coordinator.api.openapi import openapi
@@ -51,9 +52,6 @@ from shared.config.schema import ApiSwitches, Config
 from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
 
 log = structlog.get_logger(__name__)
-
-
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LINGER: Final = 1.0
 """Seconds in which the rest of a refused body is read, so that the client sees the answer."""
@@ -94,7 +92,7 @@ class _Server(BoundedServer):
     connection_type = _Connection
 
     def __init__(self, handle: Handle, **settings: Any) -> None:
-        super().__init__(_as_json(handle), **settings)
+        super().__init__(with_json_errors(handle), **settings)
 
 
 class ApiRunner(BoundedRunner):
@@ -110,16 +108,6 @@ class ApiRunner(BoundedRunner):
             lingering_time=_LINGER,
             shutdown_timeout=shutdown_timeout,
         )
-
-
-def _as_json(handle: Handle) -> Handle:
-    async def handled(request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await handle(request)
-        except web.HTTPException as error:
-            return http_error(request, error)
-
-    return handled
 
 
 ALL_ROUTES: Final[tuple[Route, ...]] = (

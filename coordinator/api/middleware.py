@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Final
 
@@ -42,6 +42,7 @@ from shared.telemetry import known_trace, span
 
 log = structlog.get_logger(__name__)
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _begun: Final[ContextVar[bool]] = ContextVar("begun", default=False)
 """Each request is served by an asyncio task of its own, which this belongs to."""
@@ -66,11 +67,23 @@ async def errors(request: web.Request, handler: RouteHandler) -> web.StreamRespo
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return http_error(request, error)
+        return _http_error(request, error)
     except Exception as error:
         if _begun.get():
             raise _cut_off(request, error) from error
         return _refused(request, error)
+
+
+def with_json_errors(handle: Handle) -> Handle:
+    """Return a server's `handle` that also answers in JSON what aiohttp refuses before any middleware."""
+
+    async def handled(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as error:
+            return _http_error(request, error)
+
+    return handled
 
 
 async def note_begun(_request: web.Request, _response: web.StreamResponse) -> None:
@@ -115,7 +128,7 @@ def status_of(error: BaseException) -> int:
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
-def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
+def _http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """Return an error of aiohttp's own as JSON."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return error_response(error.status, _message(request, error), headers=headers)
