@@ -16,7 +16,7 @@ from coordinator.api.addresses import own_names_only
 from coordinator.api.api_docs import DOCS_ROUTES, OPENAPI
 from coordinator.api.audit import ACTIONS, AUDIT, AUDIT_ROUTES, AuditLog, audited
 from coordinator.api.auth import IDENTITIES, Identities, auth
-from coordinator.api.context import API, Api
+from coordinator.api.context import API, Api, caller_id
 from coordinator.api.events import EVENT_ROUTES, FEED, EventFeed
 from coordinator.api.health import HEALTH_ROUTES
 from coordinator.api.http import Route, add_routes, error_response
@@ -41,12 +41,12 @@ from coordinator.api.nodes import NODE_ROUTES
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
 from coordinator.api.queues import QUEUE_ROUTES
-from coordinator.api.request_reads import of_requests
 from coordinator.api.scheduled_jobs import SCHEDULE_ROUTES
 from coordinator.api.tasks import TASK_ROUTES
 from coordinator.api.tokens import TOKEN_ROUTES
 from coordinator.api.users import USER_ROUTES, prepare_users
 from coordinator.store.port import Store
+from coordinator.turns import of_requests
 from shared.broker.port import Broker
 from shared.config.schema import ApiSwitches, Config
 from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
@@ -146,7 +146,7 @@ def create_app(
     app = web.Application()
     audit = AuditLog(store, config.encryption.key)
     app[AUDIT] = audit
-    app[API] = Api(of_requests(store), broker, commands, config, version, audit)
+    app[API] = Api(of_requests(store, caller_id), broker, commands, config, version, audit)
     app[FEED] = EventFeed(app[API])
     app[METERS] = CoordinatorMeters(registry or CollectorRegistry())
     app[IDENTITIES] = Identities(config.coordinator.middleware)

@@ -123,6 +123,11 @@ def caller() -> Caller:
     return _caller.get()
 
 
+def caller_id() -> str:
+    """Return the id of the user who asks."""
+    return caller().actor.id
+
+
 def set_caller(caller: Caller) -> None:
     """Note who asks."""
     _caller.set(caller)

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.api.audit import done_to
-from coordinator.api.context import Api, api_of, caller
+from coordinator.api.context import Api, api_of, caller, caller_id
 from coordinator.api.http import HttpError, answer, flag, read_body, trace_of
 from coordinator.api.view_data import (
     made_view,
@@ -88,7 +88,7 @@ async def read_in_turn(
     """Return the definition that the caller sent, read on a thread: long ones few at a time, so that no user has the
     others wait. `InvalidDocument` with all that is wrong; 429 where too many of theirs wait."""
     short = len(body) <= _SHORT
-    turn = nullcontext() if short else api.long_documents.turn(caller().actor.id)
+    turn = nullcontext() if short else api.long_documents.turn(caller_id())
     try:
         async with turn:
             return await in_thread(decode_job, body, form, scheduled=scheduled)
