@@ -12,7 +12,7 @@ import pytest
 
 from worker.runtime import task_folder
 from worker.runtime.port import TaskError
-from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.shell.runtime import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
 from worker.runtime.task_folder import Folders
 
 NOBODY = 65534
