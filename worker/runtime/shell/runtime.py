@@ -406,7 +406,7 @@ class HostWorkdir:
         """`workdir` as in the task: absolute, relative to the run's own, or empty for that one."""
         self._workdir = workdir
         self._user = user
-        self._made = HostFiles([], [])
+        self._made: HostFiles | None = None
         self.path = Path("/")
 
     def make(self, own: Path, files: Mapping[str, str]) -> None:
@@ -416,30 +416,32 @@ class HostWorkdir:
         named = {task_folder.safe_name(name): contents for name, contents in files.items()}
         if not (self._workdir or named):
             return
+        made = self._made = HostFiles([], [])
         if self._user.is_another:
-            self._ask(named)
+            self._ask(made, named)
         else:
-            self._made.make(str(self.path), named)
+            made.make(str(self.path), named)
 
     def restore(self) -> None:
         """Remove the files, and the folders that were made and in which nothing else is."""
-        if not (self._made.files or self._made.folders):
+        made = self._made
+        if made is None or not (made.files or made.folders):
             return
         if self._user.is_another:
             with contextlib.suppress(OSError):
-                self._ask(None)
+                self._ask(made, None)
         else:
-            self._made.restore()
+            made.restore()
 
-    def _ask(self, files: Mapping[str, str] | None) -> None:
+    def _ask(self, made: HostFiles, files: Mapping[str, str] | None) -> None:
         """Have a process do it that is the task's user; None: remove what was made."""
         order = {
             "uid": self._user.uid,
             "gid": self._user.gid,
             "workdir": str(self.path),
             "write": files,
-            "folders": self._made.folders,
-            "files": self._made.files,
+            "folders": made.folders,
+            "files": made.files,
         }
         done = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", host_files.__file__],
