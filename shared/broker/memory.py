@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from shared.broker.deliveries import DeliveryBase, EventFanout, HandlerPool
-from shared.broker.port import Delivery, DeliveryHandler, QueueInfo, check_size
+from shared.broker.deliveries import DeliveryBase, EventFanout, HandlerPool, check_size
+from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
 from shared.errors import BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, queue_kind
 
