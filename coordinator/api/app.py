@@ -30,6 +30,7 @@ from coordinator.api.middleware import (
     cors,
     errors,
     harden,
+    metered,
     note_begun,
     rate_limit,
     request_limits,
@@ -177,7 +178,7 @@ def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
         found.append(traced)
     if settings.request_log.enabled:
         found.append(access_log(settings.request_log.skip))
-    found += [app[METERS].middleware, compressed, errors, own_names_only(config)]
+    found += [metered(app[METERS].registry), compressed, errors, own_names_only(config)]
     if settings.cors.enabled:
         found.append(cors(settings.cors, app))
     if settings.rate_limit.enabled:

@@ -1,4 +1,4 @@
-"""What every request passes through: its log line, time and size limits, headers, CORS, and errors made JSON."""
+"""What every request passes through: its log line, metrics, limits of time and size, headers, CORS, errors as JSON."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 from cachetools import LRUCache
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from coordinator.api.addresses import client_address, client_network
 from coordinator.api.context import api_of, caller
@@ -284,6 +285,36 @@ def _write(request: web.Request, status: int, seconds: float) -> None:
         client=client_address(request),
         user=caller().actor.username,
     )
+
+
+def metered(registry: CollectorRegistry) -> AioMiddleware:
+    """Return the middleware that counts requests in `registry`, by endpoint rather than path."""
+    requests = Counter(
+        "haulier_http_requests",
+        "Requests answered",
+        ("method", "path", "status"),
+        registry=registry,
+    )
+    seconds = Histogram(
+        "haulier_http_request_seconds",
+        "Time to answer a request",
+        ("method", "path"),
+        registry=registry,
+    )
+
+    @web.middleware
+    async def counted(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+        started = time.monotonic()
+        response = await handler(request)
+        route = route_of(request)
+        path = route.path if route is not None else "other"
+        method = route.method if route is not None else "other"
+        requests.labels(method, path, str(response.status)).inc()
+        if route is not None and not route.endless:
+            seconds.labels(method, path).observe(time.monotonic() - started)
+        return response
+
+    return counted
 
 
 SERVER_FAULT: Final = 500
