@@ -21,7 +21,6 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError, blames_host, explain
 from worker.runtime.docker.images import Images, UsedImages, allowed_image
-from worker.runtime.docker.limits import container_limits
 from worker.runtime.docker.networks import OwnNetwork, Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
@@ -106,7 +105,9 @@ class Maker:
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
-            limits=container_limits(task.limits, services.worker.limits, services.settings),
+            limits=container_spec.container_limits(
+                task.limits, services.worker.limits, services.settings
+            ),
             cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
             security=services.security,
         )
