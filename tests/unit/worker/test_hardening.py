@@ -28,7 +28,8 @@ from worker.runtime.docker.container_spec import (
     security_options,
 )
 from worker.runtime.docker.images import UsedImages, allowed_image, full_name
-from worker.runtime.port import ScarceError, TaskError, check_texts
+from worker.runtime.port import ScarceError, TaskError
+from worker.runtime.stages import check_texts
 
 NO_BINDS = BindRules(False, (), None, Path("/private"), True)
 

@@ -16,7 +16,8 @@ from shared.config.schema import Docker, WorkerLimits
 from shared.model.language import Limits, Mount, SmallTask, TaskDefinition
 from shared.model.quantities import parse_cpus, parse_gpus, parse_memory
 from worker.runtime.docker.binds import BindRules, BindSource
-from worker.runtime.port import TaskError, check_texts
+from worker.runtime.port import TaskError
+from worker.runtime.stages import check_texts
 
 TORK = "/tork"
 SCRIPT = f"{TORK}/entrypoint"

@@ -24,16 +24,8 @@ from worker.runtime.docker.images import Images, UsedImages, allowed_image
 from worker.runtime.docker.networks import OwnNetwork, Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
-from worker.runtime.port import (
-    MACHINE,
-    Assignment,
-    RunLostError,
-    Sink,
-    TaskError,
-    file_error,
-    host_names,
-    own_names,
-)
+from worker.runtime.port import MACHINE, Assignment, RunLostError, Sink, TaskError, file_error
+from worker.runtime.stages import host_names, own_names
 from worker.runtime.task_folder import Folders
 
 

@@ -32,8 +32,8 @@ from worker.runtime.docker.resources import (
     engine_refusals,
 )
 from worker.runtime.docker.usage import Sampler
-from worker.runtime.port import Assignment, RunLostError, Sink, Tail, TaskError, failure
-from worker.runtime.stages import Exit, StagedRun, following, seconds_of
+from worker.runtime.port import Assignment, RunLostError, Sink, TaskError
+from worker.runtime.stages import Exit, StagedRun, Tail, failure, following, seconds_of
 
 MAIN = "main"
 _KILLED = 137

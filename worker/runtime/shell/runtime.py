@@ -24,20 +24,11 @@ from shared.model.documents import RunUsage
 from shared.model.language import SmallTask, TaskDefinition
 from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder
-from worker.runtime.port import (
-    Assignment,
-    ScarceError,
-    Sink,
-    TaskError,
-    check_texts,
-    file_error,
-    host_names,
-    own_names,
-)
+from worker.runtime.port import Assignment, ScarceError, Sink, TaskError, file_error
 from worker.runtime.shell import host_files
 from worker.runtime.shell.host_files import HostFiles
 from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
-from worker.runtime.stages import Exit, StagedRun, following
+from worker.runtime.stages import Exit, StagedRun, check_texts, following, host_names, own_names
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
