@@ -308,6 +308,8 @@ class WebhookSender:
             )
         else:
             fields["due_at"] = now + int(self._delay(delivery.attempts) * MICROS_PER_SECOND)
+        if "state" in fields:  # nobody needs it any more, and it may hold a result, unencrypted
+            fields["body"] = ""
         where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
         await self._store.change(
             Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)

@@ -192,7 +192,13 @@ async def delivered(
             url = f"http://{host}:{port}{path}"
             await store.insert(
                 DeliveryDocument(
-                    id=f"d{number}", job_id="j", url=url, headers=headers, line="l", sequence=number
+                    id=f"d{number}",
+                    job_id="j",
+                    url=url,
+                    headers=headers,
+                    body="{}",
+                    line="l",
+                    sequence=number,
                 )
             )
         sender = WebhookSender(store, 3, 5.0, WebhookAddresses(config))
@@ -220,6 +226,12 @@ async def test_an_allowed_one_gets_no_header_that_steers(folder: Path) -> None:
     assert headers["X-Mine"] == "1"
     assert headers["Host"].startswith("127.0.0.1:")
     assert "Transfer-Encoding" not in headers
+
+
+@pytest.mark.parametrize("settings", [ALLOWED, config()])
+async def test_what_was_sent_is_not_kept_once_that_is_over(folder: Path, settings: Config) -> None:
+    (found,), _ = await delivered(folder, settings, "127.0.0.1", "/")
+    assert found.body == ""
 
 
 async def test_a_cookie_that_a_receiver_sets_is_never_sent_back(folder: Path) -> None:
