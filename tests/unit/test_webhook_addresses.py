@@ -55,7 +55,29 @@ def config(middleware: Middleware = GUARDED, **webhooks: Any) -> Config:
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "::7f00:1",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b:1::127.0.0.1",
+        "64:ff9b:1:ab::169.254.169.254",
+        "64:ff9b:1:7f00:0:100::",
+        "64:ff9b:1:7f:0:1::",
+        "64:ff9b:1:0:7f:0:100:0",
+        "64:ff9b:1:a9fe:a9:fe00::ffff",
+        "64:ff9b:1::",
+        "2001:0:7f00:1::5e00:1",
+        "2001:0:5db8:d80e::80ff:fffe",
+        "2001:0:5db8:d80e:0:0:5601:5601",
+        "2002:a9fe:a9fe::1",
+        "2002:a83f:8110::",
+        "2001:db8::5efe:127.0.0.1",
+        "2001:db8::200:5efe:169.254.169.254",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "192.0.0.192",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd00:42::42",
+        "fd20:ce::254",
         "100.100.100.200",
         "224.0.0.1",
     ],
@@ -63,6 +85,30 @@ def config(middleware: Middleware = GUARDED, **webhooks: Any) -> Config:
 def test_what_only_this_host_should_reach(address: str) -> None:
     assert WebhookAddresses(config()).refuses(address)
     assert not WebhookAddresses(config(Middleware())).refuses(address), "without authentication"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::10.0.0.1",
+        "64:ff9b:1:a00:0:100::",
+        "::ffff:0:10.0.0.1",
+        "2001:0:5db8:d80e::f5ff:fffe",
+        "2002:a00:1::1",
+        "2001:db8::5efe:10.0.0.1",
+    ],
+)
+def test_an_address_inside_another_is_judged_by_itself(address: str) -> None:
+    assert not WebhookAddresses(config()).refuses(address)
+    assert WebhookAddresses(config(Middleware(), deny=("10.0.0.0/8",))).refuses(address)
+
+
+def test_a_network_may_allow_its_own_prefix_of_nat64() -> None:
+    addresses = WebhookAddresses(config(allow=("64:ff9b:1:2::/64", "::ffff:0:0/96")))
+    assert not addresses.refuses("64:ff9b:1:2:5d:b8d8:7f00:0")
+    assert addresses.refuses("64:ff9b:1:3:5d:b8d8:7f00:0")
+    assert addresses.refuses("::ffff:127.0.0.1")
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "93.184.215.14", "2001:db8::1"])
