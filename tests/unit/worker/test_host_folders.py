@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -10,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import Config
+from shared.config.schema import RuntimeSettings, Shell, WorkerSettings
+from tests.contract.runtime_runs import Subject
 from worker.runtime import task_folder
 from worker.runtime.port import TaskError
 from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.shell.runtime import ShellRuntime
 from worker.runtime.task_folder import Folders
 
 NOBODY = 65534
@@ -119,6 +124,10 @@ def ran_by_nobody(program: str) -> str:
     return done.stdout.strip()
 
 
+def main_group(uid: int) -> int:
+    return pwd.getpwuid(uid).pw_gid
+
+
 class TestFilesOfAnotherUser:
     """`runtime.shell.uid`: the worker is root, its tasks are not."""
 
@@ -163,6 +172,30 @@ class TestFilesOfAnotherUser:
         assert (shared / "made/f").stat().st_uid == NOBODY
         workdir.restore()
         assert not list(shared.iterdir())
+
+    @pytest.mark.parametrize(
+        ("uid", "gid", "group"),
+        [(2, None, main_group(2)), (4, None, main_group(4)), (12345, None, 12345), (2, 7, 7)],
+    )
+    async def test_without_a_group_they_are_in_the_users_own(
+        self, own: Path, uid: int, gid: int | None, group: int
+    ) -> None:
+        """The main group of user 4 seldom has that number; 12345 is nobody's."""
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=uid, gid=gid)),
+            worker=WorkerSettings(data=str(own)),
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        try:
+            subject = Subject("shell", runtime, "node")
+            ran = await subject.ran(
+                run="id -u; id -g; id -G; stat -c %u:%g file", files={"file": "x"}
+            )
+        finally:
+            await runtime.close()
+        assert ran.outcome.error is None, ran.log.text
+        assert ran.log.text.split() == [str(uid), str(group), str(group), f"{uid}:{group}"]
 
     def test_a_runs_folder_is_entered_by_its_group_alone(self, tmp_path: Path) -> None:
         spares = FolderPool(NOBODY)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,17 @@ class TaskUser(msgspec.Struct, frozen=True):
 
     uid: int | None = None
     gid: int | None = None
+
+    @classmethod
+    def configured(cls, uid: int | None, gid: int | None) -> TaskUser:
+        """Return whom the settings name. Without a group it is in its own, never in root's: the one that the host has
+        for it, or the one of the same number."""
+        if uid is None or gid is not None or os.geteuid() != 0:
+            return cls(uid, gid)
+        try:
+            return cls(uid, pwd.getpwuid(uid).pw_gid)
+        except KeyError:
+            return cls(uid, uid)
 
     @property
     def is_another(self) -> bool:

@@ -27,7 +27,13 @@ from worker.runtime.port import (
     host_names,
     own_names,
 )
-from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.shell.folder_pool import (
+    MAIN_FOLDER,
+    WORKERS_OWN,
+    FolderPool,
+    HostWorkdir,
+    TaskUser,
+)
 from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
 from worker.runtime.stages import Exit, StagedRun, following
 
@@ -50,6 +56,7 @@ class ShellRun(StagedRun):
         keepers: Supervisors,
         spares: FolderPool,
         folder: Path,
+        user: TaskUser = WORKERS_OWN,
     ) -> None:
         super().__init__(
             assignment,
@@ -65,7 +72,7 @@ class ShellRun(StagedRun):
         self._spares = spares
         self._folder = folder
         self._tork = folder / MAIN_FOLDER
-        self._user = TaskUser(self._shell.uid, self._shell.gid)
+        self._user = user
         self._workdir = HostWorkdir(assignment.task.workdir, self._user)
         self._endings: list[Ending] = []
         self._untidy = False
@@ -161,7 +168,7 @@ class ShellRun(StagedRun):
         argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
-            "HOME": _home(self._shell.uid),
+            "HOME": _home(self._user.uid),
             **host_names(self._hostenv, self.assignment.trace),
             **small.env,
             "PWD": str(workdir.path),
@@ -172,8 +179,8 @@ class ShellRun(StagedRun):
             argv=argv,
             env=env,
             cwd=str(workdir.path),
-            uid=self._shell.uid,
-            gid=self._shell.gid,
+            uid=self._user.uid,
+            gid=self._user.gid,
         )
 
 
@@ -250,9 +257,8 @@ class ShellRuntime:
         self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
         shell = config.runtime.shell
-        self._others = TaskUser(shell.uid, shell.gid).is_another
-        group = os.getegid() if shell.gid is None else shell.gid
-        self._spares = FolderPool(group if self._others else None)
+        self._user = TaskUser.configured(shell.uid, shell.gid)
+        self._spares = FolderPool(self._user.gid if self._user.is_another else None)
 
     async def start(self) -> None:
         """Start the keepers of processes. Raises `RuntimeUnavailable` where `cmd` is no program of this machine."""
@@ -261,7 +267,7 @@ class ShellRuntime:
             raise RuntimeUnavailable(
                 f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
-        await in_thread(self._folders.open, entered_by_others=self._others)
+        await in_thread(self._folders.open, entered_by_others=self._user.is_another)
         await in_thread(self._keepers.start)
 
     def warm_up(self) -> None:
@@ -270,7 +276,9 @@ class ShellRuntime:
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
         """Make the folder with script and files."""
         folder = self._folders.new()
-        run = ShellRun(assignment, sink, self._config, self._keepers, self._spares, folder)
+        run = ShellRun(
+            assignment, sink, self._config, self._keepers, self._spares, folder, self._user
+        )
         try:
             await run.prepare()
         except BaseException:
