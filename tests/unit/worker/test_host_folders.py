@@ -7,13 +7,14 @@ import pwd
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.config import Config
 from shared.config.schema import RuntimeSettings, Shell, WorkerSettings
-from tests.contract.runtime_runs import Subject
+from tests.contract.runtime_runs import Log, Subject
 from worker.runtime import task_folder
 from worker.runtime.port import TaskError
 from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
@@ -128,6 +129,12 @@ def main_group(uid: int) -> int:
     return pwd.getpwuid(uid).pw_gid
 
 
+def put_in_place_of_the_output(data: Path, other: Path, put: Callable[[Path, Path], None]) -> None:
+    (output,) = data.glob("runs/*/*/main/stdout")
+    output.unlink()
+    put(other, output)
+
+
 class TestFilesOfAnotherUser:
     """`runtime.shell.uid`: the worker is root, its tasks are not."""
 
@@ -196,6 +203,30 @@ class TestFilesOfAnotherUser:
             await runtime.close()
         assert ran.outcome.error is None, ran.log.text
         assert ran.log.text.split() == [str(uid), str(group), str(group), f"{uid}:{group}"]
+
+    @pytest.mark.parametrize("how", ["link", "rename"])
+    async def test_a_file_that_only_the_worker_may_read_is_no_output(
+        self, own: Path, how: str
+    ) -> None:
+        """As a task could put it there where `fs.protected_hardlinks` is 0, or from a folder that it may write to."""
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=NOBODY)), worker=WorkerSettings(data=str(own))
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        secret = own / "secret"
+        secret.write_text("root's")
+        secret.chmod(0o600)
+        try:
+            subject = Subject("shell", runtime, "node")
+            async with subject.prepared(Log(), run="true") as run:
+                put_in_place_of_the_output(own, secret, getattr(os, how))
+                outcome = await run.run()
+            linked = await subject.ran(run="echo mine >f; ln -f f $TORK_OUTPUT")
+        finally:
+            await runtime.close()
+        assert outcome.error == "the output is a file of another user than the task's"
+        assert linked.outcome.result == "mine\n"
 
     def test_a_runs_folder_is_entered_by_its_group_alone(self, tmp_path: Path) -> None:
         spares = FolderPool(NOBODY)

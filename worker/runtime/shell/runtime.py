@@ -73,6 +73,7 @@ class ShellRun(StagedRun):
         self._folder = folder
         self._tork = folder / MAIN_FOLDER
         self._user = user
+        self._owner = user.uid if user.is_another else None
         self._workdir = HostWorkdir(assignment.task.workdir, self._user)
         self._endings: list[Ending] = []
         self._untidy = False
@@ -100,8 +101,8 @@ class ShellRun(StagedRun):
         try:
             # A thread costs more than to read what was written a moment ago, unless that is much.
             if _size(path) <= SMALL_OUTPUT:
-                return task_folder.read_output(path, self._limit)
-            return await in_thread(task_folder.read_output, path, self._limit)
+                return task_folder.read_output(path, self._limit, self._owner)
+            return await in_thread(task_folder.read_output, path, self._limit, self._owner)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
 
@@ -147,7 +148,8 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await in_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE)
+        path = self._tork / task_folder.PROGRESS_FILE
+        return await in_thread(task_folder.read_progress, path, self._owner)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
