@@ -204,6 +204,23 @@ class TestFilesOfAnotherUser:
         assert ran.outcome.error is None, ran.log.text
         assert ran.log.text.split() == [str(uid), str(group), str(group), f"{uid}:{group}"]
 
+    async def test_they_do_not_see_the_workers_environment(self, own: Path) -> None:
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=NOBODY)), worker=WorkerSettings(data=str(own))
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        try:
+            subject = Subject("shell", runtime, "node")
+            ran = await subject.ran(
+                run="p=$PPID; echo begin\n"
+                f"while [ $p != {os.getpid()} ]; do p=$(awk '/^PPid/ {{ print $2 }}' /proc/$p/status)\n"
+                "head -c 1 /proc/$p/environ >/dev/null 2>&1 && echo read; done; echo end"
+            )
+        finally:
+            await runtime.close()
+        assert ran.log.text.split() == ["begin", "end"]
+
     @pytest.mark.parametrize("how", ["link", "rename"])
     async def test_a_file_that_only_the_worker_may_read_is_no_output(
         self, own: Path, how: str
