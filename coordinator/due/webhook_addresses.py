@@ -16,6 +16,9 @@ from shared.config.schema import Config
 ADDRESS_REFUSED: Final = (
     "webhooks may not reach this address (coordinator.webhooks.allow, coordinator.webhooks.deny)"
 )
+NOT_RESOLVED: Final = (
+    "the datastore or the broker has this name, which could not be resolved so far"
+)
 _OWN_EVERY: Final = 30.0
 """Seconds for which the addresses of the datastore and the broker are remembered."""
 _RESOLVED_WITHIN: Final = 2.0
@@ -62,6 +65,7 @@ class WebhookAddresses:
         self._members = members
         self._own: dict[str, frozenset[_Address]] = {}
         self._own_until = 0.0
+        self._nowhere: frozenset[str] = frozenset()
 
     async def look(self) -> None:
         """Find out where the datastore and the broker are, if that is not known from lately."""
@@ -73,7 +77,14 @@ class WebhookAddresses:
         self._own |= {
             host: addresses for host, addresses in zip(hosts, found, strict=True) if addresses
         }
+        self._nowhere = frozenset(_same_case(host) for host in hosts if host not in self._own)
         self._own_until = time.monotonic() + _OWN_EVERY
+
+    def check_name(self, host: str) -> None:
+        """Raise `OSError` for a host of the datastore's or the broker's of which it is not known yet where it is: it
+        can't be told by its address."""
+        if _same_case(host) in self._nowhere:
+            raise socket.gaierror(socket.EAI_AGAIN, NOT_RESOLVED)
 
     def refuses(self, text: str) -> bool:
         """Tell whether webhooks may not reach an address."""
@@ -154,6 +165,10 @@ def _only_here(address: _Address) -> bool:
         or _inside(address, _METADATA)
         or (isinstance(address, ipaddress.IPv4Address) and int(address) >> 24 == 0)
     )
+
+
+def _same_case(name: str) -> str:
+    return name.lower().removesuffix(".")
 
 
 def _own_hosts(config: Config) -> list[str]:

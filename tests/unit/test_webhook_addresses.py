@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from coordinator.due import webhook_addresses
-from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
+from coordinator.due import webhook_addresses, webhook_sender
+from coordinator.due.webhook_addresses import ADDRESS_REFUSED, NOT_RESOLVED, WebhookAddresses
 from coordinator.due.webhook_sender import WebhookSender
 from coordinator.store.mongodb import MongoStore
 from coordinator.store.sqlite import SqliteStore
@@ -187,6 +187,27 @@ async def test_a_part_that_no_name_server_knows_just_now_stays_refused(
     await addresses.look()
     assert addresses.refuses("10.0.0.6")
     assert addresses.refuses("10.0.0.7")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1"])
+async def test_a_part_that_no_name_server_has_known_yet_is_refused_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    async def unknown(_: str) -> frozenset[Any]:
+        return frozenset()
+
+    monkeypatch.setattr(webhook_addresses, "_resolved", unknown)
+    monkeypatch.setattr(webhook_sender, "_FIRST_DELAY", 0.01)
+    parts = Config(
+        coordinator=ALLOWED.coordinator,
+        broker=BrokerSettings(type="rabbitmq", rabbitmq=RabbitMQ(url="amqp://u:p@LocalHost/")),
+    )
+    (found,), heard = await delivered(folder, parts, host, "/")
+    if host == "127.0.0.1":
+        assert (found.state, len(heard)) == ("DELIVERED", 1)
+    else:
+        assert (found.state, found.error) == ("FAILED", f"gaierror: {NOT_RESOLVED}")
+        assert not heard
 
 
 @pytest.mark.parametrize(
