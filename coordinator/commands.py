@@ -230,6 +230,7 @@ class JobCommands:
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
         await self.check_permissions(definition.permissions)
+        await self._ready_to_hide(definition)
         schedule = self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
@@ -240,12 +241,11 @@ class JobCommands:
         """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
         at = self._store.now()
+        hidden = hidden_values(definition, self._driver.bounds.redaction_keys)
         schedule = ScheduleDocument(
             id=new_id(),
             definition=msgspec.structs.replace(definition, schedule=None),
-            name=definition.name,
-            description=definition.description,
-            tags=list(definition.tags),
+            **new_documents.found_by(definition, hidden),
             cron=definition.schedule.cron,
             at=_single_firing(definition.schedule, at),
             timezone=definition.schedule.timezone or "UTC",
@@ -298,6 +298,7 @@ class JobCommands:
     ) -> ScheduleDocument:
         """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
         await self.check_permissions(definition.permissions)
+        await self._ready_to_hide(definition)
         changed = self.preview_schedule(definition, actor)
         changed.created_at = schedule.created_at
         if schedule.state == ScheduleState.ACTIVE:

@@ -61,6 +61,7 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     sent = await read_submission(request, scheduled=True)
     if dry:
         await api.commands.check_permissions(sent.definition.permissions)
+        await redactor_for(api, hidden_values(sent.definition, api.key_patterns))
         return answer(
             await _view(api, api.commands.preview_schedule(sent.definition, caller().actor))
         )

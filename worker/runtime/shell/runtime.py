@@ -38,6 +38,32 @@ SMALL_OUTPUT = 64 * 1024
 """Bytes."""
 
 
+class TaskUser(msgspec.Struct, frozen=True):
+    """Who a task's processes are. None: as the worker."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def configured(cls, uid: int | None, gid: int | None) -> TaskUser:
+        """Return whom the settings name. Without a group it is in its own, never in root's: the one that the host has
+        for it, or the one of the same number."""
+        if uid is None or gid is not None or os.geteuid() != 0:
+            return cls(uid, gid)
+        try:
+            return cls(uid, pwd.getpwuid(uid).pw_gid)
+        except KeyError:
+            return cls(uid, uid)
+
+    @property
+    def is_another(self) -> bool:
+        """Whether files have to be made by somebody else than the worker."""
+        return os.geteuid() == 0 and (self.uid is not None or self.gid is not None)
+
+
+WORKERS_OWN = TaskUser()
+
+
 class ShellRun(StagedRun):
     """The port's Run as local processes; `folder` is its own, and not yet made."""
 
@@ -49,6 +75,7 @@ class ShellRun(StagedRun):
         keepers: Supervisors,
         spares: FolderPool,
         folder: Path,
+        user: TaskUser = WORKERS_OWN,
     ) -> None:
         super().__init__(
             assignment,
@@ -64,7 +91,8 @@ class ShellRun(StagedRun):
         self._spares = spares
         self._folder = folder
         self._tork = folder / MAIN_FOLDER
-        self._user = TaskUser(self._shell.uid, self._shell.gid)
+        self._user = user
+        self._owner = user.uid if user.is_another else None
         self._workdir = HostWorkdir(assignment.task.workdir, self._user)
         self._endings: list[Ending] = []
         self._untidy = False
@@ -92,8 +120,8 @@ class ShellRun(StagedRun):
         try:
             # A thread costs more than to read what was written a moment ago, unless that is much.
             if _size(path) <= SMALL_OUTPUT:
-                return task_folder.read_output(path, self._limit)
-            return await in_thread(task_folder.read_output, path, self._limit)
+                return task_folder.read_output(path, self._limit, self._owner)
+            return await in_thread(task_folder.read_output, path, self._limit, self._owner)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
 
@@ -139,7 +167,8 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await in_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE)
+        path = self._tork / task_folder.PROGRESS_FILE
+        return await in_thread(task_folder.read_progress, path, self._owner)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
@@ -160,7 +189,7 @@ class ShellRun(StagedRun):
         argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
-            "HOME": _home(self._shell.uid),
+            "HOME": _home(self._user.uid),
             **host_names(self._hostenv, self.assignment.trace),
             **small.env,
             "PWD": str(workdir.path),
@@ -171,8 +200,8 @@ class ShellRun(StagedRun):
             argv=argv,
             env=env,
             cwd=str(workdir.path),
-            uid=self._shell.uid,
-            gid=self._shell.gid,
+            uid=self._user.uid,
+            gid=self._user.gid,
         )
 
 
@@ -249,9 +278,8 @@ class ShellRuntime:
         self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
         shell = config.runtime.shell
-        self._others = TaskUser(shell.uid, shell.gid).is_another
-        group = os.getegid() if shell.gid is None else shell.gid
-        self._spares = FolderPool(group if self._others else None)
+        self._user = TaskUser.configured(shell.uid, shell.gid)
+        self._spares = FolderPool(self._user.gid if self._user.is_another else None)
 
     async def start(self) -> None:
         """Start the keepers of processes. Raises `RuntimeUnavailable` where `cmd` is no program of this machine."""
@@ -260,7 +288,7 @@ class ShellRuntime:
             raise RuntimeUnavailable(
                 f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
-        await in_thread(self._folders.open, entered_by_others=self._others)
+        await in_thread(self._folders.open, entered_by_others=self._user.is_another)
         await in_thread(self._keepers.start)
 
     def warm_up(self) -> None:
@@ -269,7 +297,9 @@ class ShellRuntime:
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
         """Make the folder with script and files."""
         folder = self._folders.new()
-        run = ShellRun(assignment, sink, self._config, self._keepers, self._spares, folder)
+        run = ShellRun(
+            assignment, sink, self._config, self._keepers, self._spares, folder, self._user
+        )
         try:
             await run.prepare()
         except BaseException:
@@ -373,21 +403,6 @@ def _alone(folder: Path) -> bool:
         return [entry.name for entry in folder.iterdir()] == [MAIN_FOLDER]
     except OSError:
         return False
-
-
-class TaskUser(msgspec.Struct, frozen=True):
-    """Who a task's processes are. None: as the worker."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-    @property
-    def is_another(self) -> bool:
-        """Whether files have to be made by somebody else than the worker."""
-        return os.geteuid() == 0 and (self.uid is not None or self.gid is not None)
-
-
-WORKERS_OWN = TaskUser()
 
 
 class HostWorkdir:
