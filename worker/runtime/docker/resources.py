@@ -181,7 +181,7 @@ class Maker:
     async def _create(self, small: SmallTask, body: dict[str, Any], name: str) -> str:
         self._containers.append(name)
         create = self._engine.api.create_container_from_config
-        if self._pulled_anew(small):
+        if await self._pulled_anew(small):
             await self._services.images.pull(small.image, small.registry, self._say, anew=True)
         for _ in range(_TRIES):
             with contextlib.suppress(ImageNotFound):
@@ -193,12 +193,13 @@ class Maker:
             f"image {small.image!r} keeps being removed by another program after it is pulled"
         )
 
-    def _pulled_anew(self, small: SmallTask) -> bool:
+    async def _pulled_anew(self, small: SmallTask) -> bool:
         """Return whether an image that is there is to be pulled all the same, to see whether the task may have it."""
         policy = self._services.settings.pull
         if policy != "private":
             return policy == "always"
-        return small.registry is not None or self._services.used.is_private(small.image)
+        used = self._services.used
+        return small.registry is not None or await in_thread(used.is_private, small.image)
 
     async def _say(self, text: str) -> None:
         await self._sink.write(f"{text}\n".encode())

@@ -34,10 +34,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
 
 
-SMALL_OUTPUT = 64 * 1024
-"""Bytes."""
-
-
 class TaskUser(msgspec.Struct, frozen=True):
     """Who a task's processes are. None: as the worker."""
 
@@ -118,9 +114,6 @@ class ShellRun(StagedRun):
     async def _result(self) -> str:
         path = self._tork / task_folder.OUTPUT_FILE
         try:
-            # A thread costs more than to read what was written a moment ago, unless that is much.
-            if _size(path) <= SMALL_OUTPUT:
-                return task_folder.read_output(path, self._limit, self._owner)
             return await in_thread(task_folder.read_output, path, self._limit, self._owner)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
@@ -203,14 +196,6 @@ class ShellRun(StagedRun):
             uid=self._user.uid,
             gid=self._user.gid,
         )
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file; 0 where there is none."""
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
