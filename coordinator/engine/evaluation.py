@@ -312,6 +312,21 @@ def _check_copies(field: str, loops: Mapping[str, Any], children: int) -> None:
         raise error
 
 
+_NEVER_HIDDEN: Final = ("queue", "var")
+"""Fields from templates that are shown as they are: queues and results are found by them."""
+
+
+def told_secret(job: JobDocument, task: TaskDocument) -> str | None:
+    """Return what is wrong where a template brought a secret into a field of an evaluated task that is never hidden."""
+    for name in _NEVER_HIDDEN:
+        value = getattr(task, name)
+        if not value or not has_template(getattr(task.definition, name)):
+            continue
+        if redactor_of_job(job).redact(value) != value:
+            return f"{name}: the value of a secret can't be a part of it: a {name} is shown to everybody"
+    return None
+
+
 def kept_name(job: JobDocument, name: str) -> str:
     """Return a name as it may rest: people look for names in the store, and nothing needs the secrets in them."""
     return redactor_of_job(job).redact_beginning(name, MAX_NAME)
