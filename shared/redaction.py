@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import copy
 import fnmatch
 import html
 import json
@@ -452,6 +453,17 @@ class Redactor:
         self._whole = frozenset(value.strip() for value in self._values)
         self._automaton = _automaton(self._values)
         self._keys = tuple(_plain_key(pattern) for pattern in key_patterns if pattern)
+        self.plain: tuple[str, ...] = ()
+        """Values that are looked for only as they are, in what is shown of a text."""
+
+    def also(self, values: Iterable[str]) -> Redactor:
+        """Return a redactor that looks for these values too, only as they are: made at once, for a few texts."""
+        shown = {self.redact(value) for value in values} - {REDACTED}
+        if not shown:
+            return self
+        more = copy.copy(self)
+        more.plain = tuple(sorted({*shown, *self.plain}, key=len, reverse=True))
+        return more
 
     def is_secret_key(self, key: str) -> bool:
         """Tell whether the value under `key` must not be shown, whatever it is."""
@@ -460,6 +472,12 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return `text` with each value replaced; a short one only where it is the whole text."""
+        shown = self._searched(text)
+        for value in self.plain:
+            shown = shown.replace(value, REDACTED)
+        return shown
+
+    def _searched(self, text: str) -> str:
         if text.strip() in self._whole:
             return REDACTED
         if not isinstance(self._automaton, _Automaton):

@@ -16,6 +16,7 @@ from shared.expressions import Budget, ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.checks import has_template
+from shared.model.declared_secrets import keyed_values
 from shared.model.documents import (
     MICROS_PER_SECOND,
     JobDocument,
@@ -340,9 +341,12 @@ def kept_error(job: JobDocument | None, error: str | None) -> transitions.KeptEr
     return transitions.KeptError(redactor.redact_beginning(error, MAX_ERROR))
 
 
-def log_secrets(job: JobDocument, definition: language.TaskDefinition) -> list[str]:
-    """Return the values to redact from a task's log, longest first."""
-    values = {*secrets_of(job)}
+def log_secrets(
+    job: JobDocument, definition: language.TaskDefinition, keys: Sequence[str]
+) -> list[str]:
+    """Return the values to redact from an evaluated task's log, longest first. `keys`: what keys say that a value is
+    secret."""
+    values = {*secrets_of(job), *keyed_values(definition, Redactor((), keys).is_secret_key)}
     parts = [definition, *definition.pre, *definition.post, *definition.sidecars]
     values |= {part.registry.password for part in parts if part.registry and part.registry.password}
     return sorted(values, key=lambda value: (-len(value), value))

@@ -310,9 +310,9 @@ async def test_a_secret_can_not_be_a_part_of_what_is_never_hidden(
 
 
 async def test_a_queue_and_a_var_from_templates_without_secrets_are_as_ever(world: World) -> None:
-    await world.worker(**{"q-eu": 1})
+    await world.worker(q_eu=1)
     job_id = await world.submit(
-        step("a", queue="q-{{ inputs.region }}", var="v{{ secrets.n }}"),
+        step("a", queue="q_{{ inputs.region }}", var="v{{ secrets.n }}"),
         inputs={"region": "eu"},
         secrets={"n": "1", "a": "hunter2"},
         output="{{ tasks.v1 }}",
