@@ -11,7 +11,6 @@ import structlog
 from coordinator.effects import FlowDriver
 from coordinator.effects.flow_driver import ready_to_hide
 from coordinator.engine import job_ends, job_lifecycle, new_documents, schedule_firings
-from coordinator.permission_names import check_permissions
 from coordinator.store.port import Change
 from shared.broker.port import Broker
 from shared.errors import BrokerUnavailable, Conflict, NotAllowed, NotFound
@@ -20,13 +19,17 @@ from shared.model import language
 from shared.model.cron import parse_at
 from shared.model.declared_secrets import hidden_values
 from shared.model.documents import (
+    GUEST,
     MICROS_PER_SECOND,
     Actor,
+    Document,
     JobDocument,
     Micros,
     NodeDocument,
+    RoleDocument,
     ScheduleDocument,
     TaskDocument,
+    UserDocument,
 )
 from shared.model.messages import Drain, JobChanged, MessageCodec, StateChanged
 from shared.model.queues import JOBS_QUEUE
@@ -67,7 +70,7 @@ class JobCommands:
         trace: str = "",
     ) -> JobDocument:
         """Store a new job and have it begun."""
-        await check_permissions(self._store, definition.permissions)
+        await self.check_permissions(definition.permissions)
         await self._ready_to_hide(definition)
         job = self._made(definition, actor, key, body_hash)
         job.trace = trace
@@ -124,6 +127,18 @@ class JobCommands:
     def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store."""
         return self._made(definition, actor, None, None)
+
+    async def check_permissions(self, permissions: Sequence[language.Permission]) -> None:
+        """Raise `NotAllowed` where a permission names a user or a role that does not exist."""
+        for index, permission in enumerate(permissions):
+            user, role = permission.user, permission.role
+            by_name: tuple[tuple[str, type[Document], str, str], ...] = (
+                ("user", UserDocument, "username", "" if user == GUEST.username else user),
+                ("role", RoleDocument, "name", role),
+            )
+            for noun, kind, field, name in by_name:
+                if name and not await self._store.find(kind, {field: name}, limit=1):
+                    raise NotAllowed(f"permissions[{index}].{noun}: there is no {noun} {name!r}")
 
     async def _ready_to_hide(
         self, definition: language.JobDefinition, inherited: Sequence[str] = ()
@@ -214,7 +229,8 @@ class JobCommands:
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
-        await check_permissions(self._store, definition.permissions)
+        await self.check_permissions(definition.permissions)
+        await self._ready_to_hide(definition)
         schedule = self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
@@ -225,12 +241,11 @@ class JobCommands:
         """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
         at = self._store.now()
+        hidden = hidden_values(definition, self._driver.bounds.redaction_keys)
         schedule = ScheduleDocument(
             id=new_id(),
             definition=msgspec.structs.replace(definition, schedule=None),
-            name=definition.name,
-            description=definition.description,
-            tags=list(definition.tags),
+            **new_documents.found_by(definition, hidden),
             cron=definition.schedule.cron,
             at=_single_firing(definition.schedule, at),
             timezone=definition.schedule.timezone or "UTC",
@@ -282,7 +297,8 @@ class JobCommands:
         self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
-        await check_permissions(self._store, definition.permissions)
+        await self.check_permissions(definition.permissions)
+        await self._ready_to_hide(definition)
         changed = self.preview_schedule(definition, actor)
         changed.created_at = schedule.created_at
         if schedule.state == ScheduleState.ACTIVE:

@@ -11,11 +11,10 @@ from aiohttp import web
 
 from coordinator.api.audit import made_job
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.document_turns import read_in_turn
 from coordinator.api.http import HttpError, answer, flag, read_json_body, trace_of
+from coordinator.api.submissions import read_in_turn
 from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
-from coordinator.permission_names import check_permissions
 from shared.model import language
 from shared.model.documents import JobDocument, Micros, TaskDocument
 from shared.model.states import GOOD
@@ -70,7 +69,7 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     if request.body_exists:
         asked = await read_json_body(request, RerunRequest)
     definition = await _definition(api, job, asked)
-    await check_permissions(api.store, definition.permissions)
+    await api.commands.check_permissions(definition.permissions)
     position = _position(definition, asked.from_)
     if not job.created_by.is_same(caller().actor):
         _refuse_hidden(job, asked, await redactor(api, job), keeps=position > 1)

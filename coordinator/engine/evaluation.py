@@ -56,9 +56,13 @@ class Evaluator:
     """Evaluates with one scope, clock and seed, so that doing it again gives the same; all out of one budget."""
 
     def __init__(self, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget) -> None:
-        now = datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)
         self.budget = budget
-        self._evaluation = expressions.Evaluation(scope, now=now, seed=seed, budget=budget)
+        self._scope, self._at, self._seed = scope, at, seed
+
+    @functools.cached_property
+    def _evaluation(self) -> expressions.Evaluation:
+        now = datetime.fromtimestamp(self._at / MICROS_PER_SECOND, UTC)
+        return expressions.Evaluation(self._scope, now=now, seed=self._seed, budget=self.budget)
 
     def render(self, template: str) -> str:
         """Return the text that `template` becomes; raises `ExpressionError`."""

@@ -17,6 +17,7 @@ from shared.model.documents import (
     NodeDocument,
     ScheduleDocument,
     TaskDocument,
+    UserDocument,
 )
 from shared.model.messages import StateChanged
 from shared.model.queries import Change
@@ -88,6 +89,11 @@ class PlainCommands:
             created_by=actor,
             created_at=self._store.now(),
         )
+
+    async def check_permissions(self, permissions: Sequence[language.Permission]) -> None:
+        for user in [permission.user for permission in permissions if permission.user]:
+            if not await self._store.find(UserDocument, {"username": user}):
+                raise NotAllowed(f"there is no user {user}")
 
     async def tell(self, job: JobDocument) -> None:
         """Send the event that a job is as it is."""

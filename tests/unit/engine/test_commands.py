@@ -15,7 +15,7 @@ from shared import redaction
 from shared.errors import Conflict, NotAllowed
 from shared.model import language
 from shared.model.declared_secrets import hidden_values
-from shared.model.documents import Actor
+from shared.model.documents import Actor, ScheduleDocument
 from shared.redaction import KEY_PATTERNS
 from tests.unit.engine.world import World, step
 
@@ -158,6 +158,28 @@ async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
     )
 
 
+async def test_what_a_scheduled_job_is_found_by_tells_no_secret(
+    world: World, commands: JobCommands
+) -> None:
+    definition = msgspec.structs.replace(
+        PLAIN,
+        name="of hush-hush",
+        description="a hush-hush",
+        tags=["plain", "hush-hush-tag", "hidden-by-key"],
+        secrets={"k": "hush-hush"},
+        inputs={"API_TOKEN": "hidden-by-key"},
+        schedule=language.ScheduleDefinition(cron="@hourly"),
+    )
+    made = await commands.schedule(definition, ANN)
+    changed = await commands.change_schedule(made, definition, ANN)
+    stored = await world.store.get(ScheduleDocument, made.id)
+    for each in (made, changed, stored):
+        assert each is not None
+        assert (each.name, each.description) == ("of [REDACTED]", "a [REDACTED]")
+        assert each.tags == ["plain", "[REDACTED]-tag", "[REDACTED]"]
+    assert await world.store.count(ScheduleDocument, {"name": "of hush-hush"}) == 0
+
+
 async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
     world: World, commands: JobCommands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +207,13 @@ async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
         position=1,
         kept=[],
     )
+    at = language.ScheduleDefinition(cron="@hourly")
+    first, second = (
+        msgspec.structs.replace(definition, secrets={"k": text * 200}, schedule=at)
+        for text in ("0246813579", "1357924680")
+    )
+    schedule = await commands.schedule(first, ANN)
+    await commands.change_schedule(schedule, second, ANN)
     await world.settle()
-    assert len(made_in) >= 3
+    assert len(made_in) >= 5
     assert loop_thread not in made_in
