@@ -16,7 +16,8 @@ from shared.errors import Conflict, NotAllowed
 from shared.model import language
 from shared.model.declared_secrets import hidden_values
 from shared.model.documents import Actor, ScheduleDocument
-from tests.unit.engine.world import World
+from shared.redaction import KEY_PATTERNS
+from tests.unit.engine.world import World, step
 
 ANN = Actor(id="a1", username="ann", created_at=1)
 ANN_ANEW = msgspec.structs.replace(ANN, created_at=2)
@@ -61,7 +62,7 @@ async def test_what_a_key_hides_is_a_secret_of_the_job_from_when_it_is_made(
 ) -> None:
     job = await commands.submit(KEYED, ANN)
     assert job.inherited_secrets == ["hidden-by-key", "of-the-task"]
-    assert set(log_secrets(job, TASK)) == {"hidden-by-key", "of-the-task"}
+    assert set(log_secrets(job, TASK, KEY_PATTERNS)) == {"hidden-by-key", "of-the-task"}
     assert (await commands.rerun(job, KEYED, ANN, position=1, kept=[])).inherited_secrets == (
         job.inherited_secrets
     )
@@ -69,6 +70,34 @@ async def test_what_a_key_hides_is_a_secret_of_the_job_from_when_it_is_made(
         msgspec.structs.replace(KEYED, schedule=language.ScheduleDefinition(cron="@hourly")), ANN
     )
     assert (await commands.run_schedule(schedule)).inherited_secrets == job.inherited_secrets
+
+
+async def test_what_a_template_gives_to_a_variable_with_the_key_of_a_secret_is_one_of_its_log(
+    world: World,
+) -> None:
+    """Also in a companion; but not a short value, nor what has another key."""
+    await world.worker()
+    env = {
+        "DB_PASSWORD": "{{ tasks.f }}-fetched",
+        "API_TOKEN": "pre-{{ inputs.region }}-static",
+        "ODD_TOKEN": "{{ '{{' }}-in-braces",
+        "MAX_TOKENS": "{{ 4000 + 96 }}",
+        "CITY": "{{ inputs.region }}-is-none",
+    }
+    post = [{"name": "p", "run": "r", "env": {"OTHER_TOKEN": "{{ inputs.region }}-of-post"}}]
+    told: dict[str, list[str]] = {}
+    job_id = await world.submit(
+        step("f", var="f"),
+        step("uses", env=env, post=post),
+        inputs={"region": "eu"},
+        secrets={"s": "hunter2"},
+    )
+    await world.run(lambda run: told.update({run.message.task.name: run.message.secrets}))
+    assert await world.state(job_id) == "COMPLETED"
+    assert told["f"] == ["hunter2"]
+    assert set(told["uses"]) == {
+        "hunter2", "f-fetched", "pre-eu-static", "{{-in-braces", "eu-of-post"
+    }  # fmt: skip
 
 
 async def test_secrets_that_were_replaced_are_inherited_only_with_what_is_kept(
