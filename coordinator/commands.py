@@ -135,6 +135,10 @@ class JobCommands:
         """Return the job that `submit` would store."""
         return self._made(definition, actor, None, None)
 
+    async def check_permissions(self, permissions: Sequence[language.Permission]) -> None:
+        """Raise `NotAllowed` where a permission names a user or a role that does not exist."""
+        await resolve_permissions(self._store, permissions)
+
     async def _ready_to_hide(
         self, definition: language.JobDefinition, inherited: Sequence[str] = ()
     ) -> None:
@@ -225,6 +229,7 @@ class JobCommands:
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
         permissions = await resolve_permissions(self._store, definition.permissions)
+        await self._ready_to_hide(definition)
         schedule = self.preview_schedule(definition, actor)
         schedule.permissions = permissions
         await self._store.insert(schedule)
@@ -236,12 +241,11 @@ class JobCommands:
         """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
         at = self._store.now()
+        hidden = hidden_values(definition, self._driver.bounds.redaction_keys)
         schedule = ScheduleDocument(
             id=new_id(),
             definition=msgspec.structs.replace(definition, schedule=None),
-            name=definition.name,
-            description=definition.description,
-            tags=list(definition.tags),
+            **new_documents.found_by(definition, hidden),
             cron=definition.schedule.cron,
             at=_single_firing(definition.schedule, at),
             timezone=definition.schedule.timezone or "UTC",
@@ -294,6 +298,7 @@ class JobCommands:
     ) -> ScheduleDocument:
         """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
         permissions = await resolve_permissions(self._store, definition.permissions)
+        await self._ready_to_hide(definition)
         changed = self.preview_schedule(definition, actor)
         changed.permissions = permissions
         changed.created_at = schedule.created_at

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import copy
 import fnmatch
 import html
 import json
@@ -306,6 +307,77 @@ def _either_alphabet(text: str) -> Iterable[str]:
     yield text.replace("+", "-").replace("/", "_")
 
 
+_MYSQL = str.maketrans(
+    {"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z", '"': '\\"', "'": "\\'", "\\": "\\\\"}
+)
+
+
+def _seldom_escaped(value: str) -> Iterable[str]:
+    """Yield `value` as fewer programs write it: in HTML and XML, for MySQL, PHP and bash, and if characters of it are
+    no printable ASCII, as Python, YAML and bash write the codes of these."""
+    if value.isascii() and value.isalnum():
+        return
+    in_html = html.escape(value, quote=False)
+    yield in_html
+    for quote_mark in ("&#39;", "&#039;", "&apos;"):
+        yield in_html.replace('"', "&quot;").replace("'", quote_mark)
+    yield value.translate(_MYSQL)
+    yield value.replace("\\", "\\\\").replace("'", "\\'")
+    yield re.sub(r"""[ !"$&'()*,;<>?\[\]^`{|}\\]""", r"\\\g<0>", value)
+    if value.isascii() and value.isprintable():
+        return
+    yield ascii(value)[1:-1]
+    yield repr(value.encode("utf-8", "surrogatepass"))[2:-1]
+    yield re.sub(r'[^\x20-\x7e]|["\\]', _in_yaml, value)
+    in_bash = re.sub(r"[\x00-\x1f\x7f'\\]", _in_bash, value)
+    yield in_bash
+    yield re.sub(r"[^\x00-\x7f]", _in_octal, in_bash)
+
+
+_SHORT_IN_YAML = dict(
+    zip('\0\a\b\t\n\v\f\r\x1b"\\\x85\xa0\u2028\u2029', '0abtnvfre"\\N_LP', strict=True)
+)
+_SHORT_IN_BASH = dict(zip("\a\b\t\n\v\f\r\x1b'\\", "abtnvfrE'\\", strict=True))
+
+
+def _in_yaml(char: re.Match[str]) -> str:
+    """Return a character as a text in double quotes has it."""
+    code = ord(char[0])
+    short = _SHORT_IN_YAML.get(char[0])
+    if short:
+        return f"\\{short}"
+    if code < 0x100:
+        return f"\\x{code:02X}"
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+
+
+def _in_bash(char: re.Match[str]) -> str:
+    """Return a character as `$'…'` has it."""
+    return f"\\{_SHORT_IN_BASH.get(char[0], f'{ord(char[0]):03o}')}"
+
+
+def _in_octal(char: re.Match[str]) -> str:
+    return "".join(f"\\{byte:03o}" for byte in char[0].encode("utf-8", "surrogatepass"))
+
+
+_RESERVED = "!#$&'()*+,/:;=?@"
+"""What encodeURI leaves as it is. Requests also leaves brackets, and percent signs where all seem to be of codes."""
+
+
+def _seldom_in_urls(value: str) -> Iterable[str]:
+    """Yield `value` as it may stand in what is quoted as a whole URL, and its base64 in any."""
+    if not (value.isascii() and value.isalnum()):
+        data = value.encode("utf-8", "surrogatepass")
+        for safe in (_RESERVED, _RESERVED + "[]", _RESERVED + "[]%"):
+            yield quote(data, safe=safe)
+        yield quote_plus(data, safe="*").replace("~", "%7E")  # as forms are sent
+    for text in _base64(value):
+        if "+" in text or "/" in text:
+            plus = text.replace("+", "%2B")
+            yield from (plus, plus.replace("/", "%2F"))
+            yield text.replace("+", "%2b").replace("/", "%2f")
+
+
 _CODINGS_AT_MOST = 128 * 1024
 """Bytes of spellings and codings that are looked for, those of the shortest values first: memory is bounded whatever
 a job brings."""
@@ -329,6 +401,8 @@ def _patterns(values: Iterable[str]) -> tuple[frozenset[bytes], frozenset[bytes]
         (_base64, in_lines),
         (_in_urls, found),
         (_escaped, found),
+        (_seldom_escaped, found),
+        (_seldom_in_urls, found),
     )
     for coding, group in codings:
         for value in shortest_first:
@@ -452,6 +526,17 @@ class Redactor:
         self._whole = frozenset(value.strip() for value in self._values)
         self._automaton = _automaton(self._values)
         self._keys = tuple(_plain_key(pattern) for pattern in key_patterns if pattern)
+        self.plain: tuple[str, ...] = ()
+        """Values that are looked for only as they are, in what is shown of a text."""
+
+    def also(self, values: Iterable[str]) -> Redactor:
+        """Return a redactor that looks for these values too, only as they are: made at once, for a few texts."""
+        shown = {self.redact(value) for value in values} - {REDACTED}
+        if not shown:
+            return self
+        more = copy.copy(self)
+        more.plain = tuple(sorted({*shown, *self.plain}, key=len, reverse=True))
+        return more
 
     def is_secret_key(self, key: str) -> bool:
         """Tell whether the value under `key` must not be shown, whatever it is."""
@@ -460,6 +545,12 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return `text` with each value replaced; a short one only where it is the whole text."""
+        shown = self._searched(text)
+        for value in self.plain:
+            shown = shown.replace(value, REDACTED)
+        return shown
+
+    def _searched(self, text: str) -> str:
         if text.strip() in self._whole:
             return REDACTED
         if not isinstance(self._automaton, _Automaton):

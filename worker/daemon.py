@@ -34,16 +34,15 @@ from shared.supervision import Loop, Tasks, waiting
 from shared.threads import in_thread
 from worker.beats import BeatContent, WorkerBeats
 from worker.context import RunEntry, RunRegistry, WorkerContext
-from worker.granted_run import DRAINED
 from worker.meters import WorkerMeters
 from worker.process_folder import End, FolderThread, ProcessFolder
 from worker.runtime.port import Runtime
 from worker.sender import Sender
-from worker.slot import SlotWorker
+from worker.slot import DRAINED, SlotWorker
 
 log = structlog.get_logger(__name__)
 
-SWEEP_EVERY = 600.0
+SWEEP_EVERY = 60.0
 """Seconds between looks for what dead workers left on this host."""
 
 REMOVED_WITHIN = 5.0

@@ -73,10 +73,16 @@ class Spool:
                 return None
             return (await in_thread(self._read)).decode()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop what is left."""
         self._memory.clear()
         self._in_memory = 0
+        with waiting():
+            async with self._one_at_a_time:
+                if self._files:
+                    await in_thread(self._drop)
+
+    def _drop(self) -> None:
         while self._files:
             self._files.popleft().close()
 
@@ -245,7 +251,7 @@ class LogShipper:
         self._cancel_flush()
         if self._loop is not None:
             await self._loop.close()
-        self._spool.close()
+        await self._spool.close()
         self._room.set()
         return self._sent
 
@@ -282,7 +288,7 @@ class LogShipper:
         if self._loop is not None:
             with waiting():
                 await self._loop.wait()
-        self._spool.close()
+        await self._spool.close()
 
     async def _ship(self) -> None:
         while True:
@@ -323,7 +329,7 @@ class LogShipper:
             return await self._spool.take()
         except OSError as error:
             log.exception("a part of a log is lost", task=self._task_id)
-            self._spool.close()
+            await self._spool.close()
             return f"[a part of this log is lost: its worker's disk: {error.strerror}]\n"
 
     async def _send(self, parts: list[str]) -> None:

@@ -20,21 +20,7 @@ from shared.config.schema import Config
 
 _SERVICE: Final = re.compile(r".+\.svc(?:\.(?P<cluster>.+))?")
 """Names of services inside Kubernetes, with their cluster's domain or without."""
-_NOBODYS: Final = frozenset(
-    {
-        "local",
-        "internal",
-        "localdomain",
-        "lan",
-        "home",
-        "corp",
-        "private",
-        "intranet",
-        "cluster",
-        "test",
-    }
-)
-"""Ends of names that nobody can register, so no web page can have one."""
+_USUAL_CLUSTER: Final = "cluster.local"
 _RESOLVER: Final = Path("/etc/resolv.conf")
 _HOST: Final = re.compile(r"[\w.:\[\]%*-]+")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -123,14 +109,13 @@ class HostNames:
         )
 
     def _is_service(self, name: str) -> bool:
-        """Tell whether a name is a service's in Kubernetes: whoever owns a domain can name a host `x.svc` in it."""
+        """Tell whether a name is a service's in Kubernetes: whoever owns a domain can name a host `x.svc` in it, and on
+        a private network anybody may own one that nobody can register."""
         found = _SERVICE.fullmatch(name)
         if found is None:
             return False
         cluster = found["cluster"]
-        if cluster is None or cluster.rpartition(".")[2] in _NOBODYS:
-            return True
-        return f"svc.{cluster}" in self._searched
+        return cluster in (None, _USUAL_CLUSTER) or f"svc.{cluster}" in self._searched
 
     def listed(self, host: str) -> bool:
         """Tell whether it is one of those that the configuration lists."""

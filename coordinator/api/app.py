@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, Final, cast
 
@@ -16,7 +16,7 @@ from coordinator.api.addresses import own_names_only
 from coordinator.api.api_docs import DOCS_ROUTES, OPENAPI
 from coordinator.api.audit import ACTIONS, AUDIT, AUDIT_ROUTES, AuditLog, audited
 from coordinator.api.auth import IDENTITIES, Identities, auth
-from coordinator.api.context import API, Api
+from coordinator.api.context import API, Api, caller_id
 from coordinator.api.events import EVENT_ROUTES, FEED, EventFeed
 from coordinator.api.health import HEALTH_ROUTES
 from coordinator.api.http import Route, add_routes, error_response
@@ -24,36 +24,35 @@ from coordinator.api.jobs import JOB_ROUTES
 from coordinator.api.logs import LOG_ROUTES
 from coordinator.api.metrics import METERS, METRICS_ROUTES, CoordinatorMeters
 from coordinator.api.middleware import (
+    Handle,
     access_log,
     compressed,
     cors,
     errors,
     harden,
-    http_error,
+    metered,
     note_begun,
     rate_limit,
     request_limits,
     tagged,
     traced,
+    with_json_errors,
 )
 from coordinator.api.nodes import NODE_ROUTES
 from coordinator.api.openapi import openapi
 from coordinator.api.port import Commands
 from coordinator.api.queues import QUEUE_ROUTES
-from coordinator.api.request_reads import of_requests
 from coordinator.api.scheduled_jobs import SCHEDULE_ROUTES
 from coordinator.api.tasks import TASK_ROUTES
 from coordinator.api.tokens import TOKEN_ROUTES
 from coordinator.api.users import USER_ROUTES, prepare_users
 from coordinator.store.port import Store
+from coordinator.turns import of_requests
 from shared.broker.port import Broker
 from shared.config.schema import ApiSwitches, Config
 from shared.http_server import IDLE_TIME, BoundedConnection, BoundedRunner, BoundedServer
 
 log = structlog.get_logger(__name__)
-
-
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LINGER: Final = 1.0
 """Seconds in which the rest of a refused body is read, so that the client sees the answer."""
@@ -94,7 +93,7 @@ class _Server(BoundedServer):
     connection_type = _Connection
 
     def __init__(self, handle: Handle, **settings: Any) -> None:
-        super().__init__(_as_json(handle), **settings)
+        super().__init__(with_json_errors(handle), **settings)
 
 
 class ApiRunner(BoundedRunner):
@@ -110,16 +109,6 @@ class ApiRunner(BoundedRunner):
             lingering_time=_LINGER,
             shutdown_timeout=shutdown_timeout,
         )
-
-
-def _as_json(handle: Handle) -> Handle:
-    async def handled(request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await handle(request)
-        except web.HTTPException as error:
-            return http_error(request, error)
-
-    return handled
 
 
 ALL_ROUTES: Final[tuple[Route, ...]] = (
@@ -158,7 +147,7 @@ def create_app(
     app = web.Application()
     audit = AuditLog(store, config.encryption.key)
     app[AUDIT] = audit
-    app[API] = Api(of_requests(store), broker, commands, config, version, audit)
+    app[API] = Api(of_requests(store, caller_id), broker, commands, config, version, audit)
     app[FEED] = EventFeed(app[API])
     app[METERS] = CoordinatorMeters(registry or CollectorRegistry())
     app[IDENTITIES] = Identities(config.coordinator.middleware)
@@ -189,7 +178,7 @@ def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
         found.append(traced)
     if settings.request_log.enabled:
         found.append(access_log(settings.request_log.skip))
-    found += [app[METERS].middleware, compressed, errors, own_names_only(config)]
+    found += [metered(app[METERS].registry), compressed, errors, own_names_only(config)]
     if settings.cors.enabled:
         found.append(cors(settings.cors, app))
     if settings.rate_limit.enabled:

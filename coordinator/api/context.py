@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
 
@@ -12,13 +14,15 @@ from aiohttp import web
 
 from coordinator.api.port import Commands
 from coordinator.api.roles import ADMIN
-from coordinator.api.sharing import Listeners, LookTurns, SharedReads, Slices
+from coordinator.api.sharing import LookTurns, SharedReads, Slices
 from coordinator.dead_letters import DeadLetters
 from coordinator.store.port import Store, Viewer
 from coordinator.turns import Turns
 from shared.broker.port import Broker
 from shared.config.schema import Config
 from shared.model.documents import GUEST, Actor, AuditIntentDocument
+from shared.model.messages import StateChanged
+from shared.supervision import Loop, waiting
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -50,6 +54,37 @@ class Auditor(Protocol):
 
     async def flush(self) -> None:
         """Have all that is done written."""
+
+
+class Listeners:
+    """Those who hear each state change. The changes are read once for them all."""
+
+    def __init__(self, events: Callable[[], AsyncIterator[StateChanged]]) -> None:
+        self._events = events
+        self._listeners: set[Callable[[StateChanged], None]] = set()
+        self._loop: Loop | None = None
+
+    @asynccontextmanager
+    async def listening(self, heard: Callable[[StateChanged], None]) -> AsyncIterator[None]:
+        """Call `heard` with each state change while the block runs."""
+        self._listeners.add(heard)
+        if self._loop is None:
+            self._loop = Loop("listen for readers", self._listen)
+            self._loop.start()
+            await asyncio.sleep(0)  # so that an iterator that subscribes when first asked does so
+        try:
+            yield
+        finally:
+            self._listeners.discard(heard)
+            if not self._listeners and self._loop is not None:
+                loop, self._loop = self._loop, None
+                await loop.close()
+
+    async def _listen(self) -> None:
+        with waiting():
+            async for event in self._events():
+                for heard in tuple(self._listeners):
+                    heard(event)
 
 
 DOCUMENTS_AT_ONCE: Final = 2
@@ -121,6 +156,11 @@ def api_of(request: web.BaseRequest) -> Api:
 def caller() -> Caller:
     """Return who asks, as the authentication found."""
     return _caller.get()
+
+
+def caller_id() -> str:
+    """Return the id of the user who asks."""
+    return caller().actor.id
 
 
 def set_caller(caller: Caller) -> None:

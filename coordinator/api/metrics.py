@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware as AioMiddleware
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from coordinator.api.context import Api, api_of
-from coordinator.api.http import Media, Route, RouteHandler, answer, route_of
+from coordinator.api.http import Media, Route, answer
 from coordinator.api.nodes import present_nodes
 from coordinator.queue_stats import all_queues
 from shared.broker.port import QueueInfo
@@ -35,23 +33,11 @@ _ONLINE: Final = ("UP", "DRAINING")
 
 
 class CoordinatorMeters:
-    """The Prometheus metrics of this coordinator, in their own registry."""
+    """The figures of the whole system for Prometheus, in the registry of this coordinator."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._queues = BoundedNames(COORDINATOR_QUEUES)
-        self.requests = Counter(
-            "haulier_http_requests",
-            "Requests answered",
-            ("method", "path", "status"),
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "haulier_http_request_seconds",
-            "Time to answer a request",
-            ("method", "path"),
-            registry=registry,
-        )
         self.jobs = Gauge("haulier_jobs_running", "Jobs that run", registry=registry)
         self.tasks = Gauge("haulier_tasks_running", "Tasks that run", registry=registry)
         self.nodes = Gauge("haulier_nodes_online", "Nodes that are online", registry=registry)
@@ -65,24 +51,6 @@ class CoordinatorMeters:
         self.subscribers = Gauge(
             "haulier_queue_subscribers", "Consumers", ("queue",), registry=registry
         )
-
-    @property
-    def middleware(self) -> AioMiddleware:
-        """What counts requests, by endpoint rather than path."""
-
-        @web.middleware
-        async def metered(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
-            started = time.monotonic()
-            response = await handler(request)
-            route = route_of(request)
-            path = route.path if route is not None else "other"
-            method = route.method if route is not None else "other"
-            self.requests.labels(method, path, str(response.status)).inc()
-            if route is not None and not route.endless:
-                self.seconds.labels(method, path).observe(time.monotonic() - started)
-            return response
-
-        return metered
 
     async def refresh(self, api: Api) -> None:
         """Take over the present figures. Where the datastore or the broker does not answer in time, there are none of

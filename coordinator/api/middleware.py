@@ -1,4 +1,4 @@
-"""What every request passes through: its log line, time and size limits, headers, CORS, and errors made JSON."""
+"""What every request passes through: its log line, metrics, limits of time and size, headers, CORS, errors as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Final
 
@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware as AioMiddleware
 from cachetools import LRUCache
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from coordinator.api.addresses import client_address, client_network
 from coordinator.api.context import api_of, caller
@@ -42,6 +43,7 @@ from shared.telemetry import known_trace, span
 
 log = structlog.get_logger(__name__)
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _begun: Final[ContextVar[bool]] = ContextVar("begun", default=False)
 """Each request is served by an asyncio task of its own, which this belongs to."""
@@ -66,11 +68,23 @@ async def errors(request: web.Request, handler: RouteHandler) -> web.StreamRespo
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return http_error(request, error)
+        return _http_error(request, error)
     except Exception as error:
         if _begun.get():
             raise _cut_off(request, error) from error
         return _refused(request, error)
+
+
+def with_json_errors(handle: Handle) -> Handle:
+    """Return a server's `handle` that also answers in JSON what aiohttp refuses before any middleware."""
+
+    async def handled(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as error:
+            return _http_error(request, error)
+
+    return handled
 
 
 async def note_begun(_request: web.Request, _response: web.StreamResponse) -> None:
@@ -115,7 +129,7 @@ def status_of(error: BaseException) -> int:
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
-def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
+def _http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """Return an error of aiohttp's own as JSON."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return error_response(error.status, _message(request, error), headers=headers)
@@ -271,6 +285,36 @@ def _write(request: web.Request, status: int, seconds: float) -> None:
         client=client_address(request),
         user=caller().actor.username,
     )
+
+
+def metered(registry: CollectorRegistry) -> AioMiddleware:
+    """Return the middleware that counts requests in `registry`, by endpoint rather than path."""
+    requests = Counter(
+        "haulier_http_requests",
+        "Requests answered",
+        ("method", "path", "status"),
+        registry=registry,
+    )
+    seconds = Histogram(
+        "haulier_http_request_seconds",
+        "Time to answer a request",
+        ("method", "path"),
+        registry=registry,
+    )
+
+    @web.middleware
+    async def counted(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+        started = time.monotonic()
+        response = await handler(request)
+        route = route_of(request)
+        path = route.path if route is not None else "other"
+        method = route.method if route is not None else "other"
+        requests.labels(method, path, str(response.status)).inc()
+        if route is not None and not route.endless:
+            seconds.labels(method, path).observe(time.monotonic() - started)
+        return response
+
+    return counted
 
 
 SERVER_FAULT: Final = 500

@@ -30,6 +30,9 @@ class Commands(Protocol):
     def preview(self, definition: language.JobDefinition, actor: Actor) -> JobDocument:
         """Return the job that `submit` would store, storing nothing."""
 
+    async def check_permissions(self, permissions: Sequence[language.Permission]) -> None:
+        """Raise `NotAllowed` where a permission names a user or a role that does not exist."""
+
     async def rerun(
         self,
         job: JobDocument,

@@ -11,11 +11,11 @@ from aiohttp import web
 
 from coordinator.api.audit import made_job
 from coordinator.api.context import Api, api_of, caller
-from coordinator.api.document_turns import read_in_turn
 from coordinator.api.http import HttpError, answer, flag, read_json_body, trace_of
+from coordinator.api.submissions import read_in_turn
 from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
-from coordinator.permission_names import as_named, resolve_permissions
+from coordinator.permission_names import as_named
 from shared.model import language
 from shared.model.documents import Actor, JobDocument, Micros, TaskDocument
 from shared.model.states import GOOD
@@ -70,7 +70,7 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     if request.body_exists:
         asked = await read_json_body(request, RerunRequest)
     definition = await _definition(api, job, asked)
-    await resolve_permissions(api.store, definition.permissions)
+    await api.commands.check_permissions(definition.permissions)
     position = _position(definition, asked.from_)
     owner = job.hidden_by or job.created_by
     hidden_by = None

@@ -37,7 +37,6 @@ from coordinator.api.view_data import (
 )
 from coordinator.api.visibility import may_see, schedule_in_path, schedules_meant
 from coordinator.engine.schedule_firings import next_firings
-from coordinator.permission_names import resolve_permissions
 from shared.model import language
 from shared.model.documents import ScheduleDocument
 from shared.model.views import (
@@ -61,7 +60,8 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     dry = flag(request, "dryRun")
     sent = await read_submission(request, scheduled=True)
     if dry:
-        await resolve_permissions(api.store, sent.definition.permissions)
+        await api.commands.check_permissions(sent.definition.permissions)
+        await redactor_for(api, hidden_values(sent.definition, api.key_patterns))
         return answer(
             await _view(api, api.commands.preview_schedule(sent.definition, caller().actor))
         )

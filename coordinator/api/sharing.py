@@ -1,50 +1,18 @@
-"""What readers share, so that any number of them costs the datastore and the broker no more than one."""
+"""What readers share, so that any number of them costs the datastore no more than one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Hashable, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
-from shared.model.messages import StateChanged
 from shared.supervision import Backoff, Loop, Tasks, waiting
 
 _T = TypeVar("_T")
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
 """Seconds between turns while nothing comes."""
-
-
-class Listeners:
-    """Those who hear each state change. The changes are read once for them all."""
-
-    def __init__(self, events: Callable[[], AsyncIterator[StateChanged]]) -> None:
-        self._events = events
-        self._listeners: set[Callable[[StateChanged], None]] = set()
-        self._loop: Loop | None = None
-
-    @asynccontextmanager
-    async def listening(self, heard: Callable[[StateChanged], None]) -> AsyncIterator[None]:
-        """Call `heard` with each state change while the block runs."""
-        self._listeners.add(heard)
-        if self._loop is None:
-            self._loop = Loop("listen for readers", self._listen)
-            self._loop.start()
-            await asyncio.sleep(0)  # so that an iterator that subscribes when first asked does so
-        try:
-            yield
-        finally:
-            self._listeners.discard(heard)
-            if not self._listeners and self._loop is not None:
-                loop, self._loop = self._loop, None
-                await loop.close()
-
-    async def _listen(self) -> None:
-        with waiting():
-            async for event in self._events():
-                for heard in tuple(self._listeners):
-                    heard(event)
 
 
 class SharedReads:

@@ -1,4 +1,4 @@
-"""Receives submitted jobs: content types, errors, idempotency keys, waiting (REST API spec, `POST /jobs`)."""
+"""Receives submitted jobs: content types, long documents, idempotency keys, waiting (REST API spec, `POST /jobs`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -14,8 +14,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.api.audit import done_to
-from coordinator.api.context import Api, api_of, caller
-from coordinator.api.document_turns import read_in_turn
+from coordinator.api.context import Api, api_of, caller, caller_id
 from coordinator.api.http import HttpError, answer, flag, read_body, trace_of
 from coordinator.api.view_data import (
     made_view,
@@ -24,16 +23,17 @@ from coordinator.api.view_data import (
     summary,
     whole_job,
 )
-from coordinator.permission_names import resolve_permissions
+from coordinator.turns import TooManyWaiting
 from shared.durations import duration_seconds
 from shared.errors import NotFound
 from shared.model import language
-from shared.model.decoding import ContentType
+from shared.model.decoding import ContentType, decode_job
 from shared.model.documents import Actor, JobDocument
 from shared.model.messages import StateChanged
 from shared.model.states import JOB_ENDED
 from shared.model.views import hidden_values, job_view
 from shared.supervision import Backoff
+from shared.threads import in_thread
 
 YAML_TYPES: Final = ("text/yaml", "application/x-yaml", "application/yaml")
 JSON_TYPES: Final = ("application/json",)
@@ -47,6 +47,8 @@ JOB_EXAMPLE: Final = {
 }
 SCHEDULE_EXAMPLE: Final = {**JOB_EXAMPLE, "schedule": {"cron": "0 5 * * *"}}
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_SHORT: Final = 16_384
+"""Bytes up to which a document waits for no turn."""
 _FIRST_LOOK: Final = 0.5
 _LOOK: Final = 5.0
 """Seconds between two looks whether a job that a client waits for has ended, and the client is still there."""
@@ -80,6 +82,21 @@ def _format(request: web.Request) -> ContentType:
     return form
 
 
+async def read_in_turn(
+    api: Api, body: bytes, form: ContentType, *, scheduled: bool = False
+) -> language.JobDefinition:
+    """Return the definition that the caller sent, read on a thread: long ones few at a time, so that no user has the
+    others wait. `InvalidDocument` with all that is wrong; 429 where too many of theirs wait."""
+    short = len(body) <= _SHORT
+    turn = nullcontext() if short else api.long_documents.turn(caller_id())
+    try:
+        async with turn:
+            return await in_thread(decode_job, body, form, scheduled=scheduled)
+    except TooManyWaiting:
+        message = "too many long documents at once; try again"
+        raise HttpError(429, message, {"Retry-After": "1"}) from None
+
+
 async def submit_job(request: web.Request) -> web.StreamResponse:
     """Store a new job and answer its summary; with `wait`, the job once it has ended."""
     api, actor = api_of(request), caller().actor
@@ -110,7 +127,7 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _preview(api: Api, definition: language.JobDefinition, actor: Actor) -> web.Response:
-    await resolve_permissions(api.store, definition.permissions)
+    await api.commands.check_permissions(definition.permissions)
     redactor = await redactor_for(api, hidden_values(definition, api.key_patterns))
     job = api.commands.preview(definition, actor)
     view = partial(job_view, job, redactor)

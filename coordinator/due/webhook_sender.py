@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 import structlog
+from yarl import URL
 
 from coordinator.due.fair_order import in_turn
 from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
@@ -273,6 +274,7 @@ class WebhookSender:
         named_by.set(delivery.user)
         try:
             await self._addresses.look()
+            self._addresses.check_name(URL(delivery.url).raw_host or "")
             async with self._session.post(
                 delivery.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
@@ -308,6 +310,8 @@ class WebhookSender:
             )
         else:
             fields["due_at"] = now + int(self._delay(delivery.attempts) * MICROS_PER_SECOND)
+        if "state" in fields:  # nobody needs it any more, and it may hold a result, unencrypted
+            fields["body"] = ""
         where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
         await self._store.change(
             Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)

@@ -120,7 +120,7 @@ class FlowDriver:
             bounds.expression_steps, bounds.expression_bytes, self.fan_outs.waits
         )
         self.events = Events(broker, store.now, bounds.redaction_keys)
-        self.outbox = Outbox(store, broker, codec, self._jobs, self.events)
+        self.outbox = Outbox(store, broker, codec, self._jobs, self.events, bounds.redaction_keys)
         self.outbox.on_changed = self._changed_by_outbox
         self._looks = JobLooks(store)
         self._moved: set[str] = set()

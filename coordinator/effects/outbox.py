@@ -73,12 +73,14 @@ class Outbox:
         codec: MessageCodec,
         jobs: LRUCache[str, JobDocument],
         events: Events,
+        redaction_keys: Sequence[str],
     ) -> None:
         self._store = store
         self._broker = broker
         self._codec = codec
         self._jobs = jobs
         self._events = events
+        self._redaction_keys = redaction_keys
         self._later: Batcher[Change[Any]] = Batcher(
             self._write, delay=MARK_DELAY, size=_BATCH, name="later-writes"
         )
@@ -142,7 +144,7 @@ class Outbox:
 
     async def _sent(self, job: JobDocument, task: TaskDocument) -> bool:
         """Send a task; return whether the broker has it."""
-        body = self._codec.encode(task_message(job, task))
+        body = self._codec.encode(task_message(job, task, self._redaction_keys))
         queue = task.queue or DEFAULT_QUEUE
         await self._note_use(queue)
         try:
@@ -239,8 +241,9 @@ def unpublishable(
     return task_change(task.id, {"run": task.run}, fields, move=UNPUBLISHABLE, add=add)
 
 
-def task_message(job: JobDocument, task: TaskDocument) -> TaskMessage:
-    """Return the message that says to run `task`: always the same one, from what is stored."""
+def task_message(job: JobDocument, task: TaskDocument, keys: Sequence[str]) -> TaskMessage:
+    """Return the message that says to run `task`: always the same one, from what is stored. `keys`: what keys say that
+    a value is secret."""
     assert task.evaluated is not None
     return TaskMessage(
         task_id=task.id,
@@ -249,7 +252,7 @@ def task_message(job: JobDocument, task: TaskDocument) -> TaskMessage:
         attempt=task.attempt,
         run=task.run,
         task=task.evaluated,
-        secrets=log_secrets(job, task.evaluated),
+        secrets=log_secrets(job, task.evaluated, keys),
         trace=task_trace(job, task.id),
     )
 

@@ -16,6 +16,7 @@ from shared.expressions import Budget, ExpressionError, Texts
 from shared.expressions.values import type_name
 from shared.model import language
 from shared.model.checks import has_template
+from shared.model.declared_secrets import keyed_values
 from shared.model.documents import (
     MICROS_PER_SECOND,
     JobDocument,
@@ -55,9 +56,13 @@ class Evaluator:
     """Evaluates with one scope, clock and seed, so that doing it again gives the same; all out of one budget."""
 
     def __init__(self, scope: Mapping[str, object], at: Micros, seed: int, budget: Budget) -> None:
-        now = datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)
         self.budget = budget
-        self._evaluation = expressions.Evaluation(scope, now=now, seed=seed, budget=budget)
+        self._scope, self._at, self._seed = scope, at, seed
+
+    @functools.cached_property
+    def _evaluation(self) -> expressions.Evaluation:
+        now = datetime.fromtimestamp(self._at / MICROS_PER_SECOND, UTC)
+        return expressions.Evaluation(self._scope, now=now, seed=self._seed, budget=self.budget)
 
     def render(self, template: str) -> str:
         """Return the text that `template` becomes; raises `ExpressionError`."""
@@ -312,6 +317,21 @@ def _check_copies(field: str, loops: Mapping[str, Any], children: int) -> None:
         raise error
 
 
+_NEVER_HIDDEN: Final = ("queue", "var")
+"""Fields from templates that are shown as they are: queues and results are found by them."""
+
+
+def told_secret(job: JobDocument, task: TaskDocument) -> str | None:
+    """Return what is wrong where a template brought a secret into a field of an evaluated task that is never hidden."""
+    for name in _NEVER_HIDDEN:
+        value = getattr(task, name)
+        if not value or not has_template(getattr(task.definition, name)):
+            continue
+        if redactor_of_job(job).redact(value) != value:
+            return f"{name}: the value of a secret can't be a part of it: a {name} is shown to everybody"
+    return None
+
+
 def kept_name(job: JobDocument, name: str) -> str:
     """Return a name as it may rest: people look for names in the store, and nothing needs the secrets in them."""
     return redactor_of_job(job).redact_beginning(name, MAX_NAME)
@@ -325,9 +345,12 @@ def kept_error(job: JobDocument | None, error: str | None) -> transitions.KeptEr
     return transitions.KeptError(redactor.redact_beginning(error, MAX_ERROR))
 
 
-def log_secrets(job: JobDocument, definition: language.TaskDefinition) -> list[str]:
-    """Return the values to redact from a task's log, longest first."""
-    values = {*secrets_of(job)}
+def log_secrets(
+    job: JobDocument, definition: language.TaskDefinition, keys: Sequence[str]
+) -> list[str]:
+    """Return the values to redact from an evaluated task's log, longest first. `keys`: what keys say that a value is
+    secret."""
+    values = {*secrets_of(job), *keyed_values(definition, Redactor((), keys).is_secret_key)}
     parts = [definition, *definition.pre, *definition.post, *definition.sidecars]
     values |= {part.registry.password for part in parts if part.registry and part.registry.password}
     return sorted(values, key=lambda value: (-len(value), value))

@@ -4,7 +4,7 @@ Ids follow from their cause: creating the same thing twice makes one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -50,6 +50,17 @@ def task_id(job_id: str, restarts: int, path: str, attempt: int) -> str:
     return derived_id("task", job_id, restarts, path, attempt)
 
 
+def found_by(definition: language.JobDefinition, values: Collection[str]) -> dict[str, Any]:
+    """Return the fields that a job or a schedule is found and counted by, which rest as they may be shown: without
+    the secrets `values`."""
+    shown = Redactor(values)
+    return {
+        "name": shown.redact_beginning(definition.name, MAX_NAME),
+        "description": shown.redact(definition.description or ""),
+        "tags": [shown.redact(tag) for tag in definition.tags or ()],
+    }
+
+
 def new_job(
     definition: language.JobDefinition,
     id: str,
@@ -60,18 +71,13 @@ def new_job(
     **more: Any,
 ) -> JobDocument:
     """Return the job that a user's definition makes. `keys`: what keys say that a value is secret; `inherited`: what
-    must not be shown of the jobs that it comes from.
-
-    What it is found and counted by is stored as it may be shown."""
+    must not be shown of the jobs that it comes from."""
     values = {*inherited, *hidden_values(definition, keys)}
-    shown = Redactor(values)
     fields: dict[str, Any] = {"root_id": id, "permissions": list(definition.permissions or ())}
     return JobDocument(
         id=id,
         definition=definition,
-        name=shown.redact_beginning(definition.name, MAX_NAME),
-        description=shown.redact(definition.description or ""),
-        tags=[shown.redact(tag) for tag in definition.tags or ()],
+        **found_by(definition, values),
         task_count=len(definition.tasks),
         created_at=at,
         inherited_secrets=sorted(values.difference(secret_values(definition))),

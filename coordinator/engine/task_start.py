@@ -39,8 +39,12 @@ def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocu
     results = yield from read_vars(job, wanted, task.restarts)
     scope = evaluation.scope_for(job, task.scope, results)
     work = partial(evaluation.with_evaluation, task, scope, at)
+    before = task
     try:
         task = yield from evaluate(work, task.id, job.created_by.id)
+        if problem := evaluation.told_secret(job, task):
+            before = msgspec.structs.replace(before, name=task.name)
+            task = evaluation.with_end(before, TaskState.FAILED, at, problem)
     except ExpressionError as error:
         task = evaluation.with_end(task, TaskState.FAILED, at, evaluation.said(error))
     if "{{" in task.definition.name:

@@ -1,4 +1,4 @@
-"""What all adapters share in handing messages over: deliveries, pools of handlers, and events in order."""
+"""What all adapters share in handing messages over: their size, deliveries, pools of handlers, and events in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from enum import Enum, auto
 import structlog
 from cachetools import LRUCache
 
-from shared.broker.port import Delivery, DeliveryHandler
+from shared.broker.port import LARGEST_MESSAGE, Delivery, DeliveryHandler
 from shared.ids import derived_id
 from shared.model.queues import EVENTS
 from shared.supervision import Loop, Tasks, waiting
@@ -30,6 +30,12 @@ _LONGEST_REASON = 4_000
 """Characters. A header must fit the broker's frame together with all others."""
 _LARGEST_HEADERS = 32_000
 """Characters of a message's own headers that are kept with it in `dead`."""
+
+
+def check_size(body: bytes) -> None:
+    """Raise `ValueError` for a message's body that is too large for any broker."""
+    if len(body) > LARGEST_MESSAGE:
+        raise ValueError(f"a message of {len(body)} bytes: at most {LARGEST_MESSAGE} go")
 
 
 class _State(Enum):

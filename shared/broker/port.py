@@ -184,9 +184,3 @@ class Broker(Protocol):
         first one.
 
         An adapter without connections calls it once, in `start`."""
-
-
-def check_size(body: bytes) -> None:
-    """Raise `ValueError` for a message's body that is too large for any broker."""
-    if len(body) > LARGEST_MESSAGE:
-        raise ValueError(f"a message of {len(body)} bytes: at most {LARGEST_MESSAGE} go")

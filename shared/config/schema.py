@@ -611,7 +611,11 @@ class Shell(Group, frozen=True):
     ] = None
     gid: Annotated[
         int | None,
-        _says("Group id that processes run as; empty: the worker's", least=0, most=2**32 - 2),
+        _says(
+            "Group id that processes run as; empty: the main group of runtime.shell.uid, or the worker's",
+            least=0,
+            most=2**32 - 2,
+        ),
     ] = None
     ignore_image: Annotated[
         bool, _says("Also run tasks that name an image: on the host, ignoring the image")

@@ -278,15 +278,21 @@ def _check_url(kind: str) -> Callable[[str], None]:
     return check
 
 
+_OPTION: Final = re.compile(r"[A-Za-z_][\w.-]*=[^&#]*")
+
+
 def _unescaped(url: str) -> bool:
     """Return whether the user or password in a URL has characters that end it, or may have: in `user:1/2@host`, what
-    stands before the slash reads like a host with its port."""
+    stands before the slash reads like a host with its port. After `/?` it is one where nothing but options follow."""
     rest = url.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    beyond = rest.removeprefix(authority)
+    path, _, query = rest.removeprefix(authority).partition("?")
     if "@" in authority:
-        return authority.count("@") > 1 or "@" in beyond.partition("?")[0]
-    return "@" in beyond and ":" in re.sub(r"\[.*?\]", "", authority)
+        return authority.count("@") > 1 or "@" in path
+    hosts = re.sub(r"\[[^]]*\](:[0-9]+)?", "", authority)
+    if path and "@" not in path and all(map(_OPTION.fullmatch, query.split("&"))):
+        hosts = re.sub(r":[0-9]+(?=,|$)", "", hosts)
+    return "@" in path + query and ":" in hosts
 
 
 def _check_aliases(values: tuple[str, ...]) -> None:

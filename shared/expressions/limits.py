@@ -22,6 +22,8 @@ MAX_VALUE_DEPTH = 100
 """Lists and maps inside one another, in a value read from JSON or given back."""
 MAX_PATTERN = 8_192
 """Characters of a regular expression."""
+MAX_LAYOUT = 1_000
+"""Characters of the layout of a date."""
 MAX_TEMPLATE = 4 * 1024 * 1024
 """Characters of a template."""
 MAX_EXPRESSIONS = 131_072

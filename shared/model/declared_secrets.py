@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ HIDDEN_FIELDS: Final = frozenset({"password", "secret"})
 SHORTEST_BY_KEY: Final = 8
 LONGEST_BY_KEY: Final = 4096
 _BYTES_BY_KEY: Final = 16 * 1024
-_BY_KEY: Final = frozenset({"inputs", "env"})
-_TELLING: Final = HIDDEN_FIELDS | _BY_KEY | {"secrets"}
+_HAVE_KEYS: Final = frozenset({"inputs", "env"})
+_TELLING: Final = HIDDEN_FIELDS | _HAVE_KEYS | {"secrets"}
 
 
 def secret_values(definition: language.JobDefinition) -> list[str]:
@@ -37,26 +37,36 @@ def hidden_values(definition: language.JobDefinition, key_patterns: Sequence[str
 
     Only texts of `SHORTEST_BY_KEY` to `LONGEST_BY_KEY` characters, so that no `true` or `4096` is hidden wherever it
     is; of many, the shortest first that have 16 KiB in all."""
-    is_secret = Redactor((), key_patterns).is_secret_key
-    entries = [*definition.inputs.items(), *_keyed(definition)]
+    written = (each for each in _keyed(definition) if "{{" not in each[1])
+    entries = [*definition.inputs.items(), *written]
+    by_key = _by_key(entries, Redactor((), key_patterns).is_secret_key)
+    return [*secret_values(definition), *by_key]
+
+
+def keyed_values(task: language.TaskDefinition, is_secret_key: Callable[[str], bool]) -> list[str]:
+    """Return the values of an evaluated task's variables whose key says that they are secret, in the same bounds."""
+    return _by_key(_keyed(task), is_secret_key)
+
+
+def _by_key(entries: Iterable[tuple[str, str]], is_secret_key: Callable[[str], bool]) -> list[str]:
     found = {
         text
         for key, text in entries
-        if SHORTEST_BY_KEY <= len(text) <= LONGEST_BY_KEY and is_secret(key)
+        if SHORTEST_BY_KEY <= len(text) <= LONGEST_BY_KEY and is_secret_key(key)
     }
-    by_key: list[str] = []
+    kept: list[str] = []
     left = _BYTES_BY_KEY
     for text in sorted(found, key=lambda text: (len(text), text)):
         left -= len(text.encode("utf-8", "surrogatepass"))
         if left >= 0:
-            by_key.append(text)
-    return [*secret_values(definition), *by_key]
+            kept.append(text)
+    return kept
 
 
 def _keyed(node: msgspec.Struct) -> Iterator[tuple[str, str]]:
     for name, value in _told(node):
-        if name in _BY_KEY:
-            yield from (each for each in value.items() if "{{" not in each[1])
+        if name in _HAVE_KEYS:
+            yield from value.items()
         elif isinstance(value, msgspec.Struct):
             yield from _keyed(value)
 

@@ -351,6 +351,8 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
     headers: dict[str, str] = {}
     secret: str = ""
     body: str = ""
+    """What is sent; empty when that is over. Not encrypted: coordinators of the version before would send it as it
+    rests."""
     line: str | None = None
     """What it must keep its turn among: one webhook's deliveries for one job or task."""
     sequence: int = 0

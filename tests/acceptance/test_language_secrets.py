@@ -136,6 +136,23 @@ def test_a_value_split_over_two_writes_or_parts_is_redacted_too(
     assert "sesame" not in log.replace("\n", "")
 
 
+def test_what_a_template_gives_to_a_variable_with_the_key_of_a_secret_is_redacted(
+    shell: Standalone,
+) -> None:
+    env = {"DB_PASSWORD": "{{ tasks.f }}-of-the-day", "API_TOKEN": "pre-{{ inputs.region }}-static"}
+    definition = job(
+        says("fetched", var="f"),
+        task('echo "$DB_PASSWORD $API_TOKEN" | tee "$TORK_OUTPUT"', env=env, name="uses"),
+        inputs={"region": "eu"},
+    )
+    job_id = shell.submit(definition)
+    done = shell.wait_job(job_id)
+    assert shell.log_of(job_id).count("[REDACTED] [REDACTED]") == 1
+    (used,) = named(done, "uses")
+    assert used["result"].strip() == "[REDACTED] [REDACTED]"
+    assert set(used["env"].values()) == {"[REDACTED]"}
+
+
 def test_a_value_of_several_lines_is_redacted_in_the_log(shell: Standalone) -> None:
     definition = job(task('echo "<$S>"', env={"S": "{{ secrets.s }}"}), secrets={"s": OTHER})
     job_id = shell.submit(definition)

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.faults.whole import LOG, configured, system
 from worker import log_shipper
 from worker.log_shipper import Spool
 from worker.process_folder import ProcessFolder
+from worker.runtime import task_folder
 from worker.runtime.shell.runtime import ShellRun
 from worker.runtime.task_folder import Folders
 
@@ -30,6 +32,7 @@ OF_WORKERS = [
     (Spool, "_append", "ship a log"),
     (Spool, "_read", "ship a log"),
     (ShellRun, "_make", "slot"),
+    (task_folder, "read_output", "slot"),
     (Folders, "check", "engine check"),
 ]
 """What touches a disk in a thread, and the loop that waits for it."""
@@ -42,7 +45,7 @@ class Disk:
         self._patch = patch
         self._mended = threading.Event()
 
-    def hang(self, owner: type, name: str) -> None:
+    def hang(self, owner: type | ModuleType, name: str) -> None:
         """Hang from now on."""
         real: Callable[..., Any] = getattr(owner, name)
 
@@ -74,7 +77,7 @@ def test_a_loop_whose_thread_hangs_is_named_in_time() -> None:
 @each_kind
 @pytest.mark.parametrize(("owner", "name", "loop"), OF_WORKERS)
 async def test_a_loop_that_waits_for_a_disk_that_hangs_is_named(
-    owner: type,
+    owner: type | ModuleType,
     name: str,
     loop: str,
     settings: dict[str, str],
@@ -92,13 +95,14 @@ async def test_a_loop_that_waits_for_a_disk_that_hangs_is_named(
         monkeypatch.setattr(supervision, "PATIENCE", 1.0)
         monkeypatch.setattr(supervision, "LIVE_WITHIN", 2.0)
         with capture_logs() as logged:
+            hung = getattr(owner, name).__qualname__
             disk.hang(owner, name)
             job = asyncio.create_task(whole.run_job())
             said = await told(whole, worker, 503)
-        assert f"waits for a thread that hangs in {owner.__name__}.{name}" in said
+        assert f"waits for a thread that hangs in {hung}" in said
         assert said.startswith(loop)
-        hung = [entry for entry in logged if entry["event"] == "a thread hangs"]
-        assert loop in {entry["loop"].split(" (")[0] for entry in hung}
+        named = [entry for entry in logged if entry["event"] == "a thread hangs"]
+        assert loop in {entry["loop"].split(" (")[0] for entry in named}
         disk.mend()
         assert await job == ("COMPLETED", LOG)
         assert await told(whole, worker, 200) == ""
@@ -106,8 +110,9 @@ async def test_a_loop_that_waits_for_a_disk_that_hangs_is_named(
 
 
 @pytest.mark.parametrize("kind", ["standalone"])
+@pytest.mark.parametrize(("owner", "name"), [(Writer, "_commit"), (Path, "exists")])
 async def test_a_disk_that_hangs_under_sqlite_is_an_outage_of_the_store(
-    settings: dict[str, str], disk: Disk, tmp_path: Path
+    owner: type, name: str, settings: dict[str, str], disk: Disk, tmp_path: Path
 ) -> None:
     async with (
         system(configured(tmp_path, settings)) as whole,
@@ -115,7 +120,7 @@ async def test_a_disk_that_hangs_under_sqlite_is_an_outage_of_the_store(
         asyncio.timeout(WITHIN),
     ):
         process = whole.processes[0]
-        disk.hang(Writer, "_commit")
+        disk.hang(owner, name)
         with capture_logs() as logged:
             assert "datastore" in await told(whole, process, 503, "/health")
             while not any(each.get("loop") == "SQLite's file" for each in logged):  # noqa: ASYNC110

@@ -32,12 +32,11 @@ from tests.mechanisms.cutting import idle, unlooked
 from worker import process_folder, slot
 from worker.context import RunRegistry
 from worker.daemon import Daemon
-from worker.granted_run import GrantedRun
 from worker.log_shipper import LogShipper
 from worker.runtime.port import Outcome, Run
 from worker.runtime.stages import StagedRun
 from worker.sender import Sender
-from worker.slot import Claimant
+from worker.slot import Claimant, GrantedRun
 
 # --- the worker ----------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,7 @@ from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.webhook_addresses import WebhookAddresses
 from coordinator.due.webhook_sender import WebhookSender
 from coordinator.effects import FlowDriver
-from shared.broker.memory import MemoryBroker
-from shared.broker.memory_queue import Recallable
+from shared.broker.memory import MemoryBroker, Recallable
 from shared.config.schema import Config
 from shared.errors import StoreUnavailable
 from shared.model import language

@@ -13,8 +13,8 @@ import msgspec
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import TaskDocument
 from tests.simulation.loop import current_process
-from worker.granted_run import DRAINED
 from worker.runtime.port import Assignment, Outcome, Sink
+from worker.slot import DRAINED
 
 if TYPE_CHECKING:
     from tests.simulation.plant import Plant

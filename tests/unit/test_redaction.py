@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import string
 import time
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given
@@ -293,6 +294,25 @@ def test_line_breaks_without_end_are_held_within_bounds() -> None:
         ('p&ss<wo>rd"', "p&amp;ss&lt;wo&gt;rd&quot;"),
         ("pa$s w(o)rd", r"pa\$s\ w\(o\)rd"),  # printf %q
         ('pa"s$word`', r"""declare -x P="pa\"s\$word\`" """),
+        ("pa,s{w}o#rd~", r"pa\,s\{w\}o#rd~"),  # printf %q of bash
+        ("pa's'\tword", r"$'pa\'s\'\tword'"),
+        ("pa\x1bss\x01word\\", r"declare -- P=$'pa\Ess\001word\\'"),
+        ("pa's\twörd", r"$'pa\'s\twörd'"),
+        ("pässwörd", r"$'p\303\244ssw\303\266rd'"),  # with LC_ALL=C
+        ("pässw€rd", ascii("pässw€rd")),
+        ("pässw€rd", str("pässw€rd".encode())),
+        ("pässw\U0001f600rd", ascii({"a": "pässw\U0001f600rd"})),
+        ('pässw\u20acrd\U0001f600\xa0\x1b"', r'"p\xE4ssw\u20ACrd\U0001F600\_\e\""'),  # PyYAML
+        ("p&ss<wo>rd'\"", "p&amp;ss&lt;wo&gt;rd'\""),  # XML
+        ("p&ss<wo>rd'\"", "p&amp;ss&lt;wo&gt;rd&#39;&quot;"),  # jq
+        ("p&ss<wo>rd'\"", "p&amp;ss&lt;wo&gt;rd&#039;&quot;"),  # PHP
+        ("p&ss<wo>rd'\"", "p&amp;ss&lt;wo&gt;rd&apos;&quot;"),
+        ("pa'ss \"wo\\rd\x1a", r"""'pa\'ss \"wo\\rd\Z'"""),  # MySQL
+        ("pa'ss word", r"'pa\'ss word'"),  # PHP
+        ("pa;/?ss:@&=+$,word#'()*! ü", "http://h/pa;/?ss:@&=+$,word#'()*!%20%C3%BC"),  # encodeURI
+        ("pa;/?ss[word] ü", "http://h/pa;/?ss[word]%20%C3%BC"),  # requests
+        ("pa~ss*wo rd", "http://h/?p=pa%7Ess*wo+rd"),  # URLSearchParams, URLEncoder of Java
+        ("pa%41ss word", "http://h/pa%41ss%20word"),
     ],
 )
 def test_a_value_as_other_programs_write_it(value: str, text: str) -> None:
@@ -319,6 +339,20 @@ def test_a_value_in_a_url(value: str) -> None:
         quote(value, safe="").lower(),
     ):
         assert redactor.redact(f"http://h/?p={coded}&x=1") == f"http://h/?p={REDACTED}&x=1"
+
+
+@pytest.mark.parametrize("around", [("", ""), ("u:", "@h"), ("user:", "")])
+def test_base64_of_a_value_in_a_url(around: tuple[str, str]) -> None:
+    value = "\u00fb\u00ff?>~\u00fb\u00ff?>~"
+    coded = base64.b64encode(f"{around[0]}{value}{around[1]}".encode()).decode()
+    assert {"+", "/"} <= set(coded)
+    whole = quote(coded, safe="")
+    lower = re.sub("%..", lambda code: code[0].lower(), whole)
+    for quoted in (quote(coded), whole, lower):
+        shown = Redactor([value]).redact(quoted)
+        assert REDACTED in shown
+        told = unquote(shown.replace(REDACTED, ""))
+        assert len(told) <= (len(around[0]) + len(around[1])) * 8 // 6 + 6, shown
 
 
 @pytest.mark.parametrize(

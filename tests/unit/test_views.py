@@ -374,3 +374,25 @@ def test_who_submitted_it() -> None:
     shown = as_plain(job_summary(job(created_by=Actor(id="u", username="ann", disabled=True))))
     assert shown["createdBy"]["username"] == "ann"
     assert shown["createdBy"]["disabled"] is True
+
+
+def test_what_a_template_gave_to_a_variable_with_the_key_of_a_secret_is_hidden_in_its_task() -> (
+    None
+):
+    """Also in its result, and where it was made of a secret; the secrets of the job stay hidden as a whole."""
+    evaluated = {
+        "env": {
+            "API_TOKEN": "pre-eu-static",
+            "DB_PASSWORD": "with-hunter2-inside",
+            "A_TOKEN": "unter2-and",
+        },
+        "cmd": ["login", "--with=pre-eu-static", "with-hunter2-inside"],
+    }
+    made = msgspec.convert({"name": "t", **evaluated}, language.TaskDefinition)
+    said = "pre-eu-static, with-hunter2-inside, hunter2-and-more, unter2-and"
+    ran = task({"run": "r"}, evaluated=made, result=said)
+    shown = task_view(ran, Redactor(["hunter2", "hunter2-and-more"]))
+    assert shown.cmd == ["login", f"--with={REDACTED}", REDACTED]
+    assert shown.result == ", ".join([REDACTED] * 4)
+    assert task_summary(ran, Redactor(["hunter2", "hunter2-and-more"])).result == shown.result
+    assert task_view(ran, Redactor((), ["PIN"])).result == said

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from coordinator.due import webhook_addresses
-from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
+from coordinator.due import webhook_addresses, webhook_sender
+from coordinator.due.webhook_addresses import ADDRESS_REFUSED, NOT_RESOLVED, WebhookAddresses
 from coordinator.due.webhook_sender import WebhookSender
 from coordinator.store.mongodb import MongoStore
 from coordinator.store.sqlite import SqliteStore
@@ -55,7 +55,29 @@ def config(middleware: Middleware = GUARDED, **webhooks: Any) -> Config:
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "::7f00:1",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b:1::127.0.0.1",
+        "64:ff9b:1:ab::169.254.169.254",
+        "64:ff9b:1:7f00:0:100::",
+        "64:ff9b:1:7f:0:1::",
+        "64:ff9b:1:0:7f:0:100:0",
+        "64:ff9b:1:a9fe:a9:fe00::ffff",
+        "64:ff9b:1::",
+        "2001:0:7f00:1::5e00:1",
+        "2001:0:5db8:d80e::80ff:fffe",
+        "2001:0:5db8:d80e:0:0:5601:5601",
+        "2002:a9fe:a9fe::1",
+        "2002:a83f:8110::",
+        "2001:db8::5efe:127.0.0.1",
+        "2001:db8::200:5efe:169.254.169.254",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "192.0.0.192",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd00:42::42",
+        "fd20:ce::254",
         "100.100.100.200",
         "224.0.0.1",
     ],
@@ -63,6 +85,30 @@ def config(middleware: Middleware = GUARDED, **webhooks: Any) -> Config:
 def test_what_only_this_host_should_reach(address: str) -> None:
     assert WebhookAddresses(config()).refuses(address)
     assert not WebhookAddresses(config(Middleware())).refuses(address), "without authentication"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::10.0.0.1",
+        "64:ff9b:1:a00:0:100::",
+        "::ffff:0:10.0.0.1",
+        "2001:0:5db8:d80e::f5ff:fffe",
+        "2002:a00:1::1",
+        "2001:db8::5efe:10.0.0.1",
+    ],
+)
+def test_an_address_inside_another_is_judged_by_itself(address: str) -> None:
+    assert not WebhookAddresses(config()).refuses(address)
+    assert WebhookAddresses(config(Middleware(), deny=("10.0.0.0/8",))).refuses(address)
+
+
+def test_a_network_may_allow_its_own_prefix_of_nat64() -> None:
+    addresses = WebhookAddresses(config(allow=("64:ff9b:1:2::/64", "::ffff:0:0/96")))
+    assert not addresses.refuses("64:ff9b:1:2:5d:b8d8:7f00:0")
+    assert addresses.refuses("64:ff9b:1:3:5d:b8d8:7f00:0")
+    assert addresses.refuses("::ffff:127.0.0.1")
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "93.184.215.14", "2001:db8::1"])
@@ -143,6 +189,27 @@ async def test_a_part_that_no_name_server_knows_just_now_stays_refused(
     assert addresses.refuses("10.0.0.7")
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1"])
+async def test_a_part_that_no_name_server_has_known_yet_is_refused_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    async def unknown(_: str) -> frozenset[Any]:
+        return frozenset()
+
+    monkeypatch.setattr(webhook_addresses, "_resolved", unknown)
+    monkeypatch.setattr(webhook_sender, "_FIRST_DELAY", 0.01)
+    parts = Config(
+        coordinator=ALLOWED.coordinator,
+        broker=BrokerSettings(type="rabbitmq", rabbitmq=RabbitMQ(url="amqp://u:p@LocalHost/")),
+    )
+    (found,), heard = await delivered(folder, parts, host, "/")
+    if host == "127.0.0.1":
+        assert (found.state, len(heard)) == ("DELIVERED", 1)
+    else:
+        assert (found.state, found.error) == ("FAILED", f"gaierror: {NOT_RESOLVED}")
+        assert not heard
+
+
 @pytest.mark.parametrize(
     "name", ["Host", "content-length", "Transfer-Encoding", "Connection", "Proxy-Authorization"]
 )
@@ -192,7 +259,13 @@ async def delivered(
             url = f"http://{host}:{port}{path}"
             await store.insert(
                 DeliveryDocument(
-                    id=f"d{number}", job_id="j", url=url, headers=headers, line="l", sequence=number
+                    id=f"d{number}",
+                    job_id="j",
+                    url=url,
+                    headers=headers,
+                    body="{}",
+                    line="l",
+                    sequence=number,
                 )
             )
         sender = WebhookSender(store, 3, 5.0, WebhookAddresses(config))
@@ -220,6 +293,12 @@ async def test_an_allowed_one_gets_no_header_that_steers(folder: Path) -> None:
     assert headers["X-Mine"] == "1"
     assert headers["Host"].startswith("127.0.0.1:")
     assert "Transfer-Encoding" not in headers
+
+
+@pytest.mark.parametrize("settings", [ALLOWED, config()])
+async def test_what_was_sent_is_not_kept_once_that_is_over(folder: Path, settings: Config) -> None:
+    (found,), _ = await delivered(folder, settings, "127.0.0.1", "/")
+    assert found.body == ""
 
 
 async def test_a_cookie_that_a_receiver_sets_is_never_sent_back(folder: Path) -> None:

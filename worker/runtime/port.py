@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Protocol
 
 import msgspec
@@ -93,48 +91,6 @@ def says_no_addresses(words: str) -> bool:
 def _has_any(words: str, wanted: Iterable[str]) -> bool:
     lower = " ".join(words.lower().split())
     return any(word in lower for word in wanted)
-
-
-LINES = 10
-BYTES = 16 * 1024
-"""Shown at most: a line of 100 MiB must not become an error of 100 MiB."""
-KEPT = 128 * 1024
-"""Bytes of the end that are kept, and searched for secrets before anything of them is shown: all secrets of a job, in
-base64 of many lines, are shorter."""
-
-
-class Tail:
-    """Keeps the end of what was written, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-        self._cut = False
-
-    def add(self, data: bytes) -> None:
-        """Take what was written next."""
-        self._kept += data
-        if len(self._kept) > 2 * KEPT:
-            del self._kept[:-KEPT]
-            self._cut = True
-
-    def text(self) -> str:
-        """Return what is kept; undecodable bytes are replaced. A line that was cut is dropped: in the rest of a secret
-        nobody could recognise it."""
-        text = self._kept.decode("utf-8", "replace").replace("\0", "\ufffd")
-        return re.sub(r"\A[^\r\n]*", "", text) if self._cut else text
-
-
-def last_lines(text: str) -> str:
-    """Return the last 10 lines, or the end of them; of each what a terminal shows after its carriage returns."""
-    lines = text.rstrip("\r\n").split("\n")[-LINES:]
-    shown = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
-    return shown.encode("utf-8", "replace")[-BYTES:].decode("utf-8", "ignore")
-
-
-async def failure(what: str, tail: Tail, sink: Sink) -> str:
-    """Return `what`, followed by the last lines where there are any, as the log shows them."""
-    lines = last_lines(await sink.redacted(tail.text()))
-    return f"{what}\n{lines}" if lines.strip() else what
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,67 +202,3 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Remove what is kept warm, and close connections."""
-
-
-def own_names(assignment: Assignment, folder: str) -> dict[str, str]:
-    """Return the variables that every task gets and cannot override; `folder`: as it sees it."""
-    output, progress = f"{folder}/stdout", f"{folder}/progress"
-    return {
-        "TORK_OUTPUT": output,
-        "TORK_PROGRESS": progress,
-        "HAULIER_OUTPUT": output,
-        "HAULIER_PROGRESS": progress,
-        "HAULIER_JOB_ID": assignment.job_id,
-        "HAULIER_TASK_ID": assignment.task_id,
-        "HAULIER_ATTEMPT": str(assignment.attempt),
-    }
-
-
-def host_names(names: Iterable[str], trace: str = "") -> dict[str, str]:
-    """Return the host's variables that are passed on: `NAME`, or `NAME:ALIAS`; only set ones. And where a task stands
-    in a trace. A task may have others of these names."""
-    passed = {"TRACEPARENT": trace} if trace else {}
-    for entry in names:
-        name, _, alias = entry.partition(":")
-        if name in os.environ:
-            passed[alias or name] = os.environ[name]
-    return passed
-
-
-LONGEST_TEXT = 128 * 1024 - 1
-"""Bytes of one variable with its name, or one argument, that the kernel passes on to a process."""
-LONGEST_TEXTS = 2 * 1024 * 1024 - 16 * 1024
-"""Bytes of all of them together, with what the kernel itself adds."""
-
-
-def check_texts(env: Mapping[str, str], arguments: Iterable[str]) -> None:
-    """Refuse what no process can be given. Raises TaskError."""
-    sizes = {}
-    for name, value in env.items():
-        if "\0" in name or "\0" in value:
-            raise TaskError(
-                f"the value of env.{name} contains a NUL character".replace("\0", "\\0")
-            )
-        sizes[f"env.{name}"] = len(f"{name}={value}".encode("utf-8", "replace"))
-    for argument in arguments:
-        if "\0" in argument:
-            raise TaskError("an argument of the command contains a NUL character")
-        size = len(argument.encode("utf-8", "replace"))
-        sizes["an argument of the command"] = max(size, sizes.get("an argument of the command", 0))
-    _check_sizes(sizes)
-
-
-def _check_sizes(sizes: Mapping[str, int]) -> None:
-    if not sizes:
-        return
-    largest = max(sizes, key=lambda name: sizes[name])
-    way = "pass it in a file instead (files: {name: {template: …}})"
-    if sizes[largest] > LONGEST_TEXT:
-        raise TaskError(
-            f"{largest} has {sizes[largest]:,} bytes, and a process can be given {LONGEST_TEXT:,} at most: {way}"
-        )
-    if sum(sizes.values()) + 9 * len(sizes) > LONGEST_TEXTS:
-        raise TaskError(
-            f"env and command have {sum(sizes.values()):,} bytes, and a process can be given {LONGEST_TEXTS:,} at most "
-            f"({largest} is the largest, with {sizes[largest]:,}): {way}"
-        )

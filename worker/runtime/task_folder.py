@@ -158,13 +158,14 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def read_output(path: Path, limit: int) -> str:
-    """Return what a task wrote as its output, at most `limit` bytes.
+def read_output(path: Path, limit: int, owner: int | None = None) -> str:
+    """Return what a task wrote as its output, at most `limit` bytes. `owner`: the user that it ran as, where it may
+    reach files of others on the host that only the worker may read.
 
-    Raises TaskError for more than that, for what is no plain file, and for what is no UTF-8.
+    Raises TaskError for more than that, for what is no plain file or another user's, and for what is no UTF-8.
     PermissionError where a user of the image's left a file that the worker may not read.
     """
-    data = _read_plain(path, limit)
+    data = _read_plain(path, limit, owner)
     if data is None:
         return ""
     return decoded_output(data, limit)
@@ -192,8 +193,11 @@ def output_not_plain() -> TaskError:
     return TaskError("the output is not a regular file")
 
 
-def _read_plain(path: Path, limit: int) -> bytes | None:
-    """Return at most `limit` + 1 bytes of a plain file; None where there is none."""
+def _read_plain(path: Path, limit: int, owner: int | None) -> bytes | None:
+    """Return at most `limit` + 1 bytes of a plain file; None where there is none.
+
+    A task can link or move here what it may not read. So with an `owner` the file is theirs, or as the worker made it.
+    """
     try:
         # O_PATH opens nothing: no FIFO is waited for, no device touched, no link followed.
         found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -203,6 +207,8 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
         status = os.fstat(found)
         if not stat.S_ISREG(status.st_mode):
             raise output_not_plain()
+        if owner not in (None, status.st_uid) and not _is_made(status, stat.S_IFREG):
+            raise TaskError("the output is a file of another user than the task's")
         if status.st_size > limit:
             raise output_too_large(limit)
         with Path(f"/proc/self/fd/{found}").open("rb") as file:
@@ -211,10 +217,10 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
         os.close(found)
 
 
-def read_progress(path: Path) -> float | None:
-    """Return the progress that a task has written, 0 to 100; None where there is none."""
+def read_progress(path: Path, owner: int | None = None) -> float | None:
+    """Return the progress that a task has written, 0 to 100; None where there is none. `owner` as of the output."""
     try:
-        data = _read_plain(path, _PROGRESS_BYTES)
+        data = _read_plain(path, _PROGRESS_BYTES, owner)
     except (OSError, TaskError):
         return None
     return parse_progress(data or b"")

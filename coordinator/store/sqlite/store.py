@@ -127,7 +127,7 @@ class SqliteStore:
         await self._checkup()
 
     async def _reads_and_writes(self) -> None:
-        if not self._path.exists():
+        if not await self._readers.file_exists():
             raise StoreUnavailable(f"the datastore's file {self._path} is gone")
         at = wall_clock()
         await self._writer.run(partial(writes.note_ping, at=at))

@@ -214,11 +214,17 @@ class Readers:
 
     async def run(self, operation: _Operation[_T]) -> _T:
         """Return what `operation` gave. Raises what it raised, or `StoreUnavailable`."""
-        until = time.monotonic() + DEADLINE
+        return await self._done(
+            functools.partial(self._read, operation, time.monotonic() + DEADLINE)
+        )
+
+    async def file_exists(self) -> bool:
+        """Return whether the file is there. Raises `StoreUnavailable`."""
+        return await self._done(self._path.exists)
+
+    async def _done(self, function: Callable[[], _T]) -> _T:
         try:
-            future = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._read, operation, until
-            )
+            future = asyncio.get_running_loop().run_in_executor(self._pool, function)
         except RuntimeError:
             raise StoreUnavailable("the datastore is closed") from None
         return await within_deadline(future)

@@ -10,7 +10,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from shared.broker.port import check_size
+from shared.broker.deliveries import check_size
 from shared.broker.rabbitmq.connection import ANSWERED_WITHIN, RabbitConnection, Session
 from shared.broker.rabbitmq.declarations import Interrupted, interruptible
 from shared.errors import BrokerUnavailable

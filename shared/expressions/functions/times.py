@@ -13,7 +13,7 @@ from shared.expressions.values.kinds import type_name
 from shared.expressions.values.zones import Fixed, Location, Region, load_location
 
 _DATE_STEPS = 100
-"""Steps that it costs to read a date, besides one for each character, or to look a time zone up."""
+"""Steps that it costs to read a date, or to look a time zone up, besides one for each character of the texts."""
 
 
 def _location(value: object) -> Location:
@@ -40,18 +40,19 @@ def _date(frame: Frame, *arguments: object) -> object:
         if not rest:
             raise ExpressionError("date takes a text besides a time zone")
         first, *rest = rest
-    text = to_text(first)
-    frame.budget.step(_DATE_STEPS + len(text))
-    if len(rest) == 1:
-        return parse_time(text, to_text(rest[0]), zone)
-    if len(rest) == 2:
-        return parse_time(text, to_text(rest[0]), load_location(to_text(rest[1])))
+    text, *how = map(to_text, (first, *rest))
+    frame.budget.step(_DATE_STEPS + sum(map(len, (text, *how))))
+    if len(how) == 1:
+        return parse_time(text, how[0], zone)
+    if len(how) == 2:
+        return parse_time(text, how[0], load_location(how[1]))
     return parse_any(text, zone)
 
 
 def _timezone(frame: Frame, value: object) -> object:
-    frame.budget.step(_DATE_STEPS)
-    return load_location(to_text(value))
+    name = to_text(value)
+    frame.budget.step(_DATE_STEPS + len(name))
+    return load_location(name)
 
 
 TIMES: dict[str, Callable[..., object]] = {

@@ -14,6 +14,7 @@ from shared.expressions.values.moments import Time, days_from_civil
 from shared.expressions.values.zones import GREENWICH, LOCAL, Fixed, Location
 
 _FRACTION = re.compile(r"[.,]([0-9]+)")
+_SPACES_OR_NONE = re.compile(r" +|[^ ]+")
 _HALF_YEAR = 182 * 86_400
 
 
@@ -56,13 +57,13 @@ class _Read(msgspec.Struct):
 
     def skip(self, plain: str) -> None:
         """Take the plain text of a layout; a run of spaces stands for any number of them."""
-        while plain:
-            if plain[0] == " ":
+        for piece in _SPACES_OR_NONE.findall(plain):
+            if piece[0] == " ":
                 if self.rest and self.rest[0] != " ":
                     raise ValueError("a space is missing")
-                plain, self.rest = plain.lstrip(" "), self.rest.lstrip(" ")
-            elif self.rest[:1] == plain[0]:
-                plain, self.rest = plain[1:], self.rest[1:]
+                self.rest = self.rest.lstrip(" ")
+            elif self.rest.startswith(piece):
+                self.rest = self.rest[len(piece) :]
             else:
                 raise ValueError("the text differs from its layout")
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from shared.expressions.errors import limit_error
+from shared.expressions.limits import MAX_LAYOUT
 from shared.expressions.values.moments import Time
 from shared.expressions.values.zones import Offset
 
@@ -18,7 +20,10 @@ _CHUNK = re.compile(_LETTERS)
 
 @lru_cache(maxsize=256)
 def chunks(layout: str) -> tuple[tuple[str, str], ...]:
-    """Return the layout as pairs of plain text and the reference part after it (empty after the last)."""
+    """Return the layout as pairs of plain text and the reference part after it (empty after the last). Raises a `limit`
+    fault where it is too long."""
+    if len(layout) > MAX_LAYOUT:
+        raise limit_error(f"the layout of a date has more than {MAX_LAYOUT:,} characters")
     found: list[tuple[str, str]] = []
     plain, position = "", 0
     while position < len(layout):

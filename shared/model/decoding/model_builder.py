@@ -1,20 +1,24 @@
-"""From nodes to the typed model: one walk, led by the types, that finds every problem and its place."""
+"""From a document to the typed model: one walk over its nodes, led by the types, finds each problem and its place."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 import msgspec
 
-from shared.model.checks import has_template, problems_of, text_problem
+from shared.expressions import Budget
+from shared.model.checks import has_template, problems_of, syntax_problem, text_problem
 from shared.model.decoding import scalars
+from shared.model.decoding.json_reader import read_json_text
 from shared.model.decoding.nodes import (
     MAX_NESTING,
     MAX_VALUES,
     MERGE,
     BadNode,
+    BrokenText,
     DocumentNode,
     ListNode,
     MapEntry,
@@ -23,6 +27,8 @@ from shared.model.decoding.nodes import (
     TextNode,
     own_entries,
 )
+from shared.model.decoding.yaml_reader import read_yaml
+from shared.model.language import JobDefinition
 from shared.model.plans import (
     BooleanPlan,
     FieldPlan,
@@ -35,8 +41,106 @@ from shared.model.plans import (
     TextPlan,
     TextRole,
     name_of,
+    plan_of,
 )
-from shared.model.problems import Path, Problem, path_text, quoted_text, suggestion
+from shared.model.problems import (
+    InvalidDocument,
+    Path,
+    Problem,
+    path_text,
+    quoted_text,
+    suggestion,
+)
+from shared.model.rules import job_rules
+
+ContentType = Literal["yaml", "json"]
+
+SyntaxFault = Callable[[TextRole, str], str | None]
+"""What is wrong with the syntax of a template or expression, or None."""
+
+_READERS = {"yaml": read_yaml, "json": read_json_text}
+_TEXT_ALLOWANCE = 1 << 20  # characters that aliases may repeat in however small a body
+_TEXT_FACTOR = 4
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def decode_job(
+    body: bytes,
+    content_type: ContentType,
+    *,
+    scheduled: bool = False,
+    syntax: SyntaxFault | None = None,
+) -> JobDefinition:
+    """Return the job that a document describes, as it was written.
+
+    `scheduled`: the document must have a `schedule` (else it must have none). Raises
+    InvalidDocument with every problem of the document, each with its path, line and column. Time and
+    memory are linear in the body, whatever it holds.
+    """
+    text = _decoded(body)
+    if not text or text.isspace():
+        raise _refusal(text, "the document is empty", 0)
+    try:
+        root = _READERS[content_type](text)
+    except BrokenText as error:
+        raise _refusal(text, str(error), error.offset) from None
+    if not isinstance(root, MapNode):
+        raise _refusal(text, _not_a_job(root), root.offset)
+    if syntax is None:
+        syntax = partial(syntax_problem, budget=Budget())
+    report = ProblemReport()
+    job = _walk(
+        root, report, text, syntax, bare_is_text=content_type == "yaml", scheduled=scheduled
+    )
+    if job is None or report:
+        raise InvalidDocument(report.problems(text))
+    return job
+
+
+def _walk(
+    root: MapNode,
+    report: ProblemReport,
+    text: str,
+    syntax: SyntaxFault,
+    *,
+    bare_is_text: bool,
+    scheduled: bool,
+) -> JobDefinition | None:
+    most_text = max(_TEXT_FACTOR * len(text), _TEXT_ALLOWANCE)
+    walker = Walker(report, syntax, bare_is_text=bare_is_text, most_text=most_text)
+    try:
+        job: JobDefinition = walker.struct(root, plan_of(JobDefinition))
+        places = DocumentPlaces(root)
+        for found in job_rules(job, scheduled=scheduled):
+            if not found.moot(report.lost):
+                report.add(found.path, found.message, places.offset(found.path))
+    except TooManyProblems:
+        return None
+    return job
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode("utf-8", "replace")
+        message = f"not UTF-8: the byte 0x{body[error.start]:02x} is not part of any character"
+        raise _refusal(before, message, len(before)) from None
+
+
+def _not_a_job(root: DocumentNode) -> str:
+    if isinstance(root, TextNode) and root.bare and scalars.is_null(root.text):
+        return "the document is empty"
+    what = "text" if isinstance(root, TextNode) else "a list"
+    return f"expected a job (a map with a name and tasks), got {what}"
+
+
+def _refusal(text: str, message: str, offset: int | None) -> InvalidDocument:
+    if offset is None:
+        return InvalidDocument([Problem("", message)])
+    place = SourceLines(text).place(offset)
+    return InvalidDocument([Problem("", message, place.line, place.column)])
+
 
 MAX_FAULTS: Final = 1_000
 """More than anyone reads; a body made of problems must not become an answer many times its size."""
@@ -132,9 +236,6 @@ def _values(node: MapNode) -> dict[str, DocumentNode]:
         waiting.extend(fresh)
     return found
 
-
-SyntaxFault = Callable[[TextRole, str], str | None]
-"""What is wrong with the syntax of a template or expression, or None."""
 
 _ABSENT: Final = msgspec.UNSET
 

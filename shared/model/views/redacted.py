@@ -17,9 +17,10 @@ from shared.model import language
 from shared.model.declared_secrets import (
     HIDDEN_FIELDS,
     hidden_values,
+    keyed_values,
     secret_values,
 )
-from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
 from shared.model.states import JobState, ScheduleState, TaskState
 from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
 
@@ -162,6 +163,14 @@ def secrets_of(job: JobDocument) -> list[str]:
 def redactor_of_job(job: JobDocument, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
     """Return the redactor of a stored job: of what it, or one above it, declares secret."""
     return Redactor(secrets_of(job), key_patterns)
+
+
+def redactor_of_task(task: TaskDocument, redactor: Redactor) -> Redactor:
+    """Return the redactor of what is shown of a task: that of its job, which does not know the values that templates
+    gave to variables whose key says that they are secret."""
+    if task.evaluated is None:
+        return redactor
+    return redactor.also(keyed_values(task.evaluated, redactor.is_secret_key))
 
 
 def redactor_of(

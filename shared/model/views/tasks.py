@@ -10,7 +10,14 @@ import msgspec
 from shared.model import language
 from shared.model.documents import LostRunEntry, RunUsage, TaskDocument, TaskReference
 from shared.model.states import GOOD, TaskKind
-from shared.model.views.redacted import TaskStateText, TimeText, View, redacted, rfc3339
+from shared.model.views.redacted import (
+    TaskStateText,
+    TimeText,
+    View,
+    redacted,
+    redactor_of_task,
+    rfc3339,
+)
 from shared.redaction import Redactor
 
 
@@ -157,6 +164,7 @@ class TaskView(TaskSummaryView, frozen=True, kw_only=True):
 
 def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
     """Return a task in short, as webhooks and events tell of it. `redactor`: that of its job."""
+    redactor = redactor_of_task(task, redactor)
     shown = task.evaluated or task.definition
     return TaskSummaryView(
         id=task.id,
@@ -194,6 +202,7 @@ def task_view(
     `counts`: how many children of a composite are in each state; `begun`: how many have had their turn.
     `stored_parts`: how many parts of the counted run's log are stored, None where that was not asked.
     """
+    redactor = redactor_of_task(task, redactor)
     shown = redacted(task.evaluated or task.definition, redactor)
     completions = sum((counts or {}).get(state, 0) for state in GOOD)
     composite = task.kind in (TaskKind.PARALLEL, TaskKind.EACH)

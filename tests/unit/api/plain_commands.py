@@ -95,6 +95,9 @@ class PlainCommands:
             created_at=self._store.now(),
         )
 
+    async def check_permissions(self, permissions: Sequence[language.Permission]) -> None:
+        await resolve_permissions(self._store, permissions)
+
     async def tell(self, job: JobDocument) -> None:
         """Send the event that a job is as it is."""
         event = StateChanged(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.api import context, document_turns, view_data
+from coordinator.api import context, submissions, view_data
 from shared import redaction
 from shared.model import decoding, language
 from shared.model.documents import DeliveryDocument, JobDocument
@@ -682,7 +682,7 @@ async def test_long_documents_of_one_user_keep_no_short_one_waiting(
             go_on.wait(20)
         return decode(body, *more, **named)
 
-    monkeypatch.setattr(document_turns, "decode_job", slow)
+    monkeypatch.setattr(submissions, "decode_job", slow)
     long = HELLO + "# " + "x" * 100_000
     path, most = "/jobs?dryRun=true", context.DOCUMENTS_AT_ONCE + context.DOCUMENTS_WAITING
     asked = [

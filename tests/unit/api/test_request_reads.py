@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.api import request_reads
-from coordinator.api.context import Caller, set_caller
-from coordinator.api.request_reads import READS_OF_REQUESTS
+from coordinator import turns
+from coordinator.api.context import Caller, caller_id, set_caller
 from coordinator.store.sqlite import reads, threads
+from coordinator.turns import READS_OF_REQUESTS
 from shared.model.documents import Actor, JobDocument, UserDocument
 from tests.unit.api.served import Served
 
@@ -69,7 +69,7 @@ async def test_the_health_of_the_datastore_is_told_beside_slow_requests(api: Ser
 
 @pytest.mark.usefixtures("held")
 async def test_who_asks_and_one_job_are_found_beside_slow_requests(api: Served) -> None:
-    shared = request_reads.of_requests(api.store)
+    shared = turns.of_requests(api.store, caller_id)
     async with asyncio.timeout(2):
         assert await shared.find(UserDocument, {"username": "nobody"}, limit=1) == []
         assert (await api.get("/jobs/0123456789abcdef0123456789abcdef")).status == 404
@@ -94,7 +94,7 @@ async def test_one_users_many_reads_delay_others_by_one_round(
         await shared.find(JobDocument, {"name": user})
 
     monkeypatch.setattr(api.store, "find", find)
-    shared = request_reads.of_requests(api.store)
+    shared = turns.of_requests(api.store, caller_id)
     users = ["many"] * READS_OF_REQUESTS * 5 + ["one"]
     await asyncio.gather(*(asyncio.create_task(read(user)) for user in users))
     assert order.index("one") <= READS_OF_REQUESTS + 1
@@ -104,7 +104,7 @@ async def test_one_users_many_reads_delay_others_by_one_round(
 async def test_a_request_that_may_not_read_in_time_is_told_so(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_reads, "TURN_WITHIN", 0.1)
+    monkeypatch.setattr(turns, "TURN_WITHIN", 0.1)
     answer = await api.get("/jobs")
     assert answer.status == 503
     assert answer.message == "the datastore does not answer: too many other requests are reading"
@@ -122,7 +122,7 @@ async def test_a_read_that_nobody_waits_for_any_more_counts_until_it_is_over(
         return []
 
     monkeypatch.setattr(api.store, "find", find)
-    shared = request_reads.of_requests(api.store)
+    shared = turns.of_requests(api.store, caller_id)
     asked = [
         asyncio.ensure_future(shared.find(JobDocument, {})) for _ in range(READS_OF_REQUESTS * 2)
     ]

@@ -324,7 +324,19 @@ def test_a_bad_file(machine: Machine, text: str | bytes, problem: str) -> None:
     assert str(file) in problems[0]
 
 
-@pytest.mark.parametrize("password", ["s3@cret/word", "123/s3cret", "s3cret?word", "#s3cret"])
+@pytest.mark.parametrize(
+    "password",
+    [
+        "s3@cret/word",
+        "123/s3cret",
+        "123/4?s3cret",
+        "123/?word=s3cret&s3",
+        "123?word=s3cret",
+        "s3cret?word",
+        "s3cret/?word=s3",
+        "#s3cret",
+    ],
+)
 @pytest.mark.parametrize("url", ["broker.rabbitmq.url=amqp", "datastore.mongodb.url=mongodb"])
 def test_a_password_that_would_end_early_is_refused_and_not_shown(
     machine: Machine, url: str, password: str
@@ -339,7 +351,12 @@ def test_a_password_that_would_end_early_is_refused_and_not_shown(
     [
         "amqp://host/jobs@night",
         "amqp://[::1]/jobs@night",
+        "amqp://[::1]:5672/jobs@night",
         "mongodb://host/?appName=a@b",
+        "mongodb://host:27017/?appName=a@b",
+        "mongodb://one:27017,two:27017/jobs?replicaSet=rs0&appName=a@b",
+        "mongodb://[::1]:27017,two:27017/?appName=a@b",
+        "mongodb://user:pw@[::1]:27017/?appName=a@b",
         "mongodb://user:pw@one:27017,two:27017/?appName=a@b",
     ],
 )

@@ -15,8 +15,9 @@ from shared import redaction
 from shared.errors import Conflict, NotAllowed
 from shared.model import language
 from shared.model.declared_secrets import hidden_values
-from shared.model.documents import Actor, UserDocument
-from tests.unit.engine.world import World
+from shared.model.documents import Actor, ScheduleDocument, UserDocument
+from shared.redaction import KEY_PATTERNS
+from tests.unit.engine.world import World, step
 
 ANN = Actor(id="a1", username="ann", created_at=1)
 BOB = Actor(id="b1", username="bob", created_at=1)
@@ -62,7 +63,7 @@ async def test_what_a_key_hides_is_a_secret_of_the_job_from_when_it_is_made(
 ) -> None:
     job = await commands.submit(KEYED, ANN)
     assert job.inherited_secrets == ["hidden-by-key", "of-the-task"]
-    assert set(log_secrets(job, TASK)) == {"hidden-by-key", "of-the-task"}
+    assert set(log_secrets(job, TASK, KEY_PATTERNS)) == {"hidden-by-key", "of-the-task"}
     assert (await commands.rerun(job, KEYED, ANN, position=1, kept=[])).inherited_secrets == (
         job.inherited_secrets
     )
@@ -70,6 +71,34 @@ async def test_what_a_key_hides_is_a_secret_of_the_job_from_when_it_is_made(
         msgspec.structs.replace(KEYED, schedule=language.ScheduleDefinition(cron="@hourly")), ANN
     )
     assert (await commands.run_schedule(schedule)).inherited_secrets == job.inherited_secrets
+
+
+async def test_what_a_template_gives_to_a_variable_with_the_key_of_a_secret_is_one_of_its_log(
+    world: World,
+) -> None:
+    """Also in a companion; but not a short value, nor what has another key."""
+    await world.worker()
+    env = {
+        "DB_PASSWORD": "{{ tasks.f }}-fetched",
+        "API_TOKEN": "pre-{{ inputs.region }}-static",
+        "ODD_TOKEN": "{{ '{{' }}-in-braces",
+        "MAX_TOKENS": "{{ 4000 + 96 }}",
+        "CITY": "{{ inputs.region }}-is-none",
+    }
+    post = [{"name": "p", "run": "r", "env": {"OTHER_TOKEN": "{{ inputs.region }}-of-post"}}]
+    told: dict[str, list[str]] = {}
+    job_id = await world.submit(
+        step("f", var="f"),
+        step("uses", env=env, post=post),
+        inputs={"region": "eu"},
+        secrets={"s": "hunter2"},
+    )
+    await world.run(lambda run: told.update({run.message.task.name: run.message.secrets}))
+    assert await world.state(job_id) == "COMPLETED"
+    assert told["f"] == ["hunter2"]
+    assert set(told["uses"]) == {
+        "hunter2", "f-fetched", "pre-eu-static", "{{-in-braces", "eu-of-post"
+    }  # fmt: skip
 
 
 async def test_secrets_that_were_replaced_are_inherited_only_with_what_is_kept(
@@ -108,7 +137,7 @@ async def test_a_secret_that_was_replaced_stays_hidden_where_it_is_written(
     for secret in ("second-secret", "third-secret"):
         job = await commands.rerun(job, rotated(secret), ANN, position=1, kept=[])
         assert job.inherited_secrets == ["sesame-open"], "those written nowhere are not"
-        assert set(log_secrets(job, TASK)) == {"sesame-open", secret}
+        assert set(log_secrets(job, TASK, KEY_PATTERNS)) == {"sesame-open", secret}
         assert "sesame-open" not in f"{job.name} {job.description} {job.tags}"
 
 
@@ -120,9 +149,9 @@ async def test_who_runs_a_job_again_with_guesses_of_its_secrets_learns_nothing(
     guess = language.TaskDefinition(name="t", image="a", run="echo sesame-open hidden-by-key")
     guesses = msgspec.structs.replace(PLAIN, secrets={"k": "bobs-own"}, tasks=[guess])
     made = await commands.rerun(job, guesses, BOB, position=1, kept=[])
-    assert log_secrets(made, guess) == ["bobs-own"]
+    assert log_secrets(made, guess, KEY_PATTERNS) == ["bobs-own"]
     copy = await commands.rerun(job, secret, BOB, position=1, kept=[], hidden_by=ANN)
-    assert {"sesame-open", "hidden-by-key"} <= set(log_secrets(copy, guess))
+    assert {"sesame-open", "hidden-by-key"} <= set(log_secrets(copy, guess, KEY_PATTERNS))
 
 
 async def test_permissions_are_kept_as_those_of_the_users_who_are_there(
@@ -205,6 +234,28 @@ async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
     )
 
 
+async def test_what_a_scheduled_job_is_found_by_tells_no_secret(
+    world: World, commands: JobCommands
+) -> None:
+    definition = msgspec.structs.replace(
+        PLAIN,
+        name="of hush-hush",
+        description="a hush-hush",
+        tags=["plain", "hush-hush-tag", "hidden-by-key"],
+        secrets={"k": "hush-hush"},
+        inputs={"API_TOKEN": "hidden-by-key"},
+        schedule=language.ScheduleDefinition(cron="@hourly"),
+    )
+    made = await commands.schedule(definition, ANN)
+    changed = await commands.change_schedule(made, definition, ANN)
+    stored = await world.store.get(ScheduleDocument, made.id)
+    for each in (made, changed, stored):
+        assert each is not None
+        assert (each.name, each.description) == ("of [REDACTED]", "a [REDACTED]")
+        assert each.tags == ["plain", "[REDACTED]-tag", "[REDACTED]"]
+    assert await world.store.count(ScheduleDocument, {"name": "of hush-hush"}) == 0
+
+
 async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
     world: World, commands: JobCommands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +283,13 @@ async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
         position=1,
         kept=[],
     )
+    at = language.ScheduleDefinition(cron="@hourly")
+    first, second = (
+        msgspec.structs.replace(definition, secrets={"k": text * 200}, schedule=at)
+        for text in ("0246813579", "1357924680")
+    )
+    schedule = await commands.schedule(first, ANN)
+    await commands.change_schedule(schedule, second, ANN)
     await world.settle()
-    assert len(made_in) >= 3
+    assert len(made_in) >= 5
     assert loop_thread not in made_in

@@ -281,6 +281,47 @@ async def test_each_field_is_named(world: World, task: dict[str, Any], field: st
 
 
 @pytest.mark.parametrize(
+    ("task", "field"),
+    [
+        (step("a", queue="q-{{ secrets.a }}"), "queue"),
+        (step("a", var="v{{ secrets.a }}"), "var"),
+        (step("a", queue="q-{{ inputs.API_TOKEN }}"), "queue"),
+        ({"name": "a", "parallel": {"tasks": [step("b")]}, "var": "v{{ secrets.a }}"}, "var"),
+        (
+            {"name": "e", "each": {"list": "[1]", "task": step("a", queue="{{ secrets.a }}")}},
+            "queue",
+        ),
+    ],
+)
+async def test_a_secret_can_not_be_a_part_of_what_is_never_hidden(
+    world: World, task: dict[str, Any], field: str
+) -> None:
+    """The name of a queue, and of a result."""
+    job_id = await world.submit(
+        task, secrets={"a": "hunter2_and_more"}, inputs={"API_TOKEN": "hunter2_by_key"}
+    )
+    await world.run()
+    job, failed = await world.job(job_id), await world.task(job_id, "a")
+    assert (job.state, failed.state) == ("FAILED", "FAILED")
+    assert f"task 'a': {field}: the value of a secret can't be a part of it" in (failed.error or "")
+    assert (failed.queue, failed.var or None) == (None, task.get("var"))
+    assert "hunter2" not in f"{failed.error} {job.error} {await world.broker.queues()}"
+    await world.check_at_rest()
+
+
+async def test_a_queue_and_a_var_from_templates_without_secrets_are_as_ever(world: World) -> None:
+    await world.worker(q_eu=1)
+    job_id = await world.submit(
+        step("a", queue="q_{{ inputs.region }}", var="v{{ secrets.n }}"),
+        inputs={"region": "eu"},
+        secrets={"n": "1", "a": "hunter2"},
+        output="{{ tasks.v1 }}",
+    )
+    await world.run()
+    assert (await world.job(job_id)).result == "a"
+
+
+@pytest.mark.parametrize(
     ("after", "error"),
     [
         ({**step("b"), "env": {"X": "{{ len(tasks) }}"}}, "task 'b': env.X: "),

@@ -94,6 +94,9 @@ COSTLY = [
     "map(1..1000, uniq(list))",
     "now().Format(repeat('January', 100000))",
     "map(1..100000, now().Format('Monday'))",
+    "date('x', repeat('2222', 250000))",
+    "date(repeat('x', 100000), repeat('xxxxx', 100000))",
+    "timezone(repeat('a', 1000000))",
     "map(1..100000, float(repeat('1', 1000)))",
     "sequence(0, 1000000)",
 ]

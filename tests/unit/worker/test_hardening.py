@@ -23,12 +23,13 @@ from worker.runtime.docker.container_spec import (
     Common,
     Network,
     container_config,
+    container_limits,
     mounted_of,
     security_options,
 )
 from worker.runtime.docker.images import UsedImages, allowed_image, full_name
-from worker.runtime.docker.limits import container_limits
-from worker.runtime.port import ScarceError, TaskError, check_texts
+from worker.runtime.port import ScarceError, TaskError
+from worker.runtime.stages import check_texts
 
 NO_BINDS = BindRules(False, (), None, Path("/private"), True)
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shared.config import Config
+from shared.config.schema import RuntimeSettings, Shell, WorkerSettings
+from tests.contract.runtime_runs import Log, Subject
 from worker.runtime import task_folder
 from worker.runtime.port import TaskError
-from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.shell.runtime import (
+    MAIN_FOLDER,
+    FolderPool,
+    HostWorkdir,
+    ShellRuntime,
+    TaskUser,
+)
 from worker.runtime.task_folder import Folders
 
 NOBODY = 65534
@@ -119,6 +130,16 @@ def ran_by_nobody(program: str) -> str:
     return done.stdout.strip()
 
 
+def main_group(uid: int) -> int:
+    return pwd.getpwuid(uid).pw_gid
+
+
+def put_in_place_of_the_output(data: Path, other: Path, put: Callable[[Path, Path], None]) -> None:
+    (output,) = data.glob("runs/*/*/main/stdout")
+    output.unlink()
+    put(other, output)
+
+
 class TestFilesOfAnotherUser:
     """`runtime.shell.uid`: the worker is root, its tasks are not."""
 
@@ -163,6 +184,71 @@ class TestFilesOfAnotherUser:
         assert (shared / "made/f").stat().st_uid == NOBODY
         workdir.restore()
         assert not list(shared.iterdir())
+
+    @pytest.mark.parametrize(
+        ("uid", "gid", "group"),
+        [(2, None, main_group(2)), (4, None, main_group(4)), (12345, None, 12345), (2, 7, 7)],
+    )
+    async def test_without_a_group_they_are_in_the_users_own(
+        self, own: Path, uid: int, gid: int | None, group: int
+    ) -> None:
+        """The main group of user 4 seldom has that number; 12345 is nobody's."""
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=uid, gid=gid)),
+            worker=WorkerSettings(data=str(own)),
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        try:
+            subject = Subject("shell", runtime, "node")
+            ran = await subject.ran(
+                run="id -u; id -g; id -G; stat -c %u:%g file", files={"file": "x"}
+            )
+        finally:
+            await runtime.close()
+        assert ran.outcome.error is None, ran.log.text
+        assert ran.log.text.split() == [str(uid), str(group), str(group), f"{uid}:{group}"]
+
+    async def test_they_do_not_see_the_workers_environment(self, own: Path) -> None:
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=NOBODY)), worker=WorkerSettings(data=str(own))
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        try:
+            subject = Subject("shell", runtime, "node")
+            ran = await subject.ran(
+                run="p=$PPID; echo begin\n"
+                f"while [ $p != {os.getpid()} ]; do p=$(awk '/^PPid/ {{ print $2 }}' /proc/$p/status)\n"
+                "head -c 1 /proc/$p/environ >/dev/null 2>&1 && echo read; done; echo end"
+            )
+        finally:
+            await runtime.close()
+        assert ran.log.text.split() == ["begin", "end"]
+
+    @pytest.mark.parametrize("how", ["link", "rename"])
+    async def test_a_file_that_only_the_worker_may_read_is_no_output(
+        self, own: Path, how: str
+    ) -> None:
+        """As a task could put it there where `fs.protected_hardlinks` is 0, or from a folder that it may write to."""
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=NOBODY)), worker=WorkerSettings(data=str(own))
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        secret = own / "secret"
+        secret.write_text("root's")
+        secret.chmod(0o600)
+        try:
+            subject = Subject("shell", runtime, "node")
+            async with subject.prepared(Log(), run="true") as run:
+                put_in_place_of_the_output(own, secret, getattr(os, how))
+                outcome = await run.run()
+            linked = await subject.ran(run="echo mine >f; ln -f f $TORK_OUTPUT")
+        finally:
+            await runtime.close()
+        assert outcome.error == "the output is a file of another user than the task's"
+        assert linked.outcome.result == "mine\n"
 
     def test_a_runs_folder_is_entered_by_its_group_alone(self, tmp_path: Path) -> None:
         spares = FolderPool(NOBODY)

@@ -133,7 +133,7 @@ async def test_a_spool_that_is_never_empty_does_not_grow(
         assert taken is not None
         assert taken.rstrip("x") == f"{number - 30}"
         assert sum(file.size for file in spool._files) < 6_000_000
-    spool.close()
+    await spool.close()
 
 
 async def test_a_spool_whose_disk_is_full_gives_back_nothing_that_it_did_not_take(
@@ -364,6 +364,28 @@ async def test_a_log_made_to_match_is_not_searched_on_the_loop(
         await ship.write(b"a" * SEARCHED_HERE * 4)
     assert loop_thread not in fed_in
     assert await whole(ship, post) == "[REDACTED]"
+
+
+async def test_a_log_that_is_dropped_on_a_disk_that_hangs_holds_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_shipper, "IN_MEMORY", 0)
+    post, mended = Letterbox(), threading.Event()
+    close = log_shipper.SpoolFile.close
+
+    def slowly(file: log_shipper.SpoolFile) -> None:
+        assert mended.wait(5), "the event loop does not wait for it"
+        close(file)
+
+    monkeypatch.setattr(log_shipper.SpoolFile, "close", slowly)
+    ship = shipper(post, tmp_path)
+    await ship.write(b"x" * (PART_BYTES + 1))
+    dropping = asyncio.create_task(ship.drop())
+    await asyncio.wait({dropping}, timeout=0.1)
+    assert not dropping.done()
+    mended.set()
+    await dropping
+    assert len(ship._spool) == 0
 
 
 def held_disk(patch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:

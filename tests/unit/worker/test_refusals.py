@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from docker.errors import APIError, DockerException
 
@@ -12,8 +14,10 @@ from shared.model.language import Sidecar, SmallTask, TaskDefinition
 from tests.unit.worker.engines import assignment, context
 from tests.unit.worker.sinks import NoLog
 from worker.runtime.docker import container_spec
+from worker.runtime.docker.images import UsedImages
 from worker.runtime.docker.resources import Maker, RefusedError
 from worker.runtime.docker.run import DockerRun
+from worker.runtime.docker.task_files import SharedFolderFiles
 from worker.runtime.port import RunLostError, TaskError
 
 NO_FOLDER = "extraction point is not a directory"
@@ -61,6 +65,32 @@ async def test_what_is_refused_after_the_creation_names_the_image(
             "main", SmallTask(image="an/image", run="true"), container_spec.Network("none")
         )
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(UsedImages, "is_private"), (UsedImages, "note_used"), (SharedFolderFiles, "script_read")],
+)
+async def test_what_is_asked_of_the_disk_while_a_run_goes_on_holds_up_nobody_else(
+    owner: type, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop, real = threading.get_ident(), getattr(owner, name)
+    asked: list[bool] = []
+
+    def noted(*args: Any) -> Any:
+        asked.append(threading.get_ident() == on_loop)
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, noted)
+    services = context(tmp_path, Api(APIError("refused")))
+    services.settings = msgspec.structs.replace(services.settings, pull="private")
+    services.shares_files = True
+    run = DockerRun(assignment(TaskDefinition(image="x")), NoLog(), services)
+    small = SmallTask(image="an/image", run="true")
+    await run._maker.common()
+    run._ran.append(await run._maker.container("main", small, container_spec.Network("none")))
+    await run._usage()
+    assert asked == [False]
 
 
 async def test_a_sidecar_of_which_something_is_refused_is_named(tmp_path: Path) -> None:

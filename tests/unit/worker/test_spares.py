@@ -15,8 +15,13 @@ from shared.model.language import TaskDefinition
 from tests.unit.worker.engines import assignment
 from tests.unit.worker.sinks import NoLog
 from worker.runtime import task_folder
-from worker.runtime.shell.folder_pool import KEPT_FOLDERS, MAIN_FOLDER, FolderPool, HostWorkdir
-from worker.runtime.shell.runtime import ShellRun
+from worker.runtime.shell.runtime import (
+    KEPT_FOLDERS,
+    MAIN_FOLDER,
+    FolderPool,
+    HostWorkdir,
+    ShellRun,
+)
 from worker.runtime.shell.supervisors import Supervisors
 from worker.runtime.task_folder import OUTPUT_FILE, PROGRESS_FILE, SCRIPT_FILE, WORKDIR_FOLDER
 

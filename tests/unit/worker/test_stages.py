@@ -15,8 +15,8 @@ from shared.model.language import SmallTask, TaskDefinition
 from tests.unit.worker.sinks import NoLog
 from tests.unit.worker.test_host_folders import nest
 from worker.runtime import stages
-from worker.runtime.port import Assignment, Tail
-from worker.runtime.stages import Exit, StagedRun
+from worker.runtime.port import Assignment
+from worker.runtime.stages import Exit, StagedRun, Tail
 from worker.runtime.task_folder import remove_folder
 
 

@@ -9,8 +9,8 @@ import textwrap
 import pytest
 
 from tests.unit.worker.sinks import NoLog
-from worker.runtime.port import BYTES, KEPT, LINES, Tail, TaskError, failure
-from worker.runtime.stages import Exit, check
+from worker.runtime.port import TaskError
+from worker.runtime.stages import BYTES, KEPT, LINES, Exit, Tail, check, failure
 
 
 async def shown(written: bytes, secret: str = "", pieces: int = 4096) -> str:

@@ -18,8 +18,8 @@ from docker.errors import APIError, NotFound
 
 from worker.runtime.docker import engine, usage
 from worker.runtime.docker.engine import Engine, EngineGoneError, EngineHangsError, explain
-from worker.runtime.port import RunLostError, RunStoppedError, Sink, Tail, TaskError
-from worker.runtime.stages import Exit
+from worker.runtime.port import RunLostError, RunStoppedError, Sink, TaskError
+from worker.runtime.stages import Exit, Tail
 
 CHUNK = 256 * 1024
 _HEADER = 8

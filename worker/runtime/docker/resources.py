@@ -21,20 +21,11 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
 from worker.runtime.docker.engine import Engine, EngineGoneError, blames_host, explain
 from worker.runtime.docker.images import Images, UsedImages, allowed_image
-from worker.runtime.docker.limits import container_limits
 from worker.runtime.docker.networks import OwnNetwork, Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
-from worker.runtime.port import (
-    MACHINE,
-    Assignment,
-    RunLostError,
-    Sink,
-    TaskError,
-    file_error,
-    host_names,
-    own_names,
-)
+from worker.runtime.port import MACHINE, Assignment, RunLostError, Sink, TaskError, file_error
+from worker.runtime.stages import host_names, own_names
 from worker.runtime.task_folder import Folders
 
 
@@ -106,7 +97,9 @@ class Maker:
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
-            limits=container_limits(task.limits, services.worker.limits, services.settings),
+            limits=container_spec.container_limits(
+                task.limits, services.worker.limits, services.settings
+            ),
             cgroup_parent=services.cgroups.name(self.name) if services.cgroups else "",
             security=services.security,
         )
@@ -188,7 +181,7 @@ class Maker:
     async def _create(self, small: SmallTask, body: dict[str, Any], name: str) -> str:
         self._containers.append(name)
         create = self._engine.api.create_container_from_config
-        if self._pulled_anew(small):
+        if await self._pulled_anew(small):
             await self._services.images.pull(small.image, small.registry, self._say, anew=True)
         for _ in range(_TRIES):
             with contextlib.suppress(ImageNotFound):
@@ -200,12 +193,13 @@ class Maker:
             f"image {small.image!r} keeps being removed by another program after it is pulled"
         )
 
-    def _pulled_anew(self, small: SmallTask) -> bool:
+    async def _pulled_anew(self, small: SmallTask) -> bool:
         """Return whether an image that is there is to be pulled all the same, to see whether the task may have it."""
         policy = self._services.settings.pull
         if policy != "private":
             return policy == "always"
-        return small.registry is not None or self._services.used.is_private(small.image)
+        used = self._services.used
+        return small.registry is not None or await in_thread(used.is_private, small.image)
 
     async def _say(self, text: str) -> None:
         await self._sink.write(f"{text}\n".encode())

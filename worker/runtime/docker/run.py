@@ -31,9 +31,9 @@ from worker.runtime.docker.resources import (
     RefusedError,
     engine_refusals,
 )
-from worker.runtime.docker.usage import Sampler
-from worker.runtime.port import Assignment, RunLostError, Sink, Tail, TaskError, failure
-from worker.runtime.stages import Exit, StagedRun, following, seconds_of
+from worker.runtime.docker.usage import Sampler, Used
+from worker.runtime.port import Assignment, RunLostError, Sink, TaskError
+from worker.runtime.stages import Exit, StagedRun, Tail, failure, following, seconds_of
 
 MAIN = "main"
 _KILLED = 137
@@ -208,9 +208,7 @@ class DockerRun(StagedRun):
         self._sandbox = None
 
     async def _usage(self) -> RunUsage:
-        wall = sum(made.container.seconds(made.exchange.script_read()) for made in self._ran)
-        cgroups = self._services.cgroups
-        used = await in_thread(cgroups.read, self._maker.name) if cgroups else None
+        wall, used = await in_thread(self._counted)
         seen = used or self._sampler.used()
         return RunUsage(
             wall_seconds=wall,
@@ -218,6 +216,12 @@ class DockerRun(StagedRun):
             peak_memory_bytes=seen.peak_memory_bytes,
             sampled=used is None,
         )
+
+    def _counted(self) -> tuple[float, Used | None]:
+        """Return how many seconds its containers ran, and what its cgroup counted."""
+        wall = sum(made.container.seconds(made.exchange.script_read()) for made in self._ran)
+        cgroups = self._services.cgroups
+        return wall, cgroups.read(self._maker.name) if cgroups else None
 
 
 _INTERVAL = 0.1

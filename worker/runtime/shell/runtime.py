@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import json
 import os
 import pwd
 import shlex
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
@@ -17,26 +24,40 @@ from shared.model.documents import RunUsage
 from shared.model.language import SmallTask, TaskDefinition
 from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder
-from worker.runtime.port import (
-    Assignment,
-    ScarceError,
-    Sink,
-    TaskError,
-    check_texts,
-    file_error,
-    host_names,
-    own_names,
-)
-from worker.runtime.shell.folder_pool import MAIN_FOLDER, FolderPool, HostWorkdir, TaskUser
+from worker.runtime.port import Assignment, ScarceError, Sink, TaskError, file_error
+from worker.runtime.shell import host_files
+from worker.runtime.shell.host_files import HostFiles
 from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
-from worker.runtime.stages import Exit, StagedRun, following
+from worker.runtime.stages import Exit, StagedRun, check_texts, following, host_names, own_names
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
 
 
-SMALL_OUTPUT = 64 * 1024
-"""Bytes."""
+class TaskUser(msgspec.Struct, frozen=True):
+    """Who a task's processes are. None: as the worker."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def configured(cls, uid: int | None, gid: int | None) -> TaskUser:
+        """Return whom the settings name. Without a group it is in its own, never in root's: the one that the host has
+        for it, or the one of the same number."""
+        if uid is None or gid is not None or os.geteuid() != 0:
+            return cls(uid, gid)
+        try:
+            return cls(uid, pwd.getpwuid(uid).pw_gid)
+        except KeyError:
+            return cls(uid, uid)
+
+    @property
+    def is_another(self) -> bool:
+        """Whether files have to be made by somebody else than the worker."""
+        return os.geteuid() == 0 and (self.uid is not None or self.gid is not None)
+
+
+WORKERS_OWN = TaskUser()
 
 
 class ShellRun(StagedRun):
@@ -50,6 +71,7 @@ class ShellRun(StagedRun):
         keepers: Supervisors,
         spares: FolderPool,
         folder: Path,
+        user: TaskUser = WORKERS_OWN,
     ) -> None:
         super().__init__(
             assignment,
@@ -65,7 +87,8 @@ class ShellRun(StagedRun):
         self._spares = spares
         self._folder = folder
         self._tork = folder / MAIN_FOLDER
-        self._user = TaskUser(self._shell.uid, self._shell.gid)
+        self._user = user
+        self._owner = user.uid if user.is_another else None
         self._workdir = HostWorkdir(assignment.task.workdir, self._user)
         self._endings: list[Ending] = []
         self._untidy = False
@@ -91,10 +114,7 @@ class ShellRun(StagedRun):
     async def _result(self) -> str:
         path = self._tork / task_folder.OUTPUT_FILE
         try:
-            # A thread costs more than to read what was written a moment ago, unless that is much.
-            if _size(path) <= SMALL_OUTPUT:
-                return task_folder.read_output(path, self._limit)
-            return await in_thread(task_folder.read_output, path, self._limit)
+            return await in_thread(task_folder.read_output, path, self._limit, self._owner)
         except OSError as error:
             raise file_error(error, "the output cannot be read") from None
 
@@ -140,7 +160,8 @@ class ShellRun(StagedRun):
                 self._untidy = True
 
     async def _progress(self) -> float | None:
-        return await in_thread(task_folder.read_progress, self._tork / task_folder.PROGRESS_FILE)
+        path = self._tork / task_folder.PROGRESS_FILE
+        return await in_thread(task_folder.read_progress, path, self._owner)
 
     def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
@@ -161,7 +182,7 @@ class ShellRun(StagedRun):
         argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
-            "HOME": _home(self._shell.uid),
+            "HOME": _home(self._user.uid),
             **host_names(self._hostenv, self.assignment.trace),
             **small.env,
             "PWD": str(workdir.path),
@@ -172,17 +193,9 @@ class ShellRun(StagedRun):
             argv=argv,
             env=env,
             cwd=str(workdir.path),
-            uid=self._shell.uid,
-            gid=self._shell.gid,
+            uid=self._user.uid,
+            gid=self._user.gid,
         )
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file; 0 where there is none."""
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
@@ -250,9 +263,8 @@ class ShellRuntime:
         self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
         shell = config.runtime.shell
-        self._others = TaskUser(shell.uid, shell.gid).is_another
-        group = os.getegid() if shell.gid is None else shell.gid
-        self._spares = FolderPool(group if self._others else None)
+        self._user = TaskUser.configured(shell.uid, shell.gid)
+        self._spares = FolderPool(self._user.gid if self._user.is_another else None)
 
     async def start(self) -> None:
         """Start the keepers of processes. Raises `RuntimeUnavailable` where `cmd` is no program of this machine."""
@@ -261,7 +273,7 @@ class ShellRuntime:
             raise RuntimeUnavailable(
                 f"runtime.shell.cmd: the program {program!r} does not exist on this machine"
             )
-        await in_thread(self._folders.open, entered_by_others=self._others)
+        await in_thread(self._folders.open, entered_by_others=self._user.is_another)
         await in_thread(self._keepers.start)
 
     def warm_up(self) -> None:
@@ -270,7 +282,9 @@ class ShellRuntime:
     async def prepare(self, assignment: Assignment, sink: Sink) -> ShellRun:
         """Make the folder with script and files."""
         folder = self._folders.new()
-        run = ShellRun(assignment, sink, self._config, self._keepers, self._spares, folder)
+        run = ShellRun(
+            assignment, sink, self._config, self._keepers, self._spares, folder, self._user
+        )
         try:
             await run.prepare()
         except BaseException:
@@ -298,3 +312,138 @@ class ShellRuntime:
         await in_thread(self._keepers.close)
         await in_thread(self._spares.close)
         await in_thread(self._folders.close)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+MAIN_FOLDER = "main"
+"""The folder, in that of a run, which the task's own process exchanges files through."""
+KEPT_FOLDERS = 64
+"""Folders at most: a worker that once ran very many at a time need not keep them all."""
+
+
+class FolderPool:
+    """Folders of ended runs of one worker, emptied and kept for the next ones. Its calls block, and may come from any
+    thread.
+
+    To make half a dozen files for each run, and to remove them, costs a file system more than a short task itself
+    does; one without a journal looks through all that it removed lately for every file it makes."""
+
+    def __init__(self, group: int | None = None) -> None:
+        """`group`: the one by which tasks that run as another user get into their folders."""
+        self._group = group
+        self._free: list[Path] = []
+
+    def make(self, folder: Path, script: str) -> None:
+        """Have a run's folder, with its `MAIN_FOLDER` ready for the script. Raises OSError."""
+        if self._renamed(folder):
+            task_folder.renew(folder / MAIN_FOLDER, script)
+        else:
+            folder.mkdir(mode=0o700, parents=True)
+            if self._group is not None:
+                os.chown(folder, -1, self._group)
+                folder.chmod(0o710)
+            task_folder.make(folder / MAIN_FOLDER, script)
+
+    def give_back(self, folder: Path) -> bool:
+        """Keep a run's folder for another one where nothing but files' contents tell it from a new one; return
+        whether it is kept: else it is to be removed. No process of the run may be left."""
+        kept = (
+            len(self._free) < KEPT_FOLDERS
+            and _alone(folder)
+            and task_folder.emptied(folder / MAIN_FOLDER)
+        )
+        if kept:
+            self._free.append(folder)
+        return kept
+
+    def close(self) -> None:
+        """Remove what is kept."""
+        for folder in self._taken():
+            task_folder.remove_folder(folder)
+
+    def _renamed(self, folder: Path) -> bool:
+        """Take a kept folder under a name that no run before has known. False where none is kept."""
+        for spare in self._taken():
+            try:
+                spare.rename(folder)
+            except OSError:
+                task_folder.remove_folder(spare)
+            else:
+                return True
+        return False
+
+    def _taken(self) -> Iterator[Path]:
+        while True:
+            try:
+                spare = self._free.pop()  # not asked first: another thread may take the last one
+            except IndexError:
+                return
+            yield spare
+
+
+def _alone(folder: Path) -> bool:
+    """Return whether a run had no folders besides `MAIN_FOLDER`."""
+    try:
+        return [entry.name for entry in folder.iterdir()] == [MAIN_FOLDER]
+    except OSError:
+        return False
+
+
+class HostWorkdir:
+    """Makes what is missing, as the task's user, and takes it away again."""
+
+    def __init__(self, workdir: str, user: TaskUser = WORKERS_OWN) -> None:
+        """`workdir` as in the task: absolute, relative to the run's own, or empty for that one."""
+        self._workdir = workdir
+        self._user = user
+        self._made: HostFiles | None = None
+        self.path = Path("/")
+
+    def make(self, own: Path, files: Mapping[str, str]) -> None:
+        """Make the directory, `own` unless the task names one, and its files. Raises OSError, TaskError."""
+        task_folder.make_folders(own)
+        self.path = own / self._workdir
+        named = {task_folder.safe_name(name): contents for name, contents in files.items()}
+        if not (self._workdir or named):
+            return
+        made = self._made = HostFiles([], [])
+        if self._user.is_another:
+            self._ask(made, named)
+        else:
+            made.make(str(self.path), named)
+
+    def restore(self) -> None:
+        """Remove the files, and the folders that were made and in which nothing else is."""
+        made = self._made
+        if made is None or not (made.files or made.folders):
+            return
+        if self._user.is_another:
+            with contextlib.suppress(OSError):
+                self._ask(made, None)
+        else:
+            made.restore()
+
+    def _ask(self, made: HostFiles, files: Mapping[str, str] | None) -> None:
+        """Have a process do it that is the task's user; None: remove what was made."""
+        order = {
+            "uid": self._user.uid,
+            "gid": self._user.gid,
+            "workdir": str(self.path),
+            "write": files,
+            "folders": made.folders,
+            "files": made.files,
+        }
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-I", "-S", host_files.__file__],
+            input=json.dumps(order).encode(),
+            stdout=subprocess.PIPE,
+            check=False,
+            cwd="/",
+        )
+        if done.returncode != 0:
+            raise OSError(errno.EPERM, f"the task's user {self._user} can't be become")
+        answer = json.loads(done.stdout)
+        self._made = HostFiles(answer["folders"], answer["files"])
+        if answer["problem"]:
+            raise OSError(*answer["problem"])

@@ -18,8 +18,8 @@ import msgspec
 from shared.errors import RuntimeUnavailable
 from shared.startup import FOUND_LIMIT
 from shared.threads import in_thread
-from worker.runtime.port import RunLostError, Sink, Tail
-from worker.runtime.stages import Exit
+from worker.runtime.port import RunLostError, Sink
+from worker.runtime.stages import Exit, Tail
 
 _PROGRAM = Path(__file__).with_name("process_supervisor.py")
 _CHUNK = 256 * 1024
