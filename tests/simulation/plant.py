@@ -35,10 +35,12 @@ from coordinator.due.pulse_probes import PulseProbes
 from coordinator.due.retention import RetentionTimer
 from coordinator.due.schedules import ScheduleTimer
 from coordinator.due.sweeper import Sweeper
+from coordinator.due.webhook_addresses import WebhookAddresses
 from coordinator.due.webhook_sender import WebhookSender
 from coordinator.effects import FlowDriver
 from coordinator.engine import pulse, removal, withdrawal
 from shared.broker.memory import MemoryBroker
+from shared.config import Config
 from shared.errors import ApplicationError, StoreUnavailable
 from shared.model.documents import (
     GUEST,
@@ -182,7 +184,7 @@ class SimCoordinator(Node):
         self.driver = FlowDriver(store, broker, default_bounds(), plant.codec)
         self.commands = JobCommands(self.driver, broker, plant.codec)
         probes = PulseProbes(self.driver, broker, plant.codec, self.name)
-        sender = WebhookSender(store, 6, WEBHOOK_TIMEOUT, SimpleNamespace(look=_nothing))  # type: ignore[arg-type]
+        sender = WebhookSender(store, 6, WEBHOOK_TIMEOUT, WebhookAddresses(Config()))
         sender._session = Receiver(plant, WEBHOOK_TIMEOUT)  # type: ignore[assignment]
         await self._begin(self.driver)
         for part in (
@@ -727,10 +729,6 @@ class Plant:
         for queue in await self.broker.queues():
             if queue.name in ("default", "other", "dead") and queue.size:
                 self.problems.append(f"at rest {queue.size} messages are in {queue.name}")
-
-
-async def _nothing() -> None:
-    return None
 
 
 async def _drain(to: SimCoordinator, name: str, on: bool) -> None:
