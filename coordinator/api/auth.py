@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from aiohttp import web
@@ -32,6 +32,8 @@ from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
+
 LONGEST_KEY: Final = 4096
 """Characters of a key or a token, or of a whole header of credentials."""
 LONGEST_USERNAME: Final = 64
@@ -51,7 +53,7 @@ class Identities:
     def __init__(self, settings: Middleware) -> None:
         self.basic = settings.basic_auth.enabled
         self.key = settings.key_auth.key if settings.key_auth.enabled else ""
-        self._passwords = Passwords()
+        self.passwords = Passwords()
         self._refusals = Buckets(_REFUSALS_A_SECOND, FREE_REFUSALS)
         self._seen: TTLCache[tuple[str, str], Caller | None] = TTLCache(_SEEN, LOOK_AGAIN)
         self._looking = asyncio.Lock()
@@ -101,14 +103,16 @@ class Identities:
             return None
         user = await user_named(api_of(request).store, username)
         hashed = user.password_hash if user is not None else None
-        try:
-            good = await self._passwords.verify(hashed, password, client_network(request))
-        except TooManyWaiting:
-            message = "too many logins at once from this address; try again"
-            raise HttpError(429, message, {"Retry-After": "1"}) from None
+        checked = self.passwords.verify(hashed, password, client_network(request))
+        good = await _in_turn(checked, "too many logins at once from this address; try again")
         if user is not None and good and not user.disabled:
             return caller_for(user, how="password")
         return None
+
+    async def hashed(self, password: str) -> str:
+        """Return what is stored of a password that the caller sets. 429 where they set too many at once."""
+        hashed = self.passwords.hash(password, caller().actor.id)
+        return await _in_turn(hashed, "you set too many passwords at once; try again")
 
     async def slow_down(self, request: web.Request, username: str) -> None:
         """Have somebody wait who was refused, if their address was often: whatever they guess, a key too."""
@@ -173,6 +177,13 @@ class Identities:
             if shown not in self._seen:
                 self._seen[shown] = await self.of(request)
             return self._seen[shown]
+
+
+async def _in_turn(work: Awaitable[_T], refusal: str) -> _T:
+    try:
+        return await work
+    except TooManyWaiting:
+        raise HttpError(429, refusal, {"Retry-After": "1"}) from None
 
 
 IDENTITIES: Final = web.AppKey("IDENTITIES", Identities)
