@@ -34,6 +34,8 @@ class Caller(msgspec.Struct, frozen=True):
     how: str = "none"
     """How they are known: by `password`, `key`, `token` or `session`; `none` where that is not asked for."""
     token_id: str = ""
+    password: str = ""
+    """Says which password of theirs they showed, where they did, and nothing else of it."""
 
 
 ANYONE: Final = Caller(actor=GUEST)
