@@ -115,8 +115,9 @@ class Api:
         self.version = version
         self.long_documents = Turns(DOCUMENTS_AT_ONCE, DOCUMENTS_WAITING)
         """Long documents are read on threads, few at a time: each user in turn."""
-        self.redacting = asyncio.Semaphore(1)
-        """Answers with long texts to search for secrets are made on a thread, one at a time."""
+        self.redacting = Turns(1)
+        """Answers with long texts or many secrets to search for are made on a thread, one at a time: each user in
+        turn."""
         self.long_pages = asyncio.Semaphore(1)
         """Pages that may be of tens of megabytes are made one after another."""
         self.log_searches = asyncio.Semaphore(1)

@@ -266,7 +266,8 @@ async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
             made_in.append(threading.get_ident())
         return patterns(values)
 
-    redaction._automaton.cache_clear()
+    redaction._automata.clear()
+    redaction._wanted.cache_clear()
     monkeypatch.setattr(redaction, "_patterns", looked_for)
     large = language.SubJob(name="s", tasks=[TASK], secrets={"s": "{{ repeat(inputs.n, 2000) }}"})
     definition = msgspec.structs.replace(
