@@ -11,6 +11,7 @@ from coordinator.store.port import Store
 from shared.errors import NotAllowed
 from shared.model import language
 from shared.model.documents import GUEST, Micros, RoleDocument, UserDocument
+from shared.model.queries import In
 
 _SINCE: Final = ":"
 """Stands between a user's name, which has none, and when the user was created."""
@@ -34,21 +35,23 @@ async def resolve_permissions(
     """Return permissions as they are kept with a job. `before`: those kept with the job that it is made from, which
     go on to mean the same users. Raises `NotAllowed` where one names a user or a role that does not exist."""
     meant = dict(zip(as_named(before), before, strict=True))
+    usernames = {each.user for each in permissions} - {"", GUEST.username}
+    roles = {each.role for each in permissions} - {""}
+    users = {"": "", GUEST.username: GUEST.username}
+    if usernames:
+        named = {"username": In(tuple(usernames))}
+        users |= {user.username: user.reader for user in await store.find(UserDocument, named)}
+    if roles:
+        named = {"name": In(tuple(roles))}
+        roles -= {role.name for role in await store.find(RoleDocument, named)}
     kept = []
     for index, permission in enumerate(permissions):
-        user = await _user(store, permission.user, f"permissions[{index}].user")
-        role = permission.role
-        if role and not await store.find(RoleDocument, {"name": role}, limit=1):
-            raise NotAllowed(f"permissions[{index}].role: there is no role {role!r}")
+        if permission.user not in users:
+            problem = f"permissions[{index}].user: there is no user {permission.user!r}"
+            raise NotAllowed(problem)
+        if permission.role in roles:
+            problem = f"permissions[{index}].role: there is no role {permission.role!r}"
+            raise NotAllowed(problem)
+        user = users[permission.user]
         kept.append(meant.get(permission) or replace(permission, user=user))
     return kept
-
-
-async def _user(store: Store, name: str, place: str) -> str:
-    """Return what permissions call the user of a name."""
-    if not name or name == GUEST.username:
-        return name
-    found = await store.find(UserDocument, {"username": name}, limit=1)
-    if not found:
-        raise NotAllowed(f"{place}: there is no user {name!r}")
-    return found[0].reader

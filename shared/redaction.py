@@ -50,13 +50,15 @@ _KEPT_BEHIND_A_BREAK = 4
 
 
 class _Automaton:
-    """Aho-Corasick over bytes. State 0 is the root.
+    """Aho-Corasick over bytes. State 0 is the root. `skip`: the search for where a value may begin, where it is made.
 
     `depth`: how many of the last bytes may be the beginning of a value. `broken`: whether lines may break there, as in
     `in_lines`, which tools write in lines of any length.
     """
 
-    def __init__(self, values: Iterable[bytes], in_lines: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, values: Iterable[bytes], in_lines: Iterable[bytes] = (), skip: Any = None
+    ) -> None:
         self.goto: list[dict[int, int]] = [{}]
         self.fail: list[int] = [0]
         self.depth: list[int] = [0]
@@ -70,7 +72,7 @@ class _Automaton:
         for value in in_lines:
             self._may_break(value)
         self._link()
-        self.skip = _skipper(patterns, {value[:_PREFIX] for value in in_lines})
+        self.skip = skip or _skipper(patterns, {value[:_PREFIX] for value in in_lines})
 
     def _add(self, value: bytes) -> None:
         state = 0
@@ -386,6 +388,10 @@ SEARCHED_AT_MOST = 512 * 1024
 times what a sub-job can have with the jobs above it: as written, with its breaks read, and the lines of both."""
 _REMEMBERED = SEARCHED_AT_MOST + _CODINGS_AT_MOST
 """Bytes of all that is looked for by automata that are remembered: the largest one is."""
+_WANTED_REMEMBERED = 8 * 1024 * 1024
+"""Bytes of all that is looked for, and remembered without an automaton, which takes a hundred times as much memory."""
+_EACH_TEXT = 64
+"""Bytes that a text counts for beyond its own where it is searched for each value."""
 
 
 def _patterns(values: Iterable[str]) -> tuple[frozenset[bytes], frozenset[bytes]]:
@@ -438,17 +444,66 @@ class _Everything:
         return b""
 
 
+class _Wanted:
+    """All that is looked for. Whether a text may hold any of it is found out without an automaton of it all, which
+    takes far longer to make than to search a short text for each."""
+
+    def __init__(self, found: Collection[bytes], in_lines: Collection[bytes]) -> None:
+        self.found = found
+        self.in_lines = in_lines
+        self.size = sum(map(len, found)) + sum(map(len, in_lines))
+        self.skip = _skipper([*found, *in_lines], {value[:_PREFIX] for value in in_lines})
+        self._beginnings = {value[:SHORTEST] for value in (*found, *in_lines)}
+
+    def may_be_in(self, data: bytes) -> bool:
+        """Tell whether `data` has the beginning of anything that is looked for, lines broken or not."""
+        if self.skip.search(data) is None:
+            return False
+        return len(self._beginnings) <= _MANY_PREFIXES or any(
+            not self._beginnings.isdisjoint(one[at : at + SHORTEST] for at in range(len(one)))
+            for one in {data, data.translate(None, _SPACE)}
+        )
+
+    def held_by(self, data: bytes) -> _Automaton | None:
+        """Return what looks for no more than `data` may hold; None where that is nothing."""
+        joined = data.translate(None, _SPACE)
+        found = [value for value in self.found if value in data]
+        in_lines = [value for value in self.in_lines if value in joined]
+        return _Automaton(found, in_lines) if found or in_lines else None
+
+
 def _size_of(made: object) -> int:
-    return made.size if isinstance(made, _Automaton) else 1
+    return made.size if isinstance(made, _Automaton | _Wanted) else 1
 
 
-@cached(LRUCache(_REMEMBERED, getsizeof=_size_of), lock=Lock())
-def _automaton(values: frozenset[str]) -> _Automaton | type[_Everything] | None:
+@cached(LRUCache(_WANTED_REMEMBERED, getsizeof=_size_of), lock=Lock())
+def _wanted(values: frozenset[str]) -> _Wanted | type[_Everything] | None:
     try:
         found, in_lines = _patterns(values)
     except _TooMuch:
         return _Everything
-    return _Automaton(found, in_lines) if found else None
+    return _Wanted(found, in_lines) if found else None
+
+
+_automata: LRUCache[frozenset[str], _Automaton] = LRUCache(_REMEMBERED, getsizeof=_size_of)
+_automata_lock = Lock()
+
+
+def _automaton(values: frozenset[str]) -> _Automaton | type[_Everything] | None:
+    if (made := _made(values)) is not None:
+        return made
+    wanted = _wanted(values)
+    if not isinstance(wanted, _Wanted):
+        return wanted
+    made = _Automaton(wanted.found, wanted.in_lines, wanted.skip)
+    with _automata_lock:
+        return _automata.setdefault(values, made)
+
+
+def _made(values: frozenset[str]) -> _Automaton | None:
+    """Return the automaton that was made already, where one is remembered."""
+    with _automata_lock:
+        return _automata.get(values)
 
 
 def _scan_for(values: frozenset[str]) -> _Scan | _Everything | None:
@@ -459,7 +514,7 @@ def _scan_for(values: frozenset[str]) -> _Scan | _Everything | None:
 
 
 HEAVY = 1024
-"""Characters of values from which on an automaton is not made on an event loop."""
+"""Characters of values from which on an automaton is not made on an event loop, nor a text searched without one."""
 
 
 def prepare_redaction(values: Iterable[str]) -> None:
@@ -486,11 +541,15 @@ def _of_long_text(values: frozenset[str], text: str) -> tuple[str, str]:
 
 
 def _scanned(automaton: _Automaton, text: str) -> str:
-    data = text.encode("utf-8", "surrogatepass")
+    data = _encoded(text)
     if len(text) < SHORTEST or not automaton.skip.search(data):
         return text
     scan = _Scan(automaton)
     return (scan.feed(data) + scan.flush()).decode("utf-8", "surrogatepass")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def prepare_text(values: Iterable[str], text: str) -> None:
@@ -524,7 +583,9 @@ class Redactor:
     ) -> None:
         self._values = _worth_it(secret_values)
         self._whole = frozenset(value.strip() for value in self._values)
-        self._automaton = _automaton(self._values)
+        self._wanted = _wanted(self._values)
+        self._left = self._wanted.size // 4 if isinstance(self._wanted, _Wanted) else 0
+        """How much more text costs less to search for each value than an automaton costs to make, about."""
         self._keys = tuple(_plain_key(pattern) for pattern in key_patterns if pattern)
         self.plain: tuple[str, ...] = ()
         """Values that are looked for only as they are, in what is shown of a text."""
@@ -553,11 +614,25 @@ class Redactor:
     def _searched(self, text: str) -> str:
         if text.strip() in self._whole:
             return REDACTED
-        if not isinstance(self._automaton, _Automaton):
-            return REDACTED if self._automaton and text.strip() else text
+        if not isinstance(self._wanted, _Wanted):
+            return REDACTED if self._wanted and text.strip() else text
         if len(text) > LONG_TEXT:
             return _of_long_text(self._values, text)[1]
-        return _scanned(self._automaton, text)
+        if len(text) < SHORTEST or not self._wanted.may_be_in(data := _encoded(text)):
+            return text
+        automaton = self._automaton_for(data)
+        return text if automaton is None else _scanned(automaton, text)
+
+    def _automaton_for(self, data: bytes) -> _Automaton | None:
+        if (made := _made(self._values)) is not None:
+            return made
+        assert isinstance(self._wanted, _Wanted)
+        self._left -= len(data) + _EACH_TEXT
+        if self._left > 0:
+            return self._wanted.held_by(data)
+        whole = _automaton(self._values)
+        assert isinstance(whole, _Automaton)
+        return whole
 
     def redact_beginning(self, text: str, most: int) -> str:
         """Return `text` redacted; of one with more than `most` characters the beginning, with a `…`. Only what may be
@@ -569,7 +644,12 @@ class Redactor:
     @property
     def searches(self) -> bool:
         """Whether there is anything to look for in a text."""
-        return self._automaton is not None
+        return self._wanted is not None
+
+    @property
+    def heavy(self) -> bool:
+        """Whether there is so much to look for that a text is not searched on an event loop."""
+        return sum(map(len, self._values)) > HEAVY
 
     def redact_map(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return env, inputs, options or headers, redacted; under a secret's key wholly."""

@@ -190,7 +190,7 @@ def _middlewares(app: web.Application, config: Config) -> list[AioMiddleware]:
 
 
 async def _start(app: web.Application) -> None:
-    await prepare_users(app[API])
+    await prepare_users(app[API], app[IDENTITIES].passwords)
     app[AUDIT].start()
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from aiohttp import web
@@ -21,6 +21,7 @@ from coordinator.api.http import HttpError, Route, RouteHandler, route_of
 from coordinator.api.middleware import Buckets
 from coordinator.api.passwords import Passwords
 from coordinator.api.roles import OPERATOR, ROLES, covers, role_of, weaker
+from coordinator.api.sharing import SharedReads
 from coordinator.api.token_texts import SESSION_COOKIE, found_token, note_use
 from coordinator.store.port import Store, Viewer
 from coordinator.turns import TooManyWaiting
@@ -31,6 +32,8 @@ from shared.model.documents import GUEST, Actor, TokenDocument, UserDocument
 from shared.supervision import Loop
 
 log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 LONGEST_KEY: Final = 4096
 """Characters of a key or a token, or of a whole header of credentials."""
@@ -51,10 +54,9 @@ class Identities:
     def __init__(self, settings: Middleware) -> None:
         self.basic = settings.basic_auth.enabled
         self.key = settings.key_auth.key if settings.key_auth.enabled else ""
-        self._passwords = Passwords()
+        self.passwords = Passwords()
         self._refusals = Buckets(_REFUSALS_A_SECOND, FREE_REFUSALS)
-        self._seen: TTLCache[tuple[str, str], Caller | None] = TTLCache(_SEEN, LOOK_AGAIN)
-        self._looking = asyncio.Lock()
+        self._seen = SharedReads(TTLCache(_SEEN, LOOK_AGAIN))
 
     @property
     def asked_for(self) -> bool:
@@ -101,14 +103,14 @@ class Identities:
             return None
         user = await user_named(api_of(request).store, username)
         hashed = user.password_hash if user is not None else None
-        try:
-            good = await self._passwords.verify(hashed, password, client_network(request))
-        except TooManyWaiting:
-            message = "too many logins at once from this address; try again"
-            raise HttpError(429, message, {"Retry-After": "1"}) from None
-        if user is not None and good and not user.disabled:
-            return caller_for(user, how="password")
-        return None
+        checked = self.passwords.verify(hashed, password, client_network(request))
+        good = await _in_turn(checked, "too many logins at once from this address; try again")
+        return _signed_in(user) if good else None
+
+    async def hashed(self, password: str) -> str:
+        """Return what is stored of a password that the caller sets. 429 where they set too many at once."""
+        hashed = self.passwords.hash(password, caller().actor.id)
+        return await _in_turn(hashed, "you set too many passwords at once; try again")
 
     async def slow_down(self, request: web.Request, username: str) -> None:
         """Have somebody wait who was refused, if their address was often: whatever they guess, a key too."""
@@ -154,8 +156,8 @@ class Identities:
 
         async def look() -> None:
             try:
-                present = await self._seen_lately(request)
-            except (StoreUnavailable, HttpError):
+                present = await self._seen_lately(request, began)
+            except StoreUnavailable:
                 return
             if present != began and request.transport is not None:
                 request.transport.close()
@@ -163,16 +165,30 @@ class Identities:
         async with Loop("access of a stream", look, every=LOOK_AGAIN):
             yield
 
-    async def _seen_lately(self, request: web.Request) -> Caller | None:
-        """Return who sends a request; readers with the same credentials share a look."""
+    async def _seen_lately(self, request: web.Request, began: Caller) -> Caller | None:
+        """Return who sends a request now; readers with the same credentials share a look.
+
+        No password is hashed: a flood of logins would have the look wait, or refused."""
+        if began.how == "password":
+            username = began.actor.username
+            return await self._seen.read(
+                (username, began.password), lambda: self._with_password(request, username)
+            )
         shown = (
             request.headers.get("Authorization", ""),
             request.cookies.get(SESSION_COOKIE, ""),
         )
-        async with self._looking:
-            if shown not in self._seen:
-                self._seen[shown] = await self.of(request)
-            return self._seen[shown]
+        return await self._seen.read(shown, lambda: self.of(request))
+
+    async def _with_password(self, request: web.Request, username: str) -> Caller | None:
+        return _signed_in(await user_named(api_of(request).store, username))
+
+
+async def _in_turn(work: Awaitable[_T], refusal: str) -> _T:
+    try:
+        return await work
+    except TooManyWaiting:
+        raise HttpError(429, refusal, {"Retry-After": "1"}) from None
 
 
 IDENTITIES: Final = web.AppKey("IDENTITIES", Identities)
@@ -184,8 +200,20 @@ async def user_named(store: Store, username: str) -> UserDocument | None:
     return found[0] if found else None
 
 
+def _signed_in(user: UserDocument | None) -> Caller | None:
+    """Return the caller that a user is who shows the present password."""
+    if user is None or user.disabled:
+        return None
+    return caller_for(user, how="password", password=derived_id("password", user.password_hash))
+
+
 def caller_for(
-    user: UserDocument, *, how: str, most: str = ROLES[-1], token_id: str = ""
+    user: UserDocument,
+    *,
+    how: str,
+    most: str = ROLES[-1],
+    token_id: str = "",
+    password: str = "",
 ) -> Caller:
     """Return the caller that a user is. `most`: the strongest role that what they showed gives."""
     role = weaker(role_of(user.roles), most)
@@ -196,6 +224,7 @@ def caller_for(
         role=role,
         how=how,
         token_id=token_id,
+        password=password,
     )
 
 

@@ -34,6 +34,8 @@ class Caller(msgspec.Struct, frozen=True):
     how: str = "none"
     """How they are known: by `password`, `key`, `token` or `session`; `none` where that is not asked for."""
     token_id: str = ""
+    password: str = ""
+    """Says which password of theirs they showed, where they did, and nothing else of it."""
 
 
 ANYONE: Final = Caller(actor=GUEST)
@@ -113,8 +115,9 @@ class Api:
         self.version = version
         self.long_documents = Turns(DOCUMENTS_AT_ONCE, DOCUMENTS_WAITING)
         """Long documents are read on threads, few at a time: each user in turn."""
-        self.redacting = asyncio.Semaphore(1)
-        """Answers with long texts to search for secrets are made on a thread, one at a time."""
+        self.redacting = Turns(1)
+        """Answers with long texts or many secrets to search for are made on a thread, one at a time: each user in
+        turn."""
         self.long_pages = asyncio.Semaphore(1)
         """Pages that may be of tens of megabytes are made one after another."""
         self.log_searches = asyncio.Semaphore(1)

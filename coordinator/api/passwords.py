@@ -20,7 +20,7 @@ from shared.threads import in_thread_of
 _AT_ONCE: Final = 2
 """Hashes computed at a time, each with 64 MiB."""
 WAITING_LOGINS: Final = 8
-"""Logins of one address that wait for their turn."""
+"""Logins of one address that wait for their turn, and new passwords that one user sets."""
 _REMEMBERED: Final = 1000
 _NICENESS: Final = 10
 LONGEST: Final = 1024
@@ -38,16 +38,6 @@ def _be_nice() -> None:
 _threads: Final = ThreadPoolExecutor(_AT_ONCE, "passwords", initializer=_be_nice)
 
 
-async def hash_password(password: str) -> str:
-    """Return what is stored of a password."""
-    return await in_thread_of(_threads, _hasher.hash, password)
-
-
-async def matches(password_hash: str, password: str) -> bool:
-    """Tell whether `password` is the one of `password_hash`, remembering nothing."""
-    return await in_thread_of(_threads, _verify, password_hash, password_bytes(password))
-
-
 @cache
 def _nobody() -> str:
     """Return the hash that a password is held against where there is no such user."""
@@ -55,7 +45,9 @@ def _nobody() -> str:
 
 
 class Passwords:
-    """Verifies passwords, and remembers those that were right for the hash they were right for: these wait for nobody.
+    """Hashes and verifies passwords: users and addresses take turns. `TooManyWaiting` where one has many under way.
+
+    Remembers those that were right for the hash they were right for: these wait for nobody.
 
     A changed hash is another one, so nothing need be forgotten. An unknown user takes as long as a
     wrong password.
@@ -66,6 +58,11 @@ class Passwords:
         self._right: LRUCache[bytes, bool] = LRUCache(_REMEMBERED)
         self._turns = Turns(_AT_ONCE, WAITING_LOGINS)
 
+    async def hash(self, password: str, whose: str = "") -> str:
+        """Return what is stored of a password. `whose`: whose turn it takes."""
+        async with self._turns.turn(whose):
+            return await in_thread_of(_threads, _hasher.hash, password)
+
     async def verify(self, password_hash: str | None, password: str, address: str = "") -> bool:
         """Tell whether `password` is the one of `password_hash`. `address`: whose turn it takes."""
         secret = password_bytes(password)
@@ -74,7 +71,7 @@ class Passwords:
         if password_hash is not None and self._right.get(seal := self._seal(password_hash, secret)):
             return True
         async with self._turns.turn(address):
-            good = await in_thread_of(_threads, _verify, password_hash or _nobody(), secret)
+            good = await in_thread_of(_threads, _verify, password_hash, secret)
         if not good or password_hash is None:
             return False
         self._right[seal] = True
@@ -90,8 +87,8 @@ def password_bytes(password: str) -> bytes:
     return password.encode("utf-8", "surrogatepass")
 
 
-def _verify(password_hash: str, secret: bytes) -> bool:
+def _verify(password_hash: str | None, secret: bytes) -> bool:
     try:
-        return _hasher.verify(password_hash, secret)
+        return _hasher.verify(password_hash or _nobody(), secret)
     except (Argon2Error, InvalidHashError):
         return False

@@ -23,7 +23,7 @@ from coordinator.api.http import (
     path_id,
     read_json_body,
 )
-from coordinator.api.passwords import LONGEST, hash_password, matches, password_bytes
+from coordinator.api.passwords import LONGEST, Passwords, password_bytes
 from coordinator.api.roles import ADMIN, ROLES, VIEWER
 from coordinator.permission_names import reader_called
 from coordinator.store.port import SlotTaken
@@ -78,16 +78,16 @@ async def create_user(request: web.Request) -> web.StreamResponse:
     _check_password(new.password)
     _check_full_name(new.name)
     done_to(request, new.username)
-    user = await _insert_user(api_of(request), new, roles=[])
+    hashed = await request.app[IDENTITIES].hashed(new.password)
+    user = await _insert_user(api_of(request), new, hashed, roles=[])
     if user is None:
         raise NotAllowed(f"username: {new.username} is taken")
     return answer(user_view(user))
 
 
 async def _insert_user(
-    api: Api, new: NewUser, roles: list[str], *, configured: bool = False
+    api: Api, new: NewUser, hashed: str, roles: list[str], *, configured: bool = False
 ) -> UserDocument | None:
-    hashed = await hash_password(new.password)
     now = api.store.now()
     user = UserDocument(
         id=derived_id("user", new.username),
@@ -105,7 +105,7 @@ async def _insert_user(
         return None
 
 
-async def prepare_users(api: Api) -> None:
+async def prepare_users(api: Api, passwords: Passwords) -> None:
     """Make the built-in roles, and where basic auth is on the configured first user, with its present password."""
     await api.store.insert_many([_role(api, name) for name in ROLES])
     settings = api.config.coordinator.middleware.basic_auth
@@ -116,18 +116,21 @@ async def prepare_users(api: Api) -> None:
         raise NotAllowed(long)
     user = await user_named(api.store, settings.username)
     if user is not None:
-        await _keep_configured(api, user, settings.password)
+        await _keep_configured(api, passwords, user, settings.password)
         return
     new = NewUser(username=settings.username, password=settings.password)
-    if await _insert_user(api, new, roles=[ADMIN], configured=True) is not None:
+    hashed = await passwords.hash(new.password)
+    if await _insert_user(api, new, hashed, roles=[ADMIN], configured=True) is not None:
         log.info("created the first user", username=settings.username)
 
 
-async def _keep_configured(api: Api, user: UserDocument, password: str) -> None:
+async def _keep_configured(
+    api: Api, passwords: Passwords, user: UserDocument, password: str
+) -> None:
     """Give the first user the configured password where that is another than the configuration gave it last."""
-    if await matches(user.configured_hash or user.password_hash, password):
+    if await passwords.verify(user.configured_hash or user.password_hash, password):
         return
-    hashed = await hash_password(password)
+    hashed = await passwords.hash(password)
     fields = {"password_hash": hashed, "configured_hash": hashed}
     await _change_user(api, user.username, lambda _: fields)
     await _end_sessions(api, user.username)
@@ -173,7 +176,7 @@ async def change_user(request: web.Request) -> web.StreamResponse:
         fields["disabled"] = asked.disabled
     if isinstance(asked.password, str):
         _check_password(asked.password)
-        fields["password_hash"] = await hash_password(asked.password)
+        fields["password_hash"] = await request.app[IDENTITIES].hashed(asked.password)
     user = await _change_user(api, name, lambda _: fields)
     if "password_hash" in fields:
         await _end_sessions(api, name)
@@ -198,7 +201,7 @@ async def change_own_password(request: web.Request) -> web.StreamResponse:
     if me.how == "session" or asked.current:
         await _check_current(request, me.actor.username, asked.current)
     _check_password(asked.password)
-    hashed = await hash_password(asked.password)
+    hashed = await request.app[IDENTITIES].hashed(asked.password)
     await _change_user(api, me.actor.username, lambda _: {"password_hash": hashed})
     await _end_sessions(api, me.actor.username)
     return answer(OK)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from coordinator.api.context import Api
+from coordinator.api.context import Api, caller
 from coordinator.api.waiting import waiting_jobs, waiting_tasks
 from coordinator.store.port import ResultsTooLarge
 from shared.model.documents import (
@@ -69,9 +69,10 @@ async def redactors(api: Api, jobs: Sequence[JobDocument]) -> list[Redactor]:
 
 
 async def redactor_for(api: Api, values: Sequence[str]) -> Redactor:
-    """Return the redactor of values; where they are many it is made in a thread."""
+    """Return the redactor of values; where they are many it is made in a thread, and users take turns."""
     if sum(map(len, values)) > HEAVY:
-        return await in_thread(Redactor, values, api.key_patterns)
+        async with api.redacting.turn(caller().actor.id):
+            return await in_thread(Redactor, values, api.key_patterns)
     return Redactor(values, api.key_patterns)
 
 
@@ -83,11 +84,11 @@ async def redactor(api: Api, job: JobDocument) -> Redactor:
 async def made_view(
     api: Api, redactor: Redactor, weigh: Callable[[], int], make: Callable[[], _T]
 ) -> _T:
-    """Return the view that `make` makes, in a thread where many characters are to be searched for secrets: `weigh` says
-    how many, and is asked only where there is something to look for."""
-    if not redactor.searches or weigh() <= LONG_TEXT:
+    """Return the view that `make` makes, in a thread where many characters are to be searched, or for many secrets:
+    `weigh` says how many, and is asked only where there is something to look for. Users take turns."""
+    if not redactor.searches or (not redactor.heavy and weigh() <= LONG_TEXT):
         return make()
-    async with api.redacting:
+    async with api.redacting.turn(caller().actor.id):
         return await in_thread(make)
 
 

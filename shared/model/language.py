@@ -33,6 +33,8 @@ MAX_TAGS: Final = 100
 """Tags of one job or task."""
 MAX_TAG: Final = 256
 """Characters of a tag."""
+MAX_PERMISSIONS: Final = 100
+"""Users and roles that a job names."""
 MAX_DESCRIPTION: Final = 10_000
 """Characters of a description."""
 MAX_WEBHOOKS: Final = 100
@@ -420,7 +422,13 @@ class JobBody(_Node, frozen=True):
 class JobDefinition(JobBody, frozen=True):
     """A job: a list of tasks that run one after another."""
 
-    permissions: Annotated[list[Permission], about("Who can see the job; if empty, everyone.")] = []
+    permissions: Annotated[
+        list[Permission],
+        about(
+            "Who can see the job, at most 100 users and roles; if empty, everyone.",
+            checks.at_most_items(MAX_PERMISSIONS),
+        ),
+    ] = []
     schedule: Annotated[
         ScheduleDefinition | None, about("When it fires; only for POST /scheduled-jobs.")
     ] = None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 import string
 import time
+from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import redaction
 from shared.redaction import (
     _CODINGS_AT_MOST,
+    LONG_TEXT,
     REDACTED,
     SEARCHED_AT_MOST,
     Redactor,
@@ -415,6 +419,58 @@ def test_what_looks_for_large_values_is_bounded_and_remembered(value: str) -> No
     assert sum(map(len, found | in_lines)) <= SEARCHED_AT_MOST + _CODINGS_AT_MOST
     assert value.encode() in found
     assert _automaton(frozenset([value])) is _automaton(frozenset([value]))
+
+
+def _many_values(seed: int) -> list[str]:
+    chosen = random.Random(seed)
+    return ["".join(chosen.choices(string.ascii_letters, k=63)) for _ in range(1000)]
+
+
+def test_short_texts_are_searched_for_many_values_without_what_takes_long_to_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    class Noted(redaction._Automaton):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self.size)
+
+    monkeypatch.setattr(redaction, "_Automaton", Noted)
+    for seed in range(3):
+        values = _many_values(seed)
+        redactor = Redactor(values)
+        assert redactor.redact("a job's name") == "a job's name"
+        assert not made
+        assert redactor.redact(f"its {values[7]}{values[8]}.") == f"its {REDACTED * 2}."
+        assert sum(made) < 1000
+        made.clear()
+
+
+def test_a_short_text_shows_what_a_long_one_does() -> None:
+    values = _many_values(9)
+    coded = base64.b64encode(f"user:{min(values)}".encode()).decode()
+    texts = [
+        f"{values[1]} and {values[2][:40]}",
+        f"{coded[:30]}\n  {coded[30:]}",
+        f"{values[3]}{values[4]}"[5:],
+        "plain\ntext " * 20,
+        values[5][:-1],
+    ]
+    redactor = Redactor(values)
+    short = [redactor.redact(text) for text in texts]
+    filler = "\n" * (LONG_TEXT + 1)
+    assert short == [redactor.redact(text + filler).rstrip("\n") for text in texts]
+    assert sum(REDACTED in text for text in short) == 3
+
+
+def test_many_texts_are_searched_by_what_is_made_once() -> None:
+    values = _many_values(11)
+    redactor = Redactor(values)
+    began = time.process_time()
+    for _ in range(2000):
+        assert redactor.redact(f"{values[0]} is in it") == f"{REDACTED} is in it"
+    assert time.process_time() - began < 20
 
 
 def test_service_accounts_of_a_sub_job_and_those_above_it_can_be_looked_for() -> None:

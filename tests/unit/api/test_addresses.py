@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
 from coordinator.api import addresses, auth, passwords
 from coordinator.api.addresses import HostNames
@@ -190,6 +192,47 @@ async def test_bad_logins_delay_nobody_else(start: Serve, monkeypatch: pytest.Mo
     go_on.set()
     statuses = {answer.status for answer in await asyncio.gather(*flood)}
     assert statuses == {401, 429}, "what is too much is refused, not queued"
+
+
+async def test_new_passwords_that_one_user_sets_delay_nobody_else(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    root, ann, bob = (signed_in(name, "first") for name in ("root", "ann", "bob"))
+    for name in ("ann", "bob"):
+        body = {"username": name, "password": "first"}
+        assert (await api.ask("POST", "/users", json=body, who=root)).status == 200
+    assert (await api.get("/jobs", who=ann)).status == 200
+    go_on, most_done = threading.Event(), asyncio.Event()
+
+    class Slow(PasswordHasher):
+        def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+            assert go_on.wait(timeout=30)
+            time.sleep(0.02)
+            return super().hash(password, salt=salt)
+
+    monkeypatch.setattr(passwords, "_hasher", Slow(time_cost=1, memory_cost=8, parallelism=1))
+    done: list[int] = []
+
+    async def change() -> None:
+        body = {"password": "first"}
+        answer = await api.ask("PUT", "/users/me/password", json=body, who=ann)
+        done.append(answer.status)
+        if len(done) == 70:
+            most_done.set()
+
+    flood = [asyncio.ensure_future(change()) for _ in range(80)]
+    async with asyncio.timeout(30):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await most_done.wait()  # what is too much is refused, not queued
+        login = asyncio.ensure_future(api.get("/jobs", who=bob))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert (await login).status == 200
+        assert done.count(200) <= 5, "a login waits for its turn, not for all of them"
+        await asyncio.gather(*flood)
+    assert set(done) == {200, 429}
 
 
 async def test_refused_logins_are_slowed(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from coordinator.api import context, submissions, view_data
 from shared import redaction
 from shared.model import decoding, language
-from shared.model.documents import DeliveryDocument, JobDocument
+from shared.model.documents import Actor, DeliveryDocument, JobDocument
 from shared.model.queries import Change
 from shared.model.states import DeliveryState, JobState
 from tests.unit.api.conftest import Serve
@@ -618,11 +618,28 @@ async def test_what_looks_for_many_secrets_is_never_made_on_the_loop(
         when = "schedule: {cron: 0 5 * * *}\n" if "scheduled" in path else ""
         answer = await api.ask("POST", path, data=HELLO + secret + when, headers=YAML)
         assert answer.status == 200, answer.text
-    redaction._automaton.cache_clear()
+    redaction._automata.clear()
+    redaction._wanted.cache_clear()
     made = await api.ask("POST", f"/scheduled-jobs/{answer.json['id']}/run")
     assert made.status == 200
     assert made_in
     assert loop_thread not in made_in
+
+
+async def test_one_users_jobs_with_many_secrets_delay_others_by_one_turn(api: Served) -> None:
+    order: list[str] = []
+    parts = api.runner.app[context.API]
+
+    async def look(user: str, number: int) -> None:
+        context.set_caller(context.Caller(Actor(id=user, username=user)))
+        await view_data.redactor_for(parts, [f"{user}{number}" * 500])
+        order.append(user)
+
+    await asyncio.gather(
+        *(asyncio.create_task(look("many", number)) for number in range(20)),
+        asyncio.create_task(look("one", 0)),
+    )
+    assert order.index("one") <= 2
 
 
 async def test_a_result_made_to_match_is_never_searched_on_the_loop(

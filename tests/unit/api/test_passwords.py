@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Literal
 
@@ -9,7 +10,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from coordinator.api import passwords as hashing
-from coordinator.api.passwords import Passwords, hash_password
+from coordinator.api.passwords import Passwords
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,8 @@ def cheap_hashes() -> None:
 
 @pytest.mark.slow
 async def test_passwords() -> None:
-    passwords, stored = Passwords(), await hash_password("right")
+    passwords = Passwords()
+    stored = await passwords.hash("right")
     for _ in range(2):
         assert await passwords.verify(stored, "right")
         assert not await passwords.verify(stored, "wrong")
@@ -28,11 +30,27 @@ async def test_passwords() -> None:
     assert not await passwords.verify(stored, "x" * 2000)
 
 
+async def test_the_event_loop_hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+
+    class Noting(PasswordHasher):
+        def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+            threads.add(threading.get_ident())
+            return super().hash(password, salt=salt)
+
+    monkeypatch.setattr(hashing, "_hasher", Noting(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(hashing, "_nobody", cache(hashing._nobody.__wrapped__))
+    await Passwords().hash("right")
+    assert not await Passwords().verify(None, "wrong")
+    assert threads
+    assert threading.get_ident() not in threads
+
+
 @pytest.mark.slow
 async def test_an_unknown_user_costs_as_much_as_a_wrong_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stored = await hash_password("right")
+    stored = await Passwords().hash("right")
     costs: list[str] = []
 
     class Noting(PasswordHasher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import aclosing, suppress
 from http.cookies import SimpleCookie
 from typing import Any
@@ -11,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from coordinator.api import auth, tokens
+from coordinator.api import auth, passwords, tokens
 from coordinator.api.app import ALL_ROUTES
 from coordinator.api.roles import ROLES, covers
 from haulier import Client
@@ -609,6 +610,30 @@ async def test_a_stream_ends_when_its_reader_may_no_longer_read_it(
         assert asked.status == 200
         with suppress(aiohttp.ClientPayloadError):  # cut off in the middle of the body
             assert await reading is None
+
+
+async def test_a_stream_ends_with_its_readers_password_however_many_logins_wait(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await start(configured(basic_auth=BASIC))
+    ann = await user(api, "ann", "operator")
+    hashed = (await api.store.find(UserDocument, {"username": "root"}))[0].password_hash
+    go_on = threading.Event()
+    async with asyncio.timeout(10), aclosing(api.stream("/events", **ann)) as stream:
+        reading = asyncio.ensure_future(anext(stream, None))
+        await api.commands.listened.wait()
+        monkeypatch.setattr(passwords, "_verify", lambda *_: not go_on.wait(timeout=30))
+        wrong = signed_in("ann", "wrong")
+        flood = [asyncio.ensure_future(api.get("/jobs", who=wrong)) for _ in range(20)]
+        try:
+            (stored,) = await api.store.find(UserDocument, {"username": "ann"})
+            fields = {"password_hash": hashed, "rev": stored.rev + 1}
+            await api.store.change(Change(kind=UserDocument, id=stored.id, set=fields))
+            with suppress(aiohttp.ClientPayloadError):  # cut off in the middle of the body
+                assert await reading is None
+        finally:
+            go_on.set()
+            await asyncio.gather(*flood)
 
 
 async def test_a_changed_password_of_the_configuration_holds_after_the_restart(

@@ -15,7 +15,7 @@ from shared import redaction
 from shared.errors import Conflict, NotAllowed
 from shared.model import language
 from shared.model.declared_secrets import hidden_values
-from shared.model.documents import Actor, ScheduleDocument, UserDocument
+from shared.model.documents import Actor, RoleDocument, ScheduleDocument, UserDocument
 from shared.redaction import KEY_PATTERNS
 from tests.unit.engine.world import World, step
 
@@ -38,6 +38,27 @@ async def test_a_key_is_its_users_and_of_nobody_who_is_called_so_later(
     assert (await commands.submit(PLAIN, ANN, key="k", body_hash="h")).id == first.id
     with pytest.raises(Conflict, match="another user of this name"):
         await commands.submit(PLAIN, ANN_ANEW, key="k", body_hash="h")
+
+
+async def test_names_of_permissions_are_looked_up_all_at_once(
+    world: World, commands: JobCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[type] = []
+    find = world.store.find
+
+    async def noted(kind: Any, *args: Any, **more: Any) -> Any:
+        asked.append(kind)
+        return await find(kind, *args, **more)
+
+    await world.store.insert(UserDocument(id="u1", username="bob", created_at=1))
+    await world.store.insert(RoleDocument(id="r1", name="dev", created_at=1))
+    monkeypatch.setattr(world.store, "find", noted)
+    bob, dev = language.Permission(user="bob"), language.Permission(role="dev")
+    guest, nobody = language.Permission(user="guest"), language.Permission(role="nobody")
+    await commands.check_permissions([bob, dev, guest] * 30)
+    assert asked == [UserDocument, RoleDocument]
+    with pytest.raises(NotAllowed, match=r"permissions\[3\].role: there is no role 'nobody'"):
+        await commands.check_permissions([bob, dev, guest, nobody, language.Permission(user="who")])
 
 
 KEYED = msgspec.convert(
@@ -266,7 +287,8 @@ async def test_what_looks_for_many_secrets_is_made_aside_when_a_job_is(
             made_in.append(threading.get_ident())
         return patterns(values)
 
-    redaction._automaton.cache_clear()
+    redaction._automata.clear()
+    redaction._wanted.cache_clear()
     monkeypatch.setattr(redaction, "_patterns", looked_for)
     large = language.SubJob(name="s", tasks=[TASK], secrets={"s": "{{ repeat(inputs.n, 2000) }}"})
     definition = msgspec.structs.replace(

@@ -723,6 +723,13 @@ def test_webhooks_are_bounded() -> None:
         assert problems or len(job_of(document).webhooks) == count
 
 
+def test_permissions_are_bounded() -> None:
+    for count, problems in [(100, []), (101, ["permissions: at most 100, but there are 101"])]:
+        document = f"{{{JOB}, permissions: [{', '.join(['{role: user}'] * count)}]}}"
+        assert (messages_of(document) if problems else []) == problems
+        assert problems or len(job_of(document).permissions) == count
+
+
 @pytest.mark.parametrize(
     ("field", "item", "most"),
     [
