@@ -375,7 +375,7 @@ class Plant:
         chance = random.Random(f"{self.seed} schedule")
         if chance.random() < 0.5 or any(each.what == "clock jumps" for each in self.timed):
             return
-        own: Any = SimpleNamespace(store=self._own_store())
+        own: Any = SimpleNamespace(store=self._own_store(), bounds=default_bounds())
         commands = JobCommands(own, self.broker, self.codec)
         made = await commands.schedule(jobs.scheduled(chance), GUEST)
         await asyncio.sleep(chance.uniform(8, BUSY_FOR))
