@@ -83,7 +83,7 @@ def _pulled(engine: DockerClient, name: str) -> bool:
 def _stand_in(engine: DockerClient, name: str) -> str:
     repository = name.rpartition("/")[2].partition(":")[0]
     if repository == "python":
-        _import(engine, name, _debian_with_python(), "python3")
+        _import(engine, name, _debian_with_python(), "python3", f"PIP_CERT={AUTHORITIES}")
         return "could not be pulled; built from a minimal Debian with Python"
     tree = Tree()
     source = _fill(tree)
@@ -144,10 +144,10 @@ def _release() -> str:
     return values.get("VERSION_CODENAME", "stable").strip('"')
 
 
-def _import(engine: DockerClient, name: str, archive: bytes, command: str) -> None:
+def _import(engine: DockerClient, name: str, archive: bytes, command: str, *env: str) -> None:
     changes = [
         f'CMD ["{command}"]',
-        f"ENV PATH={PATH} PIP_CERT={AUTHORITIES}",
+        *(f"ENV {each}" for each in (f"PATH={PATH}", *env)),
         "LABEL haulier.stand-in=true",
     ]
     repository, _, tag = name.rpartition(":")
