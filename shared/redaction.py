@@ -517,8 +517,13 @@ HEAVY = 1024
 """Characters of values from which on an automaton is not made on an event loop, nor a text searched without one."""
 
 
+def is_heavy(values: Iterable[str]) -> bool:
+    """Tell whether there is so much to look for that this is not made ready on an event loop."""
+    return sum(map(len, values)) > HEAVY
+
+
 def prepare_redaction(values: Iterable[str]) -> None:
-    """Make what looks for `values`, and remember it: to be called in a thread where they are many (`HEAVY`)."""
+    """Make what looks for `values`, and remember it: to be called in a thread where they are many (`is_heavy`)."""
     _automaton(_worth_it(values))
 
 
@@ -649,7 +654,7 @@ class Redactor:
     @property
     def heavy(self) -> bool:
         """Whether there is so much to look for that a text is not searched on an event loop."""
-        return sum(map(len, self._values)) > HEAVY
+        return is_heavy(self._values)
 
     def redact_map(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return env, inputs, options or headers, redacted; under a secret's key wholly."""

@@ -25,7 +25,7 @@ from shared.model.messages import (
     TaskMessage,
 )
 from shared.model.states import RunRole
-from shared.redaction import HEAVY, prepare_redaction
+from shared.redaction import is_heavy, prepare_redaction
 from shared.supervision import Backoff, beside, done_first, end_tasks, start_task, waiting
 from shared.telemetry import cut_in_the_middle, span
 from shared.threads import in_thread
@@ -155,7 +155,7 @@ class SlotWorker:
     async def _claim_and_run(
         self, delivery: Delivery, message: TaskMessage, entry: RunEntry
     ) -> None:
-        if sum(map(len, message.secrets)) > HEAVY:
+        if is_heavy(message.secrets):
             await in_thread(prepare_redaction, message.secrets)
         shipper = LogShipper(
             self._context.sender,

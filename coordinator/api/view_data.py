@@ -36,7 +36,7 @@ from shared.model.views import (
     job_view,
     task_view,
 )
-from shared.redaction import HEAVY, LONG_TEXT, Redactor
+from shared.redaction import LONG_TEXT, Redactor, is_heavy
 from shared.threads import in_thread
 
 _T = TypeVar("_T")
@@ -70,7 +70,7 @@ async def redactors(api: Api, jobs: Sequence[JobDocument]) -> list[Redactor]:
 
 async def redactor_for(api: Api, values: Sequence[str]) -> Redactor:
     """Return the redactor of values; where they are many it is made in a thread, and users take turns."""
-    if sum(map(len, values)) > HEAVY:
+    if is_heavy(values):
         async with api.redacting.turn(caller().actor.id):
             return await in_thread(Redactor, values, api.key_patterns)
     return Redactor(values, api.key_patterns)

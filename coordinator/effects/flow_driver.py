@@ -36,7 +36,7 @@ from shared.model.messages import MessageCodec
 from shared.model.queries import Below
 from shared.model.states import JobState
 from shared.model.views.redacted import secrets_of
-from shared.redaction import HEAVY, LONG_TEXT, prepare_redaction, prepare_text
+from shared.redaction import LONG_TEXT, is_heavy, prepare_redaction, prepare_text
 from shared.supervision import Tasks, came_round, start_task
 from shared.telemetry import traces
 from shared.threads import in_thread
@@ -82,7 +82,7 @@ def _weight(job: JobDocument) -> int:
 
 async def ready_to_hide(values: Collection[str]) -> None:
     """Have what looks for values made in a thread where they are many, before it is needed here."""
-    if sum(map(len, values)) > HEAVY:
+    if is_heavy(values):
         await in_thread(prepare_redaction, values)
 
 
