@@ -228,18 +228,17 @@ class JobCommands:
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
         """Store a schedule."""
-        permissions = await resolve_permissions(self._store, definition.permissions)
-        await self._ready_to_hide(definition)
-        schedule = self.preview_schedule(definition, actor)
-        schedule.permissions = permissions
+        schedule = await self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
 
-    def preview_schedule(
+    async def preview_schedule(
         self, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         """Return the schedule that `schedule` would store."""
         assert definition.schedule is not None
+        permissions = await resolve_permissions(self._store, definition.permissions)
+        await self._ready_to_hide(definition)
         at = self._store.now()
         hidden = hidden_values(definition, self._driver.bounds.redaction_keys)
         schedule = ScheduleDocument(
@@ -253,7 +252,7 @@ class JobCommands:
             overlap=definition.schedule.overlap,
             created_at=at,
             created_by=actor,
-            permissions=list(definition.permissions),
+            permissions=permissions,
         )
         schedule.next_at = schedule_firings.next_firing(schedule, at)
         return schedule
@@ -297,10 +296,7 @@ class JobCommands:
         self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         """Have a schedule make other jobs, at other times, from now on, which are those of whoever says so."""
-        permissions = await resolve_permissions(self._store, definition.permissions)
-        await self._ready_to_hide(definition)
-        changed = self.preview_schedule(definition, actor)
-        changed.permissions = permissions
+        changed = await self.preview_schedule(definition, actor)
         changed.created_at = schedule.created_at
         if schedule.state == ScheduleState.ACTIVE:
             changed.next_at = schedule_firings.next_firing(changed, self._store.now())

@@ -59,7 +59,7 @@ class Commands(Protocol):
     async def drain(self, node_id: str, on: bool) -> None:
         """Drain or resume a worker; `NotFound`, `NotAllowed` for a coordinator."""
 
-    def preview_schedule(
+    async def preview_schedule(
         self, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         """Return the schedule that `schedule` would store, storing nothing."""

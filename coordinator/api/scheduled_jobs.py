@@ -60,11 +60,8 @@ async def create_schedule(request: web.Request) -> web.StreamResponse:
     dry = flag(request, "dryRun")
     sent = await read_submission(request, scheduled=True)
     if dry:
-        await api.commands.check_permissions(sent.definition.permissions)
-        await redactor_for(api, hidden_values(sent.definition, api.key_patterns))
-        return answer(
-            await _view(api, api.commands.preview_schedule(sent.definition, caller().actor))
-        )
+        shown = await api.commands.preview_schedule(sent.definition, caller().actor)
+        return answer(await _view(api, shown))
     schedule = await api.commands.schedule(sent.definition, caller().actor)
     done_to(request, schedule.id)
     return answer(await _view(api, schedule))

@@ -143,12 +143,11 @@ class PlainCommands:
         await self._store.change(Change(kind=NodeDocument, id=node_id, set={"draining": on}))
 
     async def schedule(self, definition: language.JobDefinition, actor: Actor) -> ScheduleDocument:
-        schedule = self.preview_schedule(definition, actor)
-        schedule.permissions = await resolve_permissions(self._store, definition.permissions)
+        schedule = await self.preview_schedule(definition, actor)
         await self._store.insert(schedule)
         return schedule
 
-    def preview_schedule(
+    async def preview_schedule(
         self, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
         assert definition.schedule is not None
@@ -160,7 +159,7 @@ class PlainCommands:
             timezone=definition.schedule.timezone or "UTC",
             created_at=self._store.now(),
             created_by=actor,
-            permissions=definition.permissions,
+            permissions=await resolve_permissions(self._store, definition.permissions),
             next_at=self._store.now(),
         )
 
@@ -170,7 +169,7 @@ class PlainCommands:
     async def change_schedule(
         self, schedule: ScheduleDocument, definition: language.JobDefinition, actor: Actor
     ) -> ScheduleDocument:
-        changed = self.preview_schedule(definition, actor)
+        changed = await self.preview_schedule(definition, actor)
         changed.id = schedule.id
         await self._store.delete(ScheduleDocument, {"id": schedule.id})
         await self._store.insert(changed)
