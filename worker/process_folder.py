@@ -84,7 +84,7 @@ class FolderThread:
         )
 
     async def close(self) -> None:
-        """End once all is done that was asked for, or the disk does not answer."""
+        """End. What was begun goes on by itself."""
         self._thread.shutdown(wait=False)
         await self._tasks.cancel()
 

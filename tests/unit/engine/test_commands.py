@@ -222,6 +222,17 @@ def test_short_values_and_long_ones_are_hidden_only_where_their_key_is() -> None
     assert len(many) == 4, "16 KiB in all"
 
 
+HUSHED = msgspec.structs.replace(
+    PLAIN,
+    name="of hush-hush",
+    description="a hush-hush",
+    tags=["plain", "hush-hush-tag", "hidden-by-key"],
+    secrets={"k": "hush-hush"},
+    inputs={"API_TOKEN": "hidden-by-key"},
+)
+"""What it is found and counted by holds a secret, and a value that its key hides."""
+
+
 async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
     world: World, commands: JobCommands
 ) -> None:
@@ -229,15 +240,7 @@ async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
         name="of hush-hush", tags=["a-hush-hush"], description="hush-hush", tasks=[TASK]
     )
     job = await commands.submit(
-        msgspec.structs.replace(
-            PLAIN,
-            name="of hush-hush",
-            description="a hush-hush",
-            tags=["plain", "hush-hush-tag", "hidden-by-key"],
-            secrets={"k": "hush-hush"},
-            inputs={"API_TOKEN": "hidden-by-key"},
-            tasks=[language.TaskDefinition(name="sub", subjob=inner)],
-        ),
+        msgspec.structs.replace(HUSHED, tasks=[language.TaskDefinition(name="sub", subjob=inner)]),
         ANN,
     )
     assert await world.store.tag_counts(None, 100) == {
@@ -258,15 +261,8 @@ async def test_what_a_job_is_found_and_counted_by_tells_no_secret(
 async def test_what_a_scheduled_job_is_found_by_tells_no_secret(
     world: World, commands: JobCommands
 ) -> None:
-    definition = msgspec.structs.replace(
-        PLAIN,
-        name="of hush-hush",
-        description="a hush-hush",
-        tags=["plain", "hush-hush-tag", "hidden-by-key"],
-        secrets={"k": "hush-hush"},
-        inputs={"API_TOKEN": "hidden-by-key"},
-        schedule=language.ScheduleDefinition(cron="@hourly"),
-    )
+    hourly = language.ScheduleDefinition(cron="@hourly")
+    definition = msgspec.structs.replace(HUSHED, schedule=hourly)
     made = await commands.schedule(definition, ANN)
     changed = await commands.change_schedule(made, definition, ANN)
     stored = await world.store.get(ScheduleDocument, made.id)
