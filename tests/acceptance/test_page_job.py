@@ -46,7 +46,9 @@ def test_results_and_what_was_submitted_are_shown(page: Page, shell: Standalone)
     page.keyboard.press("Tab")  # from the steps to the tabs
     page.get_by_role("tab", name="Result").press("ArrowRight")
     expect(page.get_by_role("tab", name="YAML")).to_be_focused()
-    assert yaml.safe_load(page.locator(".panel pre").inner_text()) == SUMS
+    submitted = page.locator(".panel pre")
+    expect(submitted).to_have_count(1)
+    assert yaml.safe_load(submitted.inner_text()) == SUMS
 
 
 @pytest.mark.docker
@@ -82,8 +84,10 @@ def test_details_say_what_a_container_was_and_used(
 def test_bars_of_steps_stand_in_the_order_of_their_times(page: Page, shell: Standalone) -> None:
     tasks = [{"name": "first", "run": "sleep 0.5"}, {"name": "second", "run": "sleep 1"}]
     opened(page, shell, {"name": "bars", "tasks": tasks})
+    bars = page.locator(".bars .bar")
+    expect(bars).to_have_count(2)
     axis = page.locator(".axis .ends").bounding_box()
-    first, second = (page.locator(".bars .bar").nth(number).bounding_box() for number in (0, 1))
+    first, second = (bars.nth(number).bounding_box() for number in (0, 1))
     assert axis is not None
     assert first is not None
     assert second is not None

@@ -26,6 +26,10 @@ SECONDS_TO_WRAP = """() => {
     document.querySelector(".row .text").getBoundingClientRect();
     return (performance.now() - began) / 1000;
 }"""
+FIRST_IS_WRAPPED = """() => {
+    const [first, second] = [...document.querySelectorAll(".row")].map(row => row.getBoundingClientRect());
+    return first.height > 2 * second.height && first.bottom === second.top;
+}"""
 
 
 def submitted(server: Standalone, script: str) -> str:
@@ -85,17 +89,13 @@ def test_times_are_shown_and_long_lines_wrapped_on_demand(page: Page, shell: Sta
     expect(page.locator(".row .time")).to_have_count(0)
     page.get_by_label("times").check()
     expect(page.locator(".row .time")).to_have_text([re.compile(r"^\d+:\d\d:\d\d")] * 2)
-    sideways = (
-        "() => { const e = document.querySelector('.pane'); return e.scrollWidth > e.clientWidth; }"
-    )
-    assert page.evaluate(sideways)
+    sideways = "(e => e.scrollWidth > e.clientWidth)(document.querySelector('.pane'))"
+    page.wait_for_function(sideways)
     page.get_by_label("wrap").check()
-    assert not page.evaluate(sideways)
-    first, second = rows.first.bounding_box(), rows.nth(1).bounding_box()
+    page.wait_for_function(f"!{sideways}")
+    page.wait_for_function(FIRST_IS_WRAPPED)
+    first = rows.first.bounding_box()
     assert first is not None
-    assert second is not None
-    assert first["height"] > 2 * second["height"]
-    assert second["y"] == first["y"] + first["height"]
     text = page.locator(".row .text").first.bounding_box()
     assert text is not None
     assert text["height"] <= first["height"]
