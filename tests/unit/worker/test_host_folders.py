@@ -209,6 +209,22 @@ class TestFilesOfAnotherUser:
         assert ran.outcome.error is None, ran.log.text
         assert ran.log.text.split() == [str(uid), str(group), str(group), f"{uid}:{group}"]
 
+    @pytest.mark.parametrize(("uid", "home"), [(2, pwd.getpwuid(2).pw_dir), (12345, "/")])
+    async def test_the_host_is_asked_for_their_home_at_the_start_and_not_by_each_task(
+        self, own: Path, uid: int, home: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = Config(
+            runtime=RuntimeSettings(shell=Shell(uid=uid)), worker=WorkerSettings(data=str(own))
+        )
+        runtime = ShellRuntime(config, "node")
+        await runtime.start()
+        monkeypatch.setattr("pwd.getpwuid", lambda _: pytest.fail("the host is asked again"))
+        try:
+            ran = await Subject("shell", runtime, "node").ran(run="echo $HOME")
+        finally:
+            await runtime.close()
+        assert ran.log.text.strip() == home
+
     async def test_they_do_not_see_the_workers_environment(self, own: Path) -> None:
         config = Config(
             runtime=RuntimeSettings(shell=Shell(uid=NOBODY)), worker=WorkerSettings(data=str(own))

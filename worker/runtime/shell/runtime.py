@@ -35,21 +35,26 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class TaskUser(msgspec.Struct, frozen=True):
-    """Who a task's processes are. None: as the worker."""
+    """Who a task's processes are, and their home folder. None: as the worker."""
 
     uid: int | None = None
     gid: int | None = None
+    home: str = "/"
 
     @classmethod
     def configured(cls, uid: int | None, gid: int | None) -> TaskUser:
         """Return whom the settings name. Without a group it is in its own, never in root's: the one that the host has
-        for it, or the one of the same number."""
-        if uid is None or gid is not None or os.geteuid() != 0:
-            return cls(uid, gid)
+        for it, or the one of the same number. The host is asked once and not by each task, since it may have to ask a
+        directory service that takes its time."""
         try:
-            return cls(uid, pwd.getpwuid(uid).pw_gid)
+            known = pwd.getpwuid(os.geteuid() if uid is None else uid)
         except KeyError:
-            return cls(uid, uid)
+            group, home = uid, "/"
+        else:
+            group, home = known.pw_gid, known.pw_dir
+        if uid is None or gid is not None or os.geteuid() != 0:
+            return cls(uid, gid, home)
+        return cls(uid, group, home)
 
     @property
     def is_another(self) -> bool:
@@ -182,7 +187,7 @@ class ShellRun(StagedRun):
         argv = _command(small, folder / task_folder.SCRIPT_FILE, self._shell.cmd)
         env = {
             "PATH": os.environ.get("PATH", PATH),
-            "HOME": _home(self._user.uid),
+            "HOME": self._user.home,
             **host_names(self._hostenv, self.assignment.trace),
             **small.env,
             "PWD": str(workdir.path),
@@ -205,13 +210,6 @@ def _command(small: SmallTask, script: Path, shell: Sequence[str]) -> list[str]:
     # After -c comes a line of the shell's language, and the folder's name is not ours to choose.
     path = shlex.quote(str(script)) if before[-1] == "-c" else str(script)
     return [*before, *(small.cmd or [path])]
-
-
-def _home(uid: int | None) -> str:
-    try:
-        return pwd.getpwuid(os.geteuid() if uid is None else uid).pw_dir
-    except KeyError:
-        return "/"
 
 
 _ISOLATION = ("limits", "mounts", "networks", "gpus", "sidecars")
@@ -442,7 +440,8 @@ class HostWorkdir:
             cwd="/",
         )
         if done.returncode != 0:
-            raise OSError(errno.EPERM, f"the task's user {self._user} can't be become")
+            user = f"user {self._user.uid} and group {self._user.gid}"
+            raise OSError(errno.EPERM, f"the worker cannot act as the task's {user}")
         answer = json.loads(done.stdout)
         self._made = HostFiles(answer["folders"], answer["files"])
         if answer["problem"]:
