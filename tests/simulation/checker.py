@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from coordinator.due.overdue_intents import OVERDUE
+from coordinator.engine.beats import UNLISTED
 from shared.model import language
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -24,7 +26,15 @@ from shared.model.documents import (
     ScheduleDocument,
     TaskDocument,
 )
-from shared.model.messages import LogWritten, Message, RunEnded, TaskMessage
+from shared.model.messages import (
+    Beat,
+    Granted,
+    HandedBack,
+    LogWritten,
+    Message,
+    RunEnded,
+    TaskMessage,
+)
 from shared.model.states import JOB_ENDED
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
@@ -53,6 +63,18 @@ SUCCEEDS_WITHIN: Final = 12.0
 
 DRAINS_WITHIN: Final = 15 * MICROS_PER_SECOND
 """How long after it was told to drain a worker may still take something."""
+
+DRAIN_HEARD_WITHIN: Final = 8.0
+"""Seconds within which a worker knows that it is to drain: its next beat has it told again."""
+
+HANDS_BACK_WITHIN: Final = 0.5
+"""Seconds within which a worker hands back what nobody waits for."""
+
+STANDS_BACK_WITHIN: Final = 3.0
+"""Seconds after the first message that a coordinator takes without a store within which it takes others."""
+
+HELD_EVERY: Final = OVERDUE // 2 - MICROS_PER_SECOND
+"""What is taken up is held no sooner than this after that, and after it was held before."""
 
 STUCK_AFTER: Final = 100.0
 """Seconds in which something moves (2: within 90 of the end of an outage)."""
@@ -128,6 +150,10 @@ class Checker:
         """Job or task → when it ended."""
         self._told_ends: dict[str, Process] = {}
         """Nonce → who told its end."""
+        self._granted_at: dict[str, float] = {}
+        """Nonce → when its worker was last told that it is granted."""
+        self._in_vain: dict[str, float] = {}
+        """Coordinator without a store → when it first took a message all the same."""
         self._parts: set[tuple[str, int, int]] = set()
         self._late: dict[str, float] = {}
         """Task that was inserted too late → when."""
@@ -142,6 +168,8 @@ class Checker:
         self._told: dict[str, list[str]] = defaultdict(list)
         """Job or task → the states that receivers were told of."""
         self._posted: Counter[str] = Counter()
+        self._tries: Counter[str] = Counter()
+        """Delivery → how often it was tried since it was noted."""
         data.watchers.append(self._written)
 
     # --- what goes wrong ------------------------------------------------------------------------------------------
@@ -149,6 +177,7 @@ class Checker:
     def goes_wrong(self, what: str) -> None:
         """Take note of a fault."""
         self.kinds.add(what)
+        self._in_vain.clear()
         self.trouble_until(self._clock())
 
     def trouble_until(self, when: float) -> None:
@@ -181,13 +210,22 @@ class Checker:
         self._processes[process.name] = process
         self._places[place].append((process.name, self._clock()))
 
-    def left_node(self, name: str) -> None:
-        """Take note of a worker that has drained: nothing is left to it (8), and nobody need speak for it."""
+    def left_node(self, name: str, *, in_time: bool) -> None:
+        """Take note of a worker that has drained: nothing is left to it (8), and nobody need speak for it. Where it
+        did not run out of time, all ends that it told are stored (4)."""
         self._left.add(name)
-        left = [t["id"] for t in self._data.of(TaskDocument).values() if t.get("node_id") == name]
-        running = [id for id in left if self._data.of(TaskDocument)[id]["state"] == "RUNNING"]
-        if running and self.kinds <= {WEBHOOKS, "stop worker", "stop coordinator", ports.LOST}:
-            self.problems.append(f"{name} has drained, and left {running}")
+        tasks = self._data.of(TaskDocument).values()
+        running = [t for t in tasks if t.get("node_id") == name and t["state"] == "RUNNING"]
+        if not self.kinds <= {WEBHOOKS, "stop worker", "stop coordinator", ports.LOST}:
+            running = [t for t in running if in_time and t["nonce"] in self._told_ends]
+        if running:
+            self.problems.append(f"{name} has drained, and left {[t['id'] for t in running]}")
+
+    def check_handed_back(self, process: Process) -> None:
+        """Take note that the grace time of a worker is over that drains: nothing runs there any more (8)."""
+        left = [task_id for task_id, run in self._running() if run.process is process]
+        if left:
+            self.problems.append(f"{process.name} drains, and goes on with {left}")
 
     def has_left(self, name: str) -> bool:
         """Return whether a worker has drained."""
@@ -267,8 +305,18 @@ class Checker:
             self._parts.update((message.task_id, message.run, number) for number in numbers)
         elif isinstance(message, RunEnded):
             self._check_parts(message)
+        elif isinstance(message, Granted):
+            self._granted_at[message.nonce] = self._clock()
         elif isinstance(message, TaskMessage) and not queue.startswith("x-"):
             self._check_wanted(message)
+
+    def heard_in_vain(self, process: Process, message: Message) -> None:
+        """Take note of a message that a coordinator takes which has no store: it leaves the next ones to others."""
+        is_worker = process.name in self._processes
+        if isinstance(message, Beat | RunEnded | HandedBack) and not is_worker:
+            first = self._in_vain.setdefault(process.name, self._clock())
+            if self._clock() - first > STANDS_BACK_WITHIN:
+                self.problems.append(f"{process.name} has no store, and takes messages")
 
     def _check_parts(self, end: RunEnded) -> None:
         last = end.log_parts if end.last_part is not None else end.log_parts + 1
@@ -293,6 +341,8 @@ class Checker:
             self._job_written(before, after)
         elif kind is NodeDocument and before and after:
             self._node_written(before, after)
+        elif kind is DeliveryDocument and before is None:
+            self._tries.pop((after or {})["id"], None)
         elif kind is LogPartDocument and before and after is None:
             self._log_removed(before)
         if before and after and before.get("then") and after.get("then"):
@@ -329,6 +379,8 @@ class Checker:
             self._check_composite(after)
         if state == "RUNNING" != was and after.get("kind") == "container":
             self._check_grant(after, new=(before or {}).get("nonce") != after.get("nonce"))
+        if before is not None and after.get("lost", 0) > before.get("lost", 0):
+            self._check_lost(before, after)
         self._check_late(after)
 
     def _check_made_once(self, task: Rest) -> None:
@@ -336,6 +388,15 @@ class Checker:
         where = (task["job_id"], task.get("restarts", 0), task["path"], task.get("attempt", 1))
         if self._made.setdefault(where, task["id"]) != task["id"]:
             self.problems.append(f"attempt {where} was made twice")
+
+    def _check_lost(self, before: Rest, after: Rest) -> None:
+        """A grant that its worker does not wait for any more is handed back, and not left until it is missed (2)."""
+        granted_at = self._granted_at.get(before.get("nonce", ""))
+        if granted_at is None or after["runs"][-1]["why"] != UNLISTED:
+            return
+        told_in_vain = self.kinds & faults.OF_MESSAGES or before["nonce"] in self._told_ends
+        if not told_in_vain and self._settled(granted_at, HANDS_BACK_WITHIN):
+            self.problems.append(f"the grant of {after['id']} was not handed back")
 
     def _check_composite(self, task: Rest) -> None:
         if task["state"] != "COMPLETED" or task.get("kind") not in ("parallel", "each"):
@@ -411,6 +472,9 @@ class Checker:
         process = self._processes.get(id)
         if process is None:
             return
+        asked_at = self._drained.get(id)
+        if asked_at and not after.get("draining") and self._settled(asked_at, DRAIN_HEARD_WITHIN):
+            self.problems.append(f"{id} was told to drain, and does not")
         if after["beat"] < before["beat"]:
             self.problems.append(f"a beat of {id} counts that a later one overtook")
         if after.get("closed") and not before.get("closed"):
@@ -445,14 +509,16 @@ class Checker:
     # --- due work -------------------------------------------------------------------------------------------------
 
     def _check_taken_up(self, before: Rest, after: Rest) -> None:
-        """What somebody has taken up nobody else takes up before its time has come again."""
+        """What somebody has taken up nobody else takes up before its time has come again: that is moved on only to
+        hold it."""
         there = {intent["id"]: intent for intent in before["then"]}
         now = self._micros()
         for intent in after["then"]:
             was = there.get(intent["id"])
-            if was is None or was["at"] <= now or intent.get("error"):
+            if was is None or intent.get("error") or intent["at"] <= was["at"]:
                 continue
-            if intent.get("tries", 0) == was.get("tries", 0) > 0 and intent["at"] > was["at"]:
+            held = was["at"] <= now and intent["at"] - was["at"] >= HELD_EVERY
+            if intent.get("tries", 0) == was.get("tries", 0) > 0 and not held:
                 self.problems.append(f"{after['id']} {intent['id']} was taken up by two")
 
     def _log_removed(self, part: Rest) -> None:
@@ -465,6 +531,13 @@ class Checker:
             self.problems.append(f"the log of {part['task_id']} was removed")
 
     # --- webhooks -------------------------------------------------------------------------------------------------
+
+    def tried(self, delivery_id: str) -> None:
+        """Take note of a try to deliver something: one coordinator alone makes each (3, 11)."""
+        self._tries[delivery_id] += 1
+        delivery = self._data.of(DeliveryDocument).get(delivery_id)
+        if delivery is not None and self._tries[delivery_id] > delivery["attempts"]:
+            self.problems.append(f"{delivery_id} was tried by two")
 
     def told(self, delivery_id: str, body: Mapping[str, Any]) -> None:
         """Take note of a delivery: it is made once, where nothing goes wrong (3)."""
@@ -530,18 +603,21 @@ class Checker:
         self._check_logs()
 
     def _check_logs(self) -> None:
-        parts: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        parts: defaultdict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         for part in self._data.of(LogPartDocument).values():
-            parts[part["task_id"], part["run"]].append(part["number"])
+            parts[part["task_id"], part["run"]].append((part["number"], part["contents"]))
         for task in self._data.of(TaskDocument).values():
             count = task.get("log_parts")
             if task["state"] != "COMPLETED" or not count:
                 continue
-            there = sorted(parts[task["id"], task["run"]])
+            log = sorted(parts[task["id"], task["run"]])
+            there = [number for number, _ in log]
             if ports.LOST in self.kinds and len(there) == len(set(there)):
                 continue
             if there != list(range(1, count + 1)):
                 self.problems.append(f"task {task['id']} has parts {there} of {count}")
+            elif "".join(contents for _, contents in log) != f"begin {task['nonce']}\nend\n":
+                self.problems.append(f"the log of {task['id']} lacks what its run wrote: {log}")
 
     def check_ends(
         self, submitted: Mapping[str, language.JobDefinition], told: Mapping[str, set[str]]

@@ -23,6 +23,10 @@ TROUBLE_TO: Final = BUSY_FOR - 5
 """The virtual seconds between which faults by time begin."""
 
 
+_LONG: Final = ("store away", "all workers cut")
+"""Faults that may last for longer than any lease."""
+
+
 class Fault(msgspec.Struct, frozen=True):
     """Something that goes wrong: at the `nth` step of this label, or, where that is 0, at a virtual second."""
 
@@ -122,7 +126,7 @@ def random_faults(chance: random.Random, most: int = 3) -> list[Fault]:
 
 
 def _timed(chance: random.Random, what: str) -> Fault:
-    seconds = 90.0 if what == "store away" and chance.random() < 0.3 else 0.0
+    seconds = 90.0 if what in _LONG and chance.random() < 0.3 else 0.0
     return Fault(
         what=what,
         at=round(chance.uniform(TROUBLE_FROM, TROUBLE_TO), 2),

@@ -29,6 +29,12 @@ def _webhook(chance: random.Random) -> dict[str, str]:
     return {"url": f"http://receiver/{chance.choice(('calm', 'moody'))}", "event": event}
 
 
+def lasting(seconds: float) -> language.JobDefinition:
+    """Return a job of one task that takes a little longer than that."""
+    made = {"name": "lasting", "tasks": [{"name": "t0", "run": f"{seconds + 15.0} ok"}]}
+    return msgspec.convert(made, language.JobDefinition)
+
+
 def scheduled(chance: random.Random) -> language.JobDefinition:
     """Return a job of one task that fires every few seconds."""
     made = {

@@ -160,6 +160,7 @@ class Receiver:
             raise TimeoutError
         id = headers["webhook-id"]
         plant.posts[id] += 1
+        plant.checker.tried(id)
         if url.endswith("moody") and plant.posts[id] == 1:
             yield Answer(503)
             return

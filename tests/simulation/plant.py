@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -52,7 +53,7 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.messages import Beat, Message, MessageCodec
-from shared.model.queues import HEARTBEAT_QUEUE
+from shared.model.queues import CLAIMS_QUEUE, HEARTBEAT_QUEUE
 from shared.supervision import Supervision, present
 from tests.settings import default_bounds
 from tests.simulation import jobs, ports
@@ -62,7 +63,7 @@ from tests.simulation.loop import EPOCH, Process, VirtualLoop, of, sleep
 from tests.simulation.outside import Receiver, SimRun, SimRuntime
 from tests.simulation.slips import Slips
 from tests.simulation.store import MemoryData, MemoryStore, Rest
-from worker.daemon import Daemon, Settings
+from worker.daemon import STORED_WITHIN, Daemon, Settings
 from worker.process_folder import ProcessFolder
 
 _T = TypeVar("_T")
@@ -78,7 +79,10 @@ HELD: Final = (*HANDLED, *["heartbeat"] * 5)
 """Queues that may be long for a while: the beats' half of the time."""
 
 BACK_WITHIN: Final = 8.0
-"""Seconds within which a process is connected again when the broker is back."""
+"""Seconds within which a process is connected again when the broker is back; a worker, which tries more seldom the
+longer it waits, within as many as it was away, up to `WORKERS_BACK_WITHIN`."""
+
+WORKERS_BACK_WITHIN: Final = 30.0
 
 WEBHOOK_TIMEOUT: Final = 5.0
 
@@ -93,9 +97,18 @@ JUMP: Final = 7_200.0
 LOOKS_EVERY: Final = 1.5
 """Seconds between looks at what is due: seldom enough that most of what is simulated is not looks."""
 
+LONG_CUT: Final = 60.0
+"""Seconds after which the lease of a worker has run out that is cut off: a run that outlasts that is taken back."""
+
+BEGINS_WITHIN: Final = 10
+"""Seconds within which the run of a new job begins, mostly."""
+
+GRACE_TIME: Final = 5.0
+"""Seconds that what runs has to end when its worker drains."""
+
 STOPPED_WITHIN: Final = 15.0
-"""Seconds within which a process that was told to stop has ended, its grace time of 5 s included; where something
-else is wrong, twice as long."""
+"""Seconds within which a process that was told to stop has ended, its grace time included; where something else is
+wrong, twice as long."""
 
 _HINDERS_NO_END: Final = frozenset(
     {
@@ -236,7 +249,7 @@ class SimWorker(Node):
             version="1",
             queues={"default": self.plant.slots, "other": 1},
             beat=5.0,
-            drain_timeout=5.0,
+            drain_timeout=GRACE_TIME,
             spool=self.plant.folder / "spool",
             spool_limit=1_000_000,
         )
@@ -248,8 +261,10 @@ class SimWorker(Node):
     async def leave(self) -> None:
         if not hasattr(self, "daemon"):
             return
+        began = self.plant.loop.time()
         await self.daemon.drain()
-        self.plant.checker.left_node(self.name)
+        in_time = self.plant.loop.time() - began < GRACE_TIME + STORED_WITHIN
+        self.plant.checker.left_node(self.name, in_time=in_time)
         await self.daemon.close()
 
     def released(self) -> None:
@@ -296,6 +311,7 @@ class Plant:
         self.engine = asyncio.Event()
         """Whether the engine of the workers' host answers."""
         self.engine.set()
+        self._broker_went_at = 0.0
         self.jumped = 0.0
         self.slots = self.job_chance.choice((1, 2))
         self.clocks = random.Random(f"{seed} clocks")
@@ -359,9 +375,9 @@ class Plant:
                 return str(made.id)
 
     async def _operator(self) -> None:
-        """Have a worker take nothing for a while, in a quarter of the seeds."""
+        """Have a worker take nothing for a while: in a quarter of the seeds, and where that is to go wrong."""
         chance = random.Random(f"{self.seed} operator")
-        if chance.random() < 0.75:
+        if chance.random() < 0.75 and not any("Drain" in each.label for each in self.faults):
             return
         await asyncio.sleep(chance.uniform(0, 12))
         name = chance.choice(self.workers).name if self.workers else ""
@@ -471,6 +487,7 @@ class Plant:
         self.checker.goes_wrong("brief cut")
         if not worker.process.dead:
             await self._hide("cut", worker, 1.5)
+            self.checker.trouble_until(self.loop.time())
 
     async def _does(self, job_id: str, commands: tuple[str, ...]) -> None:
         for what in commands:
@@ -486,6 +503,10 @@ class Plant:
     def published(self, queue: str, message: Message) -> None:
         """See `ports.World`."""
         self.checker.published(queue, message)
+
+    def heard_in_vain(self, process: Process, message: Message) -> None:
+        """See `ports.World`."""
+        self.checker.heard_in_vain(process, message)
 
     def kill(self, process: Process, again_in: float | None = None) -> None:
         """End a process at once; another one comes a little later."""
@@ -561,7 +582,7 @@ class Plant:
             if nodes:
                 await self._to_node(what, nodes[fault.whom % len(nodes)], fault.seconds)
         elif fault.what == "all workers cut":
-            await asyncio.gather(*(self._to_node("cut", w, fault.seconds) for w in self.workers))
+            await self._cut_all(fault.seconds)
         elif fault.what == "queue held":
             await self._hold_queue(self.latencies.choice(HELD), fault.seconds)
         else:
@@ -598,15 +619,39 @@ class Plant:
             if everything or queue.name == "default":
                 await self.broker.delete_queue(queue.name)
 
+    async def _cut_all(self, seconds: float) -> None:
+        """Cut all workers off; where that lasts, while a run goes on that outlasts it. Each is back in its own time."""
+        if seconds > LONG_CUT:
+            job_id = await self._submit(jobs.lasting(seconds))
+            await self._begun(job_id)
+        await asyncio.gather(
+            *(
+                self._to_node("cut", worker, seconds + self.latencies.uniform(0.0, 2.0))
+                for worker in self.workers
+            )
+        )
+
+    async def _begun(self, job_id: str) -> None:
+        """Wait for a run of a job, as long as a run is likely to take to begin."""
+        for _ in range(BEGINS_WITHIN):
+            await asyncio.sleep(1.0)
+            if any(run.assignment.job_id == job_id for run in self.containers.values()):
+                return
+
     async def _hold_queue(self, name: str, seconds: float) -> None:
-        """Have nobody be given anything of a queue, as if it were long."""
-        self.links.held.add(name)
-        for node in self.coordinators:
-            node.broker.hold(name)
-        await asyncio.sleep(seconds)
-        self.links.held.discard(name)
-        for node in self.coordinators:
-            node.broker.let_go(name)
+        """Have nobody be given anything of a queue, as if it were long; beats aside, of the claims neither, which are
+        given up meanwhile."""
+        names = {name} if name == HEARTBEAT_QUEUE else {name, CLAIMS_QUEUE}
+        self.links.held |= names
+        for node, each in product(self.coordinators, sorted(names)):
+            node.broker.hold(each)
+        await asyncio.sleep(seconds / 2)
+        if CLAIMS_QUEUE in names:
+            await asyncio.gather(*map(self._cut_soon, self.workers))
+        await asyncio.sleep(seconds / 2)
+        self.links.held -= names
+        for node, each in product(self.coordinators, sorted(names)):
+            node.broker.let_go(each)
 
     async def _to_node(self, what: str, node: Any, seconds: float) -> None:
         match what:
@@ -641,7 +686,10 @@ class Plant:
     async def _stop(self, node: Node) -> None:
         """End a process as SIGTERM does; a worker's grace time is short, and so is what it waits after that."""
         leaving = node.do(node.leave())
-        await asyncio.wait({leaving}, timeout=STOPPED_WITHIN)
+        await asyncio.wait({leaving}, timeout=GRACE_TIME + 1.0)
+        if not (leaving.done() or node.process.frozen) and self.engine.is_set():
+            self.checker.check_handed_back(node.process)
+        await asyncio.wait({leaving}, timeout=STOPPED_WITHIN - GRACE_TIME - 1.0)
         if not (node.process.dead or leaving.done() or self.checker.kinds - _HINDERS_NO_END):
             self.problems.append(f"{node.name} does not end")
         await asyncio.wait({leaving}, timeout=STOPPED_WITHIN)
@@ -667,15 +715,19 @@ class Plant:
 
     def _broker_goes(self) -> None:
         self.links.broker_away = True
+        self._broker_went_at = self.loop.time()
         for node in (*self.coordinators, *self.workers):
             node.broker.lose()
 
     def _broker_comes(self) -> None:
         if self.links.broker_away:
             self.links.broker_away = False
-            self.checker.trouble_until(self.loop.time() + BACK_WITHIN)
+            away = self.loop.time() - self._broker_went_at
+            workers_within = max(BACK_WITHIN, min(away, WORKERS_BACK_WITHIN))
+            self.checker.trouble_until(self.loop.time() + workers_within)
             for node in (*self.coordinators, *self.workers):
-                delay = self.latencies.uniform(0.0, BACK_WITHIN)
+                within = workers_within if isinstance(node, SimWorker) else BACK_WITHIN
+                delay = self.latencies.uniform(0.0, within)
                 self.loop.call_later(delay, self._comes_back, node, context=self._outside.copy())
 
     def _comes_back(self, node: Node) -> None:

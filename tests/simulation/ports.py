@@ -69,6 +69,9 @@ class World(Protocol):
     def published(self, queue: str, message: Message) -> None:
         """Hear of what was published."""
 
+    def heard_in_vain(self, process: Process, message: Message) -> None:
+        """Hear of what a process takes of a queue that has no store."""
+
 
 class Links:
     """How steps go: their latencies, and what is wrong now."""
@@ -352,7 +355,13 @@ class BrokerLink:
         while (away := self._away()) is not None:
             del away
             await asyncio.sleep(0.5)
-        made = await self._inner.subscribe(queue, handler, prefetch=prefetch)
+
+        async def hears(delivery: Delivery) -> None:
+            if self._links.store_away or self._process.deprived:
+                self._links.world.heard_in_vain(self._process, decode(delivery.body))
+            await handler(delivery)
+
+        made = await self._inner.subscribe(queue, hears, prefetch=prefetch)
         self._consumers.append(made)
         if queue in self._links.held:
             self._inner.detach(made)
