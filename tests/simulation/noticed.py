@@ -34,7 +34,7 @@ NOTICED: Final[dict[str, int]] = {
     "firing-intent": 3,
     "sweep-unheard": 35,
     "who-is-dead": 53,
-    "part-ids": 40,
+    "part-ids": 8,
     "store-clock": 0,
     "sweep-slots": 35,
     "sweep-composites": 16,
@@ -43,6 +43,18 @@ NOTICED: Final[dict[str, int]] = {
     "sweep-ended": 186,
     "closed-for-good": 24,
     "removal-below": 0,
+    "unwanted-grants": 115,
+    "kept-ends": 76,
+    "taking-back": 157,
+    "era": 189,
+    "drain-stored": 66,
+    "due-shared": 184,
+    "sweep-unconfirmed": 0,
+    "drain-waits": 187,
+    "drain-hands-back": 76,
+    "stands-back": 5,
+    "parts-before-end": 6,
+    "webhook-claims": 16,
 }
 """Mechanism → a seed that was seen to notice it."""
 

@@ -79,10 +79,10 @@ HELD: Final = (*HANDLED, *["heartbeat"] * 5)
 """Queues that may be long for a while: the beats' half of the time."""
 
 BACK_WITHIN: Final = 8.0
-"""Seconds within which a process is connected again when the broker is back; a worker, which tries more seldom the
-longer it waits, within as many as it was away, up to `WORKERS_BACK_WITHIN`."""
+"""Seconds within which a process is connected again when the broker is back."""
 
-WORKERS_BACK_WITHIN: Final = 30.0
+WORKERS_LATER: Final = 25.0
+"""Up to so many seconds later most workers are, half as long as it was away: they try ever more seldom."""
 
 WEBHOOK_TIMEOUT: Final = 5.0
 
@@ -723,11 +723,12 @@ class Plant:
         if self.links.broker_away:
             self.links.broker_away = False
             away = self.loop.time() - self._broker_went_at
-            workers_within = max(BACK_WITHIN, min(away, WORKERS_BACK_WITHIN))
-            self.checker.trouble_until(self.loop.time() + workers_within)
+            later = min(away / 2, WORKERS_LATER)
+            self.checker.trouble_until(self.loop.time() + BACK_WITHIN + later)
             for node in (*self.coordinators, *self.workers):
-                within = workers_within if isinstance(node, SimWorker) else BACK_WITHIN
-                delay = self.latencies.uniform(0.0, within)
+                delay = self.latencies.uniform(0.0, BACK_WITHIN)
+                if isinstance(node, SimWorker):
+                    delay += self.latencies.choice((0.0, later, later))
                 self.loop.call_later(delay, self._comes_back, node, context=self._outside.copy())
 
     def _comes_back(self, node: Node) -> None:
