@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.pool import Pool
@@ -79,6 +80,7 @@ def _play(seed: int, more: faults.Fault | None = None) -> Result:
 
 def _hush() -> None:
     """Let nothing be logged, and nobody hear of coroutines that a killed process left."""
+    warnings.simplefilter("ignore", RuntimeWarning)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
     )
