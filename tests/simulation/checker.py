@@ -238,14 +238,17 @@ class Checker:
 
     def started(self, run: SimRun, saw: Sequence[str]) -> None:
         """Take note of a run that starts: it is the one that was granted (5), and the first of its task, unless the
-        process of the one before is dead or was away for longer than its lease (4, 5)."""
+        process of the one before is dead or was away for longer than its lease (4, 5). Its own may have been away, too,
+        between grant and start; it is stopped when its next beat is heard."""
         task = run.assignment
         self.trace.append(f"start {task.task_id} {task.nonce}\n")
         there = self._data.of(TaskDocument).get(task.task_id)
-        if there is not None and there.get("nonce") != task.nonce and self.kinds <= {WEBHOOKS}:
+        granted_anew = there is not None and there.get("nonce") != task.nonce
+        if granted_anew and self.kinds <= {WEBHOOKS}:
             self.problems.append(f"task {task.task_id} was begun by a run that nobody granted")
-        for before in self._runs[task.task_id]:
-            self._check_again(task.task_id, before)
+        if not (granted_anew and self._maybe_lost(run.process)):
+            for before in self._runs[task.task_id]:
+                self._check_again(task.task_id, before)
         self._runs[task.task_id].append(run)
         self._check_saw(there, saw)
 
