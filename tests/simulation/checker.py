@@ -7,7 +7,7 @@ that is lost, a repair by the sweeper. Those are problems in a history without s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -198,7 +198,7 @@ class Checker:
         if not self._maybe_lost(process):
             self.problems.append(f"what {process.name} made was removed, and it lives")
 
-    def started(self, run: SimRun, saw: Sequence[str]) -> None:
+    def started(self, run: SimRun, saw: str) -> None:
         """Take note of a run that starts: it is the one that was granted (5), and the first of its task, unless the
         process of the one before is dead or was away for longer than its lease (4, 5)."""
         task = run.assignment
@@ -231,12 +231,11 @@ class Checker:
                     return at - process.died_at < MAY_BE_LOST
         return False
 
-    def _check_saw(self, task: Rest | None, saw: Sequence[str]) -> None:
+    def _check_saw(self, task: Rest | None, saw: str) -> None:
         """A child saw nothing that one before it gave in an earlier restart."""
-        for each in saw:
-            _, at, restarts = each.partition("@")
-            if task is not None and at and int(restarts) < task.get("restarts", 0):
-                self.problems.append(f"task {task['id']} {each} of before its restart")
+        _, at, restarts = saw.partition("@")
+        if task is not None and at and int(restarts) < task.get("restarts", 0):
+            self.problems.append(f"task {task['id']} saw {saw} of before its restart")
 
     def ended(self, run: SimRun) -> None:
         """Take note of the end of a run: one whose task had ended long before was not stopped."""

@@ -9,8 +9,8 @@ import msgspec
 
 from shared.model import language
 
-SAW: Final = "saw="
-"""Begins what a run was told of an earlier result."""
+SAW: Final = "SAW"
+"""The variable by which a run is told of an earlier result."""
 
 
 def job(chance: random.Random) -> language.JobDefinition:
@@ -64,7 +64,7 @@ def _each(chance: random.Random, task: dict[str, Any]) -> dict[str, Any]:
     if chance.random() < 0.6:
         each["concurrency"] = chance.randint(1, 2)
     if "run" in task:
-        task["run"] += f" {SAW}{{{{ tasks.{task['var']} ?? '' }}}}"
+        task["env"] = {SAW: f"{{{{ tasks.{task['var']} ?? '' }}}}"}
     return each
 
 
