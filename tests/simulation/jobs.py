@@ -70,7 +70,7 @@ def _each(chance: random.Random, task: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(chance: random.Random, name: str, *, long: bool) -> dict[str, Any]:
     seconds = round(chance.choice((0.0, 0.5, 2.0, 8.0)) * chance.uniform(0.5, 1.5), 2)
-    if long and chance.random() < 0.06:
+    if long and chance.random() < 0.1:
         seconds = 45.0
     made: dict[str, Any] = {"name": name, "var": name.replace("-", "_")}
     luck = chance.random()
