@@ -377,8 +377,9 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
     if image is None:
         add = (intent(ABANDON, at),)
         image = yield from change_task(task.id, {}, {}, add=add, drop=(EXPAND,))
-        return [image] if image else []
-    return (yield from _present(child))
+        if image is not None:
+            return [image]
+    return (yield from _present(child))  # where its task has gone, whoever begins it withdraws it
 
 
 def _present(job: JobDocument) -> Flow[list[Document]]:

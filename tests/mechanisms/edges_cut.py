@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -207,24 +207,30 @@ def parts_before_end(patch: pytest.MonkeyPatch) -> None:
 
 
 class Hasty:
-    """A store that says that it has what it is only about to write."""
+    """A store, or who writes to one, that says that it has what it is only about to write."""
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
         self._writing: set[asyncio.Task[None]] = set()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._inner, name)
 
     async def insert(self, document: Document) -> bool:
-        task = asyncio.create_task(self._write(document))
+        return self._begin(self._inner.insert(document))
+
+    async def insert_job(self, job: Document) -> bool:
+        return self._begin(self._inner.insert_job(job))
+
+    def _begin(self, write: Coroutine[Any, Any, bool]) -> bool:
+        task = asyncio.create_task(self._end(write))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         return True
 
-    async def _write(self, document: Document) -> None:
+    async def _end(self, write: Coroutine[Any, Any, bool]) -> None:
         try:
-            await self._store.insert(document)
+            await write
         except StoreUnavailable:
             return
 
@@ -233,9 +239,10 @@ def stored_first(patch: pytest.MonkeyPatch) -> None:
     """A submitted job is answered for before it is stored."""
     init = JobCommands.__init__
 
-    def hasty(self: JobCommands, *args: Any) -> None:
+    def hasty(self: Any, *args: Any) -> None:
         init(self, *args)
         self._store = Hasty(self._store)
+        self._driver = Hasty(self._driver)
 
     patch.setattr(JobCommands, "__init__", hasty)
 

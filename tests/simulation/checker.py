@@ -7,7 +7,7 @@ that is lost, a repair by the sweeper. Those are problems in a history without s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -45,9 +45,6 @@ from tests.unit.engine.audit import Audit, MemoryBook
 
 ENDED: Final = ("COMPLETED", "FAILED", "CANCELLED", "SKIPPED", "PAUSED", "DELIVERED")
 
-GRANTED_MEANWHILE: Final = MICROS_PER_SECOND
-"""A grant that was under way when its job ended is stored after that, but not much."""
-
 LEASE_LEFT: Final = 15 * MICROS_PER_SECOND
 """What must be left of a node's lease when it is granted a run."""
 
@@ -80,7 +77,13 @@ STUCK_AFTER: Final = 100.0
 """Seconds in which something moves (2: within 90 of the end of an outage)."""
 
 WITHDRAWN_WITHIN: Final = 2.5
-"""Seconds within which what was inserted too late is withdrawn, where nobody died."""
+"""Seconds within which what is not to go on is withdrawn, where nobody is hindered in that."""
+
+SWEPT_WITHIN: Final = 8.0
+"""Seconds within which the sweeper withdraws it, where nobody else is about it."""
+
+JUST_AFTER: Final = 0.01
+"""Seconds after a fault within which a step that it befell is seen."""
 
 WEBHOOKS: Final = "webhooks"
 """No fault: a removal waits for them."""
@@ -156,7 +159,11 @@ class Checker:
         """Coordinator without a store → when it first took a message all the same."""
         self._parts: set[tuple[str, int, int]] = set()
         self._late: dict[str, float] = {}
-        """Task that was inserted too late → when."""
+        """Task or sub-job that is active and not to go on → since when."""
+        self._left_to_sweeper: dict[str, float] = {}
+        """What of that nobody is about → since when."""
+        self._stillborn: set[str] = set()
+        """Sub-jobs that nobody waited for when they were inserted."""
         self._succeeded: set[str] = set()
         self._left: set[str] = set()
         self._drained: dict[str, float] = {}
@@ -176,6 +183,8 @@ class Checker:
 
     def goes_wrong(self, what: str) -> None:
         """Take note of a fault."""
+        if what in faults.OF_COORDINATORS:
+            self.trouble_until(self._clock() + JUST_AFTER)
         self.kinds.add(what)
         self._in_vain.clear()
         self.trouble_until(self._clock())
@@ -183,6 +192,11 @@ class Checker:
     def trouble_until(self, when: float) -> None:
         """Take note that something is wrong until then."""
         self._quiet_since = max(self._quiet_since, when)
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether something is wrong now: a step that stalls may still have something made."""
+        return self._quiet_since > self._clock()
 
     def _settled(self, since: float, seconds: float) -> bool:
         """Return whether so much time has passed since then, and since the last fault."""
@@ -236,7 +250,7 @@ class Checker:
         if not self._maybe_lost(process):
             self.problems.append(f"what {process.name} made was removed, and it lives")
 
-    def started(self, run: SimRun, saw: Sequence[str]) -> None:
+    def started(self, run: SimRun, saw: str) -> None:
         """Take note of a run that starts: it is the one that was granted (5), and the first of its task, unless the
         process of the one before is dead or was away for longer than its lease (4, 5). Its own may have been away, too,
         between grant and start; it is stopped when its next beat is heard."""
@@ -272,12 +286,11 @@ class Checker:
                     return at - process.died_at < MAY_BE_LOST
         return False
 
-    def _check_saw(self, task: Rest | None, saw: Sequence[str]) -> None:
+    def _check_saw(self, task: Rest | None, saw: str) -> None:
         """A child saw nothing that one before it gave in an earlier restart."""
-        for each in saw:
-            _, at, restarts = each.partition("@")
-            if task is not None and at and int(restarts) < task.get("restarts", 0):
-                self.problems.append(f"task {task['id']} {each} of before its restart")
+        _, at, restarts = saw.partition("@")
+        if task is not None and at and int(restarts) < task.get("restarts", 0):
+            self.problems.append(f"task {task['id']} saw {saw} of before its restart")
 
     def ended(self, run: SimRun) -> None:
         """Take note of the end of a run: one whose task had ended long before was not stopped."""
@@ -330,12 +343,24 @@ class Checker:
     def _check_wanted(self, message: TaskMessage) -> None:
         ended_at = self._ended_at.get(message.job_id)
         again = ports.DOUBLED_LATE in self.kinds
-        if ended_at is not None and not again and self._settled(ended_at, 1.0):
+        within = 1.0
+        if SLIP in self.kinds:
+            # the sweeper comes, or, where a removal waits for webhooks, that looks again
+            job = self._data.of(JobDocument).get(message.job_id) or {}
+            within = float("inf") if job.get("deleted_at") else SWEPT_WITHIN
+        if ended_at is not None and not again and self._settled(ended_at, within):
             self.problems.append(f"task {message.task_id} was sent, its job had ended")
 
     # --- writes ---------------------------------------------------------------------------------------------------
 
     def _written(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
+        """Hear of a write. An error of the checker itself is not one of the process that writes."""
+        try:
+            self._check_write(kind, before, after)
+        except Exception as error:
+            self.problems.append(f"the checker fails: {error!r}")
+
+    def _check_write(self, kind: type[Document], before: Rest | None, after: Rest | None) -> None:
         state = (after or {}).get("state")
         self.trace.append(f"{kind.collection} {(after or before or {})['id']} {state}\n")
         if kind is TaskDocument:
@@ -354,14 +379,32 @@ class Checker:
     def _job_written(self, before: Rest | None, after: Rest | None) -> None:
         if after is None:
             self._removed.add((before or {})["id"])
+            self._late.pop((before or {})["id"], None)
             return
         if after["id"] in self._removed and not after.get("deleted_at"):
             self._check_made_again(after)
         self._states[after["id"]] = after["state"]
+        self._check_subjob(after, new=before is None)
+        if before is not None and self._stands(before) != self._stands(after):
+            self._check_below(after)
         if after["state"] not in JOB_ENDED:
             self._ended_at.pop(after["id"], None)
         elif before is None or before["state"] not in JOB_ENDED:
             self._ended_at[after["id"]] = self._clock()
+
+    def _check_below(self, job: Rest) -> None:
+        """A job that ends does so by what came of its last restart (3); one that ended, or was restarted, has what is
+        not to go on withdrawn."""
+        culprit = (job.get("failed_task") or {}).get("id")
+        for task in self._data.of(TaskDocument).values():
+            if task["job_id"] != job["id"]:
+                continue
+            self._check_late(task)
+            of_before = self._is_of_before(job, task)
+            if task["id"] == culprit and of_before:
+                self.problems.append(f"job {job['id']} FAILED by what was before its restart")
+            if job["state"] == "COMPLETED" and task.get("active") and not of_before:
+                self.problems.append(f"job {job['id']} completed; {task['id']} in it is active")
 
     def _check_made_again(self, job: Rest) -> None:
         """A job that was deleted does not come again (3)."""
@@ -374,6 +417,8 @@ class Checker:
             return
         if before is None:
             self._check_made_once(after)
+        if after.get("slot") != (before or {}).get("slot"):
+            self._check_concurrency(after.get("slot_of"))
         was, state = (before or {}).get("state"), after["state"]
         if was != state:
             self._moved_at = self._clock()
@@ -408,41 +453,92 @@ class Checker:
             if child.get("parent_id") == task["id"] and child.get("open"):
                 self.problems.append(f"{task['id']} completed; {child['id']} below it is open")
 
+    # --- what is not to go on -------------------------------------------------------------------------------------
+
+    def _check_withdrawn(self, document: Rest, over: bool) -> None:
+        """What is below something that has ended, or was restarted, is withdrawn at once, also if it comes later."""
+        id = document["id"]
+        if _is_active(document):
+            if over:
+                self._late.setdefault(id, self._clock())
+        elif (since := self._late.pop(id, None)) is not None:
+            self._left_to_sweeper.pop(id, None)
+            if self._quiet_since <= since and self._settled(since, WITHDRAWN_WITHIN):
+                self.problems.append(f"{id} was not to go on, and withdrawn late")
+
     def _check_late(self, task: Rest) -> None:
-        """What is inserted below something that has ended, or was restarted, is withdrawn at once."""
-        if task.get("active") and task["id"] not in self._late:
-            job = self._data.of(JobDocument).get(task["job_id"])
-            if job is None or self._is_over(job, task):
-                self._late[task["id"]] = self._clock()
-        elif not task.get("active") and (since := self._late.pop(task["id"], None)) is not None:
-            self._check_withdrawn(task["id"], since)
+        """Look at a task, and at the sub-job that is attached to it."""
+        self._check_withdrawn(task, self._is_over(self._job_of(task), task))
+        if task.get("kind") == "subjob":
+            for job in self._data.of(JobDocument).values():
+                if job.get("parent_id") == task["id"]:
+                    self._check_withdrawn(job, self._is_lost(job))
 
-    def _check_withdrawn(self, task_id: str, since: float) -> None:
-        nobody_died = not self.kinds & faults.OF_COORDINATORS
-        if nobody_died and self._settled(since, WITHDRAWN_WITHIN):
-            self.problems.append(f"task {task_id} was inserted late, and withdrawn later")
+    def _check_subjob(self, job: Rest, *, new: bool) -> None:
+        """A sub-job that nobody waited for when it came does not begin (3)."""
+        if not job.get("parent_id"):
+            return
+        lost = self._is_lost(job)
+        if new and lost:
+            self._stillborn.add(job["id"])
+        elif job["id"] in self._stillborn and job["state"] not in ("PENDING", "CANCELLED"):
+            self.problems.append(f"job {job['id']} is {job['state']}, and nobody waits for it")
+        self._check_withdrawn(job, lost)
 
-    def _is_over(self, job: Rest, task: Rest) -> bool:
-        ended = job["state"] in ("FAILED", "CANCELLED") and not job.get("then")
-        return ended or task.get("restarts", 0) < job.get("restarts", 0)
+    def look(self) -> None:
+        """Look whether anything that is not to go on is left to the sweeper, and it does not come."""
+        now = self._clock()
+        for id in self._late:
+            if self._somebody_is_about(id):
+                self._left_to_sweeper.pop(id, None)
+            elif self._settled(self._left_to_sweeper.setdefault(id, now), SWEPT_WITHIN):
+                self.problems.append(f"{id} is not to go on, and nobody withdraws it")
+
+    def _somebody_is_about(self, id: str) -> bool:
+        """Return whether an intent says that it is to be withdrawn."""
+        job = self._data.of(JobDocument).get(id)
+        task = self._data.of(TaskDocument).get(job["parent_id"] if job is not None else id)
+        return any(
+            each is not None and each.get("then") for each in (job, task, self._job_of(task))
+        )
+
+    def _job_of(self, task: Rest | None) -> Rest | None:
+        return None if task is None else self._data.of(JobDocument).get(task["job_id"])
+
+    @staticmethod
+    def _stands(job: Rest) -> tuple[bool, int]:
+        """Return what decides whether what is below a job goes on."""
+        return job["state"] in JOB_ENDED, job.get("restarts", 0)
+
+    def _is_over(self, job: Rest | None, task: Rest) -> bool:
+        ended = job is None or job["state"] in ("FAILED", "CANCELLED")
+        return ended or self._is_of_before(job, task)
+
+    @staticmethod
+    def _is_of_before(job: Rest | None, task: Rest) -> bool:
+        return job is not None and task.get("restarts", 0) < job.get("restarts", 0)
+
+    def _is_lost(self, job: Rest) -> bool:
+        """Return whether nobody waits for a sub-job."""
+        task = self._data.of(TaskDocument).get(job["parent_id"])
+        return task is None or not task.get("active") or self._is_over(self._job_of(task), task)
 
     def _check_grant(self, task: Rest, *, new: bool) -> None:
         job = self._data.of(JobDocument).get(task["job_id"])
         at = task.get("restarts", 0)
         if job is not None and at < job.get("restarts", 0):
             self.problems.append(f"task {task['id']} of restart {at} was granted")
-        if job is not None and job.get("ended_at") and "clock jumps" not in self.kinds:
-            self._check_in_time(task, job)
-        self._check_concurrency(task.get("slot_of"))
+        if task["job_id"] in self._ended_at and "clock jumps" not in self.kinds:
+            self._check_in_time(task)
         node = self._data.of(NodeDocument).get(task.get("node_id") or "")
         if new and node is not None:
             self._check_node(task, node)
 
-    def _check_in_time(self, task: Rest, job: Rest) -> None:
-        late = task["started_at"] - job["ended_at"]
-        stalled = self.kinds & {ports.STALL, ports.STALL_CRASH, "freeze coordinator"}
-        if late > GRANTED_MEANWHILE + (LEASE_LEFT if stalled else 0):
-            self.problems.append(f"task {task['id']} was granted {late} μs after its job ended")
+    def _check_in_time(self, task: Rest) -> None:
+        """Whoever grants looks at the job after it has noted the time."""
+        ago = (self._micros() - task["started_at"]) / MICROS_PER_SECOND
+        if (late := self._clock() - ago - self._ended_at[task["job_id"]]) > 0:
+            self.problems.append(f"task {task['id']} was granted {late} s after its job ended")
 
     def _check_node(self, task: Rest, node: Rest) -> None:
         if node.get("lease_until", 0) < task["started_at"] + LEASE_LEFT:
@@ -458,7 +554,9 @@ class Checker:
             return
         tasks = self._data.of(TaskDocument).values()
         slots = [
-            task["slot"] for task in tasks if task.get("slot_of") == owner_id and task.get("active")
+            task.get("slot")
+            for task in tasks
+            if task.get("slot_of") == owner_id and task.get("active")
         ]
         taken = [slot for slot in slots if slot is not None]
         if len(taken) != len(set(taken)):
@@ -520,8 +618,9 @@ class Checker:
             was = there.get(intent["id"])
             if was is None or intent.get("error") or intent["at"] <= was["at"]:
                 continue
-            held = was["at"] <= now and intent["at"] - was["at"] >= HELD_EVERY
-            if intent.get("tries", 0) == was.get("tries", 0) > 0 and not held:
+            tries = intent.get("tries", 0)
+            held = intent["at"] <= now and (tries > 1 or intent["at"] - was["at"] >= HELD_EVERY)
+            if tries == was.get("tries", 0) > 0 and not held:
                 self.problems.append(f"{after['id']} {intent['id']} was taken up by two")
 
     def _log_removed(self, part: Rest) -> None:
@@ -587,8 +686,13 @@ class Checker:
 
     def check_repairs(self) -> None:
         """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""
-        for what, count in self.noted().items():
+        noted = self.noted()
+        for what, count in noted.items():
             causes = MAY_BE.get(what)
+            if (
+                what == "swept_unheard" and noted["swept_unconfirmed"]
+            ):  # that, too, makes two copies
+                continue
             by_chance = causes is STRUCTURE and count == 1
             if causes is not None and not by_chance and not self.kinds & causes:
                 self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
@@ -712,3 +816,9 @@ class Checker:
             self.problems.append(f"job {job['id']} was cancelled by nobody")
         elif job["state"] == "FAILED" and jobs.must_complete(definition) and SLIP not in self.kinds:
             self.problems.append(f"job {job['id']} FAILED: {job.get('error')}")
+
+
+def _is_active(document: Rest) -> bool:
+    """Return whether a task or job has not ended."""
+    active = document.get("active")
+    return document["state"] not in JOB_ENDED if active is None else bool(active)

@@ -105,19 +105,45 @@ OF_MESSAGES: Final = frozenset({"queue deleted", "broker emptied", ports.LOST})
 CALM_EVERY: Final = 8
 """Of so many seeds one is without a fault: there nothing is to be repaired."""
 
+STALLED: Final = CALM_EVERY - 5
+"""Of as many seeds one, too, in which steps by which jobs go on stall, while somebody cancels or restarts them."""
+
 _FIRST: Final = ("publish ", "insert", "change Task")
 """Steps that are aimed at first: most of what can go wrong goes wrong there."""
+
+_MOVING: Final = (
+    "insert Task",
+    "insert_many Task",
+    "insert Job sub",
+    "change Job:COMPLETED",
+    "change Job:FAILED",
+)
+"""Steps by which a job goes on, or comes to its end."""
 
 AIMED_AT_ONCE: Final = 4
 """Steps that one seed aims at."""
 
 
 def faults_of(seed: int, labels: list[str]) -> list[Fault]:
-    """Return the faults of a seed: every other one is aimed, a few are calm."""
+    """Return the faults of a seed: every other one is aimed, a few are calm, and in a few steps only stall."""
     chance = random.Random(f"{seed} faults")
     if seed % 2 == 0 and labels:
         return aimed_faults(seed, chance, labels)
+    if seed % CALM_EVERY == STALLED:
+        return _stalls(chance, [label for label in labels if label.startswith(_MOVING)])
     return [] if seed % CALM_EVERY == CALM_EVERY - 1 else random_faults(chance)
+
+
+def _stalls(chance: random.Random, labels: list[str]) -> list[Fault]:
+    """Return stalls at one of the first steps of each kind; after some whoever made the step dies."""
+    return [
+        Fault(
+            what=chance.choice((ports.STALL, ports.STALL_CRASH)),
+            label=label,
+            nth=chance.choice((1, 1, 2, 3)),
+        )
+        for label in labels
+    ]
 
 
 def random_faults(chance: random.Random, most: int = 3) -> list[Fault]:

@@ -9,8 +9,8 @@ import msgspec
 
 from shared.model import language
 
-SAW: Final = "saw="
-"""Begins what a run was told of an earlier result."""
+SAW: Final = "SAW"
+"""The variable by which a run is told of an earlier result."""
 
 
 def job(chance: random.Random) -> language.JobDefinition:
@@ -70,13 +70,13 @@ def _each(chance: random.Random, task: dict[str, Any]) -> dict[str, Any]:
     if chance.random() < 0.6:
         each["concurrency"] = chance.randint(1, 2)
     if "run" in task:
-        task["run"] += f" {SAW}{{{{ tasks.{task['var']} ?? '' }}}}"
+        task["env"] = {SAW: f"{{{{ tasks.{task['var']} ?? '' }}}}"}
     return each
 
 
 def _plain(chance: random.Random, name: str, *, long: bool) -> dict[str, Any]:
     seconds = round(chance.choice((0.0, 0.5, 2.0, 8.0)) * chance.uniform(0.5, 1.5), 2)
-    if long and chance.random() < 0.06:
+    if long and chance.random() < 0.1:
         seconds = 45.0
     made: dict[str, Any] = {"name": name, "var": name.replace("-", "_")}
     luck = chance.random()

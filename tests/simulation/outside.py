@@ -12,6 +12,7 @@ import msgspec
 
 from shared.errors import RuntimeUnavailable
 from shared.model.documents import TaskDocument
+from tests.simulation import jobs
 from tests.simulation.loop import current_process
 from worker.runtime.port import Assignment, Outcome, Sink
 from worker.slot import DRAINED
@@ -25,8 +26,8 @@ ENGINE_LIMIT: Final = 10.0
 
 
 class SimRun:
-    """A run that takes the time, and ends, as its script says: `2.5 ok`, `0 fail`, `1 flaky`, `1 vanish`; what follows
-    it saw when it began. Its result tells of which restart it is."""
+    """A run that takes the time, and ends, as its script says: `2.5 ok`, `0 fail`, `1 flaky`, `1 vanish`. Its result
+    tells of which restart it is."""
 
     def __init__(self, plant: Plant, assignment: Assignment, sink: Sink) -> None:
         self.assignment = assignment
@@ -43,11 +44,11 @@ class SimRun:
 
     async def run(self) -> Outcome:
         task = self.assignment
-        seconds, how, *saw = task.task.run.split()
+        seconds, how = task.task.run.split()
         checker = self._plant.checker
         if self.unprepared:
             return Outcome(error="the engine does not answer", lost=True)
-        checker.started(self, saw)
+        checker.started(self, task.task.env.get(jobs.SAW, ""))
         try:
             await self._sink.write(f"begin {task.nonce}\n".encode())
             with contextlib.suppress(TimeoutError):

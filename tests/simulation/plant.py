@@ -271,7 +271,23 @@ class SimWorker(Node):
         self.folder.close()
 
 
-COMMANDS: Final = ("cancel", "restart", "delete", "rerun")
+COMMANDS: Final = (
+    *((),) * 4,
+    ("cancel",),
+    ("cancel", "restart"),
+    ("cancel", "restart", "cancel"),
+    ("cancel", "rerun", "delete"),
+    ("restart", "delete"),
+    ("rerun",),
+)
+"""What a user does to a job, one after another."""
+
+RESTARTED: Final = ("cancel", "restart")
+"""The same where withdrawals slip."""
+
+ASKS_AGAIN: Final = 0.3
+"""Of so many submissions one comes again, though it was answered: its answer was lost on the way."""
+
 MEANWHILE: Final = (("cancel",), ("cancel", "restart"), ("cancel", "delete"))
 """What somebody may do to a job while a step of it stalls."""
 
@@ -343,6 +359,7 @@ class Plant:
         users = [asyncio.ensure_future(self._user(number)) for number in range(3)]
         users.append(asyncio.ensure_future(self._scheduler()))
         users.append(asyncio.ensure_future(self._operator()))
+        looks = asyncio.ensure_future(self._look())
         timed = [asyncio.ensure_future(self._go_wrong(fault)) for fault in self.timed]
         await asyncio.sleep(BUSY_FOR)
         await asyncio.wait([*users, *timed])
@@ -351,28 +368,42 @@ class Plant:
         self.reached = dict(self.labels)
         self._heal()
         await self._rest()
+        looks.cancel()
+
+    async def _look(self) -> None:
+        """Have the checker look at what is left, again and again."""
+        while not self.problems:
+            await asyncio.sleep(1.0)
+            self.checker.look()
 
     async def _user(self, number: int) -> None:
         """Submit jobs, and do things to them."""
         chance = random.Random(f"{self.seed} user {number}")
-        for _ in range(chance.randint(1, 2)):
+        for count in range(chance.randint(1, 2)):
             await asyncio.sleep(chance.uniform(0, 12))
-            job_id = await self._submit(jobs.job(self.job_chance))
-            for _ in range(chance.choice((0, 0, 1, 2))):
+            definition, key = jobs.job(self.job_chance), f"key {number} {count}"
+            job_id = await self._submit(definition, key)
+            commands = chance.choice(COMMANDS)
+            for what in RESTARTED if self.slips.of_withdrawals else commands:
+                await asyncio.sleep(chance.expovariate(1 / chance.choice((0.5, 4))))
+                await self._command(what, job_id)
+            if chance.random() < ASKS_AGAIN:
                 await asyncio.sleep(chance.expovariate(1 / 4))
-                await self._command(chance.choice(COMMANDS), job_id)
+                await self._ask_for(definition, key)
 
-    async def _submit(self, definition: Any) -> str:
-        key = f"key {len(self.submitted)}"
+    async def _submit(self, definition: Any, key: str) -> str:
         self.submitted[key] = definition
         while True:
-            made = await self._asked(
-                lambda to: to.commands.submit(definition, GUEST, key=key, body_hash=key)
-            )
+            made = await self._ask_for(definition, key)
             if made is not None:
                 self.submitted[made.id] = self.submitted.pop(key)
                 self.told[made.id] = set()
                 return str(made.id)
+
+    async def _ask_for(self, definition: Any, key: str) -> Any:
+        return await self._asked(
+            lambda to: to.commands.submit(definition, GUEST, key=key, body_hash=key)
+        )
 
     async def _operator(self) -> None:
         """Have a worker take nothing for a while: in a quarter of the seeds, and where that is to go wrong."""
@@ -622,7 +653,7 @@ class Plant:
     async def _cut_all(self, seconds: float) -> None:
         """Cut all workers off; where that lasts, while a run goes on that outlasts it. Each is back in its own time."""
         if seconds > LONG_CUT:
-            job_id = await self._submit(jobs.lasting(seconds))
+            job_id = await self._submit(jobs.lasting(seconds), f"lasting {seconds}")
             await self._begun(job_id)
         await asyncio.gather(
             *(
@@ -763,7 +794,7 @@ class Plant:
         until, quiet = self.loop.time() + LONGEST, 0
         while quiet < 2 and self.loop.time() < until and not self.checker.is_stuck():
             await asyncio.sleep(2.5)
-            quiet = 0 if self.checker.left() else quiet + 1
+            quiet = 0 if self.checker.left() or self.checker.in_trouble else quiet + 1
         self.problems += self.checker.left()
         if not self.problems:
             self.checker.check_history()

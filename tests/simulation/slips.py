@@ -14,10 +14,10 @@ from shared.model.queries import Change
 SLIP: Final = "slip"
 """What goes wrong, as the checker calls it."""
 
-EVERY: Final = 3
+EVERY: Final = 2
 """In one of so many seeds something slips."""
 
-SO_OFTEN: Final = 3
+SO_OFTEN: Final = 6
 """Steps that slip in such a seed, all of one kind."""
 
 
@@ -48,6 +48,10 @@ def _finds_attached(args: Sequence[Any]) -> bool:
     return args[0] is JobDocument and isinstance(args[1].get("parent_id"), str)
 
 
+def _drops_ended(args: Sequence[Any]) -> bool:
+    return any("ended" in change.drop_then for change in args[0])
+
+
 def _finds_runs(args: Sequence[Any]) -> bool:
     kind, where = args[0], args[1]
     return kind is TaskDocument and "epoch" in where and isinstance(where.get("node_id"), str)
@@ -56,6 +60,7 @@ def _finds_runs(args: Sequence[Any]) -> bool:
 KINDS: Final[Mapping[str, tuple[str, Callable[[Sequence[Any]], bool], Any]]] = {
     "completion": ("change", _completes, None),
     "hand-over": ("change_first", _any, None),
+    "done": ("change_many", _drops_ended, 0),
     "withdrawal": ("find", _finds_open, []),
     "withdrawal of sub-jobs": ("find", _finds_attached, []),
     "lost runs": ("find", _finds_runs, []),
@@ -83,6 +88,11 @@ class Slips:
     def any_left(self) -> bool:
         """Whether something is still to slip."""
         return self._left > 0
+
+    @property
+    def of_withdrawals(self) -> bool:
+        """Whether what slips are withdrawals."""
+        return self.any_left and self.kind.startswith("withdrawal")
 
     def end(self) -> None:
         """Have nothing slip any more."""

@@ -169,6 +169,18 @@ async def test_a_sub_job_inserted_late_does_not_run(world: World, then: str) -> 
     assert worker.running == []
 
 
+async def test_a_sub_job_inserted_when_its_parent_task_has_gone_goes_at_once(world: World) -> None:
+    job_id = await world.submit(sub(step("a")), told=False)
+    slow = Stepper(world.driver, intents.follow([await begun(world, job_id)]))
+    await slow.until(inserts_subjob)
+    assert await world.cancel(job_id)
+    await world.settle()
+    await world.driver.follow(await deleted(world, job_id))
+    assert await nothing_left(world)
+    await slow.finish()
+    assert await nothing_left(world)
+
+
 async def test_a_sub_job_that_came_and_went_is_not_made_again(world: World) -> None:
     """Whoever made it died before the task that it belongs to was told, so that somebody else follows its intent."""
     await world.worker()
