@@ -62,9 +62,6 @@ def _simulated(mechanisms: Sequence[Mechanism]) -> list[str]:
     for reason in dict.fromkeys(UNNOTICED.values()):
         names = ", ".join(m.name for m in mechanisms if UNNOTICED.get(m.name) == reason)
         lines.append(f"| {names} | {reason} |")
-    named = {*NOTICED, *UNNOTICED}
-    if open_ := [mechanism.name for mechanism in mechanisms if mechanism.name not in named]:
-        lines.append(f"| {', '.join(open_)} | not seen to be noticed yet |")
     return lines
 
 

@@ -40,20 +40,19 @@ NOTICED: Final[dict[str, int]] = {
     "sweep-composites": 16,
     "unstorable-ends": 35,
     "sweep-ended": 3,
+    "closed-epochs": 150,
     "closed-for-good": 24,
     "removal-below": 0,
-    "unwanted-grants": 115,
     "kept-ends": 76,
     "taking-back": 157,
     "era": 189,
     "drain-stored": 66,
     "due-shared": 184,
-    "sweep-unconfirmed": 0,
-    "drain-waits": 187,
-    "drain-hands-back": 76,
+    "sweep-unconfirmed": 3,
+    "drain-waits": 76,
     "stands-back": 5,
     "parts-before-end": 6,
-    "webhook-claims": 16,
+    "webhook-claims": 0,
     "stored-first": 78,
     "grant-look": 35,
     "look-again": 11,
@@ -86,6 +85,13 @@ _BEFORE_IT: Final = (
     "each sweep cancels what is below ended jobs before it sends anything again: only what ends "
     "between the two is left to this look"
 )
+_HELD_CLAIMS: Final = (
+    "it takes claims that are held up while who sent them is cut off for a moment, and hardly a seed "
+    "below 200 has both"
+)
+_OUTLASTING: Final = (
+    "below 200 no worker is stopped while a run outlasts its grace time; seed 253 notices it"
+)
 
 UNNOTICED: Final[dict[str, str]] = {
     "confirm-rabbitmq": _OUTSIDE,
@@ -106,5 +112,7 @@ UNNOTICED: Final[dict[str, str]] = {
     "sweep-overtaken": _BUSY,
     "late-firings": _LATE_LOOKS,
     "sweep-unwanted": _BEFORE_IT,
+    "unwanted-grants": _HELD_CLAIMS,
+    "drain-hands-back": _OUTLASTING,
 }
 """Mechanism → why no seed notices it."""
