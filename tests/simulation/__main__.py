@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -60,11 +61,13 @@ def main() -> int:
     if asked.seed is not None:
         more = msgspec.json.decode(asked.fault, type=faults.Fault) if asked.fault else None
         return _told([_play(asked.seed, more)])
+    began = time.monotonic()
     results = list(_played(range(asked.first, asked.first + asked.seeds), asked))
     for round_ in range(AIMED_ROUNDS if len(results) >= ENOUGH else 0):
         results += _aimed(
             coverage.aimed_at(coverage.missing(results, LABELS), results, round_), asked
         )
+    _say(f"played in {time.monotonic() - began:.0f} s")
     return _told(results, asked.labels)
 
 

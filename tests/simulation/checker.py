@@ -689,10 +689,8 @@ class Checker:
         noted = self.noted()
         for what, count in noted.items():
             causes = MAY_BE.get(what)
-            if (
-                what == "swept_unheard" and noted["swept_unconfirmed"]
-            ):  # that, too, makes two copies
-                continue
+            if what == "swept_unheard" and noted["swept_unconfirmed"]:
+                continue  # that, too, makes two copies
             by_chance = causes is STRUCTURE and count == 1
             if causes is not None and not by_chance and not self.kinds & causes:
                 self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
