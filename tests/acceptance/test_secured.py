@@ -37,7 +37,7 @@ pytestmark = [
     pytest.mark.mongodb,
     pytest.mark.slow,
     pytest.mark.xdist_group("secured"),  # one pair of servers, and one wheel
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),  # the wheel is built and installed meanwhile
 ]
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "tls.md"
