@@ -19,7 +19,7 @@ from shared.model.documents import (
     TaskDocument,
 )
 from shared.model.queries import Above, Below, In, Not, Where
-from shared.model.states import JOB_ACTIVE, JOB_ENDED, JobState
+from shared.model.states import JOB_ACTIVE, JOB_ENDED, Hold, JobState
 
 ORPHANS_AT_ONCE = 500
 """Jobs, and tasks, looked at in one sweep of a kind."""
@@ -87,6 +87,15 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
         old = {"job_id": In(tuple(ids)), "restarts": Below(restarts)}
         follow += yield from _withdraw_open("swept_lower_restarts", old, ids)
     return follow
+
+
+def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
+    """Withdraw what waits for a slot of an `each` that has ended, or is gone, however long ago."""
+    where = {"slot_of": owner, "hold": Hold.CONCURRENCY, "active": True}
+    held = yield from find(TaskDocument, where, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
+    for job_id in sorted({task.job_id for task in held}):
+        yield from note_event("swept_open_under_ended", job_id)
+    return (yield from withdraw(held, gone=gone))
 
 
 def _withdraw_open(what: str, where: Where, jobs: Collection[str]) -> Flow[list[Document]]:

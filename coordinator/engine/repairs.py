@@ -280,16 +280,12 @@ def free_slots(rounds: Rounds) -> Flow[list[Document]]:
 
 def _offer_slots(owner: str) -> Flow[list[Document]]:
     parent = yield from get(TaskDocument, owner)
-    if parent is None:  # what was inserted late, when its job had been removed already
-        held = {"slot_of": owner, "hold": Hold.CONCURRENCY}
-        late = yield from find(
-            TaskDocument, held, limit=REPAIRS_AT_ONCE, without=TaskDocument.heavy
-        )
-        return (yield from orphans.still_wanted(late))[1]
-    if not parent.active or not parent.expanded:
-        return []
+    if parent is None or not (parent.active or parent.then):
+        return (yield from orphans.held_below(owner, gone=parent is None))
     each = parent.definition.each
-    return (yield from slots.offer_slots(owner, each.concurrency or 0)) if each else []
+    if each is None or not (parent.active and parent.expanded):
+        return []
+    return (yield from slots.offer_slots(owner, each.concurrency or 0))
 
 
 def _owners(field: str, hold: Hold, after: str) -> Flow[tuple[list[str], str]]:

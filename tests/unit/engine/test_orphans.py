@@ -381,6 +381,31 @@ async def test_what_is_open_of_a_lower_restart_is_found(world: World) -> None:
     assert world.counts()["swept_lower_restarts"] == 1
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_what_waits_for_a_slot_of_what_ended_is_found_however_late(
+    world: World, gone: bool
+) -> None:
+    """Nobody looked for ten minutes, or the store's clock jumped."""
+    each = {"list": "{{ 1..3 }}", "concurrency": 1, "task": step("a")}
+    job_id = await world.submit({"name": "each", "each": each})
+    await world.settle()
+    each_id = (await world.task(job_id, "each")).id
+    over = {"state": "CANCELLED", "ended_at": world.store.now()}
+    not_open = {**over, "active": False, "open": False}
+    for task in await world.tasks(job_id):
+        if not task.hold:
+            await world.store.change(Change(kind=TaskDocument, id=task.id, set=not_open))
+    await world.store.change(Change(kind=JobDocument, id=job_id, set=over))
+    if gone:
+        await world.store.delete(TaskDocument, {"id": each_id})
+        await world.store.delete(JobDocument, {"id": job_id})
+    world.clock.advance(700)
+    await world.sweep()
+    left = await world.store.find(TaskDocument, {"slot_of": each_id, "active": True})
+    assert left == []
+    assert world.counts()["swept_open_under_ended"] == 1
+
+
 @pytest.mark.parametrize("parent", ["ended", "gone", "of a lower restart"])
 async def test_a_sub_job_that_nobody_waits_for_is_found(world: World, parent: str) -> None:
     job_id = await world.submit(sub(step("a")))
