@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -61,10 +60,11 @@ def open_under_ended() -> Flow[list[Document]]:
     jobs = yield from find(
         JobDocument, where, order=("-ended_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
-    ended = {job.id for job in jobs if not job.then}
-    return (
-        yield from _withdraw_open("swept_open_under_ended", {"job_id": In(tuple(ended))}, ended)
-    )
+    follow: list[Document] = []
+    for restarts, ids in _by_restarts(jobs).items():  # one may have been restarted meanwhile
+        of_it = {"job_id": In(ids), "restarts": Below(restarts + 1)}
+        follow += yield from _withdraw_open("swept_open_under_ended", of_it)
+    return follow
 
 
 def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
@@ -78,15 +78,20 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
         JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
     rounds.restarted = _next(jobs, rounds.restarted)
-    by_restarts: dict[int, list[str]] = defaultdict(list)
-    for job in jobs:
-        if not job.then:
-            by_restarts[job.restarts].append(job.id)
     follow: list[Document] = []
-    for restarts, ids in by_restarts.items():
-        old = {"job_id": In(tuple(ids)), "restarts": Below(restarts)}
-        follow += yield from _withdraw_open("swept_lower_restarts", old, ids)
+    for restarts, ids in _by_restarts(jobs).items():
+        old = {"job_id": In(ids), "restarts": Below(restarts)}
+        follow += yield from _withdraw_open("swept_lower_restarts", old)
     return follow
+
+
+def _by_restarts(jobs: Sequence[JobDocument]) -> dict[int, tuple[str, ...]]:
+    """Return the jobs that nobody is about, by how often they were restarted."""
+    quiet = [job for job in jobs if not job.then]
+    return {
+        restarts: tuple(job.id for job in quiet if job.restarts == restarts)
+        for restarts in sorted({job.restarts for job in quiet})
+    }
 
 
 def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
@@ -98,9 +103,7 @@ def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
     return (yield from withdraw(held, gone=gone))
 
 
-def _withdraw_open(what: str, where: Where, jobs: Collection[str]) -> Flow[list[Document]]:
-    if not jobs:
-        return []
+def _withdraw_open(what: str, where: Where) -> Flow[list[Document]]:
     open_ = {**where, "open": True, "active": True}
     found = yield from find(TaskDocument, open_, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
     for job_id in sorted({task.job_id for task in found}):

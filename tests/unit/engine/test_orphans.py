@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import intents, job_ends, task_runs, withdrawal
-from coordinator.engine.flow import Insert, InsertMany
+from coordinator.engine import intents, job_ends, orphans, task_runs, withdrawal
+from coordinator.engine.flow import Find, Insert, InsertMany
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import Refused
 from shared.model.queries import Change
@@ -404,6 +404,21 @@ async def test_what_waits_for_a_slot_of_what_ended_is_found_however_late(
     left = await world.store.find(TaskDocument, {"slot_of": each_id, "active": True})
     assert left == []
     assert world.counts()["swept_open_under_ended"] == 1
+
+
+async def test_a_job_that_is_restarted_between_two_looks_of_the_sweeper_goes_on(
+    world: World,
+) -> None:
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    assert await world.cancel(job_id)
+    await world.settle()
+    slow = Stepper(world.driver, orphans.open_under_ended())
+    await slow.until(lambda effect: isinstance(effect, Find) and effect.kind is TaskDocument)
+    assert await world.restart(job_id)
+    await world.settle()
+    assert await slow.finish() == []
+    assert [task.state for task in await world.tasks(job_id) if task.active] == ["SCHEDULED"]
 
 
 @pytest.mark.parametrize("parent", ["ended", "gone", "of a lower restart"])
