@@ -227,7 +227,7 @@ def _grow(
     add = () if last else (intent(EXPAND, (yield from now())),)
     image = yield from change_task(parent.id, where, fields, add=add, drop=(EXPAND,))
     if image is None:
-        return None, (yield from _not_grown(parent, children))
+        return None, (yield from _not_grown(parent, children, placed))
     follow = yield from task_start.go_on(placed)
     if last:
         follow += yield from complete_if_done(parent.id, job)
@@ -235,12 +235,16 @@ def _grow(
     return image, follow
 
 
-def _not_grown(parent: TaskDocument, children: Sequence[TaskDocument]) -> Flow[list[Document]]:
-    """Withdraw children whose parent has ended; where somebody else expands it too, they are that one's."""
+def _not_grown(
+    parent: TaskDocument, children: Sequence[TaskDocument], placed: Sequence[TaskDocument]
+) -> Flow[list[Document]]:
+    """Withdraw children whose parent has ended, and end what was over when it was made; where somebody else expands it
+    too, they are that one's."""
     present = yield from get(TaskDocument, parent.id)
     if present is not None and present.state == TaskState.RUNNING:
         return []
-    return (yield from withdraw(children, gone=present is None))
+    over = [] if present is None else [child for child in placed if not child.active]
+    return [*over, *(yield from withdraw(children, gone=present is None))]
 
 
 def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[list[Document]]:

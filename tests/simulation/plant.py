@@ -740,7 +740,8 @@ class Plant:
         if node.process.dead:
             return
         self.loop.thaw(node.process)
-        node.process.is_back(self.loop.time())
+        if not node.process.hushed:
+            node.process.is_back(self.loop.time())
         if seconds > HEARD_OF_WITHIN:
             node.broker.mend()
 

@@ -246,6 +246,19 @@ async def test_what_an_intent_may_have_made_is_withdrawn_before_it_is_dropped(wo
     assert [task.then for task in await world.tasks(job_id) if task.then] == []
 
 
+async def test_a_child_that_is_over_when_it_is_inserted_late_is_closed_at_once(
+    world: World,
+) -> None:
+    tasks = [step("a", **{"if": "{{ 1 == 2 }}"}), step("b")]
+    job_id = await world.submit(parallel(*tasks), told=False)
+    slow = Stepper(world.driver, intents.follow([await begun(world, job_id)]))
+    await slow.until(lambda effect: isinstance(effect, InsertMany))
+    assert await world.cancel(job_id)
+    await world.settle()
+    await world.driver.follow(await slow.finish())
+    assert [task.name for task in await world.tasks(job_id) if task.open] == []
+
+
 async def test_a_child_of_before_a_restart_that_is_inserted_late_does_not_run(world: World) -> None:
     await world.worker()
     tasks = [parallel(step("a", var="x"), step("b")), step("z", env={"X": "{{ tasks.x }}"})]
