@@ -68,7 +68,7 @@ from worker.process_folder import ProcessFolder
 
 _T = TypeVar("_T")
 
-LONGEST: Final = 600.0
+LONGEST: Final = 1_800.0
 """Virtual seconds after the last fault within which everything must have ended, however long it is."""
 
 HANDLED: Final = dict.fromkeys(("jobs", "claims", "completed", "error", "logs", "progress"), 20) | {
