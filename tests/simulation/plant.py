@@ -42,7 +42,7 @@ from coordinator.effects import FlowDriver
 from coordinator.engine import pulse, removal, withdrawal
 from shared.broker.memory import MemoryBroker
 from shared.config import Config
-from shared.errors import ApplicationError, StoreUnavailable
+from shared.errors import ApplicationError, NotFound, StoreUnavailable
 from shared.model.documents import (
     GUEST,
     MICROS_PER_SECOND,
@@ -282,6 +282,9 @@ COMMANDS: Final = (
 )
 """What a user does to a job, one after another."""
 
+DELETED: Final = object()
+"""The answer to a submission that comes again when its job was deleted."""
+
 RESTARTED: Final = ("cancel", "restart")
 """The same where withdrawals slip."""
 
@@ -392,18 +395,26 @@ class Plant:
                 await self._ask_for(definition, key)
 
     async def _submit(self, definition: Any, key: str) -> str:
+        """Submit a job until there is an answer; return its id, which nothing has where it was deleted by then."""
         self.submitted[key] = definition
         while True:
             made = await self._ask_for(definition, key)
+            if made is DELETED:
+                del self.submitted[key]
+                return ""
             if made is not None:
                 self.submitted[made.id] = self.submitted.pop(key)
                 self.told[made.id] = set()
                 return str(made.id)
 
     async def _ask_for(self, definition: Any, key: str) -> Any:
-        return await self._asked(
-            lambda to: to.commands.submit(definition, GUEST, key=key, body_hash=key)
-        )
+        async def submit(to: SimCoordinator) -> Any:
+            try:
+                return await to.commands.submit(definition, GUEST, key=key, body_hash=key)
+            except NotFound:
+                return DELETED
+
+        return await self._asked(submit)
 
     async def _operator(self) -> None:
         """Have a worker take nothing for a while: in a quarter of the seeds, and where that is to go wrong."""
