@@ -158,6 +158,9 @@ class Checker:
         self._in_vain: dict[str, float] = {}
         """Coordinator without a store → when it first took a message all the same."""
         self._parts: set[tuple[str, int, int]] = set()
+        """Parts of logs that the broker has confirmed: task, run and number."""
+        self._parts_lost: set[tuple[str, int, int]] = set()
+        """Those of them that it lost before anybody stored them."""
         self._late: dict[str, float] = {}
         """Task or sub-job that is active and not to go on → since when."""
         self._left_to_sweeper: dict[str, float] = {}
@@ -185,6 +188,8 @@ class Checker:
         """Take note of a fault."""
         if what in faults.OF_COORDINATORS:
             self.trouble_until(self._clock() + JUST_AFTER)
+        if what == "broker emptied":
+            self._parts_lost |= self._parts - self._stored_parts()
         self.kinds.add(what)
         self._in_vain.clear()
         self.trouble_until(self._clock())
@@ -201,6 +206,10 @@ class Checker:
     def _settled(self, since: float, seconds: float) -> bool:
         """Return whether so much time has passed since then, and since the last fault."""
         return self._clock() - max(since, self._quiet_since) > seconds
+
+    def _stored_parts(self) -> set[tuple[str, int, int]]:
+        parts = self._data.of(LogPartDocument).values()
+        return {(part["task_id"], part["run"], part["number"]) for part in parts}
 
     def _only(self, allowed: frozenset[str]) -> bool:
         """Return whether nothing else went wrong."""
@@ -719,10 +728,16 @@ class Checker:
             there = [number for number, _ in log]
             if ports.LOST in self.kinds and len(there) == len(set(there)):
                 continue
-            if there != list(range(1, count + 1)):
+            told = f"begin {task['nonce']}\nend\n"
+            lost = self._lost_of(task) - {*there}
+            if there != [number for number in range(1, count + 1) if number not in lost]:
                 self.problems.append(f"task {task['id']} has parts {there} of {count}")
-            elif "".join(contents for _, contents in log) != f"begin {task['nonce']}\nend\n":
+            elif not lost and "".join(contents for _, contents in log) != told:
                 self.problems.append(f"the log of {task['id']} lacks what its run wrote: {log}")
+
+    def _lost_of(self, task: Rest) -> set[int]:
+        run = task["id"], task["run"]
+        return {number for *whose, number in self._parts_lost if (*whose,) == run}
 
     def check_ends(
         self, submitted: Mapping[str, language.JobDefinition], told: Mapping[str, set[str]]
