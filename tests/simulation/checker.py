@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
+from coordinator.engine.new_documents import DELETE
 from shared.model import language
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -35,7 +36,7 @@ from shared.model.messages import (
     RunEnded,
     TaskMessage,
 )
-from shared.model.states import JOB_ENDED
+from shared.model.states import JOB_ENDED, DeliveryState
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
 from tests.simulation.outside import SimRun
@@ -142,6 +143,8 @@ class Checker:
         self._audit = Audit(MemoryBook(data))
         self._quiet_since = 0.0
         self._moved_at = 0.0
+        self._told_at = 0.0
+        """When a webhook was last delivered, or given up."""
         self._processes: dict[str, Process] = {}
         self._places: dict[str, list[tuple[str, float]]] = defaultdict(list)
         """Data folder → the processes that began there, and when."""
@@ -378,12 +381,18 @@ class Checker:
             self._job_written(before, after)
         elif kind is NodeDocument and before and after:
             self._node_written(before, after)
-        elif kind is DeliveryDocument and before is None:
-            self._tries.pop((after or {})["id"], None)
+        elif kind is DeliveryDocument:
+            self._delivery_written(before, after)
         elif kind is LogPartDocument and before and after is None:
             self._log_removed(before)
         if before and after and before.get("then") and after.get("then"):
             self._check_taken_up(before, after)
+
+    def _delivery_written(self, before: Rest | None, after: Rest | None) -> None:
+        if before is None:
+            self._tries.pop((after or {})["id"], None)
+        elif after and after["state"] != before["state"]:
+            self._told_at = self._clock()
 
     def _job_written(self, before: Rest | None, after: Rest | None) -> None:
         if after is None:
@@ -675,7 +684,19 @@ class Checker:
         )
 
     def _only_tells(self) -> bool:
-        return all(what.startswith(DeliveryDocument.noun()) for what in self.left())
+        return all(
+            kind is DeliveryDocument or self._waits_for_deliveries(rest)
+            for kind, rest in self._unfinished()
+        )
+
+    def _waits_for_deliveries(self, rest: Rest) -> bool:
+        """Return whether nothing is left of a job but its removal, which waits for its webhooks, or did just now."""
+        if [each["do"] for each in rest.get("then") or ()] != [DELETE] or _is_active(rest):
+            return False
+        return not self._settled(self._told_at, STUCK_AFTER) or any(
+            each["job_id"] == rest["id"] and each["state"] == DeliveryState.PENDING
+            for each in self._data.of(DeliveryDocument).values()
+        )
 
     def _running(self) -> Iterator[tuple[str, SimRun]]:
         for task_id, runs in self._runs.items():
@@ -684,14 +705,17 @@ class Checker:
     # --- at rest --------------------------------------------------------------------------------------------------
 
     def left(self) -> list[str]:
-        """Return what has not come to its end."""
-        left = []
+        """Return what has not come to its end, in words."""
+        return [
+            f"{kind.noun()} {rest['id']} is {rest['state']}, then {rest.get('then')}"
+            for kind, rest in self._unfinished()
+        ]
+
+    def _unfinished(self) -> Iterator[tuple[type[Document], Rest]]:
         for kind in (JobDocument, TaskDocument, ScheduleDocument, DeliveryDocument):
             for rest in self._data.of(kind).values():
-                then = rest.get("then")
-                if rest["state"] not in ENDED or then or rest.get("open"):
-                    left.append(f"{kind.noun()} {rest['id']} is {rest['state']}, then {then}")
-        return left
+                if rest["state"] not in ENDED or rest.get("then") or rest.get("open"):
+                    yield kind, rest
 
     def check_repairs(self) -> None:
         """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""
