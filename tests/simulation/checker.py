@@ -89,10 +89,6 @@ JUST_AFTER: Final = 0.01
 WEBHOOKS: Final = "webhooks"
 """No fault: a removal waits for them."""
 
-_TWO_COPIES: Final = frozenset({"all workers cut", "cut worker", "freeze worker"})
-"""After these a run is lost and sent again while its first message is at the head of its queue: granted by that, it
-seems to have overtaken what was sent before the second."""
-
 STRUCTURE: Final = faults.OF_COORDINATORS
 MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "swept_free_slot": STRUCTURE,
@@ -103,9 +99,7 @@ MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "swept_unwanted": STRUCTURE,
     "swept_overdue": STRUCTURE | {ports.STALL, WEBHOOKS, "queue held"},
     "swept_unconfirmed": STRUCTURE | {ports.STALL},
-    "swept_unheard": faults.OF_MESSAGES
-    | {"hush worker", "clock jumps", "queue held"}
-    | _TWO_COPIES,
+    "swept_unheard": faults.OF_MESSAGES | {"hush worker", "clock jumps", "queue held"},
     "run_lost": faults.OF_WORKERS | {"vanish", "broker away"},
 }
 """What is noted → what may have been its cause."""
@@ -722,8 +716,6 @@ class Checker:
         noted = self.noted()
         for what, count in noted.items():
             causes = MAY_BE.get(what)
-            if what == "swept_unheard" and noted["swept_unconfirmed"]:
-                continue  # that, too, makes two copies
             by_chance = causes is STRUCTURE and count == 1
             if causes is not None and not by_chance and not self.kinds & causes:
                 self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
