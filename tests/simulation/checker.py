@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
-from coordinator.engine.new_documents import DELETE
+from coordinator.engine.new_documents import DELETE, FINISH
 from shared.model import language
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -82,6 +82,9 @@ WITHDRAWN_WITHIN: Final = 2.5
 
 SWEPT_WITHIN: Final = 8.0
 """Seconds within which the sweeper withdraws it, where nobody else is about it."""
+
+OVERDUE_WITHIN: Final = OVERDUE / MICROS_PER_SECOND + 3.0
+"""Seconds within which somebody takes up what nobody followed."""
 
 JUST_AFTER: Final = 0.01
 """Seconds after a fault within which a step that it befell is seen."""
@@ -350,10 +353,12 @@ class Checker:
         ended_at = self._ended_at.get(message.job_id)
         again = ports.DOUBLED_LATE in self.kinds
         within = 1.0
+        job = self._data.of(JobDocument).get(message.job_id) or {}
         if SLIP in self.kinds:
             # the sweeper comes, or, where a removal waits for webhooks, that looks again
-            job = self._data.of(JobDocument).get(message.job_id) or {}
             within = float("inf") if job.get("deleted_at") else SWEPT_WITHIN
+        elif self.kinds & STRUCTURE and any(each["do"] == FINISH for each in job.get("then") or ()):
+            within = OVERDUE_WITHIN  # whoever was to withdraw it failed in that
         if ended_at is not None and not again and self._settled(ended_at, within):
             self.problems.append(f"task {message.task_id} was sent, its job had ended")
 
