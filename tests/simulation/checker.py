@@ -14,6 +14,7 @@ from typing import Any, Final
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
 from coordinator.engine.new_documents import DELETE, FINISH
+from coordinator.engine.schedule_firings import FIRE
 from shared.model import language
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -36,7 +37,7 @@ from shared.model.messages import (
     RunEnded,
     TaskMessage,
 )
-from shared.model.states import JOB_ENDED, DeliveryState
+from shared.model.states import JOB_ENDED, DeliveryState, ScheduleState
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
 from tests.simulation.outside import SimRun
@@ -139,6 +140,10 @@ class Checker:
         self._micros = micros
         self._audit = Audit(MemoryBook(data))
         self._quiet_since = 0.0
+        self._decided: defaultdict[str, set[Micros]] = defaultdict(set)
+        """Schedule → the firings that were decided."""
+        self._paused_before: dict[str, set[Micros]] = {}
+        """Schedule → those of them whose job was still to be made when it was paused."""
         self._moved_at = 0.0
         self._told_at = 0.0
         """When a webhook was last delivered, or given up."""
@@ -380,12 +385,20 @@ class Checker:
             self._job_written(before, after)
         elif kind is NodeDocument and before and after:
             self._node_written(before, after)
+        elif kind is ScheduleDocument and after:
+            self._schedule_written(before or {}, after)
         elif kind is DeliveryDocument:
             self._delivery_written(before, after)
         elif kind is LogPartDocument and before and after is None:
             self._log_removed(before)
         if before and after and before.get("then") and after.get("then"):
             self._check_taken_up(before, after)
+
+    def _schedule_written(self, before: Rest, after: Rest) -> None:
+        waiting = {int(each["id"].removeprefix(FIRE)) for each in after.get("then") or ()}
+        self._decided[after["id"]] |= waiting
+        if before.get("state") == ScheduleState.ACTIVE != after["state"]:
+            self._paused_before[after["id"]] = waiting
 
     def _delivery_written(self, before: Rest | None, after: Rest | None) -> None:
         if before is None:
@@ -839,11 +852,15 @@ class Checker:
         period = parse_cron(schedule["cron"]).every_seconds
         assert period is not None
         first = schedule["created_at"] + period * MICROS_PER_SECOND
-        due = range(first, (schedule.get("fired_at") or 0) + 1, period * MICROS_PER_SECOND)
-        if schedule.get("overlap") == "queue":  # what still waits when it is paused is left out
-            due = due[: len(times)]
-        if times != list(due):
-            self.problems.append(f"schedule {schedule['id']} fired at {times}, was due at {[*due]}")
+        last = max(self._decided[schedule["id"]], default=0)
+        left_out = self._paused_before.get(schedule["id"], set()) - {*times}
+        if schedule.get("overlap") != "queue" and not self.kinds & STRUCTURE:
+            left_out = set()  # nothing keeps it waiting, and whoever was to make its job is there
+        due = [*range(first, last + 1, period * MICROS_PER_SECOND)]
+        if times != [time for time in due if time not in left_out]:
+            self.problems.append(f"schedule {schedule['id']} fired at {times}, was due at {due}")
+        if schedule.get("fired_at") != (times[-1] if times else None):
+            self.problems.append(f"schedule {schedule['id']} fired last at {times[-1:]}, says not")
 
     def _check_untouched(self, job: Rest, definition: language.JobDefinition) -> None:
         if job["state"] == "CANCELLED":
