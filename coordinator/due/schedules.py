@@ -197,13 +197,16 @@ class ScheduleTimer:
 
     async def _make(self, schedule: ScheduleDocument) -> None:
         """Make the jobs of firings that were decided, in order, until one has to wait."""
+        if schedule.state != ScheduleState.ACTIVE:
+            await self._store.change_many([schedule_firings.left_out(schedule, schedule.then)])
+            return
         for index, what in enumerate(schedule.then):
             if is_given_up(what):
                 log.warning("a firing is given up", schedule=schedule.id, job=what.args["job"])
-            elif schedule.state == ScheduleState.ACTIVE:
-                if await self._waits(schedule, what):
-                    await self._look_later(schedule, schedule.then[index:])
-                    return
+            elif await self._waits(schedule, what):
+                await self._look_later(schedule, schedule.then[index:])
+                return
+            else:
                 keys = self._driver.bounds.redaction_keys
                 await ready_to_hide(hidden_values(schedule.definition, keys))
                 now = self._store.now()

@@ -52,7 +52,7 @@ UNHEARD: Micros = 10 * MICROS_PER_SECOND
 """SCHEDULED for so long: it may be asked whether anybody has it."""
 
 OVERTAKEN: Micros = 30 * MICROS_PER_SECOND
-"""A task published so much later was granted first: the earlier message is lost."""
+"""A task whose first message was sent so much later was granted first: the earlier message is lost."""
 
 UNUSED: Micros = 3_600 * MICROS_PER_SECOND
 """A queue that was not in use for so long is deleted if it is empty."""
@@ -163,7 +163,7 @@ def unheard(quiet: Collection[str], grants: Mapping[str, Grant]) -> Flow[list[Do
         TaskState.SCHEDULED, {"queue": In(tuple(quiet)), "published_at": old}
     )
     for queue, grant in grants.items():
-        overtaken = {"queue": queue, "published_at": Below(grant.published_at - OVERTAKEN)}
+        overtaken = {"queue": queue, "published_at": Below(grant.first_sent_at - OVERTAKEN)}
         found = yield from _sent_first(TaskState.SCHEDULED, overtaken)
         waiting += [task for task in found if task.priority >= grant.priority]
     if not waiting:
@@ -203,9 +203,10 @@ def held_by_nodes() -> Flow[Collection[str]]:
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """The latest published task of a queue that runs now."""
+    """The latest published task of a queue that runs now. Whichever of its messages it was granted by, none was sent
+    before `first_sent_at`."""
 
-    published_at: Micros
+    first_sent_at: Micros
     priority: int
 
 
@@ -223,7 +224,7 @@ def latest_grants(queues: Collection[str]) -> Flow[dict[str, Grant]]:
             without=TaskDocument.heavy,
         )
         for task in running:
-            latest[queue] = Grant(task.published_at or 0, task.priority)
+            latest[queue] = Grant(task.evaluated_at or 0, task.priority)
     return latest
 
 

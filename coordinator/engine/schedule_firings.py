@@ -160,6 +160,35 @@ def decided(
     return Change(kind=ScheduleDocument, id=schedule.id, where=where, set=fields, add_then=add)
 
 
+def left_out(schedule: ScheduleDocument, waiting: Sequence[Intent]) -> Change[ScheduleDocument]:
+    """Return the write that leaves out the firings that wait while a schedule is paused. Its last firing is again the
+    one before them."""
+    fields: dict[str, object] = {}
+    if waiting[-1].args["job"] == schedule.last_job_id:
+        first = _first_in_a_row(waiting)
+        fields = {
+            "fired_at": first.args["previous"] or None,
+            "last_job_id": first.args["after"] or None,
+        }
+    return Change(
+        kind=ScheduleDocument,
+        id=schedule.id,
+        where={"state": schedule.state, "last_job_id": schedule.last_job_id},
+        set=fields,
+        drop_then=tuple(what.id for what in waiting),
+    )
+
+
+def _first_in_a_row(waiting: Sequence[Intent]) -> Intent:
+    """Return the first of the firings that wait, after the last job made by hand among them."""
+    first = waiting[-1]
+    for what in reversed(waiting[:-1]):
+        if what.args["job"] != first.args["after"]:
+            break
+        first = what
+    return first
+
+
 def fired_job(
     schedule: ScheduleDocument, what: Intent, now: Micros, keys: Sequence[str]
 ) -> JobDocument:

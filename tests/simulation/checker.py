@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
+from coordinator.engine.new_documents import DELETE, FINISH
+from coordinator.engine.schedule_firings import FIRE
 from shared.model import language
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -35,7 +37,7 @@ from shared.model.messages import (
     RunEnded,
     TaskMessage,
 )
-from shared.model.states import JOB_ENDED
+from shared.model.states import JOB_ENDED, DeliveryState, ScheduleState
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
 from tests.simulation.outside import SimRun
@@ -82,15 +84,14 @@ WITHDRAWN_WITHIN: Final = 2.5
 SWEPT_WITHIN: Final = 8.0
 """Seconds within which the sweeper withdraws it, where nobody else is about it."""
 
+OVERDUE_WITHIN: Final = OVERDUE / MICROS_PER_SECOND + 3.0
+"""Seconds within which somebody takes up what nobody followed."""
+
 JUST_AFTER: Final = 0.01
 """Seconds after a fault within which a step that it befell is seen."""
 
 WEBHOOKS: Final = "webhooks"
 """No fault: a removal waits for them."""
-
-_TWO_COPIES: Final = frozenset({"all workers cut", "cut worker", "freeze worker"})
-"""After these a run is lost and sent again while its first message is at the head of its queue: granted by that, it
-seems to have overtaken what was sent before the second."""
 
 STRUCTURE: Final = faults.OF_COORDINATORS
 MAY_BE: Final[Mapping[str, frozenset[str]]] = {
@@ -102,9 +103,7 @@ MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "swept_unwanted": STRUCTURE,
     "swept_overdue": STRUCTURE | {ports.STALL, WEBHOOKS, "queue held"},
     "swept_unconfirmed": STRUCTURE | {ports.STALL},
-    "swept_unheard": faults.OF_MESSAGES
-    | {"hush worker", "clock jumps", "queue held"}
-    | _TWO_COPIES,
+    "swept_unheard": faults.OF_MESSAGES | {"hush worker", "clock jumps", "queue held"},
     "run_lost": faults.OF_WORKERS | {"vanish", "broker away"},
 }
 """What is noted → what may have been its cause."""
@@ -141,7 +140,13 @@ class Checker:
         self._micros = micros
         self._audit = Audit(MemoryBook(data))
         self._quiet_since = 0.0
+        self._decided: defaultdict[str, set[Micros]] = defaultdict(set)
+        """Schedule → the firings that were decided."""
+        self._paused_before: dict[str, set[Micros]] = {}
+        """Schedule → those of them whose job was still to be made when it was paused."""
         self._moved_at = 0.0
+        self._told_at = 0.0
+        """When a webhook was last delivered, or given up."""
         self._processes: dict[str, Process] = {}
         self._places: dict[str, list[tuple[str, float]]] = defaultdict(list)
         """Data folder → the processes that began there, and when."""
@@ -158,6 +163,9 @@ class Checker:
         self._in_vain: dict[str, float] = {}
         """Coordinator without a store → when it first took a message all the same."""
         self._parts: set[tuple[str, int, int]] = set()
+        """Parts of logs that the broker has confirmed: task, run and number."""
+        self._parts_lost: set[tuple[str, int, int]] = set()
+        """Those of them that it lost before anybody stored them."""
         self._late: dict[str, float] = {}
         """Task or sub-job that is active and not to go on → since when."""
         self._left_to_sweeper: dict[str, float] = {}
@@ -185,6 +193,8 @@ class Checker:
         """Take note of a fault."""
         if what in faults.OF_COORDINATORS:
             self.trouble_until(self._clock() + JUST_AFTER)
+        if what == "broker emptied":
+            self._parts_lost |= self._parts - self._stored_parts()
         self.kinds.add(what)
         self._in_vain.clear()
         self.trouble_until(self._clock())
@@ -201,6 +211,10 @@ class Checker:
     def _settled(self, since: float, seconds: float) -> bool:
         """Return whether so much time has passed since then, and since the last fault."""
         return self._clock() - max(since, self._quiet_since) > seconds
+
+    def _stored_parts(self) -> set[tuple[str, int, int]]:
+        parts = self._data.of(LogPartDocument).values()
+        return {(part["task_id"], part["run"], part["number"]) for part in parts}
 
     def _only(self, allowed: frozenset[str]) -> bool:
         """Return whether nothing else went wrong."""
@@ -344,10 +358,12 @@ class Checker:
         ended_at = self._ended_at.get(message.job_id)
         again = ports.DOUBLED_LATE in self.kinds
         within = 1.0
+        job = self._data.of(JobDocument).get(message.job_id) or {}
         if SLIP in self.kinds:
             # the sweeper comes, or, where a removal waits for webhooks, that looks again
-            job = self._data.of(JobDocument).get(message.job_id) or {}
             within = float("inf") if job.get("deleted_at") else SWEPT_WITHIN
+        elif self.kinds & STRUCTURE and any(each["do"] == FINISH for each in job.get("then") or ()):
+            within = OVERDUE_WITHIN  # whoever was to withdraw it failed in that
         if ended_at is not None and not again and self._settled(ended_at, within):
             self.problems.append(f"task {message.task_id} was sent, its job had ended")
 
@@ -369,12 +385,26 @@ class Checker:
             self._job_written(before, after)
         elif kind is NodeDocument and before and after:
             self._node_written(before, after)
-        elif kind is DeliveryDocument and before is None:
-            self._tries.pop((after or {})["id"], None)
+        elif kind is ScheduleDocument and after:
+            self._schedule_written(before or {}, after)
+        elif kind is DeliveryDocument:
+            self._delivery_written(before, after)
         elif kind is LogPartDocument and before and after is None:
             self._log_removed(before)
         if before and after and before.get("then") and after.get("then"):
             self._check_taken_up(before, after)
+
+    def _schedule_written(self, before: Rest, after: Rest) -> None:
+        waiting = {int(each["id"].removeprefix(FIRE)) for each in after.get("then") or ()}
+        self._decided[after["id"]] |= waiting
+        if before.get("state") == ScheduleState.ACTIVE != after["state"]:
+            self._paused_before[after["id"]] = waiting
+
+    def _delivery_written(self, before: Rest | None, after: Rest | None) -> None:
+        if before is None:
+            self._tries.pop((after or {})["id"], None)
+        elif after and after["state"] != before["state"]:
+            self._told_at = self._clock()
 
     def _job_written(self, before: Rest | None, after: Rest | None) -> None:
         if after is None:
@@ -666,7 +696,19 @@ class Checker:
         )
 
     def _only_tells(self) -> bool:
-        return all(what.startswith(DeliveryDocument.noun()) for what in self.left())
+        return all(
+            kind is DeliveryDocument or self._waits_for_deliveries(rest)
+            for kind, rest in self._unfinished()
+        )
+
+    def _waits_for_deliveries(self, rest: Rest) -> bool:
+        """Return whether nothing is left of a job but its removal, which waits for its webhooks, or did just now."""
+        if [each["do"] for each in rest.get("then") or ()] != [DELETE] or _is_active(rest):
+            return False
+        return not self._settled(self._told_at, STUCK_AFTER) or any(
+            each["job_id"] == rest["id"] and each["state"] == DeliveryState.PENDING
+            for each in self._data.of(DeliveryDocument).values()
+        )
 
     def _running(self) -> Iterator[tuple[str, SimRun]]:
         for task_id, runs in self._runs.items():
@@ -675,22 +717,23 @@ class Checker:
     # --- at rest --------------------------------------------------------------------------------------------------
 
     def left(self) -> list[str]:
-        """Return what has not come to its end."""
-        left = []
+        """Return what has not come to its end, in words."""
+        return [
+            f"{kind.noun()} {rest['id']} is {rest['state']}, then {rest.get('then')}"
+            for kind, rest in self._unfinished()
+        ]
+
+    def _unfinished(self) -> Iterator[tuple[type[Document], Rest]]:
         for kind in (JobDocument, TaskDocument, ScheduleDocument, DeliveryDocument):
             for rest in self._data.of(kind).values():
-                then = rest.get("then")
-                if rest["state"] not in ENDED or then or rest.get("open"):
-                    left.append(f"{kind.noun()} {rest['id']} is {rest['state']}, then {then}")
-        return left
+                if rest["state"] not in ENDED or rest.get("then") or rest.get("open"):
+                    yield kind, rest
 
     def check_repairs(self) -> None:
         """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""
         noted = self.noted()
         for what, count in noted.items():
             causes = MAY_BE.get(what)
-            if what == "swept_unheard" and noted["swept_unconfirmed"]:
-                continue  # that, too, makes two copies
             by_chance = causes is STRUCTURE and count == 1
             if causes is not None and not by_chance and not self.kinds & causes:
                 self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
@@ -719,10 +762,16 @@ class Checker:
             there = [number for number, _ in log]
             if ports.LOST in self.kinds and len(there) == len(set(there)):
                 continue
-            if there != list(range(1, count + 1)):
+            told = f"begin {task['nonce']}\nend\n"
+            lost = self._lost_of(task) - {*there}
+            if there != [number for number in range(1, count + 1) if number not in lost]:
                 self.problems.append(f"task {task['id']} has parts {there} of {count}")
-            elif "".join(contents for _, contents in log) != f"begin {task['nonce']}\nend\n":
+            elif not lost and "".join(contents for _, contents in log) != told:
                 self.problems.append(f"the log of {task['id']} lacks what its run wrote: {log}")
+
+    def _lost_of(self, task: Rest) -> set[int]:
+        run = task["id"], task["run"]
+        return {number for *whose, number in self._parts_lost if (*whose,) == run}
 
     def check_ends(
         self, submitted: Mapping[str, language.JobDefinition], told: Mapping[str, set[str]]
@@ -803,11 +852,15 @@ class Checker:
         period = parse_cron(schedule["cron"]).every_seconds
         assert period is not None
         first = schedule["created_at"] + period * MICROS_PER_SECOND
-        due = range(first, (schedule.get("fired_at") or 0) + 1, period * MICROS_PER_SECOND)
-        if schedule.get("overlap") == "queue":  # what still waits when it is paused is left out
-            due = due[: len(times)]
-        if times != list(due):
-            self.problems.append(f"schedule {schedule['id']} fired at {times}, was due at {[*due]}")
+        last = max(self._decided[schedule["id"]], default=0)
+        left_out = self._paused_before.get(schedule["id"], set()) - {*times}
+        if schedule.get("overlap") != "queue" and not self.kinds & STRUCTURE:
+            left_out = set()  # nothing keeps it waiting, and whoever was to make its job is there
+        due = [*range(first, last + 1, period * MICROS_PER_SECOND)]
+        if times != [time for time in due if time not in left_out]:
+            self.problems.append(f"schedule {schedule['id']} fired at {times}, was due at {due}")
+        if schedule.get("fired_at") != (times[-1] if times else None):
+            self.problems.append(f"schedule {schedule['id']} fired last at {times[-1:]}, says not")
 
     def _check_untouched(self, job: Rest, definition: language.JobDefinition) -> None:
         if job["state"] == "CANCELLED":

@@ -570,3 +570,48 @@ async def test_a_paused_schedule_makes_no_job_that_waits(plant: Plant) -> None:
     found = await plant.store.get(ScheduleDocument, schedule.id)
     assert found is not None
     assert found.then == []
+    assert (found.fired_at, found.last_job_id) == (_time(first), first.id)
+
+
+async def test_what_a_pause_left_out_is_no_previous_firing(plant: Plant) -> None:
+    """A report from the firing before to this one has no gap."""
+    await plant.look()
+    schedule = await plant.make("@every 60s", overlap="queue")
+    for _ in range(3):
+        plant.wait(61)
+        await plant.look()
+    (first,) = await plant.fired(schedule)
+    await plant.commands.pause_schedule(schedule)
+    await _end(plant, first)
+    plant.wait(10)
+    await plant.look()
+    await plant.commands.resume_schedule(schedule)
+    plant.wait(61)
+    await plant.look()
+    _, next_one = await plant.fired(schedule)
+    assert next_one.schedule is not None
+    assert next_one.schedule.previous == _time(first)
+
+
+async def test_a_job_made_by_hand_stays_the_last_one_where_a_pause_leaves_firings_out(
+    plant: Plant,
+) -> None:
+    await plant.look()
+    schedule = await plant.make("@every 60s", overlap="queue")
+    for _ in range(2):
+        plant.wait(61)
+        await plant.look()
+    by_hand = await plant.commands.run_schedule(schedule)
+    plant.wait(61)
+    await plant.look()
+    await plant.commands.pause_schedule(schedule)
+    plant.wait(10)
+    await plant.look()
+    found = await plant.store.get(ScheduleDocument, schedule.id)
+    assert found is not None
+    assert (found.then, found.last_job_id) == ([], by_hand.id)
+
+
+def _time(job: JobDocument) -> int:
+    assert job.schedule is not None
+    return job.schedule.time

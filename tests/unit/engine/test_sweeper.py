@@ -145,6 +145,26 @@ async def test_what_was_overtaken_is_sent_again_where_tasks_wait_for_long(world:
     assert await world.state(lost) == "COMPLETED"
 
 
+async def test_nothing_was_overtaken_by_a_run_that_was_lost_and_sent_again(world: World) -> None:
+    """Its first message is back at the head of the queue, and it is granted by that."""
+    killed = await world.worker("killed", slots=1)
+    job_id = await world.submit(step("granted again"))
+    await world.settle()
+    await killed.take()
+    await world.settle()
+    await world.submit(step("waits"))
+    await world.settle()
+    await killed.kill()
+    for _ in range(12):
+        await world.tick()
+    assert (await world.task(job_id, "granted again")).lost == 1
+    worker = await world.worker(slots=1)
+    await worker.take()
+    await world.tick()
+    assert [run.name for run in worker.running] == ["granted again"]
+    assert "swept_unheard" not in world.counts()
+
+
 async def test_children_that_were_inserted_after_their_job_was_removed_are_removed(
     world: World,
 ) -> None:
