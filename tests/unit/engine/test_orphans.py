@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.engine import intents, job_ends, task_runs, withdrawal
+from coordinator.engine import intents, job_ends, orphans, task_runs, withdrawal
 from coordinator.engine.flow import Insert, InsertMany
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import Refused
@@ -379,6 +379,23 @@ async def test_what_is_open_of_a_lower_restart_is_found(world: World) -> None:
     await world.sweep()
     assert (await world.task(job_id, "a")).state == "CANCELLED"
     assert world.counts()["swept_lower_restarts"] == 1
+
+
+async def test_what_a_restart_begins_while_a_sweep_looks_is_left_alone(world: World) -> None:
+    """The sweep read the jobs that have ended before this one was restarted, and its tasks after that."""
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    assert await world.cancel(job_id)
+    await world.settle()
+    slow = Stepper(world.driver, orphans.open_under_ended())
+    await slow.until(lambda effect: getattr(effect, "kind", None) is TaskDocument)
+    assert await world.restart(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    assert "swept_open_under_ended" not in world.counts()
 
 
 @pytest.mark.parametrize("gone", [False, True])
