@@ -246,6 +246,28 @@ async def test_what_an_intent_may_have_made_is_withdrawn_before_it_is_dropped(wo
     assert [task.then for task in await world.tasks(job_id) if task.then] == []
 
 
+async def test_whoever_inserts_children_late_withdraws_them_whatever_became_of_them(
+    world: World,
+) -> None:
+    """A composite among them runs as soon as it is inserted, and one that waits may have been granted a run."""
+    worker = await world.worker()
+    job_id = await world.submit(parallel(step("a"), parallel(step("b")), step("c")), told=False)
+    composite = await begun(world, job_id)
+    slow = Stepper(world.driver, intents.follow([composite]))
+    await slow.until(lambda effect: isinstance(effect, InsertMany))
+    (cancelled,) = await world.driver.carry_out(withdrawal.withdraw([composite]))
+    await world.driver.follow([cancelled])
+    await slow.take()
+    await world.driver.outbox.publish_tasks([await world.task(job_id, "a")])
+    await worker.take()
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "RUNNING"
+    await slow.finish()
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
+    await world.settle()
+    assert worker.running == []
+
+
 async def test_a_child_of_before_a_restart_that_is_inserted_late_does_not_run(world: World) -> None:
     await world.worker()
     tasks = [parallel(step("a", var="x"), step("b")), step("z", env={"X": "{{ tasks.x }}"})]
