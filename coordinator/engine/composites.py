@@ -29,7 +29,7 @@ from coordinator.engine.job_ends import goes_on
 from coordinator.engine.new_documents import ABANDON, ENDED_INTENT, EXPAND, intent
 from coordinator.engine.transitions import TaskFields, TaskMove
 from coordinator.engine.webhook_triggers import JOB_STATE, TASK_STATE, state_hook
-from coordinator.engine.withdrawal import give_up_intent, withdraw
+from coordinator.engine.withdrawal import give_up_intent, withdraw, withdraw_below
 from shared.errors import Unstorable
 from shared.expressions import Budget, ExpressionError
 from shared.ids import derived_id
@@ -238,13 +238,16 @@ def _grow(
 def _not_grown(
     parent: TaskDocument, children: Sequence[TaskDocument], placed: Sequence[TaskDocument]
 ) -> Flow[list[Document]]:
-    """Withdraw children whose parent has ended, and end what was over when it was made; where somebody else expands it
-    too, they are that one's."""
+    """Withdraw children whose parent has ended, as they are now, and close what was over when it was made; where
+    somebody else expands it too, they are that one's."""
     present = yield from get(TaskDocument, parent.id)
-    if present is not None and present.state == TaskState.RUNNING:
+    if present is None:
+        return (yield from withdraw(children, gone=True))
+    if present.state == TaskState.RUNNING:
         return []
-    over = [] if present is None else [child for child in placed if not child.active]
-    return [*over, *(yield from withdraw(children, gone=present is None))]
+    what = intent(EXPAND, (yield from now()))
+    _, follow = yield from withdraw_below(present, what, present.restarts)
+    return [*follow, *(child for child in placed if not child.active)]
 
 
 def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[list[Document]]:

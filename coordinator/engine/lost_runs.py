@@ -83,6 +83,7 @@ def _with_lost_run(task: TaskDocument, why: str, at: Micros) -> list[LostRunEntr
         started_at=task.started_at or 0,
         ended_at=at,
         why=why[:LONGEST_REASON],
+        nonce=task.nonce or "",
     )
     return [*other_runs(task), lost][-RUNS_KEPT:]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -17,7 +18,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Above, Below, In, Not, Where
+from shared.model.queries import Above, Below, In, Not
 from shared.model.states import JOB_ACTIVE, JOB_ENDED, Hold, JobState
 
 ORPHANS_AT_ONCE = 500
@@ -60,11 +61,7 @@ def open_under_ended() -> Flow[list[Document]]:
     jobs = yield from find(
         JobDocument, where, order=("-ended_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
-    follow: list[Document] = []
-    for restarts, ids in _by_restarts(jobs).items():  # one may have been restarted meanwhile
-        of_it = {"job_id": In(ids), "restarts": Below(restarts + 1)}
-        follow += yield from _withdraw_open("swept_open_under_ended", of_it)
-    return follow
+    return (yield from _withdraw_open("swept_open_under_ended", jobs, of_last=True))
 
 
 def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
@@ -78,20 +75,7 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
         JobDocument, where, order=("created_at",), limit=ORPHANS_AT_ONCE, without=JobDocument.heavy
     )
     rounds.restarted = _next(jobs, rounds.restarted)
-    follow: list[Document] = []
-    for restarts, ids in _by_restarts(jobs).items():
-        old = {"job_id": In(ids), "restarts": Below(restarts)}
-        follow += yield from _withdraw_open("swept_lower_restarts", old)
-    return follow
-
-
-def _by_restarts(jobs: Sequence[JobDocument]) -> dict[int, tuple[str, ...]]:
-    """Return the jobs that nobody is about, by how often they were restarted."""
-    quiet = [job for job in jobs if not job.then]
-    return {
-        restarts: tuple(job.id for job in quiet if job.restarts == restarts)
-        for restarts in sorted({job.restarts for job in quiet})
-    }
+    return (yield from _withdraw_open("swept_lower_restarts", jobs, of_last=False))
 
 
 def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
@@ -103,12 +87,30 @@ def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
     return (yield from withdraw(held, gone=gone))
 
 
-def _withdraw_open(what: str, where: Where) -> Flow[list[Document]]:
-    open_ = {**where, "open": True, "active": True}
-    found = yield from find(TaskDocument, open_, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
-    for job_id in sorted({task.job_id for task in found}):
-        yield from note_event(what, job_id)
-    return (yield from withdraw(sorted(found, key=lambda task: task.depth)))
+def _withdraw_open(
+    what: str, jobs: Sequence[JobDocument], *, of_last: bool
+) -> Flow[list[Document]]:
+    """Withdraw what is open below jobs that nobody is about, and is of before their last restart, or of that too: not
+    of a later one, should they have been restarted since they were read."""
+    by_restarts: dict[int, list[str]] = defaultdict(list)
+    for job in jobs:
+        if not job.then:
+            by_restarts[job.restarts + of_last].append(job.id)
+    follow: list[Document] = []
+    for restarts, ids in by_restarts.items():
+        where = {
+            "job_id": In(tuple(ids)),
+            "restarts": Below(restarts),
+            "open": True,
+            "active": True,
+        }
+        found = yield from find(
+            TaskDocument, where, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy
+        )
+        for job_id in sorted({task.job_id for task in found}):
+            yield from note_event(what, job_id)
+        follow += yield from withdraw(sorted(found, key=lambda task: task.depth))
+    return follow
 
 
 # --- sub-jobs -----------------------------------------------------------------------------------------------------

@@ -282,6 +282,8 @@ def _second_look(
             task = yield from counting(task.id, claim.nonce, node)
             if task is not None:
                 return task
+        elif any(run.nonce == claim.nonce for run in task.runs):
+            task = None
         elif task.state in WAITING and task.run != claim.run:
             image = yield from _grant(claim, node, task.restarts, task.run, at)
             if image is not None:

@@ -80,6 +80,8 @@ class LostRunEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     started_at: Micros = 0
     ended_at: Micros = 0
     why: str = ""
+    nonce: str = ""
+    """What it was granted to, which is granted nothing any more."""
 
 
 class Actor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

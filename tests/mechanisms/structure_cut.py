@@ -105,7 +105,8 @@ def second_look(patch: pytest.MonkeyPatch) -> None:
         return True
 
     patch.setattr(task_ends, "_still_wanted", wanted)
-    for module in (composites, job_lifecycle, task_ends):
+    patch.setattr(composites, "_not_grown", nothing)
+    for module in (job_lifecycle, task_ends):
         patch.setattr(module, "withdraw", nothing)
 
 

@@ -37,6 +37,7 @@ from shared.model.messages import (
     RunEnded,
     TaskMessage,
 )
+from shared.model.queues import node_queue
 from shared.model.states import JOB_ENDED, DeliveryState, ScheduleState
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
@@ -603,15 +604,34 @@ class Checker:
         process = self._processes.get(id)
         if process is None:
             return
-        asked_at = self._drained.get(id)
-        if asked_at and not after.get("draining") and self._settled(asked_at, DRAIN_HEARD_WITHIN):
-            self.problems.append(f"{id} was told to drain, and does not")
+        self._check_drains(after)
         if after["beat"] < before["beat"]:
             self.problems.append(f"a beat of {id} counts that a later one overtook")
         if after.get("closed") and not before.get("closed"):
             self._check_closed(before, process)
         elif before.get("closed") and not after.get("closed"):
             self._check_opened(before, after)
+
+    def _check_drains(self, node: Rest) -> None:
+        """A worker that is to drain hears of it soon (8)."""
+        id = node["id"]
+        asked_at = self._drained.get(id)
+        if asked_at is None or node.get("draining"):
+            return
+        if self._settled(max(asked_at, self._spared_until(id)), DRAIN_HEARD_WITHIN):
+            self.problems.append(f"{id} was told to drain, and does not")
+
+    def _spared_until(self, id: str) -> float:
+        """Return until when a coordinator sends a node nothing, or sent it nothing, after the broker did not take a
+        message to it in time."""
+        return max(
+            (
+                each.driver.outbox._spared.get(node_queue(id), 0.0)
+                for each in self.coordinators
+                if hasattr(each, "driver") and not each.process.dead
+            ),
+            default=0.0,
+        )
 
     def _check_closed(self, before: Rest, process: Process) -> None:
         if before["lease_until"] > self._micros():

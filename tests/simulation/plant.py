@@ -106,6 +106,10 @@ BEGINS_WITHIN: Final = 10
 GRACE_TIME: Final = 5.0
 """Seconds that what runs has to end when its worker drains."""
 
+DRAINED_IN_TIME: Final = STORED_WITHIN - 1.0
+"""Seconds in which no worker that drains gives up waiting for its ends to be stored: it waits for longer, from when
+nothing runs any more, which may be at once."""
+
 STOPPED_WITHIN: Final = 15.0
 """Seconds within which a process that was told to stop has ended, its grace time included; where something else is
 wrong, twice as long."""
@@ -263,7 +267,7 @@ class SimWorker(Node):
             return
         began = self.plant.loop.time()
         await self.daemon.drain()
-        in_time = self.plant.loop.time() - began < GRACE_TIME + STORED_WITHIN
+        in_time = self.plant.loop.time() - began < DRAINED_IN_TIME
         self.plant.checker.left_node(self.name, in_time=in_time)
         await self.daemon.close()
 

@@ -146,6 +146,27 @@ async def test_a_nonce_whose_run_was_handed_back_is_not_granted_again(world: Wor
     await world.check_at_rest()
 
 
+async def test_a_nonce_of_an_older_run_is_not_granted_again(world: World) -> None:
+    """A coordinator that was frozen gave its question back after two more runs had come to nothing."""
+    job_id, worker, run = await asked(world)
+    claim = worker.claim_of(run)
+    await answers(world, worker, claim)
+    await worker.hand_back(run)
+    await world.settle()
+    (second,) = await worker.take()
+    await world.settle()
+    await worker.hand_back(second)
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "SCHEDULED"
+    (answer,) = await answers(world, worker, claim)
+    assert answer == Refused(task_id=run.task_id, nonce=run.nonce, reason="this run is over")
+    await world.heal(60)
+    assert await world.state(job_id) == "COMPLETED"
+    assert (await world.task(job_id, "a")).run == 3
+    world.audit.check()
+    await world.check_at_rest()
+
+
 async def test_a_nonce_whose_run_was_lost_by_lease_is_granted_the_same_run(world: World) -> None:
     job_id, worker, run = await asked(world)
     claim = worker.claim_of(run)

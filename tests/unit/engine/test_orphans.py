@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from coordinator.engine import intents, job_ends, orphans, task_runs, withdrawal
-from coordinator.engine.flow import Find, Insert, InsertMany
+from coordinator.engine.flow import Insert, InsertMany
 from shared.model.documents import JobDocument, TaskDocument
 from shared.model.messages import Refused
 from shared.model.queries import Change
@@ -259,6 +259,28 @@ async def test_a_child_that_is_over_when_it_is_inserted_late_is_closed_at_once(
     assert [task.name for task in await world.tasks(job_id) if task.open] == []
 
 
+async def test_whoever_inserts_children_late_withdraws_them_whatever_became_of_them(
+    world: World,
+) -> None:
+    """A composite among them runs as soon as it is inserted, and one that waits may have been granted a run."""
+    worker = await world.worker()
+    job_id = await world.submit(parallel(step("a"), parallel(step("b")), step("c")), told=False)
+    composite = await begun(world, job_id)
+    slow = Stepper(world.driver, intents.follow([composite]))
+    await slow.until(lambda effect: isinstance(effect, InsertMany))
+    (cancelled,) = await world.driver.carry_out(withdrawal.withdraw([composite]))
+    await world.driver.follow([cancelled])
+    await slow.take()
+    await world.driver.outbox.publish_tasks([await world.task(job_id, "a")])
+    await worker.take()
+    await world.settle()
+    assert (await world.task(job_id, "a")).state == "RUNNING"
+    await slow.finish()
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
+    await world.settle()
+    assert worker.running == []
+
+
 async def test_a_child_of_before_a_restart_that_is_inserted_late_does_not_run(world: World) -> None:
     await world.worker()
     tasks = [parallel(step("a", var="x"), step("b")), step("z", env={"X": "{{ tasks.x }}"})]
@@ -394,6 +416,23 @@ async def test_what_is_open_of_a_lower_restart_is_found(world: World) -> None:
     assert world.counts()["swept_lower_restarts"] == 1
 
 
+async def test_what_a_restart_begins_while_a_sweep_looks_is_left_alone(world: World) -> None:
+    """The sweep read the jobs that have ended before this one was restarted, and its tasks after that."""
+    await world.worker()
+    job_id = await world.submit(step("a"))
+    await world.settle()
+    assert await world.cancel(job_id)
+    await world.settle()
+    slow = Stepper(world.driver, orphans.open_under_ended())
+    await slow.until(lambda effect: getattr(effect, "kind", None) is TaskDocument)
+    assert await world.restart(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.run()
+    assert await world.state(job_id) == "COMPLETED"
+    assert "swept_open_under_ended" not in world.counts()
+
+
 @pytest.mark.parametrize("gone", [False, True])
 async def test_what_waits_for_a_slot_of_what_ended_is_found_however_late(
     world: World, gone: bool
@@ -417,21 +456,6 @@ async def test_what_waits_for_a_slot_of_what_ended_is_found_however_late(
     left = await world.store.find(TaskDocument, {"slot_of": each_id, "active": True})
     assert left == []
     assert world.counts()["swept_open_under_ended"] == 1
-
-
-async def test_a_job_that_is_restarted_between_two_looks_of_the_sweeper_goes_on(
-    world: World,
-) -> None:
-    job_id = await world.submit(step("a"))
-    await world.settle()
-    assert await world.cancel(job_id)
-    await world.settle()
-    slow = Stepper(world.driver, orphans.open_under_ended())
-    await slow.until(lambda effect: isinstance(effect, Find) and effect.kind is TaskDocument)
-    assert await world.restart(job_id)
-    await world.settle()
-    assert await slow.finish() == []
-    assert [task.state for task in await world.tasks(job_id) if task.active] == ["SCHEDULED"]
 
 
 @pytest.mark.parametrize("parent", ["ended", "gone", "of a lower restart"])
