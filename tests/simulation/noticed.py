@@ -21,10 +21,10 @@ NOTICED: Final[dict[str, int]] = {
     "vanished": 13,
     "redeliveries": 8,
     "reconciliation": 76,
-    "beat-numbers": 9,
+    "beat-numbers": 22,
     "lease": 17,
     "epochs": 33,
-    "pulse": 106,
+    "pulse": 41,
     "open": 4,
     "hand-over": 15,
     "sweeper": 0,
@@ -39,7 +39,6 @@ NOTICED: Final[dict[str, int]] = {
     "sweep-slots": 19,
     "sweep-composites": 16,
     "unstorable-ends": 35,
-    "sweep-ended": 3,
     "closed-epochs": 150,
     "closed-for-good": 24,
     "removal-below": 0,
@@ -92,6 +91,10 @@ _HELD_CLAIMS: Final = (
 _OUTLASTING: Final = (
     "below 200 no worker is stopped while a run outlasts its grace time; seed 253 notices it"
 )
+_OTHER_LOOKS: Final = (
+    "other looks of the same sweep withdraw what waits for a slot or is to be sent, and little is "
+    "left to this one; seed 400 notices it"
+)
 
 UNNOTICED: Final[dict[str, str]] = {
     "confirm-rabbitmq": _OUTSIDE,
@@ -112,6 +115,7 @@ UNNOTICED: Final[dict[str, str]] = {
     "sweep-overtaken": _BUSY,
     "late-firings": _LATE_LOOKS,
     "sweep-unwanted": _BEFORE_IT,
+    "sweep-ended": _OTHER_LOOKS,
     "unwanted-grants": _HELD_CLAIMS,
     "drain-hands-back": _OUTLASTING,
 }
