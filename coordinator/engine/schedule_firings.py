@@ -164,7 +164,8 @@ def left_out(schedule: ScheduleDocument, waiting: Sequence[Intent]) -> Change[Sc
     """Return the write that leaves out the firings that wait while a schedule is paused. Its last firing is again the
     one before them."""
     fields: dict[str, object] = {}
-    if waiting[-1].args["job"] == schedule.last_job_id:
+    last = waiting[-1].args
+    if (last["job"], last["time"]) == (schedule.last_job_id, schedule.fired_at):  # none came later
         first = _first_in_a_row(waiting)
         fields = {
             "fired_at": first.args["previous"] or None,
