@@ -27,6 +27,7 @@ from shared.model.documents import (
     JobDocument,
     Micros,
     ScheduleDocument,
+    TombstoneDocument,
 )
 from shared.model.states import JOB_ENDED, ScheduleState
 from shared.supervision import Loop, came_round
@@ -195,10 +196,22 @@ class ScheduleTimer:
         with contextlib.suppress(StoreUnavailable):
             await self._store.change_many([change])
 
+    async def _leave_out(self, schedule: ScheduleDocument) -> None:
+        """Leave out the firings of a paused schedule that have no job. Jobs are made in order; whoever made one may
+        have died before it said so."""
+        made = 0
+        while made < len(schedule.then) and await self._is_made(schedule.then[made].args["job"]):
+            made += 1
+        await self._store.change_many([schedule_firings.left_out(schedule, schedule.then[made:])])
+
+    async def _is_made(self, job_id: str) -> bool:
+        kinds = (JobDocument, TombstoneDocument)
+        return any([await self._store.get(kind, job_id) is not None for kind in kinds])
+
     async def _make(self, schedule: ScheduleDocument) -> None:
         """Make the jobs of firings that were decided, in order, until one has to wait."""
         if schedule.state != ScheduleState.ACTIVE:
-            await self._store.change_many([schedule_firings.left_out(schedule, schedule.then)])
+            await self._leave_out(schedule)
             return
         for index, what in enumerate(schedule.then):
             if is_given_up(what):

@@ -160,13 +160,13 @@ def decided(
     return Change(kind=ScheduleDocument, id=schedule.id, where=where, set=fields, add_then=add)
 
 
-def left_out(schedule: ScheduleDocument, waiting: Sequence[Intent]) -> Change[ScheduleDocument]:
-    """Return the write that leaves out the firings that wait while a schedule is paused. Its last firing is again the
-    one before them."""
+def left_out(schedule: ScheduleDocument, not_made: Sequence[Intent]) -> Change[ScheduleDocument]:
+    """Return the write that leaves out what waits while a schedule is paused: the last of it, `not_made`, has no job
+    yet. The schedule's last firing is again the one before that."""
     fields: dict[str, object] = {}
-    last = waiting[-1].args
-    if (last["job"], last["time"]) == (schedule.last_job_id, schedule.fired_at):  # none came later
-        first = _first_in_a_row(waiting)
+    last = [(what.args["job"], what.args["time"]) for what in not_made[-1:]]
+    if last == [(schedule.last_job_id, schedule.fired_at)]:  # none came later
+        first = _first_in_a_row(not_made)
         fields = {
             "fired_at": first.args["previous"] or None,
             "last_job_id": first.args["after"] or None,
@@ -176,7 +176,7 @@ def left_out(schedule: ScheduleDocument, waiting: Sequence[Intent]) -> Change[Sc
         id=schedule.id,
         where={"state": schedule.state, "last_job_id": schedule.last_job_id},
         set=fields,
-        drop_then=tuple(what.id for what in waiting),
+        drop_then=tuple(what.id for what in schedule.then),
     )
 
 

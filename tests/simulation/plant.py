@@ -755,10 +755,10 @@ class Plant:
         if node.process.dead:
             return
         self.loop.thaw(node.process)
-        if not node.process.hushed:
-            node.process.is_back(self.loop.time())
         if seconds > HEARD_OF_WITHIN:
             node.broker.mend()
+        if not (node.process.hushed or node.broker.cut):
+            node.process.is_back(self.loop.time())
 
     def _broker_goes(self) -> None:
         self.links.broker_away = True

@@ -26,6 +26,7 @@ from shared.model.documents import (
     GUEST,
     MICROS_PER_SECOND,
     Actor,
+    Intent,
     JobDocument,
     ScheduleDocument,
 )
@@ -591,6 +592,27 @@ async def test_what_a_pause_left_out_is_no_previous_firing(plant: Plant) -> None
     _, next_one = await plant.fired(schedule)
     assert next_one.schedule is not None
     assert next_one.schedule.previous == _time(first)
+
+
+async def test_a_firing_whose_job_was_made_before_a_pause_counts_though_nobody_said_so(
+    plant: Plant,
+) -> None:
+    await plant.look()
+    schedule = await plant.make("@every 60s")
+    plant.wait(61)
+    await plant.look()
+    (first,) = await plant.fired(schedule)
+    fired = await plant.store.get(ScheduleDocument, schedule.id)
+    assert fired is not None
+    args = {"job": first.id, "time": _time(first), "previous": 0, "after": ""}
+    left = Intent(f"fire {_time(first)}", "fire", plant.store.now(), args)
+    await plant.store.change(Change(kind=ScheduleDocument, id=schedule.id, add_then=(left,)))
+    await plant.commands.pause_schedule(fired)
+    plant.wait(10)
+    await plant.look()
+    found = await plant.store.get(ScheduleDocument, schedule.id)
+    assert found is not None
+    assert (found.then, found.fired_at, found.last_job_id) == ([], _time(first), first.id)
 
 
 async def test_a_job_made_by_hand_stays_the_last_one_where_a_pause_leaves_firings_out(
