@@ -62,11 +62,24 @@ def halt(folder: Path, patience: float = 30) -> None:
 
 
 def send_signal(folder: Path, number: signal.Signals) -> None:
-    """Signal the program launched in this folder, with all of its group; nothing where it ended."""
+    """Signal the program launched in this folder, with all of its group; nothing where it ended. After SIGSTOP, wait
+    until all of it is held: on a busy machine a thread may answer for a while yet."""
     pid = _pid(folder)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, number)
+        if number == signal.SIGSTOP:
+            wait_until(lambda: _is_held(pid), 10)
+
+
+def _is_held(group: int) -> bool:
+    """Return whether no thread of a group of processes runs."""
+    for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "TtZX":
+                return False
+    return True
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
