@@ -205,8 +205,10 @@ class ScheduleTimer:
         await self._store.change_many([schedule_firings.left_out(schedule, schedule.then[made:])])
 
     async def _is_made(self, job_id: str) -> bool:
-        kinds = (JobDocument, TombstoneDocument)
-        return any([await self._store.get(kind, job_id) is not None for kind in kinds])
+        """Return whether there is such a job, or was."""
+        if await self._store.get(JobDocument, job_id) is not None:
+            return True
+        return await self._store.get(TombstoneDocument, job_id) is not None
 
     async def _make(self, schedule: ScheduleDocument) -> None:
         """Make the jobs of firings that were decided, in order, until one has to wait."""

@@ -18,7 +18,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Above, Below, In, Not
+from shared.model.queries import Above, Below, In, Not, Where
 from shared.model.states import JOB_ACTIVE, JOB_ENDED, Hold, JobState
 
 ORPHANS_AT_ONCE = 500
@@ -80,11 +80,8 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
 
 def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
     """Withdraw what waits for a slot of an `each` that has ended, or is gone, however long ago."""
-    where = {"slot_of": owner, "hold": Hold.CONCURRENCY, "active": True}
-    held = yield from find(TaskDocument, where, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
-    for job_id in sorted({task.job_id for task in held}):
-        yield from note_event("swept_open_under_ended", job_id)
-    return (yield from withdraw(held, gone=gone))
+    where = {"slot_of": owner, "hold": Hold.CONCURRENCY}
+    return (yield from _withdraw_active("swept_open_under_ended", where, gone=gone))
 
 
 def _withdraw_open(
@@ -98,19 +95,18 @@ def _withdraw_open(
             by_restarts[job.restarts + of_last].append(job.id)
     follow: list[Document] = []
     for restarts, ids in by_restarts.items():
-        where = {
-            "job_id": In(tuple(ids)),
-            "restarts": Below(restarts),
-            "open": True,
-            "active": True,
-        }
-        found = yield from find(
-            TaskDocument, where, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy
-        )
-        for job_id in sorted({task.job_id for task in found}):
-            yield from note_event(what, job_id)
-        follow += yield from withdraw(sorted(found, key=lambda task: task.depth))
+        where = {"job_id": In(tuple(ids)), "restarts": Below(restarts), "open": True}
+        follow += yield from _withdraw_active(what, where)
     return follow
+
+
+def _withdraw_active(what: str, where: Where, *, gone: bool = False) -> Flow[list[Document]]:
+    """Withdraw the active tasks that match, parents first; note it of each job."""
+    active = {**where, "active": True}
+    found = yield from find(TaskDocument, active, limit=ORPHANS_AT_ONCE, without=TaskDocument.heavy)
+    for job_id in sorted({task.job_id for task in found}):
+        yield from note_event(what, job_id)
+    return (yield from withdraw(sorted(found, key=lambda task: task.depth), gone=gone))
 
 
 # --- sub-jobs -----------------------------------------------------------------------------------------------------

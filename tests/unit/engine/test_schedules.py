@@ -556,10 +556,14 @@ async def test_a_firing_whose_job_came_and_went_makes_none_again(plant: Plant) -
     assert await plant.fired(schedule) == []
 
 
-async def test_a_paused_schedule_makes_no_job_that_waits(plant: Plant) -> None:
+async def _paused_while_firings_wait(
+    plant: Plant, waiting: int
+) -> tuple[ScheduleDocument, JobDocument]:
+    """Return a schedule that was paused while so many of its firings waited, and the job of the one before them, which
+    has ended since."""
     await plant.look()
     schedule = await plant.make("@every 60s", overlap="queue")
-    for _ in range(2):
+    for _ in range(1 + waiting):
         plant.wait(61)
         await plant.look()
     (first,) = await plant.fired(schedule)
@@ -567,6 +571,11 @@ async def test_a_paused_schedule_makes_no_job_that_waits(plant: Plant) -> None:
     await _end(plant, first)
     plant.wait(10)
     await plant.look()
+    return schedule, first
+
+
+async def test_a_paused_schedule_makes_no_job_that_waits(plant: Plant) -> None:
+    schedule, first = await _paused_while_firings_wait(plant, 1)
     assert len(await plant.fired(schedule)) == 1
     found = await plant.store.get(ScheduleDocument, schedule.id)
     assert found is not None
@@ -576,16 +585,7 @@ async def test_a_paused_schedule_makes_no_job_that_waits(plant: Plant) -> None:
 
 async def test_what_a_pause_left_out_is_no_previous_firing(plant: Plant) -> None:
     """A report from the firing before to this one has no gap."""
-    await plant.look()
-    schedule = await plant.make("@every 60s", overlap="queue")
-    for _ in range(3):
-        plant.wait(61)
-        await plant.look()
-    (first,) = await plant.fired(schedule)
-    await plant.commands.pause_schedule(schedule)
-    await _end(plant, first)
-    plant.wait(10)
-    await plant.look()
+    schedule, first = await _paused_while_firings_wait(plant, 2)
     await plant.commands.resume_schedule(schedule)
     plant.wait(61)
     await plant.look()
