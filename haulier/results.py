@@ -389,6 +389,7 @@ class ScheduledJob(Result, frozen=True, kw_only=True):
     next: list[datetime] = []
     last_at: datetime | None = None
     last_job_id: str = ""
+    error: str = ""
 
 
 class Event(Result, frozen=True, kw_only=True):

@@ -12,16 +12,12 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from shared.errors import ApplicationError
+from shared.errors import WrongKey
 
 KEY_BYTES = 32
 SCRYPT_SALT = b"haulier/encryption/1"
 """The same in every process, so that a passphrase gives everyone the same key."""
 SCRYPT_COST = 2**15
-
-
-class WrongKey(ApplicationError):
-    """Data is encrypted with a key that is not configured here."""
 
 
 class Vault:

@@ -55,6 +55,10 @@ class Unreadable(ApplicationError):
     """A message that can't be read or handled: it goes to the queue `dead` with this reason."""
 
 
+class WrongKey(ApplicationError):
+    """Data is encrypted with a key that is not configured here."""
+
+
 class UnknownKind(Unreadable):
     """A message of a kind that this version doesn't know; a newer version of another process may handle it."""
 

@@ -17,13 +17,16 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import re2
 from cachetools import LRUCache, cached
 
 REDACTED = "[REDACTED]"
+
+EVERYTHING: Final = frozenset({"\ud800"})
+"""Values that stand for any text, where it is not known what is secret: no text has such a one."""
 
 KEY_PATTERNS = ("SECRET", "PASSWORD", "TOKEN", "API_KEY", "ACCESS_KEY")
 """A value whose key contains one of these, in any case, is redacted, declared or not. One with `*` or `?` in it must
@@ -478,6 +481,8 @@ def _size_of(made: object) -> int:
 
 @cached(LRUCache(_WANTED_REMEMBERED, getsizeof=_size_of), lock=Lock())
 def _wanted(values: frozenset[str]) -> _Wanted | type[_Everything] | None:
+    if values >= EVERYTHING:
+        return _Everything
     try:
         found, in_lines = _patterns(values)
     except _TooMuch:

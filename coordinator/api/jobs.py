@@ -264,13 +264,13 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
         DeliveryView(
             id=each.id,
             event=each.event,
-            url=shown.redact(each.url),
+            url=shown.redact(each.opened().url),
             state=each.state,
             attempts=each.attempts,
             sequence=each.sequence,
             created_at=rfc3339(each.created_at),
             next=rfc3339(each.due_at) if each.state == DeliveryState.PENDING else "",
-            error=each.error or "",
+            error=each.error or each.locked,
             status=each.status,
             answered_at=rfc3339(each.answered_at),
         )

@@ -37,6 +37,8 @@ from shared.errors import (
     NotAllowed,
     NotFound,
     StoreUnavailable,
+    Unreadable,
+    WrongKey,
 )
 from shared.model.problems import InvalidDocument
 from shared.telemetry import known_trace, span
@@ -55,6 +57,8 @@ _STATUS: Final[dict[type[ApplicationError], int]] = {
     Conflict: 409,
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
+    WrongKey: 500,
+    Unreadable: 500,
 }
 _WHO: Final[dict[type[ApplicationError], str]] = {
     StoreUnavailable: "the datastore does not answer: ",

@@ -16,6 +16,7 @@ from coordinator.api.submissions import read_in_turn
 from coordinator.api.view_data import redactor, summary
 from coordinator.api.visibility import job_in_path
 from coordinator.permission_names import as_named
+from shared.errors import WrongKey
 from shared.model import language
 from shared.model.documents import Actor, JobDocument, Micros, TaskDocument
 from shared.model.states import GOOD
@@ -69,6 +70,8 @@ async def rerun_job(request: web.Request) -> web.StreamResponse:
     asked = RerunRequest()
     if request.body_exists:
         asked = await read_json_body(request, RerunRequest)
+    if job.locked:
+        raise WrongKey(job.locked)
     definition = await _definition(api, job, asked)
     await api.commands.check_permissions(definition.permissions)
     position = _position(definition, asked.from_)

@@ -28,6 +28,7 @@ from coordinator.api.http import (
 from coordinator.api.jobs import MAX_TOTAL
 from coordinator.api.submissions import JSON_TYPES, SCHEDULE_EXAMPLE, YAML_TYPES, read_submission
 from coordinator.api.view_data import (
+    hidden_in,
     made_view,
     read_views,
     redactor_for,
@@ -42,7 +43,6 @@ from shared.model.documents import ScheduleDocument
 from shared.model.views import (
     JobSummaryView,
     ScheduleView,
-    hidden_values,
     schedule_view,
 )
 
@@ -73,7 +73,7 @@ async def _view(api: Api, schedule: ScheduleDocument) -> ScheduleView:
 
 
 async def _shown(api: Api, schedule: ScheduleDocument) -> ScheduleView:
-    redactor = await redactor_for(api, hidden_values(schedule.definition, api.key_patterns))
+    redactor = await redactor_for(api, hidden_in(api, schedule))
     next_at = next_firings(schedule, SHOWN_FIRINGS)
     view = partial(schedule_view, schedule, redactor, next_at)
     return await made_view(api, redactor, partial(size_of_texts, schedule), view)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from coordinator.api.context import Api, caller
 from coordinator.api.waiting import waiting_jobs, waiting_tasks
 from coordinator.store.port import ResultsTooLarge
+from shared.errors import WrongKey
 from shared.model.documents import (
     GUEST,
     Document,
@@ -36,7 +37,7 @@ from shared.model.views import (
     job_view,
     task_view,
 )
-from shared.redaction import LONG_TEXT, Redactor, is_heavy
+from shared.redaction import EVERYTHING, LONG_TEXT, Redactor, is_heavy
 from shared.threads import in_thread
 
 _T = TypeVar("_T")
@@ -61,14 +62,20 @@ async def redactors(api: Api, jobs: Sequence[JobDocument]) -> list[Redactor]:
     above = await _ancestors(api, jobs)
     made = []
     for job in jobs:
-        definitions = (job.definition, *(each.definition for each in above[job.id]))
-        values = [value for one in definitions for value in hidden_values(one, api.key_patterns)]
-        values += job.inherited_secrets
-        made.append(await redactor_for(api, values))
+        values = hidden_in(api, job, *above[job.id])
+        made.append(await redactor_for(api, [*values, *job.opened().inherited_secrets]))
     return made
 
 
-async def redactor_for(api: Api, values: Sequence[str]) -> Redactor:
+def hidden_in(api: Api, *documents: JobDocument | ScheduleDocument) -> Collection[str]:
+    """Return the values that must not be shown of jobs or schedules: all there are, where one can't be read."""
+    if any(each.locked for each in documents):
+        return EVERYTHING
+    definitions = [each.definition for each in documents]
+    return [value for one in definitions for value in hidden_values(one, api.key_patterns)]
+
+
+async def redactor_for(api: Api, values: Collection[str]) -> Redactor:
     """Return the redactor of values; where they are many it is made in a thread, and users take turns."""
     if is_heavy(values):
         async with api.redacting.turn(caller().actor.id):
@@ -170,7 +177,8 @@ async def read_views(
             weight = len(msgspec.json.encode(view))
             views.append(view if weight <= left else abridge(view))
             left -= weight if weight <= left else 0
-        size = max(1, min(_CHUNK, _CHUNK_BYTES * size // len(msgspec.msgpack.encode(found))))
+        weight = len(msgspec.msgpack.encode([each.opened() for each in found]))
+        size = max(1, min(_CHUNK, _CHUNK_BYTES * size // weight))
     return views
 
 
@@ -244,7 +252,8 @@ async def _children(
 
 def _retries(task: TaskDocument) -> bool:
     """Return whether a child of a composite may have several attempts."""
-    each, parallel = task.definition.each, task.definition.parallel
+    definition = task.opened().definition
+    each, parallel = definition.each, definition.parallel
     inner = [each.task] if each and each.task else parallel.tasks if parallel else []
     return any(child.retry for child in inner)
 
@@ -333,6 +342,7 @@ async def execution(api: Api, job: JobDocument) -> tuple[list[TaskDocument], Col
 
 
 def _weight(task: TaskDocument) -> int:
+    task = task.opened()
     texts = msgspec.msgpack.encode((task.evaluated or task.definition, task.scope))
     return len(texts) + len(task.result or "")
 
@@ -365,7 +375,9 @@ async def whole_job(api: Api, job: JobDocument, *, executed: bool = True) -> Job
     its_redactor = await redactor(api, job)
     tasks, abridged, truncated = await execution(api, job) if executed else ([], (), False)
     shown = await task_views(api, tasks, its_redactor, abridged)
-    results = await _results(api, job, few=executed and not abridged and not truncated)
+    results: dict[str, str] = {}
+    with suppress(WrongKey):  # the tasks whose results can't be read say so
+        results = await _results(api, job, few=executed and not abridged and not truncated)
     waiting = (await waiting_jobs(api, [job])).get(job.id)
     view = partial(
         job_view,
@@ -383,6 +395,7 @@ async def whole_job(api: Api, job: JobDocument, *, executed: bool = True) -> Job
 
 def size_of_texts(document: JobDocument | ScheduleDocument) -> int:
     """Return about how many characters of a job or schedule are searched for secrets."""
+    document = document.opened()
     texts = len(msgspec.msgpack.encode((document.definition, document.description)))
     if isinstance(document, JobDocument):
         texts += len(document.result or "") + len(document.error or "")

@@ -267,7 +267,8 @@ def _how(task: TaskDocument, error: str) -> str:
 
 async def why_task(api: Api, task: TaskDocument, redactor: Redactor) -> WhyView:
     """Return why a task does not run, or why it failed."""
-    name = redactor.redact((task.evaluated or task.definition).name or task.name)
+    seen = task.opened()
+    name = redactor.redact((seen.evaluated or seen.definition).name or task.name)
     ref = TaskRefView(id=task.id, name=name)
     waiting = (await waiting_tasks(api, [task])).get(task.id)
     if waiting is not None:
@@ -295,6 +296,7 @@ async def _pulled(api: Api, task: TaskDocument) -> str:
     whole = await api.store.get(TaskDocument, task.id) if said.startswith("pulling ") else None
     if whole is None:
         return ""
+    whole = whole.opened()
     what = whole.evaluated or whole.definition
     name, _, far = said.removeprefix("pulling ").partition(": ")
     if name not in [each.image for each in (what, *what.pre, *what.post, *what.sidecars)]:

@@ -283,7 +283,8 @@ class OverdueIntents:
         job: JobDocument | None = None
         with contextlib.suppress(Exception):
             job_id = document.job_id if isinstance(document, TaskDocument) else document.id
-            job = await self._driver.job(job_id)
+            found = await self._driver.job(job_id)
+            job = None if found is None or found.locked else found
         await self._driver.carry_out(given_up.give_up(document, what, job))
 
     async def _note(self, document: Document, what: Intent, error: str) -> None:

@@ -19,7 +19,7 @@ from coordinator.engine import job_ends, job_lifecycle, schedule_firings
 from coordinator.engine.given_up import is_given_up
 from coordinator.engine.schedule_firings import Judge
 from coordinator.store.port import Below, Change
-from shared.errors import StoreUnavailable
+from shared.errors import ApplicationError, StoreUnavailable
 from shared.model.declared_secrets import hidden_values
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -50,7 +50,7 @@ FOLLOWED_FOR: Final = 0.2
 """Seconds that a firing's place is kept while its job begins, which then goes on by itself."""
 
 PUT_OFF_FOR: Final[Micros] = 300 * MICROS_PER_SECOND
-"""How long a schedule that can't fire is left alone: it is to keep no other from firing."""
+"""How long at most a schedule that can't fire is left alone: it is to keep no other from firing."""
 
 WAITS_FOR: Final[Micros] = 5 * MICROS_PER_SECOND
 """At most so long between looks at whether the job has ended that a firing waits for."""
@@ -137,16 +137,25 @@ class ScheduleTimer:
             except StoreUnavailable:
                 raise
             except Exception as error:
+                reason = str(error) if isinstance(error, ApplicationError) else type(error).__name__
                 log.warning("a schedule can't fire", schedule=schedule.id, reason=str(error))
-                await self._put_off(schedule, judge.now + PUT_OFF_FOR)
+                await self._put_off(schedule, judge.now, reason)
 
-    async def _put_off(self, schedule: ScheduleDocument, until: Micros) -> None:
-        """Leave a schedule alone that can't fire: its next firing, and those that were decided."""
+    async def _put_off(self, schedule: ScheduleDocument, now: Micros, reason: str) -> None:
+        """Leave a schedule alone that can't fire: its next firing, or those that were decided, of which the first was
+        tried. It says why."""
         where = {"state": ScheduleState.ACTIVE, "next_at": schedule.next_at}
-        fields = {} if schedule.then else {"next_at": until}
-        later = tuple(msgspec.structs.replace(each, at=until) for each in schedule.then)
+        fields: dict[str, object] = {"error": reason}
+        later = schedule.then
+        if later:
+            tries = later[0].tries + (later[0].at < now)
+            until = now + min(schedule_firings.TAKEN_FOR * 2**tries, PUT_OFF_FOR)
+            later = [msgspec.structs.replace(each, at=until) for each in later]
+            later[0] = msgspec.structs.replace(later[0], tries=tries)
+        else:
+            fields["next_at"] = now + PUT_OFF_FOR
         change = Change(
-            kind=ScheduleDocument, id=schedule.id, where=where, set=fields, put_off=later
+            kind=ScheduleDocument, id=schedule.id, where=where, set=fields, put_off=tuple(later)
         )
         await self._store.change_many([change])
 
@@ -202,7 +211,8 @@ class ScheduleTimer:
         made = 0
         while made < len(schedule.then) and await self._is_made(schedule.then[made].args["job"]):
             made += 1
-        await self._store.change_many([schedule_firings.left_out(schedule, schedule.then[made:])])
+        change = schedule_firings.left_out(schedule, schedule.then, schedule.then[made:])
+        await self._store.change_many([change])
 
     async def _is_made(self, job_id: str) -> bool:
         """Return whether there is such a job, or was."""
@@ -216,8 +226,13 @@ class ScheduleTimer:
             await self._leave_out(schedule)
             return
         for index, what in enumerate(schedule.then):
+            done = Change(
+                kind=ScheduleDocument, id=schedule.id, set={"error": None}, drop_then=(what.id,)
+            )
             if is_given_up(what):
-                log.warning("a firing is given up", schedule=schedule.id, job=what.args["job"])
+                done = schedule_firings.given_up(schedule, what)
+                self._driver.counts["given_up"] += 1
+                log.warning("a firing is given up", schedule=schedule.id, reason=schedule.error)
             elif await self._waits(schedule, what):
                 await self._look_later(schedule, schedule.then[index:])
                 return
@@ -226,7 +241,6 @@ class ScheduleTimer:
                 await ready_to_hide(hidden_values(schedule.definition, keys))
                 now = self._store.now()
                 await self._insert(schedule_firings.fired_job(schedule, what, now, keys))
-            done = Change(kind=ScheduleDocument, id=schedule.id, drop_then=(what.id,))
             await self._store.change_many([done])
 
     async def _waits(self, schedule: ScheduleDocument, what: Intent) -> bool:

@@ -263,6 +263,8 @@ class WebhookSender:
 
     async def _try(self, delivery: DeliveryDocument) -> _Outcome:
         assert self._session is not None
+        if delivery.locked:
+            return _Outcome(over=False, error=delivery.locked)
         body = delivery.body.encode()
         timestamp = str(self._store.now() // MICROS_PER_SECOND)
         headers = {
@@ -339,10 +341,11 @@ def _due(delivery: DeliveryDocument, due_at: Micros) -> Change[DeliveryDocument]
 
 
 def _place(delivery: DeliveryDocument) -> Place:
+    url = delivery.opened().url
     try:
-        host = urlsplit(delivery.url).netloc
+        host = urlsplit(url).netloc
     except ValueError:
-        host = delivery.url
+        host = url
     return Place(delivery.user, delivery.job_id, host)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -13,7 +13,7 @@ import structlog
 from cachetools import LRUCache
 
 from coordinator.effects.batching import JobLooks
-from coordinator.effects.evaluations import EvaluationBusy, Evaluations
+from coordinator.effects.evaluations import Evaluations
 from coordinator.effects.events import Events
 from coordinator.effects.fan_outs import FanOuts, place_held
 from coordinator.effects.job_metrics import Measures, trace_end
@@ -23,6 +23,7 @@ from coordinator.engine.flow import Bounds, Flow
 from coordinator.engine.new_documents import HOOK
 from coordinator.store.port import Change, ResultsTooLarge, SlotTaken, Store, Unstorable
 from shared.broker.port import Broker
+from shared.errors import StoreUnavailable
 from shared.expressions import Texts, TooManyTexts
 from shared.model.documents import (
     Document,
@@ -76,6 +77,7 @@ _SMALL: Final = 2_000
 
 def _weight(job: JobDocument) -> int:
     """Return about how many bytes a job takes in memory: what is small in all of them is not looked at."""
+    job = job.opened()
     big = (job.definition, job.inherited_secrets, job.result)
     return min(_ENCODED * len(msgspec.msgpack.encode(big)) + _SMALL, REMEMBERED_BYTES)
 
@@ -89,10 +91,10 @@ async def ready_to_hide(values: Collection[str]) -> None:
 async def _ready_to_redact(job: Document | None, document: Document | None = None) -> None:
     """Have what looks for a job's secrets made, and a long result of it or of a task searched in a thread, before that
     is needed here."""
-    values = secrets_of(job) if isinstance(job, JobDocument) else []
+    values = secrets_of(job) if isinstance(job, JobDocument) and not job.locked else []
     await ready_to_hide(values)
     if isinstance(document, JobDocument | TaskDocument):
-        result = document.result or ""
+        result = document.opened().result or ""
         if values and len(result) > LONG_TEXT:
             await in_thread(prepare_text, values, result)
 
@@ -204,9 +206,13 @@ class FlowDriver:
 
         The flow's own writes hold the intents of the rest, so whoever waits here need not wait for that: a fan-out
         or a cancel of many thousand tasks misses no deadline of a handler."""
-        left = await self.carry_out(steps)
+        left = deque(await self.carry_out(steps))
+        time = asyncio.get_running_loop().time
+        until = time() + A_WHILE
+        while left and time() < until:
+            await self.follow_for_a_while([left.popleft()], until - time())
         if left:
-            await self.follow_for_a_while(left)
+            self.follow_soon(left)
 
     async def follow_for_a_while(
         self, documents: Sequence[Document], seconds: float = A_WHILE
@@ -227,13 +233,15 @@ class FlowDriver:
             following.result()
 
     async def follow(self, documents: Sequence[Document]) -> None:
-        """Follow the intents of documents, and of all that comes of that. What has to wait for an evaluation that
-        cannot be taken on now is done later, as due work."""
-        if documents:
+        """Follow the intents of documents, and of all that comes of that. What fails, or has to wait for an evaluation
+        that cannot be taken on now, is done later, as due work, and keeps no other from its turn."""
+        for document in documents:
             try:
-                await self.carry_out(intents.follow(documents))
-            except EvaluationBusy as error:
-                log.info("what follows is put off", reason=str(error))
+                await self.carry_out(intents.follow([document]))
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.info("what follows is put off", document=document.id, reason=repr(error))
 
     def follow_soon(self, documents: Sequence[Document]) -> None:
         """Follow in the background. Should that fail, it is done later, as due work."""

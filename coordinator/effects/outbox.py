@@ -22,7 +22,13 @@ from coordinator.engine.task_ends import task_hooks
 from coordinator.engine.transitions import TaskFields, TaskMove
 from coordinator.store.port import Change, Store
 from shared.broker.port import Broker
-from shared.errors import BrokerMisconfigured, BrokerUnavailable, StoreUnavailable
+from shared.errors import (
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    StoreUnavailable,
+    Unreadable,
+    WrongKey,
+)
 from shared.model.documents import (
     MICROS_PER_SECOND,
     JobDocument,
@@ -144,7 +150,11 @@ class Outbox:
 
     async def _sent(self, job: JobDocument, task: TaskDocument) -> bool:
         """Send a task; return whether the broker has it."""
-        body = self._codec.encode(task_message(job, task, self._redaction_keys))
+        try:
+            body = self._codec.encode(task_message(job, task, self._redaction_keys))
+        except (WrongKey, Unreadable) as error:
+            await self._fail(job, task, str(error))
+            return False
         queue = task.queue or DEFAULT_QUEUE
         await self._note_use(queue)
         try:
@@ -167,7 +177,7 @@ class Outbox:
         self._noted[queue] = now
 
     async def _fail(self, job: JobDocument, task: TaskDocument, error: str) -> None:
-        """Fail a task whose queue can't be used, whoever tries."""
+        """Fail a task that can't be sent, whoever tries: its queue can't be used, or what it is can't be read."""
         image = await self._store.change(unpublishable(job, task, error, self._store.now()))
         if image is None:
             return
@@ -235,9 +245,10 @@ class Outbox:
 def unpublishable(
     job: JobDocument, task: TaskDocument, error: str, at: Micros
 ) -> Change[TaskDocument]:
-    """Return the change that fails a task which cannot be published."""
-    fields = transitions.task_end(TaskState.FAILED, at, error=kept_error(job, error))
-    add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
+    """Return the change that fails a task which cannot be published. Of a job that can't be read nobody hears."""
+    hearing = None if job.locked else job
+    fields = transitions.task_end(TaskState.FAILED, at, error=kept_error(hearing, error))
+    add = (intent(ENDED_INTENT, at), *task_hooks(hearing, TaskState.FAILED, at))
     return task_change(task.id, {"run": task.run}, fields, move=UNPUBLISHABLE, add=add)
 
 

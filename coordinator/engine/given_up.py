@@ -40,7 +40,7 @@ _WORDS: Final = {
     EXPAND: "what is below the task could not be made",
     ENDED_INTENT: "what follows the task could not be made",
 }
-_DIED: Final = "each process that tried it died"
+DIED: Final = "each process that tried it died"
 
 
 def is_given_up(what: Intent) -> bool:
@@ -52,7 +52,7 @@ def give_up(document: Document, what: Intent, job: JobDocument | None) -> Flow[N
     """End what an intent belongs to, with the reason. `job`: the job of the document, None where it can't be read:
     then no webhook hears of it."""
     yield from note_event("given_up", f"{document.id} {what.do}")
-    reason = f"{_WORDS.get(what.do, what.do)}, tried {TRIES} times: {what.error or _DIED}"
+    reason = f"{_WORDS.get(what.do, what.do)}, tried {TRIES} times: {what.error or DIED}"
     if isinstance(document, JobDocument):
         if what.do != HOOK:
             yield from _fail_job(document.id, document.restarts, reason, job)

@@ -10,6 +10,7 @@ import msgspec
 from cronsim import CronSim
 
 from coordinator.engine import new_documents
+from coordinator.engine.given_up import DIED, TRIES
 from shared.ids import derived_id
 from shared.model.cron import parse_cron
 from shared.model.documents import (
@@ -22,6 +23,7 @@ from shared.model.documents import (
 )
 from shared.model.queries import Change
 from shared.model.states import ScheduleState
+from shared.model.views import rfc3339
 
 GRACE: Micros = 60 * MICROS_PER_SECOND
 """A firing that is no later than this is made whoever was awake; an older one is left for so long to coordinators that
@@ -160,9 +162,11 @@ def decided(
     return Change(kind=ScheduleDocument, id=schedule.id, where=where, set=fields, add_then=add)
 
 
-def left_out(schedule: ScheduleDocument, not_made: Sequence[Intent]) -> Change[ScheduleDocument]:
-    """Return the write that leaves out what waits while a schedule is paused: the last of it, `not_made`, has no job
-    yet. The schedule's last firing is again the one before that."""
+def left_out(
+    schedule: ScheduleDocument, waiting: Sequence[Intent], not_made: Sequence[Intent]
+) -> Change[ScheduleDocument]:
+    """Return the write that leaves out firings that wait: the last of them, `not_made`, have no job yet. The schedule's
+    last firing is again the one before those."""
     fields: dict[str, object] = {}
     last = [(what.args["job"], what.args["time"]) for what in not_made[-1:]]
     if last == [(schedule.last_job_id, schedule.fired_at)]:  # none came later
@@ -176,8 +180,16 @@ def left_out(schedule: ScheduleDocument, not_made: Sequence[Intent]) -> Change[S
         id=schedule.id,
         where={"state": schedule.state, "last_job_id": schedule.last_job_id},
         set=fields,
-        drop_then=tuple(what.id for what in schedule.then),
+        drop_then=tuple(what.id for what in waiting),
     )
+
+
+def given_up(schedule: ScheduleDocument, what: Intent) -> Change[ScheduleDocument]:
+    """Return the write that gives up a firing whose job could not be made at any try: the schedule says why."""
+    at = rfc3339(int(what.args["time"]))
+    said = f"no job was made of the firing at {at}, tried {TRIES} times: {schedule.error or DIED}"
+    change = left_out(schedule, [what], [what])
+    return msgspec.structs.replace(change, set={**change.set, "error": said})
 
 
 def _first_in_a_row(waiting: Sequence[Intent]) -> Intent:

@@ -64,9 +64,9 @@ LONGEST_HEADERS = 64 * 1024
 
 
 def wants(job: JobDocument | None, event: str) -> bool:
-    """Return whether a webhook of `job` is for `event`."""
+    """Return whether a webhook of `job` is for `event`: none of one that can't be read."""
     return job is not None and any(
-        (hook.event or JOB_STATE) == event for hook in job.definition.webhooks
+        (hook.event or JOB_STATE) == event for hook in job.opened().definition.webhooks
     )
 
 

@@ -26,9 +26,9 @@ import msgspec
 import msgspec.inspect as inspect
 
 from coordinator.store.port import Unstorable
-from shared.encryption import Vault, WrongKey
-from shared.errors import Unreadable
-from shared.model.documents import Document, Intent
+from shared.encryption import Vault
+from shared.errors import Unreadable, WrongKey
+from shared.model.documents import Document, Intent, Locked
 from shared.model.states import Word
 
 _D = TypeVar("_D", bound=Document)
@@ -196,18 +196,29 @@ class Codec:
         return stored
 
     def decode(self, kind: type[_D], stored: Mapping[str, Any]) -> _D:
-        """Return the document. Raises `WrongKey`, or `Unreadable` where it is not a `kind`."""
+        """Return the document; what it holds sealed and can't be opened here is `Locked`. Raises `Unreadable` where it
+        is not a `kind`."""
         fields = fields_of(kind)
         try:
             return kind(
                 **{
-                    name: value if field.read is None else self.decode_value(field, value)
+                    name: value if field.read is None else self._read(kind, stored, field)
                     for name, value in stored.items()
                     if value is not None and (field := fields.get(name)) is not None
                 }
             )
         except (msgspec.MsgspecError, TypeError) as error:
-            raise Unreadable(f"stored {kind.noun()} {stored.get('id')}: {error}") from error
+            raise _unreadable(kind, stored, error) from error
+
+    def _read(self, kind: type[Document], stored: Mapping[str, Any], field: StoredField) -> Any:
+        try:
+            return self.decode_value(field, stored[field.name])
+        except WrongKey as error:
+            return Locked(WrongKey(f"{kind.noun()} {stored.get('id')}: {error}"))
+        except msgspec.MsgspecError as error:
+            if not field.sealed:
+                raise
+            return Locked(_unreadable(kind, stored, error))
 
     def encode_value(self, field: StoredField, value: Any) -> Any:
         """Return a field's value as it rests; None where it is absent. Raises `Unstorable`."""
@@ -238,6 +249,10 @@ class Codec:
                 f"the field {field.stored!r} is encrypted, but no encryption.key is configured"
             )
         return self._vault.open(value.removeprefix(SEALED_PREFIX))
+
+
+def _unreadable(kind: type[Document], stored: Mapping[str, Any], error: Exception) -> Unreadable:
+    return Unreadable(f"stored {kind.noun()} {stored.get('id')}: {error}")
 
 
 def _read_then(stored: Iterable[Mapping[str, Any]]) -> list[Intent]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.encryption import Vault, WrongKey
-from shared.errors import StoreMisconfigured
+from shared.encryption import Vault
+from shared.errors import StoreMisconfigured, WrongKey
 
 TEXT = b"haulier"
 

@@ -111,6 +111,7 @@ def show(client: Client, which: str, as_json: bool) -> int:
             ("next", "\n".join(moment(time, at) for time in found.next)),
             ("last", moment(found.last_at, at)),
             ("last job", found.last_job_id),
+            ("error", found.error),
         ]
     )
     return 0

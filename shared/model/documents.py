@@ -7,10 +7,11 @@ is configured.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, Self
 
 import msgspec
 
+from shared.errors import ApplicationError
 from shared.model import language
 from shared.model.states import (
     DeliveryState,
@@ -46,6 +47,20 @@ class Intent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Why the last try failed; empty where its process died on the way."""
 
 
+class Locked:
+    """Stands for what rests sealed and can't be opened here: whoever uses it meets the reason. So one document keeps
+    nobody from those beside it, nor from what it says of itself in the clear, and is withdrawn, removed and listed as
+    any other."""
+
+    def __init__(self, reason: ApplicationError) -> None:
+        self.reason = reason
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise type(self.reason)(str(self.reason))
+
+    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __str__ = __add__ = _refuse
+
+
 class Document(msgspec.Struct, kw_only=True, rename="camel"):
     """Something stored under an `id`."""
 
@@ -61,6 +76,26 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
     def noun(cls) -> str:
         """Return what messages call such a document: `job`, `task`."""
         return cls.__name__.removesuffix("Document").lower()
+
+    @property
+    def locked(self) -> str:
+        """Return why something that it holds sealed can't be opened; an empty text where all can."""
+        return next((str(value.reason) for value in self._locked().values()), "")
+
+    def opened(self) -> Self:
+        """Return it with nothing where what it holds can't be opened: to show the rest, never to go by."""
+        empty = {each.name: each for each in msgspec.structs.fields(self)} if self.locked else {}
+        return msgspec.structs.replace(
+            self, **{name: _default_of(empty[name]) for name in self._locked()}
+        )
+
+    def _locked(self) -> dict[str, Locked]:
+        held = {name: getattr(self, name) for name in self.sealed}
+        return {name: value for name, value in held.items() if isinstance(value, Locked)}
+
+
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 class RunUsage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -349,7 +384,7 @@ class DeliveryDocument(Document, kw_only=True, rename="camel"):
     user: str = ""
     """The id of who submitted the job."""
     event: str = ""
-    url: str
+    url: str = ""
     headers: dict[str, str] = {}
     secret: str = ""
     body: str = ""
@@ -400,6 +435,8 @@ class ScheduleDocument(Document, kw_only=True, rename="camel"):
     """The job of that firing."""
     late: int = 0
     """Firings in a row that were made late, up to now."""
+    error: str | None = None
+    """Why it could not fire the last time."""
 
 
 class UserDocument(Document, kw_only=True, rename="camel"):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import encryption
-from shared.encryption import Vault, WrongKey
+from shared.encryption import Vault
+from shared.errors import WrongKey
 
 KEY = Fernet.generate_key().decode()
 VAULT = Vault(Fernet.generate_key().decode())

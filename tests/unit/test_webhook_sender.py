@@ -29,6 +29,7 @@ from coordinator.due.webhook_sender import DELIVERIES_A_LOOK, WebhookSender
 from coordinator.store.port import Below
 from coordinator.store.sqlite import SqliteStore
 from shared.config.schema import Config
+from shared.encryption import Vault
 from shared.model.documents import DeliveryDocument
 from shared.model.states import DeliveryState
 from tests.datastores import sqlite_file
@@ -95,6 +96,31 @@ async def test_a_receiver_that_hangs_keeps_no_other_waiting(folder: Path) -> Non
         receivers.let_go.set()
         async with asyncio.timeout(20):
             await receivers.all_came.wait()
+
+
+async def test_a_delivery_whose_key_is_gone_keeps_no_other_waiting(folder: Path) -> None:
+    receivers = Receivers()
+    async with AsyncExitStack() as stack:
+        _, answers = await receivers.serve(stack)
+        for number, vault in enumerate(
+            (Vault("first"), Vault("second", ["first"]), Vault("second"))
+        ):
+            store = SqliteStore(folder / "haulier.db", vault)
+            await store.start()
+            stack.push_async_callback(store.close)
+            await store.insert(DeliveryDocument(id=f"d{number}", job_id="j", url=answers, due_at=1))
+            if number < 2:
+                await store.close()
+        sender = WebhookSender(store, attempts=1, timeout=60, addresses=WebhookAddresses(Config()))
+        sender.start()
+        stack.push_async_callback(sender.close)
+        for _ in range(100):
+            if not await store.count(DeliveryDocument, {"state": DeliveryState.PENDING}):
+                break
+            await asyncio.sleep(0.1)
+        found = await store.find(DeliveryDocument, {}, ("id",))
+        assert [each.state for each in found] == ["FAILED", "DELIVERED", "DELIVERED"]
+        assert "encryption.old_keys" in (found[0].error or "")
 
 
 async def test_names_that_nobody_answers_for_keep_nobody_else_waiting(

@@ -101,7 +101,7 @@ class JobView(JobSummaryView, frozen=True, kw_only=True):
 
 
 class ScheduleView(View, frozen=True, kw_only=True):
-    """A scheduled job; `state` is ACTIVE or PAUSED."""
+    """A scheduled job; `state` is ACTIVE or PAUSED. `error`: why it could not fire the last time that it was to."""
 
     id: str
     name: str
@@ -119,6 +119,7 @@ class ScheduleView(View, frozen=True, kw_only=True):
     next: list[TimeText] = msgspec.field(default_factory=list)
     last_at: TimeText = ""
     last_job_id: str = ""
+    error: str = ""
     inputs: dict[str, str] = msgspec.field(default_factory=dict)
     tasks: list[language.TaskDefinition]
     output: str = ""
@@ -138,6 +139,7 @@ def job_summary(
 
     `redactor`: by default that of the job's own definition. `waiting`: why nothing of it runs.
     """
+    locked, job = job.locked, job.opened()
     redactor = redactor or redactor_of(job.definition)
     return JobSummaryView(
         id=job.id,
@@ -157,7 +159,7 @@ def job_summary(
         task_count=job.task_count,
         progress=job.progress,
         result=redactor.redact(job.result or ""),
-        error=redactor.redact(job.error or ""),
+        error=locked or redactor.redact(job.error or ""),
         failed_task=task_ref(job.failed_task, redactor),
         waiting=waiting,
         rerun_of=job.rerun_of or "",
@@ -176,6 +178,7 @@ def job_view(
 ) -> JobView:
     """Return all of a job; `results` are those of its tasks by `var`."""
     summary = job_summary(job, redactor, waiting)
+    job = job.opened()
     shown = redacted(job.definition, redactor)
     secrets = dict.fromkeys(job.definition.secrets, REDACTED)
     return JobView(
@@ -221,6 +224,7 @@ def schedule_view(
     schedule: ScheduleDocument, redactor: Redactor | None = None, next: Sequence[Micros] = ()
 ) -> ScheduleView:
     """Return all of a scheduled job. `redactor`: by default that of its own definition. `next`: when it fires."""
+    locked, schedule = schedule.locked, schedule.opened()
     redactor = redactor or redactor_of(schedule.definition)
     last_at, last_job_id = _last_made(schedule)
     shown = redacted(schedule.definition, redactor)
@@ -241,6 +245,7 @@ def schedule_view(
         next=[rfc3339(at) for at in next],
         last_at=rfc3339(last_at),
         last_job_id=last_job_id,
+        error=locked or redactor.redact(schedule.error or ""),
         inputs=redactor.redact_map(shown.inputs),
         tasks=shown.tasks,
         output=shown.output,

@@ -22,7 +22,7 @@ from shared.model.declared_secrets import (
 )
 from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
 from shared.model.states import JobState, ScheduleState, TaskState
-from shared.redaction import KEY_PATTERNS, REDACTED, Redactor
+from shared.redaction import EVERYTHING, KEY_PATTERNS, REDACTED, Redactor
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -161,8 +161,9 @@ def secrets_of(job: JobDocument) -> list[str]:
 
 
 def redactor_of_job(job: JobDocument, key_patterns: Sequence[str] = KEY_PATTERNS) -> Redactor:
-    """Return the redactor of a stored job: of what it, or one above it, declares secret."""
-    return Redactor(secrets_of(job), key_patterns)
+    """Return the redactor of a stored job: of what it, or one above it, declares secret; of everything, where what it
+    declares can't be read."""
+    return Redactor(EVERYTHING if job.locked else secrets_of(job), key_patterns)
 
 
 def redactor_of_task(task: TaskDocument, redactor: Redactor) -> Redactor:

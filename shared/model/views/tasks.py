@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -164,6 +163,7 @@ class TaskView(TaskSummaryView, frozen=True, kw_only=True):
 
 def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
     """Return a task in short, as webhooks and events tell of it. `redactor`: that of its job."""
+    locked, task = task.locked, task.opened()
     redactor = redactor_of_task(task, redactor)
     shown = task.evaluated or task.definition
     return TaskSummaryView(
@@ -183,7 +183,7 @@ def task_summary(task: TaskDocument, redactor: Redactor) -> TaskSummaryView:
         failed_at=rfc3339(task.failed_at),
         var=task.var or shown.var,
         result=redactor.redact(task.result or ""),
-        error=redactor.redact(task.error or ""),
+        error=locked or redactor.redact(task.error or ""),
     )
 
 
@@ -202,12 +202,13 @@ def task_view(
     `counts`: how many children of a composite are in each state; `begun`: how many have had their turn.
     `stored_parts`: how many parts of the counted run's log are stored, None where that was not asked.
     """
+    summary, task = task_summary(task, redactor), task.opened()
     redactor = redactor_of_task(task, redactor)
     shown = redacted(task.evaluated or task.definition, redactor)
     completions = sum((counts or {}).get(state, 0) for state in GOOD)
     composite = task.kind in (TaskKind.PARALLEL, TaskKind.EACH)
     return TaskView(
-        **_summary_fields(task, redactor),
+        **msgspec.structs.asdict(summary),
         image=shown.image,
         run=shown.run,
         cmd=shown.cmd,
@@ -247,10 +248,6 @@ def task_view(
 def task_ref(task: TaskReference | None, redactor: Redactor) -> TaskRefView | None:
     """Return a task by its id and name."""
     return None if task is None else TaskRefView(id=task.id, name=redactor.redact(task.name))
-
-
-def _summary_fields(task: TaskDocument, redactor: Redactor) -> dict[str, Any]:
-    return msgspec.structs.asdict(task_summary(task, redactor))
 
 
 def _queue(task: TaskDocument, shown: language.TaskDefinition) -> str:

@@ -9,12 +9,15 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator.api import context, submissions, view_data
+from coordinator.store.sqlite import SqliteStore
 from shared import redaction
+from shared.encryption import Vault
 from shared.model import decoding, language
 from shared.model.documents import Actor, DeliveryDocument, JobDocument
 from shared.model.queries import Change
@@ -203,6 +206,39 @@ async def test_a_list_of_scheduled_jobs_has_no_more_than_so_many_bytes(
     assert [len(each["tasks"]) for each in items] == [1, 1, 1, 1, 0, 0, 0, 0]
     assert all(each["abridged"] for each in items[4:])
     assert "abridged" not in (await api.get(f"/scheduled-jobs/{items[-1]['id']}")).json
+
+
+async def test_what_was_sealed_with_a_key_that_is_gone_is_listed_and_says_why(
+    start: Serve, folder: Path
+) -> None:
+    sealed: dict[str, str] = {}
+    for key, old in (("first", []), ("second", ["first"]), ("third", ["second"])):
+        store = SqliteStore(folder / "haulier.db", Vault(key, old))
+        await store.start()
+        api = await start(shared=store)
+        text = HELLO.replace("hello", f"said in the {key}")
+        sealed[key] = (await api.submit(text))["id"]
+        text += "schedule:\n  cron: '@daily'\n"
+        await api.ask("POST", "/scheduled-jobs", data=text, headers=YAML)
+        await api.task(sealed[key], id=f"t{key}", name=f"said in the {key}", result=key, var="said")
+        if key != "third":
+            await store.close()
+    for path in ("/jobs", "/scheduled-jobs"):
+        items = (await api.get(path)).json["items"]
+        assert [each["name"] for each in items[:2]] == ["said in the third", "said in the second"]
+        assert items[2]["name"] == "[REDACTED]"
+        assert "encryption.old_keys" in items[2]["error"]
+        assert not any("error" in each for each in items[:2])
+    gone = sealed["first"]
+    for path in (f"/jobs/{gone}", f"/jobs/{gone}/tasks", "/tasks/tfirst", f"/jobs/{gone}/why"):
+        answer = await api.get(path)
+        assert answer.status == 200
+        assert "said in" not in answer.text
+    assert "encryption.old_keys" in (await api.get("/tasks/tfirst")).json["error"]
+    again = await api.ask("POST", f"/jobs/{gone}/rerun")
+    assert again.status == 500
+    assert "encryption.old_keys" in again.message
+    await store.close()
 
 
 async def test_scheduled_jobs_are_found_by_id_its_beginning_or_name(api: Served) -> None:

@@ -6,10 +6,13 @@ import gc
 
 import pytest
 
+from coordinator.effects.evaluations import EvaluationBusy
 from coordinator.engine import intents, repairs, retries, slots, task_runs
-from coordinator.engine.flow import Insert, Publish
+from coordinator.engine.flow import Flow, Insert, Publish
+from coordinator.engine.new_documents import EVALUATE
+from shared.errors import WrongKey
 from shared.model import language
-from shared.model.documents import MICROS_PER_SECOND, TaskDocument
+from shared.model.documents import MICROS_PER_SECOND, Document, Intent, TaskDocument
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import World, step
 
@@ -140,6 +143,34 @@ async def test_an_attempt_that_is_due_gets_a_free_slot_without_a_sweep(world: Wo
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert not any(what.startswith("swept") for what in world.counts())
+
+
+@pytest.mark.parametrize("error", [EvaluationBusy("many wait"), WrongKey("no"), ValueError("no")])
+async def test_an_attempt_that_can_not_begin_keeps_no_other_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    await world.worker(slots=2)
+    retry = {"limit": 1, "initialDelay": "30s"}
+    bad, fine = [await world.submit(step("a", retry=retry)) for _ in range(2)]
+    await world.run(lambda run: "no" if run.message.attempt == 1 else None)
+    follow_up = intents.FOLLOW_UPS[TaskDocument, EVALUATE]
+
+    def evaluate(document: Document, what: Intent) -> Flow[list[Document]]:
+        assert isinstance(document, TaskDocument)
+        if document.job_id == bad:
+            raise error
+        return follow_up(document, what)
+
+    monkeypatch.setitem(intents.FOLLOW_UPS, (TaskDocument, EVALUATE), evaluate)  # type: ignore[misc]
+    world.clock.advance(30)
+    await world.driver.handle(repairs.release_delayed())
+    await world.run()
+    assert await world.state(fine) == "COMPLETED"
+    assert (await world.task(bad, "a")).state == "CREATED"
+    monkeypatch.setitem(intents.FOLLOW_UPS, (TaskDocument, EVALUATE), follow_up)  # type: ignore[misc]
+    await world.heal(30)
+    assert await world.state(bad) == "COMPLETED"
+    await world.check_at_rest()
 
 
 async def test_attempts_that_are_due_are_read_one_by_one(

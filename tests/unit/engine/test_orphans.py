@@ -255,7 +255,7 @@ async def test_a_child_that_is_over_when_it_is_inserted_late_is_closed_at_once(
     await slow.until(lambda effect: isinstance(effect, InsertMany))
     assert await world.cancel(job_id)
     await world.settle()
-    await world.driver.follow(await slow.finish())
+    await slow.finish()
     assert [task.name for task in await world.tasks(job_id) if task.open] == []
 
 

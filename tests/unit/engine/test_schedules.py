@@ -17,9 +17,10 @@ from coordinator.due.schedules import ScheduleTimer
 from coordinator.effects import FlowDriver
 from coordinator.engine import job_ends, schedule_firings
 from coordinator.engine.evaluation import scope_for
+from coordinator.engine.given_up import TRIES
 from coordinator.store.port import Change, Store
 from shared.broker.memory import MemoryBroker
-from shared.errors import Conflict, NotAllowed, StoreUnavailable
+from shared.errors import Conflict, NotAllowed, StoreUnavailable, Unstorable
 from shared.expressions import Texts
 from shared.model import language
 from shared.model.documents import (
@@ -499,6 +500,40 @@ async def test_a_store_that_refuses_costs_a_firing_no_try(
     first = (await plant.fired(schedule))[0].schedule
     assert first is not None
     assert first.time == schedule.created_at + 60 * MICROS_PER_SECOND
+
+
+async def test_a_firing_that_fails_at_every_try_is_given_up_and_its_schedule_says_why(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await plant.look()
+    schedule = await plant.make("@every 1h")
+    plant.wait(3601)
+    tried: list[str] = []
+
+    async def refused(made: JobDocument) -> bool:
+        tried.append(made.id)
+        raise Unstorable("job j is larger than 16711680 bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plant.store, "insert", refused)
+        for _ in range(20):
+            await plant.look()
+            plant.wait(100)
+        found = await plant.store.get(ScheduleDocument, schedule.id)
+    assert found is not None
+    assert found.then == []
+    assert len(tried) == TRIES + 1
+    said = f"no job was made of the firing at {rfc3339(schedule.next_at)}, tried {TRIES} times: job j is larger"
+    assert schedule_view(found).error.startswith(said)
+    assert (found.fired_at, found.last_job_id) == (None, None)
+    plant.wait(3600 - 20 * 100)
+    await plant.look()
+    (made,) = await plant.fired(schedule)
+    assert made.schedule is not None
+    assert made.schedule.previous == 0
+    again = await plant.store.get(ScheduleDocument, schedule.id)
+    assert again is not None
+    assert (again.error, again.last_job_id) == (None, made.id)
 
 
 async def test_a_firing_that_is_skipped_is_skipped_for_all(plant: Plant) -> None:

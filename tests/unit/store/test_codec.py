@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,11 +14,13 @@ from coordinator.store.codec import SEALED_PREFIX, Codec, FieldShape, fields_of,
 from coordinator.store.indexes import INDEXES
 from coordinator.store.port import Unstorable
 from coordinator.store.search import target_of
-from shared.encryption import Vault, WrongKey
-from shared.errors import Unreadable
+from shared.encryption import Vault
+from shared.errors import Unreadable, WrongKey
+from shared.model import language
 from shared.model.documents import (
     DOCUMENTS,
     DeliveryDocument,
+    Document,
     JobDocument,
     NodeDocument,
     TaskDocument,
@@ -106,10 +109,10 @@ def test_sealed_is_text_that_says_so() -> None:
     assert stored["definition"].startswith(SEALED_PREFIX)
     assert stored["result"].startswith(SEALED_PREFIX)
     assert stored["error"] == "e"
-    with pytest.raises(WrongKey, match=r"'definition' is encrypted, but no encryption\.key"):
-        Codec().decode(JobDocument, stored)
-    with pytest.raises(WrongKey, match="neither"):
-        Codec(Vault(Fernet.generate_key().decode())).decode(JobDocument, stored)
+    without_key = Codec().decode(JobDocument, stored)
+    assert "'definition' is encrypted, but no encryption.key" in without_key.locked
+    other_key = Codec(Vault(Fernet.generate_key().decode())).decode(JobDocument, stored)
+    assert "neither" in other_key.locked
 
 
 def test_what_an_older_version_lacks_or_a_newer_adds_does_no_harm() -> None:
@@ -118,9 +121,45 @@ def test_what_an_older_version_lacks_or_a_newer_adds_does_no_harm() -> None:
     assert Codec().decode(TaskDocument, stored) == task("t")
 
 
+USES: list[Callable[[Any], object]] = [
+    lambda locked: locked.tasks,
+    lambda locked: locked["tasks"],
+    lambda locked: locked or {},
+    lambda locked: [*locked],
+    lambda locked: f"{locked}",
+    lambda locked: locked + "text",
+]
+
+
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(
-    "spoilt", [{"definition": b"\xc1"}, {"definition": b"\x01"}, {"name": None}, {"tags": [1]}]
+    ("rests", "error"),
+    [
+        (SEALED_PREFIX + "no token", WrongKey),
+        (b"\xc1", Unreadable),
+        (b"\x01", Unreadable),
+    ],
 )
+def test_what_can_not_be_opened_is_missed_by_who_uses_it_and_nobody_else(
+    rests: str | bytes, error: type[Exception], use: Callable[[Any], object]
+) -> None:
+    stored = Codec(VAULT).encode(job("j", result="r", state="RUNNING")) | {"definition": rests}
+    found = Codec(VAULT).decode(JobDocument, stored)
+    assert (found.state, found.result) == ("RUNNING", "r")
+    with pytest.raises(error, match="job j"):
+        use(found.definition)
+    assert "job j" in found.locked
+    assert found.opened() == msgspec.structs.replace(found, definition=language.JobDefinition())
+    assert found.opened().locked == ""
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_is_sealed_has_a_value_for_where_it_is_missing(kind: type[Document]) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    assert not [name for name in kind.sealed if fields[name].required]
+
+
+@pytest.mark.parametrize("spoilt", [{"name": None}, {"tags": [1]}])
 def test_what_is_not_a_document_is_unreadable(spoilt: dict[str, Any]) -> None:
     stored = Codec().encode(job("j")) | spoilt
     with pytest.raises(Unreadable, match="stored job j"):
