@@ -61,6 +61,9 @@ READS_A_LOOK: Final = 5
 ENOUGH: Final = 8
 """Documents begun by one read after which that look reads no further."""
 
+PLACE_KEPT_FOR: Final = 1.0
+"""Seconds after which what takes many steps gives its place to what waits for one, and waits for its next turn."""
+
 ALONE_FOR: Final = 5.0
 """Seconds that one whose last process died is alone: should it take this one too, nobody else pays for it."""
 
@@ -160,18 +163,20 @@ class OverdueIntents:
         }
         return not any(has_room.get(each.do, lambda _: True)(owner.user) for each in document.then)
 
-    async def _put_behind(self, documents: Sequence[Document], before: Micros) -> None:
-        now = self._store.now()
+    async def _put_behind(
+        self, documents: Sequence[Document], before: Micros, at: Micros | None = None
+    ) -> None:
+        """Have what is overdue `before` begin its time anew, or as `at` says."""
+        at = self._store.now() if at is None else at
         changes = [
             Change(
                 kind=type(document),
                 id=document.id,
-                put_off=tuple(
-                    msgspec.structs.replace(each, at=now) for each in _overdue(document, before)
-                ),
+                put_off=tuple(msgspec.structs.replace(each, at=at) for each in overdue),
                 overdue_before=before,
             )
             for document in documents
+            if (overdue := _overdue(document, before))
         ]
         if changes:
             await self._store.change_many(changes)
@@ -277,7 +282,14 @@ class OverdueIntents:
         if whole is None:
             return
         there = [each for each in whole.then if each.id == what.id]
-        await self._driver.carry_out(intents.follow([msgspec.structs.replace(whole, then=there)]))
+        time = asyncio.get_running_loop().time
+        until = time() + PLACE_KEPT_FOR
+        steps = intents.follow(
+            [msgspec.structs.replace(whole, then=there)], lambda: self._some_wait and time() > until
+        )
+        left = await self._driver.carry_out(steps)
+        now = self._store.now()
+        await self._put_behind(left, now + 1, now - OVERDUE - 1)
 
     async def _give_up(self, document: Document, what: Intent) -> None:
         job: JobDocument | None = None

@@ -44,8 +44,11 @@ FOLLOW_UPS: dict[tuple[type[Document], str], FollowUp] = {
 }
 
 
-def follow(documents: Sequence[Document]) -> Flow[None]:
-    """Follow the intents of these documents, and of all that come of that."""
+def follow(
+    documents: Sequence[Document], enough: Callable[[], bool] = lambda: False
+) -> Flow[list[Document]]:
+    """Follow the intents of these documents, and of all that come of that. Return what is left where, after one of
+    them, it is `enough`."""
     waiting = deque(documents)
     while waiting:
         document = yield from _whole(waiting.popleft())
@@ -55,6 +58,9 @@ def follow(documents: Sequence[Document]) -> Flow[None]:
                 yield from note_event("intent_of_another_version", f"{document.id} {what.do}")
                 continue
             waiting.extend((yield from follow_up(document, what)))
+        if enough():
+            break
+    return list(waiting)
 
 
 def _whole(document: Document) -> Flow[Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from coordinator.effects import FlowDriver, evaluations, fan_outs, flow_driver
 from coordinator.engine import given_up, intents, new_documents
 from coordinator.engine.flow import Evaluate, Flow, GrowthOver, GrowthTurn, change_job, change_task
 from coordinator.engine.new_documents import ENDED_INTENT
+from coordinator.engine.withdrawal import again
 from coordinator.store.port import Change, Store
 from shared.broker.memory import MemoryBroker
 from shared.encryption import Vault
@@ -330,6 +332,36 @@ async def test_users_take_turns_and_then_their_jobs(
     await look(due_work(store))
     assert begun == ["a0", "b0", "c0", "b1", "a1", "a2"]
     assert sorted(followed.ids) == sorted(names)
+
+
+async def test_what_takes_many_steps_gives_its_place_to_what_waits(
+    store: Store, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever's it is: one user may have more of such than there are places."""
+    monkeypatch.setattr(overdue_intents, "PLACE_KEPT_FOR", 0.0)
+    ann, bob = (Actor(id=name, username=name, name=name) for name in ("ann", "bob"))
+    steps: Counter[str] = Counter()
+
+    def chain(document: Document, what: Intent) -> Flow[list[Document]]:
+        assert isinstance(document, JobDocument)
+        steps[document.id] += 1
+        if steps[document.id] < 10:
+            return (yield from again(document, what))
+        yield from change_job(document.id, {}, {}, drop=(what.id,))
+        return []
+
+    monkeypatch.setitem(intents.FOLLOW_UPS, (JobDocument, "chain"), chain)  # type: ignore[misc]
+    for number in range(overdue_intents.AT_ONCE + 8):
+        await store.insert(job(f"a{number}", created_by=ann, then=[forgotten("chain")]))
+    await store.insert(job("b", created_by=bob, then=[Intent(id="probe", do="probe", at=1)]))
+    work = due_work(store)
+    for _ in range(2):
+        await work.look()
+        await work.finish()
+    assert followed.ids == ["b"]
+    assert steps.total() < 5 * len(steps), "nobody's has come to its end"
+    await look(work)
+    assert set(steps.values()) == {10}
 
 
 async def test_a_key_that_is_gone_ends_only_what_was_sealed_with_it(
