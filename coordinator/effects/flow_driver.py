@@ -455,8 +455,8 @@ class FlowDriver:
 
     # --- telling --------------------------------------------------------------------------------------------------
 
-    async def _publish(self, effect: flow.Publish) -> None:
-        await self.outbox.publish_tasks(effect.tasks)
+    async def _publish(self, effect: flow.Publish) -> bool:
+        return await self.outbox.publish_tasks(effect.tasks)
 
     async def _send(self, effect: flow.Send) -> None:
         await self.outbox.send(effect.node_id, effect.message)

@@ -129,14 +129,15 @@ class Outbox:
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
-    async def publish_tasks(self, tasks: Sequence[TaskDocument]) -> None:
-        """Send tasks to their queues, with confirms, and mark those SCHEDULED that the broker has."""
-        await asyncio.gather(*(self._publish_task(task) for task in tasks))
+    async def publish_tasks(self, tasks: Sequence[TaskDocument]) -> bool:
+        """Send tasks to their queues, with confirms, and mark those SCHEDULED that the broker has; return whether it
+        refused none."""
+        return all(await asyncio.gather(*(self._publish_task(task) for task in tasks)))
 
-    async def _publish_task(self, task: TaskDocument) -> None:
+    async def _publish_task(self, task: TaskDocument) -> bool:
         job = self._jobs.get(task.job_id) or await self._store.get(JobDocument, task.job_id)
         if job is None or task.evaluated is None:
-            return
+            return True
         self._jobs[job.id] = job
         mark = self.marks.begin(task, self._store.now())
         try:
@@ -144,12 +145,20 @@ class Outbox:
                 await self._mark_scheduled(job, mark)
             else:
                 self.marks.end(mark)
+        except BrokerUnavailable as error:
+            self.marks.end(mark)
+            log.info(
+                "a task is not published yet", task=task.id, queue=task.queue, reason=str(error)
+            )
+            return False
         except BaseException:
             self.marks.end(mark)
             raise
+        return True
 
     async def _sent(self, job: JobDocument, task: TaskDocument) -> bool:
-        """Send a task; return whether the broker has it."""
+        """Send a task; return whether the broker has it: not where nobody can send it, and it failed. Raises
+        `BrokerUnavailable`."""
         try:
             body = self._codec.encode(task_message(job, task, self._redaction_keys))
         except (WrongKey, Unreadable) as error:
@@ -159,9 +168,8 @@ class Outbox:
         await self._note_use(queue)
         try:
             await self._put(queue, body, priority=task.priority)
-        except BrokerUnavailable as error:
-            log.info("a task is not published yet", task=task.id, queue=queue, reason=str(error))
-            return False
+        except BrokerUnavailable:
+            raise
         except BrokerMisconfigured as error:
             await self._fail(job, task, str(error))
             return False

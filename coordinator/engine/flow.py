@@ -400,10 +400,12 @@ def apply_many(changes: Sequence[TaskChange]) -> Flow[int]:
     return matched
 
 
-def publish(tasks: Sequence[TaskDocument]) -> Flow[None]:
-    """Send tasks to their queues."""
-    if tasks:
-        yield Publish(tasks)
+def publish(tasks: Sequence[TaskDocument]) -> Flow[bool]:
+    """Send tasks to their queues; return whether the broker took all that there was to send."""
+    if not tasks:
+        return True
+    taken: bool = yield Publish(tasks)
+    return taken
 
 
 def send(node_id: str | None, message: Message) -> Flow[None]:

@@ -9,8 +9,10 @@ import msgspec
 from coordinator.engine import beats, composites, orphans, slots, task_start
 from coordinator.engine.flow import (
     Flow,
+    TaskChange,
     Unread,
     apply,
+    apply_many,
     bounds,
     change,
     change_task,
@@ -41,6 +43,9 @@ SENT_AGAIN = TaskMove((TaskState.SCHEDULED,), TaskState.PENDING)
 
 REPAIRS_AT_ONCE = 500
 """Things looked at in one sweep of a kind."""
+
+READS_A_SWEEP = 20
+"""So often a look reads on behind what can't be sent now."""
 
 SENT_AT_ONCE = 16
 """Tasks sent together, each whole: they may be of megabytes."""
@@ -99,16 +104,29 @@ def _offer_to(task: TaskDocument, wanted: Hold) -> Flow[list[Document]]:
 
 
 def unconfirmed() -> Flow[list[Document]]:
-    """Send again what is PENDING and was not confirmed."""
+    """Send again what is PENDING and was not confirmed. Where a queue takes nothing, what else waits for it is put off,
+    and it is looked at what is behind that."""
     at = yield from now()
-    found = yield from _sent_first(TaskState.PENDING, {"published_at": Below(at - UNCONFIRMED)})
-    waiting, follow = yield from orphans.still_wanted(found)
-    for task in waiting:
-        seen = {"state": TaskState.PENDING, "published_at": task.published_at}
-        image = yield from change_task(task.id, seen, {"published_at": at})
-        if image is not None:
-            yield from note_event("swept_unconfirmed", task.id)
-            yield from publish([image])
+    follow: list[Document] = []
+    refusing: set[str | None] = set()
+    for _ in range(READS_A_SWEEP):
+        found = yield from _sent_first(TaskState.PENDING, {"published_at": Below(at - UNCONFIRMED)})
+        waiting, more = yield from orphans.still_wanted(found)
+        follow += more
+        put_off: list[TaskChange] = []
+        for task in waiting:
+            seen = {"state": TaskState.PENDING, "published_at": task.published_at}
+            if task.queue in refusing:
+                put_off.append(task_change(task.id, seen, {"published_at": at}))
+                continue
+            image = yield from change_task(task.id, seen, {"published_at": at})
+            if image is not None:
+                yield from note_event("swept_unconfirmed", task.id)
+                if not (yield from publish([image])):
+                    refusing.add(task.queue)
+        yield from apply_many(put_off)
+        if not put_off or len(found) < REPAIRS_AT_ONCE:
+            break
     return follow
 
 

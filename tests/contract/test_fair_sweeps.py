@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from coordinator.due.sweeper import Sweeper
 from coordinator.effects import FlowDriver
 from coordinator.engine import repairs
 from coordinator.store.port import Store
 from shared.broker.memory import MemoryBroker
+from shared.errors import BrokerUnavailable
 from shared.model import language
 from shared.model.documents import TaskDocument
 from shared.model.messages import MessageCodec
@@ -14,6 +19,7 @@ from tests.contract.documents import job, task
 from tests.settings import default_bounds
 
 MANY = repairs.REPAIRS_AT_ONCE + 20
+STEP = language.TaskDefinition(name="c", run="true")
 
 
 async def sweeper_of(store: Store) -> Sweeper:
@@ -104,3 +110,26 @@ async def test_a_composite_is_found_behind_very_many_that_go_on(store: Store) ->
     await store.delete(TaskDocument, {"id": f"{names[0]}-child"})
     await sweeper.sweep()
     assert await state_of(store, names[0]) == "COMPLETED"
+
+
+async def test_what_a_queue_does_not_take_keeps_nothing_else_from_being_sent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = await sweeper_of(store)
+    tried: list[str] = []
+    publish = sweeper._broker.publish
+
+    async def refusing(queue: str, body: bytes, *, priority: int = 0) -> None:
+        tried.append(queue)
+        if queue == "full":
+            raise BrokerUnavailable("the queue takes nothing")
+        await publish(queue, body, priority=priority)
+
+    monkeypatch.setattr(sweeper._broker, "publish", refusing)
+    fields: dict[str, Any] = {"state": "PENDING", "evaluated": STEP}
+    await store.insert_many(
+        [task(f"a{number}", queue="full", published_at=1, **fields) for number in range(3 * MANY)]
+    )
+    await store.insert(task("b", queue="default", published_at=2, **fields))
+    await sweeper.sweep()
+    assert tried == ["full", "default"]
