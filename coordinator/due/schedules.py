@@ -105,9 +105,8 @@ class ScheduleTimer:
         awake from its first look on."""
         if self._awake is None:
             self._awake = Awake(self._store.now, self._clock)
-        now = self._awake.look()
-        judge = Judge(now, self._awake.since)
         while True:
+            judge = Judge(self._awake.look(), self._awake.since)
             mine = _by_turns([each for each in await self._due(judge) if judge.is_mine(each)])
             left = _by_turns(
                 await self._store.overdue(

@@ -15,6 +15,7 @@ import msgspec
 
 from shared.broker.deliveries import DeliveryBase, EventFanout, HandlerPool, check_size
 from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
+from shared.broker.spill import KeptBody, Spill
 from shared.errors import BrokerUnavailable
 from shared.model.queues import ALWAYS_THERE, DEAD_QUEUE, MAX_PRIORITY, QueueKind, queue_kind
 
@@ -23,7 +24,7 @@ class QueuedMessage(msgspec.Struct, frozen=True, gc=False):
     """What rests in a queue. `deadline`: clock's seconds after which it is dropped unless it is on
     loan."""
 
-    body: bytes
+    body: KeptBody
     priority: int
     headers: Mapping[str, str]
     deadline: float | None
@@ -230,6 +231,7 @@ class MemoryBroker:
         self._feeds: set[EventFanout] = set()
         self._callbacks: list[Callable[[bool], None]] = []
         self._running = False
+        self._spill = Spill()
 
     async def start(self) -> None:
         """Make the queues that are always there, and tell who asked to hear of a connection."""
@@ -253,6 +255,7 @@ class MemoryBroker:
             queue.discard()
         self._queues.clear()
         self._feeds.clear()
+        self._spill.close()
 
     async def ping(self) -> None:
         """Return while it runs."""
@@ -276,7 +279,8 @@ class MemoryBroker:
             if not self._kind(queue).creatable:
                 return
             found = self._declared(queue)
-        found.put(QueuedMessage(body, priority, headers or {}, found.deadline()))
+        kept = self._spill.keep(body)
+        found.put(QueuedMessage(kept, priority, headers or {}, found.deadline()))
 
     async def publish_event(self, body: bytes) -> None:
         """Offer `body` to every present subscriber of events."""
@@ -395,7 +399,7 @@ class MemoryLoan(Recallable):
         message: QueuedMessage,
         consumer: MemoryConsumer,
     ) -> None:
-        super().__init__(source.name, message.body, message.priority, message.headers)
+        super().__init__(source.name, message.body.read(), message.priority, message.headers)
         self._broker = broker
         self._source = source
         self._message = message
