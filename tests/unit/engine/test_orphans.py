@@ -472,6 +472,25 @@ async def test_what_a_restart_begins_while_a_sweep_looks_is_left_alone(world: Wo
     assert "swept_open_under_ended" not in world.counts()
 
 
+async def test_what_waits_for_a_slot_is_left_to_who_is_cancelling_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawal, "BATCH", 3)
+    each = {"list": "1..7", "concurrency": 1, "task": sub(step("a"))}
+    job_id = await world.submit({"name": "each", "each": each})
+    await world.settle()
+    cancelled = await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
+    assert cancelled is not None
+    slow = Stepper(world.driver, intents.follow([cancelled]))
+    await slow.until(changes(JobDocument))
+    assert not (await world.task(job_id, "each")).active
+    await world.sweep()
+    assert [what for what in world.counts() if "swept" in what] == []
+    await slow.finish()
+    await world.settle()
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
+
+
 @pytest.mark.parametrize("gone", [False, True])
 async def test_what_waits_for_a_slot_of_what_ended_is_found_however_late(
     world: World, gone: bool
