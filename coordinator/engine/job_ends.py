@@ -22,6 +22,11 @@ def goes_on(job: JobDocument | None, restarts: int) -> bool:
     return job is not None and job.state not in JOB_ENDED and job.restarts == restarts
 
 
+def is_over(job: JobDocument, restarts: int) -> bool:
+    """Return whether a job has ended, or was restarted since `restarts`. An old image of it that says so is right."""
+    return job.restarts > restarts or (job.restarts == restarts and job.state in JOB_ENDED)
+
+
 def end_job(
     job: JobDocument,
     restarts: int,

@@ -78,10 +78,14 @@ def of_lower_restarts(rounds: OrphanRounds) -> Flow[list[Document]]:
     return (yield from _withdraw_open("swept_lower_restarts", jobs, of_last=False))
 
 
-def held_below(owner: str, *, gone: bool) -> Flow[list[Document]]:
-    """Withdraw what waits for a slot of an `each` that has ended, or is gone, however long ago."""
+def held_below(owner: str, each: TaskDocument | None) -> Flow[list[Document]]:
+    """Withdraw what waits for a slot of an `each` that has ended, or is gone, however long ago; an intent of it, or of
+    its job, says that somebody is about that."""
+    job = (yield from standing(each.job_id)) if each is not None else None
+    if any(document is not None and document.then for document in (each, job)):
+        return []
     where = {"slot_of": owner, "hold": Hold.CONCURRENCY}
-    return (yield from _withdraw_active("swept_open_under_ended", where, gone=gone))
+    return (yield from _withdraw_active("swept_open_under_ended", where, gone=each is None))
 
 
 def _withdraw_open(

@@ -299,10 +299,10 @@ def free_slots(rounds: Rounds) -> Flow[list[Document]]:
 
 def _offer_slots(owner: str) -> Flow[list[Document]]:
     parent = yield from get(TaskDocument, owner)
-    if parent is None or not (parent.active or parent.then):
-        return (yield from orphans.held_below(owner, gone=parent is None))
+    if parent is None or not parent.active:
+        return (yield from orphans.held_below(owner, parent))
     each = parent.definition.each
-    if each is None or not (parent.active and parent.expanded):
+    if each is None or not parent.expanded:
         return []
     return (yield from slots.offer_slots(owner, each.concurrency or 0))
 

@@ -19,7 +19,7 @@ from coordinator.engine.flow import (
     recall,
     task_change,
 )
-from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on
+from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on, is_over
 from coordinator.engine.new_documents import BEGIN, ENDED_INTENT
 from coordinator.engine.transitions import JobFields, JobMove
 from coordinator.engine.webhook_triggers import (
@@ -128,7 +128,9 @@ def _begun(job: JobDocument, task: TaskDocument) -> Flow[None]:
 
 
 def _step_ended(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
-    """Go on to the next top-level task, or end the job."""
+    """Go on to the next top-level task, or end the job; neither where that has ended, or was restarted since."""
+    if is_over(job, task.restarts):
+        return []
     if task.state in GOOD:
         if task.position < len(job.definition.tasks):
             return (yield from _advance(job, task))

@@ -80,7 +80,7 @@ def withdraw(
     documents: Sequence[JobDocument | TaskDocument], *, gone: bool = False
 ) -> Flow[list[Document]]:
     """Cancel tasks and sub-jobs that are below something that ended; remove them where it is `gone`. Return what is to
-    be followed."""
+    be followed, also of a task that was over before: whoever inserted it late is the only one to know of it."""
     follow: list[Document] = []
     waiting: Collection[str] = () if gone else (yield from _waiting(documents))
     for document in documents:
@@ -90,8 +90,10 @@ def withdraw(
             follow += yield from _withdraw_job(document, gone=gone)
         elif gone:
             yield from delete_document(TaskDocument, {"id": document.id})
-        else:
+        elif document.active:
             follow += yield from _withdraw_task(document)
+        elif document.then:
+            follow.append(document)
     if waiting:
         yield from _withdraw_waiting(waiting)
     return follow

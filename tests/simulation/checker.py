@@ -39,6 +39,7 @@ from shared.model.messages import (
 )
 from shared.model.queues import node_queue
 from shared.model.states import JOB_ENDED, DeliveryState, ScheduleState
+from shared.supervision import LONGEST_DELAY
 from tests.simulation import faults, jobs, ports
 from tests.simulation.loop import Process
 from tests.simulation.outside import SimRun
@@ -90,6 +91,10 @@ OVERDUE_WITHIN: Final = OVERDUE / MICROS_PER_SECOND + 3.0
 
 JUST_AFTER: Final = 0.01
 """Seconds after a fault within which a step that it befell is seen."""
+
+REMOVED_WITHIN: Final = LONGEST_DELAY + 2.0
+"""Seconds after its end within which a job goes that is to be deleted a second after that: whoever does it may have
+failed before, and be waiting for its next turn."""
 
 WEBHOOKS: Final = "webhooks"
 """No fault: a removal waits for them."""
@@ -746,8 +751,14 @@ class Checker:
     def _unfinished(self) -> Iterator[tuple[type[Document], Rest]]:
         for kind in (JobDocument, TaskDocument, ScheduleDocument, DeliveryDocument):
             for rest in self._data.of(kind).values():
-                if rest["state"] not in ENDED or rest.get("then") or rest.get("open"):
+                left = rest["state"] not in ENDED or rest.get("then") or rest.get("open")
+                if left or self._goes_soon(rest):
                     yield kind, rest
+
+    def _goes_soon(self, rest: Rest) -> bool:
+        """Return whether there is still time for a job to go that is to be deleted."""
+        to_go = rest.get("delete_at") is not None
+        return to_go and not self._settled(self._ended_at[rest["id"]], REMOVED_WITHIN)
 
     def check_repairs(self) -> None:
         """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -17,6 +17,8 @@ from tests.unit.engine.hands import Run, Worker
 from tests.unit.engine.steps import Stepper, changes
 from tests.unit.engine.world import HOLD, World, step
 
+NEVER: Final = {"if": "{{ 1 == 2 }}"}
+
 
 def sub(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"name": "sub", "subjob": {"name": "child", "tasks": list(tasks), **fields}}
@@ -28,6 +30,19 @@ def parallel(*tasks: dict[str, Any]) -> dict[str, Any]:
 
 def inserts_subjob(effect: Any) -> bool:
     return isinstance(effect, Insert) and isinstance(effect.document, JobDocument)
+
+
+def inserts_task(effect: Any) -> bool:
+    return isinstance(effect, Insert) and isinstance(effect.document, TaskDocument)
+
+
+async def cancelled_before(world: World, slow: Stepper, job_id: str, name: str) -> None:
+    """Cancel a job before a task of this name is inserted, by whoever goes on with that."""
+    await slow.until(lambda effect: inserts_task(effect) and effect.document.name == name)
+    assert await world.cancel(job_id)
+    await world.settle()
+    await slow.finish()
+    await world.settle()
 
 
 async def begun(world: World, job_id: str) -> TaskDocument:
@@ -249,7 +264,7 @@ async def test_what_an_intent_may_have_made_is_withdrawn_before_it_is_dropped(wo
 async def test_a_child_that_is_over_when_it_is_inserted_late_is_closed_at_once(
     world: World,
 ) -> None:
-    tasks = [step("a", **{"if": "{{ 1 == 2 }}"}), step("b")]
+    tasks = [step("a", **NEVER), step("b")]
     job_id = await world.submit(parallel(*tasks), told=False)
     slow = Stepper(world.driver, intents.follow([await begun(world, job_id)]))
     await slow.until(lambda effect: isinstance(effect, InsertMany))
@@ -257,6 +272,30 @@ async def test_a_child_that_is_over_when_it_is_inserted_late_is_closed_at_once(
     await world.settle()
     await slow.finish()
     assert [task.name for task in await world.tasks(job_id) if task.open] == []
+
+
+async def test_a_first_task_that_is_over_when_it_is_inserted_late_is_closed_at_once(
+    world: World,
+) -> None:
+    job_id = await world.submit(step("a", **NEVER), step("b", **NEVER), told=False)
+    slow = Stepper(world.driver, intents.follow([await world.job(job_id)]))
+    await cancelled_before(world, slow, job_id, "a")
+    assert [(task.name, task.open) for task in await world.tasks(job_id)] == [("a", False)]
+
+
+async def test_a_next_task_that_is_over_when_it_is_inserted_late_is_closed_at_once(
+    world: World,
+) -> None:
+    worker = await world.worker()
+    job_id = await world.submit(step("z"), step("a", **NEVER), step("b", **NEVER))
+    await world.settle()
+    await worker.take()
+    await world.settle()
+    end = await worker.end(worker.running[0], send=False)
+    ended = await world.driver.carry_out(task_runs.on_run_ended(end))
+    await cancelled_before(world, Stepper(world.driver, intents.follow(ended)), job_id, "a")
+    tasks = {task.name: task.open for task in await world.tasks(job_id)}
+    assert tasks == {"z": False, "a": False}
 
 
 async def test_whoever_inserts_children_late_withdraws_them_whatever_became_of_them(
@@ -431,6 +470,25 @@ async def test_what_a_restart_begins_while_a_sweep_looks_is_left_alone(world: Wo
     await world.run()
     assert await world.state(job_id) == "COMPLETED"
     assert "swept_open_under_ended" not in world.counts()
+
+
+async def test_what_waits_for_a_slot_is_left_to_who_is_cancelling_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawal, "BATCH", 3)
+    each = {"list": "1..7", "concurrency": 1, "task": sub(step("a"))}
+    job_id = await world.submit({"name": "each", "each": each})
+    await world.settle()
+    cancelled = await world.driver.carry_out(job_ends.cancelled_by_user(await world.job(job_id)))
+    assert cancelled is not None
+    slow = Stepper(world.driver, intents.follow([cancelled]))
+    await slow.until(changes(JobDocument))
+    assert not (await world.task(job_id, "each")).active
+    await world.sweep()
+    assert [what for what in world.counts() if "swept" in what] == []
+    await slow.finish()
+    await world.settle()
+    assert {task.state for task in await world.tasks(job_id)} == {"CANCELLED"}
 
 
 @pytest.mark.parametrize("gone", [False, True])
