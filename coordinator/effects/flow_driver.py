@@ -69,7 +69,7 @@ _MOVES = frozenset({"open", "progress", "position"})
 
 
 _ENCODED: Final = 8
-"""By so much more an object takes in memory than encoded, about."""
+"""An object takes about so many times as much memory as it does encoded."""
 
 _SMALL: Final = 2_000
 """Bytes that the rest of a job takes, about."""
