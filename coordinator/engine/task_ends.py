@@ -19,7 +19,7 @@ from coordinator.engine.flow import (
     recall,
     task_change,
 )
-from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on
+from coordinator.engine.job_ends import UNDER_WAY, end_job, end_job_by, goes_on
 from coordinator.engine.new_documents import BEGIN, ENDED_INTENT
 from coordinator.engine.transitions import JobFields, JobMove
 from coordinator.engine.webhook_triggers import (
@@ -169,7 +169,7 @@ def move_position(
     job: JobDocument, restarts: int, done: int, position: int, at: Micros
 ) -> Flow[JobDocument | None]:
     """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
-    where = {"state": In(ACTIVE_JOB), "restarts": restarts, "position": done}
+    where = {"state": In(UNDER_WAY), "restarts": restarts, "position": done}
     progress = new_documents.progress_of(done, job.task_count)
     fields: JobFields = {"position": position, "progress": progress}
     add = progress_hook(job, JOB_PROGRESS, at)
@@ -208,7 +208,7 @@ def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
         fields["delete_at"] = at + int(
             duration_seconds(job.definition.auto_delete.after) * MICROS_PER_SECOND
         )
-    sources = ACTIVE_JOB if task.started_at is None else (JobState.RUNNING,)
+    sources = UNDER_WAY if task.started_at is None else (JobState.RUNNING,)
     move, where = JobMove(sources, JobState.COMPLETED), {"position": task.position}
     ended = yield from end_job_by(job, task.restarts, move, None, where, **fields)
     if not ended and (follow := (yield from _catch_up(job, task))) is not None:
