@@ -189,7 +189,7 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
     whole = yield from get(TaskDocument, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
-    return (yield from lost_runs.back_to_pending(whole, "", UNLISTED, costs=True))
+    return (yield from lost_runs.back_to_pending(whole, lost_runs.GIVEN_BACK, UNLISTED, costs=True))
 
 
 def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:

@@ -143,11 +143,11 @@ def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     if following.window_of and task.window is not None and task.window_of == following.window_of:
         following.window = task.window
     placed = yield from task_start.place(job, following, at)
-    image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+    image = yield from move_position(job, task.restarts, task.position, at)
     follow: list[Document] = []
     if image is None and (behind := (yield from _catch_up(job, task))) is not None:
         follow += behind
-        image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+        image = yield from move_position(job, task.restarts, task.position, at)
     if image is None:
         present = yield from get(JobDocument, job.id)
         if not goes_on(present, task.restarts):
@@ -166,12 +166,12 @@ def released(task: TaskDocument) -> Flow[list[Document]]:
 
 
 def move_position(
-    job: JobDocument, restarts: int, done: int, position: int, at: Micros
+    job: JobDocument, restarts: int, done: int, at: Micros
 ) -> Flow[JobDocument | None]:
-    """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
+    """Move a job's position on from `done`; None where the job has ended, was restarted, or is elsewhere."""
     where = {"state": In(UNDER_WAY), "restarts": restarts, "position": done}
     progress = new_documents.progress_of(done, job.task_count)
-    fields: JobFields = {"position": position, "progress": progress}
+    fields: JobFields = {"position": done + 1, "progress": progress}
     add = progress_hook(job, JOB_PROGRESS, at)
     return (yield from change_job(job.id, where, fields, add=add))
 
@@ -187,7 +187,7 @@ def _catch_up(job: JobDocument, task: TaskDocument) -> Flow[list[Document] | Non
     follow: list[Document] = []
     for position in range(max(1, present.position), task.position):
         at = yield from now()
-        image = yield from move_position(job, task.restarts, position, position + 1, at)
+        image = yield from move_position(job, task.restarts, position, at)
         follow += [image] if image is not None and image.then else []
     return follow
 

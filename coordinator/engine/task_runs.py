@@ -22,7 +22,7 @@ from coordinator.engine.flow import (
     standing,
     task_change,
 )
-from coordinator.engine.lost_runs import LOST_BY_LEASE, back_to_pending, other_runs
+from coordinator.engine.lost_runs import GIVEN_BACK, LOST_BY_LEASE, back_to_pending, other_runs
 from coordinator.engine.new_documents import ENDED_INTENT, intent
 from coordinator.engine.task_ends import task_hooks
 from coordinator.engine.transitions import MAY_END, WAITING, TaskFields, TaskMove
@@ -157,7 +157,7 @@ def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     if not counts or task.state not in MAY_END:
         return []
     why = message.reason or "its worker gave it back"
-    return (yield from back_to_pending(task, "", why, costs=message.vanished))
+    return (yield from back_to_pending(task, GIVEN_BACK, why, costs=message.vanished))
 
 
 def may_count(task: TaskDocument, nonce: str) -> bool:
