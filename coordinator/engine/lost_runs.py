@@ -33,6 +33,9 @@ RUNS_KEPT = 10
 LONGEST_REASON = 1_000
 """Characters."""
 
+LOST_TOO_OFTEN = "task redelivered too many times"
+"""How the error of a task that was lost too often begins."""
+
 LOST_BY_LEASE = "lease"
 GIVEN_BACK = "given back"
 """`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
@@ -104,7 +107,7 @@ def _given_up(
 ) -> Flow[list[Document]]:
     at = yield from now()
     job = yield from recall(task.job_id)
-    error = kept_error(job, f"task redelivered too many times: {_reasons(runs)}")
+    error = kept_error(job, f"{LOST_TOO_OFTEN}: {_reasons(runs)}")
     fields = transitions.task_end(TaskState.FAILED, at, error=error, lost=lost, runs=runs)
     add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
     sources = MAY_END if lost_by == GIVEN_BACK else (TaskState.RUNNING,)

@@ -44,7 +44,7 @@ from shared.model.documents import (
 )
 from shared.model.quantities import past_limit
 from shared.model.queries import In
-from shared.model.states import GOOD, JOB_ENDED, Hold, JobState, TaskState
+from shared.model.states import GOOD, Hold, JobState, TaskState
 
 BEGUN = JobMove((JobState.PENDING,), JobState.SCHEDULED)
 RUNS = JobMove((JobState.SCHEDULED,), JobState.RUNNING)
@@ -90,7 +90,7 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
 def _still_wanted(task: TaskDocument) -> Flow[bool]:
     """Return whether the job (and parent) of a task go on, with the same number of restarts."""
     job = yield from get(JobDocument, task.job_id)
-    if job is None or job.state in JOB_ENDED or job.restarts != task.restarts:
+    if not goes_on(job, task.restarts):
         return False
     if task.parent_id is None:
         return True
