@@ -186,18 +186,15 @@ class _Numbers:
     def _with_numbers(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
         fields: dict[str, Any] = {}
         if self.concurrency:
-            fields["slot_of"] = child.parent_id
-            if child.index >= self.concurrency:
-                return task_start.with_hold(
-                    msgspec.structs.replace(child, **fields), Hold.CONCURRENCY
-                )
-            fields["slot"] = child.index
+            fields = {"slot_of": child.parent_id, "slot": child.index}
         free = windows.get(child.window_of or "")
-        if free is None:
-            return msgspec.structs.replace(child, **fields)
-        if not free:
-            return task_start.with_hold(msgspec.structs.replace(child, **fields), Hold.WINDOW)
-        return msgspec.structs.replace(child, **fields, window=free.pop())
+        if 0 < self.concurrency <= child.index:
+            fields |= {"slot": None, "hold": Hold.CONCURRENCY}
+        elif free:
+            fields["window"] = free.pop()
+        elif free is not None:
+            fields["hold"] = Hold.WINDOW
+        return msgspec.structs.replace(child, **fields)
 
 
 def _grow(
