@@ -22,7 +22,6 @@ from coordinator.engine.flow import (
     hide,
     insert,
     now,
-    read_vars,
     recall,
 )
 from coordinator.engine.job_ends import goes_on
@@ -270,13 +269,10 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
 def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | list[Document]]:
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
-    user = job.created_by.id
-    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from task_start.scope_of(job, task)
     work = partial(_list_in_chunks, task, scope, task.evaluated_at or at)
     try:
-        digest, size, chunks = yield from evaluate(work, task.id, user)
+        digest, size, chunks = yield from evaluate(work, task.id, job.created_by.id)
         for chunk in chunks:
             yield from insert(chunk)
     except ExpressionError as error:
@@ -357,14 +353,11 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
                 task, TaskState.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
             )
         )
-    user = job.created_by.id
-    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from task_start.scope_of(job, task)
     subjob, began = task.definition.subjob, task.evaluated_at or at
     work = partial(evaluation.subjob_of, subjob, scope, began, task.seed)
     try:
-        definition = yield from evaluate(work, task.id, user)
+        definition = yield from evaluate(work, task.id, job.created_by.id)
         keys = (yield from bounds()).redaction_keys
         yield from hide({*secrets_of(job), *hidden_values(definition, keys)})
         child = _subjob(job, task, definition, keys, at)

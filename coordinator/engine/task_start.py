@@ -34,10 +34,7 @@ HEAVIEST = 8 * 1024 * 1024
 
 def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
-    named = partial(evaluation.vars_of, task.definition)
-    wanted = yield from evaluate(named, task.id, job.created_by.id)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from scope_of(job, task)
     work = partial(evaluation.with_evaluation, task, scope, at)
     before = task
     try:
@@ -53,6 +50,14 @@ def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocu
         task.error = evaluation.kept_error(job, f"task {task.name!r}: {task.error}")
     hooks = state_hook(job, TASK_STATE, task.state, at)
     return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
+
+
+def scope_of(job: JobDocument, task: TaskDocument) -> Flow[dict[str, object]]:
+    """Return the names in scope in a task, with the results that its templates may read."""
+    named = partial(evaluation.vars_of, task.definition)
+    wanted = yield from evaluate(named, task.id, job.created_by.id)
+    results = yield from read_vars(job, wanted, task.restarts)
+    return evaluation.scope_for(job, task.scope, results)
 
 
 def place(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
