@@ -163,9 +163,7 @@ def bounds_of(config: Config) -> Bounds:
     """Return the engine's bounds as configured."""
     engine = config.engine
     return Bounds(
-        beat=int(engine.beat * MICROS_PER_SECOND),
         lease=int(engine.lease * MICROS_PER_SECOND),
-        sweep=int(engine.sweep * MICROS_PER_SECOND),
         reconnect_cap=int(engine.reconnect_cap * MICROS_PER_SECOND),
         redeliveries=engine.redeliveries,
         job_window=engine.job_window,

@@ -69,7 +69,7 @@ _MOVES = frozenset({"open", "progress", "position"})
 
 
 _ENCODED: Final = 8
-"""By so much more an object takes in memory than encoded, about."""
+"""An object takes about so many times as much memory as it does encoded."""
 
 _SMALL: Final = 2_000
 """Bytes that the rest of a job takes, about."""
@@ -129,9 +129,9 @@ class FlowDriver:
         self._following = Tasks()
         self._steps: dict[type, Callable[[Any], Awaitable[Any]]] = {
             flow.Get: self._get,
-            flow.Recall: self._recall,
+            flow.Recall: lambda effect: self.job(effect.id),
             flow.Find: self._find,
-            flow.Count: self._count,
+            flow.Count: lambda effect: self.store.count(effect.kind, effect.where),
             flow.Insert: self._insert,
             flow.InsertMany: self._insert_many,
             Change: self._change,
@@ -142,20 +142,20 @@ class FlowDriver:
             flow.Later: self._later,
             flow.Apply: self._apply,
             flow.ApplyMany: self._apply_many,
-            flow.Publish: self._publish,
-            flow.Send: self._send,
+            flow.Publish: lambda effect: self.outbox.publish_tasks(effect.tasks),
+            flow.Send: lambda effect: self.outbox.send(effect.node_id, effect.message),
             flow.Vars: self._vars,
             flow.Evaluate: self.evaluations.evaluate,
             flow.AppendLog: self._append_log,
             flow.DropLogs: self._drop_logs,
-            flow.GrowthTurn: self._growth_turn,
+            flow.GrowthTurn: lambda effect: self.fan_outs.turn(effect.user),
             flow.GrowthOver: self._growth_over,
             flow.Now: self._now,
             flow.Lease: self._lease,
-            flow.Standing: self._standing,
+            flow.Standing: lambda effect: self._looks.look(effect.job_id),
             flow.Started: self._started,
             flow.AskBounds: self._bounds,
-            flow.Hide: self._hide,
+            flow.Hide: lambda effect: ready_to_hide(effect.values),
             flow.Noted: self._noted,
         }
 
@@ -275,19 +275,10 @@ class FlowDriver:
         await _ready_to_redact(job)
         return job
 
-    async def _recall(self, effect: flow.Recall) -> JobDocument | None:
-        return await self.job(effect.id)
-
     async def _find(self, effect: flow.Find[Document]) -> list[Document]:
         return await self.store.find(
             effect.kind, effect.where, effect.order, limit=effect.limit, without=effect.without
         )
-
-    async def _standing(self, effect: flow.Standing) -> JobDocument | None:
-        return await self._looks.look(effect.job_id)
-
-    async def _count(self, effect: flow.Count[Document]) -> int:
-        return await self.store.count(effect.kind, effect.where)
 
     async def _vars(self, effect: flow.Vars) -> Texts:
         most = self.bounds.expression_bytes
@@ -299,9 +290,6 @@ class FlowDriver:
             )
         except ResultsTooLarge as error:
             return TooManyTexts(str(error))
-
-    async def _growth_turn(self, effect: flow.GrowthTurn) -> None:
-        await self.fan_outs.turn(effect.user)
 
     async def _growth_over(self, _: flow.GrowthOver) -> None:
         self.fan_outs.over()
@@ -321,9 +309,6 @@ class FlowDriver:
         if node is not None:
             self._leases[node.id] = node
         return node
-
-    async def _hide(self, effect: flow.Hide) -> None:
-        await ready_to_hide(effect.values)
 
     async def _bounds(self, _: flow.AskBounds) -> Bounds:
         return self.bounds
@@ -454,12 +439,6 @@ class FlowDriver:
             self.follow_soon([image])
 
     # --- telling --------------------------------------------------------------------------------------------------
-
-    async def _publish(self, effect: flow.Publish) -> bool:
-        return await self.outbox.publish_tasks(effect.tasks)
-
-    async def _send(self, effect: flow.Send) -> None:
-        await self.outbox.send(effect.node_id, effect.message)
 
     async def tell(self, document: Document) -> None:
         """Tell of the state of a job or task that was written, where somebody listens; trace its end."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from coordinator.engine.lost_runs import LOST_TOO_OFTEN
 from shared.ids import derived_id
 from shared.metrics import LONG_TIMES, BoundedNames, process_registry
 from shared.model.documents import MICROS_PER_SECOND, JobDocument, Micros, TaskDocument
@@ -17,9 +18,6 @@ from shared.telemetry import past_span, span_in, traces
 from shared.version import version
 
 log = structlog.get_logger(__name__)
-
-LOST_TOO_OFTEN: Final = "task redelivered too many times"
-"""How the error of a task that was lost too often begins."""
 
 NO_CAUSE: Final = "none"
 TASK_CAUSES: Final = (

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import msgspec
-
 from coordinator.engine import lost_runs, task_runs
 from coordinator.engine.flow import (
     Flow,
@@ -82,7 +80,7 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
     """Renew the node's lease; a beat after the epoch was closed opens the next."""
     at = yield from now()
     lease_until = at + (yield from bounds()).lease
-    fields = _load(beat, at, lease_until)
+    fields = _node_fields(beat, at, lease_until)
     image = yield from change(
         NodeDocument, beat.node_id, {"beat": Below(beat.number), "closed": False}, fields
     )
@@ -90,7 +88,7 @@ def _renewed(beat: Beat) -> Flow[NodeDocument | None]:
         return image
     node = yield from get(NodeDocument, beat.node_id)
     if node is None:
-        fresh = msgspec.convert({"id": beat.node_id, **_camel(fields)}, NodeDocument)
+        fresh = NodeDocument(id=beat.node_id, **fields)
         return (yield from _told_so(fresh)) if (yield from insert(fresh)) else None
     if node.beat >= beat.number or not node.closed or node.succeeded_by is not None:
         return None
@@ -123,14 +121,13 @@ def _succeed(node: NodeDocument, predecessor: str, beat: Beat) -> Flow[list[Docu
     closed = {"closed": True, "left_nothing": False, "succeeded_by": node.id}
     image = yield from change(NodeDocument, predecessor, {}, closed)
     if image is None:  # a beat of it may still come, and must not open it
-        about = {"id": predecessor, **_camel(_load(beat, node.last_heartbeat_at, 0)), "beat": 0}
-        image = msgspec.convert(about, NodeDocument)
-        image = msgspec.structs.replace(image, closed=True, succeeded_by=node.id)
+        about = {**_node_fields(beat, node.last_heartbeat_at, 0), "beat": 0}
+        image = NodeDocument(id=predecessor, **about, closed=True, succeeded_by=node.id)
         yield from insert(image)
     return (yield from lose_runs(image, STARTED_AGAIN))
 
 
-def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
+def _node_fields(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
     return {
         "beat": beat.number,
         "kind": beat.node_kind,
@@ -149,13 +146,6 @@ def _load(beat: Beat, at: Micros, lease_until: Micros) -> dict[str, Any]:
         "lease_until": lease_until,
         "holding": beat.held_deliveries,
     }
-
-
-def _camel(fields: dict[str, Any]) -> dict[str, Any]:
-    names = dict(
-        zip(NodeDocument.__struct_fields__, NodeDocument.__struct_encode_fields__, strict=True)
-    )
-    return {names[field]: value for field, value in fields.items()}
 
 
 # --- reconciliation -----------------------------------------------------------------------------------------------
@@ -189,7 +179,7 @@ def _missing(task: TaskDocument) -> Flow[list[Document]]:
     whole = yield from get(TaskDocument, task.id)
     if whole is None or whole.nonce != task.nonce:
         return []
-    return (yield from lost_runs.back_to_pending(whole, "", UNLISTED, costs=True))
+    return (yield from lost_runs.back_to_pending(whole, lost_runs.GIVEN_BACK, UNLISTED, costs=True))
 
 
 def _begun(tasks: Collection[TaskDocument]) -> Flow[None]:

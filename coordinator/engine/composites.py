@@ -22,7 +22,6 @@ from coordinator.engine.flow import (
     hide,
     insert,
     now,
-    read_vars,
     recall,
 )
 from coordinator.engine.job_ends import goes_on
@@ -186,18 +185,15 @@ class _Numbers:
     def _with_numbers(self, child: TaskDocument, windows: dict[str, list[int]]) -> TaskDocument:
         fields: dict[str, Any] = {}
         if self.concurrency:
-            fields["slot_of"] = child.parent_id
-            if child.index >= self.concurrency:
-                return task_start.with_hold(
-                    msgspec.structs.replace(child, **fields), Hold.CONCURRENCY
-                )
-            fields["slot"] = child.index
+            fields = {"slot_of": child.parent_id, "slot": child.index}
         free = windows.get(child.window_of or "")
-        if free is None:
-            return msgspec.structs.replace(child, **fields)
-        if not free:
-            return task_start.with_hold(msgspec.structs.replace(child, **fields), Hold.WINDOW)
-        return msgspec.structs.replace(child, **fields, window=free.pop())
+        if 0 < self.concurrency <= child.index:
+            fields |= {"slot": None, "hold": Hold.CONCURRENCY}
+        elif free:
+            fields["window"] = free.pop()
+        elif free is not None:
+            fields["hold"] = Hold.WINDOW
+        return msgspec.structs.replace(child, **fields)
 
 
 def _grow(
@@ -273,13 +269,10 @@ def _offer_again(children: Sequence[TaskDocument], numbers: _Numbers) -> Flow[li
 def _store_list(job: JobDocument, task: TaskDocument) -> Flow[TaskDocument | list[Document]]:
     """Evaluate the list and store it in parts; return the task that knows it, or what follows where that failed."""
     at = yield from now()
-    user = job.created_by.id
-    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from task_start.scope_of(job, task)
     work = partial(_list_in_chunks, task, scope, task.evaluated_at or at)
     try:
-        digest, size, chunks = yield from evaluate(work, task.id, user)
+        digest, size, chunks = yield from evaluate(work, task.id, job.created_by.id)
         for chunk in chunks:
             yield from insert(chunk)
     except ExpressionError as error:
@@ -360,14 +353,11 @@ def _expand_subjob(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]
                 task, TaskState.FAILED, f"nested deeper than {language.MAX_COMPOSITE_DEPTH}"
             )
         )
-    user = job.created_by.id
-    wanted = yield from evaluate(partial(evaluation.vars_of, task.definition), task.id, user)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from task_start.scope_of(job, task)
     subjob, began = task.definition.subjob, task.evaluated_at or at
     work = partial(evaluation.subjob_of, subjob, scope, began, task.seed)
     try:
-        definition = yield from evaluate(work, task.id, user)
+        definition = yield from evaluate(work, task.id, job.created_by.id)
         keys = (yield from bounds()).redaction_keys
         yield from hide({*secrets_of(job), *hidden_values(definition, keys)})
         child = _subjob(job, task, definition, keys, at)

@@ -126,7 +126,8 @@ def vars_of(definition: language.TaskDefinition, budget: Budget) -> tuple[str, .
 def wanted_vars(
     templates: Iterable[str], fields: Iterable[str], budget: Budget
 ) -> tuple[str, ...] | None:
-    """Return the same of texts: templates, and fields that are expressions, bare or in braces."""
+    """Return the names of the `tasks.<var>` that `templates` may read, and `fields`, which are expressions, bare or in
+    braces: () none, None any."""
     found = [expressions.names_in(text, budget) for text in templates if "{{" in text]
     found += [expressions.names_in_field(text, budget) for text in fields]
     wanted: set[str] = set()

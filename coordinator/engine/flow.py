@@ -205,9 +205,7 @@ class Now(msgspec.Struct, frozen=True):
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's times and bounds (configuration spec, `engine`). Times in microseconds."""
 
-    beat: Micros
     lease: Micros
-    sweep: Micros
     reconnect_cap: Micros
     redeliveries: int
     redaction_keys: tuple[str, ...]

@@ -14,7 +14,8 @@ from shared.model.documents import Document, JobDocument
 from shared.model.queries import Where
 from shared.model.states import JOB_ENDED, JobState
 
-ACTIVE_JOB = (JobState.SCHEDULED, JobState.RUNNING)
+UNDER_WAY = (JobState.SCHEDULED, JobState.RUNNING)
+"""States of a job that has begun and has not ended: `JOB_ACTIVE` without PENDING."""
 
 
 def goes_on(job: JobDocument | None, restarts: int) -> bool:
@@ -36,7 +37,7 @@ def end_job(
     **more: Unpack[JobFields],
 ) -> Flow[list[Document]]:
     """End a job, short of its last task, that still goes on with this number of restarts; return it if this did."""
-    move = JobMove((JobState.PENDING, *ACTIVE_JOB), state)
+    move = JobMove((JobState.PENDING, *UNDER_WAY), state)
     return (yield from end_job_by(job, restarts, move, error, {}, **more))
 
 

@@ -33,6 +33,9 @@ RUNS_KEPT = 10
 LONGEST_REASON = 1_000
 """Characters."""
 
+LOST_TOO_OFTEN = "task redelivered too many times"
+"""How the error of a task that was lost too often begins."""
+
 LOST_BY_LEASE = "lease"
 GIVEN_BACK = "given back"
 """`lost_by` of a run that is over for good; its nonce stays, so as not to be granted again."""
@@ -44,8 +47,8 @@ def back_to_pending(
     """Make a run that is over without an end PENDING again, or FAILED where that happened too often; publish it. `why`
     is kept with the task, in words.
 
-    Where its lease ran out (`lost_by`) the run may still be taken back, and its end counts, until the next grant;
-    otherwise it is over for good. One run costs at most one loss."""
+    Where its lease ran out (`LOST_BY_LEASE`) the run may still be taken back, and its end counts, until the next grant;
+    otherwise (`GIVEN_BACK`) it is over for good. One run costs at most one loss."""
     if task.lost_by == GIVEN_BACK:
         return []
     at = yield from now()
@@ -63,11 +66,12 @@ def back_to_pending(
         "lost": lost,
         "runs": runs,
         "published_at": at,
-        "lost_by": lost_by or GIVEN_BACK,
+        "lost_by": lost_by,
     }
-    if not lost_by:
+    move = LOST
+    if lost_by == GIVEN_BACK:
         fields |= {"node_id": None, "epoch": None}
-    move = LOST if lost_by else HANDED_BACK
+        move = HANDED_BACK
     image = yield from change_task(task.id, where, fields, move=move)
     if image is not None:
         yield from note_event("run_lost" if costs else "run_handed_back", task.id)
@@ -103,10 +107,10 @@ def _given_up(
 ) -> Flow[list[Document]]:
     at = yield from now()
     job = yield from recall(task.job_id)
-    error = kept_error(job, f"task redelivered too many times: {_reasons(runs)}")
+    error = kept_error(job, f"{LOST_TOO_OFTEN}: {_reasons(runs)}")
     fields = transitions.task_end(TaskState.FAILED, at, error=error, lost=lost, runs=runs)
     add = (intent(ENDED_INTENT, at), *task_hooks(job, TaskState.FAILED, at))
-    sources = (TaskState.RUNNING,) if lost_by else MAY_END
+    sources = MAY_END if lost_by == GIVEN_BACK else (TaskState.RUNNING,)
     move = TaskMove(sources, TaskState.FAILED)
     image = yield from change_task(task.id, where, fields, move=move, add=add)
     return [image] if image else []

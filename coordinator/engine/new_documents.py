@@ -118,16 +118,15 @@ def kept_tasks(job: JobDocument, tasks: Sequence[TaskDocument]) -> list[TaskDocu
 
 
 def _task(
-    job: JobDocument, definition: language.TaskDefinition, path: str, at: Micros, **more: Any
+    job: JobDocument, definition: TaskDefinition, path: str, restarts: int, at: Micros, **more: Any
 ) -> TaskDocument:
-    attempt, restarts = more.get("attempt", 1), more.get("restarts", job.restarts)
-    more.setdefault("restarts", restarts)
-    id = task_id(job.id, restarts, path, attempt)
+    id = task_id(job.id, restarts, path, attempt=1)
     return TaskDocument(
         id=id,
         job_id=job.id,
         root_id=job.root_id,
         path=path,
+        restarts=restarts,
         kind=language.kind_of_task(definition),
         name=definition.name or "",
         definition=definition,
@@ -142,9 +141,7 @@ def top_level_task(job: JobDocument, position: int, restarts: int, at: Micros) -
     """Return the first attempt at the task at `position` (from 1) of a job."""
     definition = apply_defaults(job.definition.tasks[position - 1], job.definition.defaults)
     definition = with_name(definition, position)
-    task = _task(
-        job, definition, str(position), at, position=position, restarts=restarts, depth=job.depth
-    )
+    task = _task(job, definition, str(position), restarts, at, position=position, depth=job.depth)
     return with_window(task) if needs_window(job, task) else task
 
 
@@ -161,12 +158,12 @@ def child_task(
         job,
         with_name(definition, index + 1),
         f"{parent.path}/{index}",
+        parent.restarts,
         at,
         position=parent.position,
         index=index,
         depth=parent.depth + 1,
         parent_id=parent.id,
-        restarts=parent.restarts,
         scope=scope,
     )
     return with_window(task)

@@ -6,13 +6,14 @@ from typing import Any
 
 from coordinator.engine import new_documents
 from coordinator.engine.flow import Flow, change_job, change_task, count, find, get, now, recall
+from coordinator.engine.transitions import any_state
 from coordinator.engine.webhook_triggers import JOB_PROGRESS, TASK_PROGRESS, progress_hook
 from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Progressed
-from shared.model.queries import Above, In
+from shared.model.queries import Above
 from shared.model.states import GOOD, JobState, TaskKind, TaskState
 
-_DONE = In(tuple(sorted(GOOD)))
+_DONE = any_state(GOOD)
 
 RUNNING_SEEN = 1_000
 """So many running children's own progress is looked at, at most."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from coordinator.engine import new_documents
-from coordinator.engine.flow import Flow, change_job, delete_document, find, insert, now
+from coordinator.engine.flow import Flow, delete_document, find, insert, now
 from coordinator.engine.new_documents import HOOK
 from coordinator.engine.pulse import era_began
 from coordinator.engine.withdrawal import BATCH, again, withdraw, withdraw_below
@@ -50,7 +48,8 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
     since = max(job.deleted_at or 0, (yield from era_began()))
     waits = (yield from now()) < since + TOLD_WITHIN
     if waits and (yield from _is_telling(job)):
-        return [*follow, *(yield from _look_later(job, what))]
+        yield from again(job, what, after=LOOKED_AGAIN)
+        return follow
     tasks = yield from find(
         TaskDocument,
         {"job_id": job.id},
@@ -59,7 +58,8 @@ def remove_job(job: Document, what: Intent) -> Flow[list[Document]]:
         without=TaskDocument.heavy,
     )
     if waits and any(map(_has_hook, tasks)):
-        return [*follow, *(yield from _look_later(job, what))]
+        yield from again(job, what, after=LOOKED_AGAIN)
+        return follow
     follow += yield from _remove_subjobs(tasks)
     yield from delete_document(TaskDocument, {"id": In(tuple(task.id for task in tasks))})
     if len(tasks) == BATCH:
@@ -90,14 +90,6 @@ def _is_telling(job: JobDocument) -> Flow[bool]:
 
 def _has_hook(document: JobDocument | TaskDocument) -> bool:
     return any(what.do == HOOK for what in document.then)
-
-
-def _look_later(job: JobDocument, what: Intent) -> Flow[list[Document]]:
-    """Keep the intent of a removal that has to wait for somebody else: due work takes it up again."""
-    at = (yield from now()) + LOOKED_AGAIN
-    kept = msgspec.structs.replace(what, at=at, tries=0, error="")
-    yield from change_job(job.id, {}, {}, add=(kept,), drop=(what.id,))
-    return []
 
 
 def _remove_subjobs(tasks: Sequence[TaskDocument]) -> Flow[list[Document]]:

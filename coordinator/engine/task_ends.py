@@ -19,7 +19,7 @@ from coordinator.engine.flow import (
     recall,
     task_change,
 )
-from coordinator.engine.job_ends import ACTIVE_JOB, end_job, end_job_by, goes_on, is_over
+from coordinator.engine.job_ends import UNDER_WAY, end_job, end_job_by, goes_on, is_over
 from coordinator.engine.new_documents import BEGIN, ENDED_INTENT
 from coordinator.engine.transitions import JobFields, JobMove
 from coordinator.engine.webhook_triggers import (
@@ -44,7 +44,7 @@ from shared.model.documents import (
 )
 from shared.model.quantities import past_limit
 from shared.model.queries import In
-from shared.model.states import GOOD, JOB_ENDED, Hold, JobState, TaskState
+from shared.model.states import GOOD, Hold, JobState, TaskState
 
 BEGUN = JobMove((JobState.PENDING,), JobState.SCHEDULED)
 RUNS = JobMove((JobState.SCHEDULED,), JobState.RUNNING)
@@ -90,7 +90,7 @@ def _tried_again(task: TaskDocument) -> Flow[bool]:
 def _still_wanted(task: TaskDocument) -> Flow[bool]:
     """Return whether the job (and parent) of a task go on, with the same number of restarts."""
     job = yield from get(JobDocument, task.job_id)
-    if job is None or job.state in JOB_ENDED or job.restarts != task.restarts:
+    if not goes_on(job, task.restarts):
         return False
     if task.parent_id is None:
         return True
@@ -145,11 +145,11 @@ def _advance(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
     if following.window_of and task.window is not None and task.window_of == following.window_of:
         following.window = task.window
     placed = yield from task_start.place(job, following, at)
-    image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+    image = yield from move_position(job, task.restarts, task.position, at)
     follow: list[Document] = []
     if image is None and (behind := (yield from _catch_up(job, task))) is not None:
         follow += behind
-        image = yield from move_position(job, task.restarts, task.position, task.position + 1, at)
+        image = yield from move_position(job, task.restarts, task.position, at)
     if image is None:
         present = yield from get(JobDocument, job.id)
         if not goes_on(present, task.restarts):
@@ -168,12 +168,12 @@ def released(task: TaskDocument) -> Flow[list[Document]]:
 
 
 def move_position(
-    job: JobDocument, restarts: int, done: int, position: int, at: Micros
+    job: JobDocument, restarts: int, done: int, at: Micros
 ) -> Flow[JobDocument | None]:
-    """Move a job's position on; None where the job has ended, was restarted, or is elsewhere."""
-    where = {"state": In(ACTIVE_JOB), "restarts": restarts, "position": done}
+    """Move a job's position on from `done`; None where the job has ended, was restarted, or is elsewhere."""
+    where = {"state": In(UNDER_WAY), "restarts": restarts, "position": done}
     progress = new_documents.progress_of(done, job.task_count)
-    fields: JobFields = {"position": position, "progress": progress}
+    fields: JobFields = {"position": done + 1, "progress": progress}
     add = progress_hook(job, JOB_PROGRESS, at)
     return (yield from change_job(job.id, where, fields, add=add))
 
@@ -189,7 +189,7 @@ def _catch_up(job: JobDocument, task: TaskDocument) -> Flow[list[Document] | Non
     follow: list[Document] = []
     for position in range(max(1, present.position), task.position):
         at = yield from now()
-        image = yield from move_position(job, task.restarts, position, position + 1, at)
+        image = yield from move_position(job, task.restarts, position, at)
         follow += [image] if image is not None and image.then else []
     return follow
 
@@ -210,7 +210,7 @@ def _complete(job: JobDocument, task: TaskDocument) -> Flow[list[Document]]:
         fields["delete_at"] = at + int(
             duration_seconds(job.definition.auto_delete.after) * MICROS_PER_SECOND
         )
-    sources = ACTIVE_JOB if task.started_at is None else (JobState.RUNNING,)
+    sources = UNDER_WAY if task.started_at is None else (JobState.RUNNING,)
     move, where = JobMove(sources, JobState.COMPLETED), {"position": task.position}
     ended = yield from end_job_by(job, task.restarts, move, None, where, **fields)
     if not ended and (follow := (yield from _catch_up(job, task))) is not None:

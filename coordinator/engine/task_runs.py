@@ -22,7 +22,7 @@ from coordinator.engine.flow import (
     standing,
     task_change,
 )
-from coordinator.engine.lost_runs import LOST_BY_LEASE, back_to_pending, other_runs
+from coordinator.engine.lost_runs import GIVEN_BACK, LOST_BY_LEASE, back_to_pending, other_runs
 from coordinator.engine.new_documents import ENDED_INTENT, intent
 from coordinator.engine.task_ends import task_hooks
 from coordinator.engine.transitions import MAY_END, WAITING, TaskFields, TaskMove
@@ -149,21 +149,20 @@ def log_part(
 def on_handed_back(message: HandedBack) -> Flow[list[Document]]:
     """Take a run back: at no cost, or as lost where its container vanished."""
     task = yield from get(TaskDocument, message.task_id)
-    yield from send(message.node_id, EndStored(nonces=[message.nonce]))
     if task is None:
         yield from _of_no_task(message)
+    yield from send(message.node_id, EndStored(nonces=[message.nonce]))
+    if task is None or task.nonce != message.nonce or task.run != message.run:
         return []
-    counts = task.nonce == message.nonce and task.run == message.run
-    if not counts or task.state not in MAY_END:
+    if task.state not in MAY_END:
         return []
     why = message.reason or "its worker gave it back"
-    return (yield from back_to_pending(task, "", why, costs=message.vanished))
+    return (yield from back_to_pending(task, GIVEN_BACK, why, costs=message.vanished))
 
 
 def may_count(task: TaskDocument, nonce: str) -> bool:
     """Return whether `nonce` may be the run of this task that counts."""
-    active = task.state == TaskState.RUNNING or task.state in WAITING
-    return active and task.nonce == nonce and task.lost_by in COUNTS.values
+    return task.state in MAY_END and task.nonce == nonce and task.lost_by in COUNTS.values
 
 
 def counting(task_id: str, nonce: str, node: NodeDocument) -> Flow[TaskDocument | None]:

@@ -34,10 +34,7 @@ HEAVIEST = 8 * 1024 * 1024
 
 def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Return `task`, whose turn has come, evaluated: PENDING, SKIPPED, FAILED, or RUNNING for a composite."""
-    named = partial(evaluation.vars_of, task.definition)
-    wanted = yield from evaluate(named, task.id, job.created_by.id)
-    results = yield from read_vars(job, wanted, task.restarts)
-    scope = evaluation.scope_for(job, task.scope, results)
+    scope = yield from scope_of(job, task)
     work = partial(evaluation.with_evaluation, task, scope, at)
     before = task
     try:
@@ -55,35 +52,38 @@ def with_turn(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocu
     return msgspec.structs.replace(task, published_at=at, then=[*task.then, *hooks])
 
 
+def scope_of(job: JobDocument, task: TaskDocument) -> Flow[dict[str, object]]:
+    """Return the names in scope in a task, with the results that its templates may read."""
+    named = partial(evaluation.vars_of, task.definition)
+    wanted = yield from evaluate(named, task.id, job.created_by.id)
+    results = yield from read_vars(job, wanted, task.restarts)
+    return evaluation.scope_for(job, task.scope, results)
+
+
 def place(job: JobDocument, task: TaskDocument, at: Micros) -> Flow[TaskDocument]:
     """Insert a task whose turn has come; return it as it is stored, also where it was there already.
 
     A task that counts against a window and has no number in it is inserted held; so is one whose number is taken."""
     if task.window_of and task.window is None:
-        placed = with_hold(task, Hold.WINDOW)
+        placed = msgspec.structs.replace(task, hold=Hold.WINDOW)
     else:
         placed = yield from with_turn(job, task, at)
     new = yield from insert(placed)
     if new is None:
-        placed = with_hold(msgspec.structs.replace(task, window=None), Hold.WINDOW)
+        placed = msgspec.structs.replace(task, window=None, hold=Hold.WINDOW)
         new = yield from insert(placed)
     if new:
         return placed
     return (yield from get(TaskDocument, task.id)) or placed
 
 
-def with_hold(task: TaskDocument, reason: Hold) -> TaskDocument:
-    """Return a CREATED task as it waits for `reason` to be lifted."""
-    return msgspec.structs.replace(task, hold=reason)
-
-
 def without_numbers(task: TaskDocument) -> TaskDocument:
     """Return a task that waits for numbers anew, a delayed one after its delay: those it was to have are somebody
     else's."""
-    bare = msgspec.structs.replace(task, slot=None, window=None)
-    if task.hold == Hold.DELAY:
-        return bare
-    return with_hold(bare, Hold.CONCURRENCY if task.slot_of else Hold.WINDOW)
+    hold = task.hold
+    if hold != Hold.DELAY:
+        hold = Hold.CONCURRENCY if task.slot_of else Hold.WINDOW
+    return msgspec.structs.replace(task, slot=None, window=None, hold=hold)
 
 
 def number_wanted(task: TaskDocument) -> Hold | None:

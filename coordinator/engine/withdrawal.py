@@ -23,7 +23,7 @@ from coordinator.engine.job_ends import cancelled_by_user, marked_for_removal
 from coordinator.engine.new_documents import ABANDON, intent
 from coordinator.engine.transitions import TaskMove
 from coordinator.engine.webhook_triggers import TASK_STATE, state_hook, wants
-from shared.model.documents import Document, Intent, JobDocument, TaskDocument
+from shared.model.documents import Document, Intent, JobDocument, Micros, TaskDocument
 from shared.model.messages import Stop
 from shared.model.queries import Below
 from shared.model.states import JOB_ACTIVE, TASK_ACTIVE, TaskKind, TaskState
@@ -68,9 +68,13 @@ def _active_below(
     )
 
 
-def again(owner: JobDocument | TaskDocument, what: Intent) -> Flow[list[Document]]:
-    """Keep an intent that a step was made of, which says that it is alive; return what makes the next step follow."""
-    kept = msgspec.structs.replace(what, at=(yield from now()), tries=0, error="")
+def again(
+    owner: JobDocument | TaskDocument, what: Intent, after: Micros = 0
+) -> Flow[list[Document]]:
+    """Keep an intent that a step was made of, which says that it is alive, due `after` from now; return what makes the
+    next step follow at once."""
+    at = (yield from now()) + after
+    kept = msgspec.structs.replace(what, at=at, tries=0, error="")
     change = change_job if isinstance(owner, JobDocument) else change_task
     image = yield from change(owner.id, {}, {}, add=(kept,), drop=(what.id,))
     return [] if image is None else [msgspec.structs.replace(image, then=[kept])]

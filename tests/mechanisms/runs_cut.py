@@ -121,12 +121,12 @@ def beat_numbers(patch: pytest.MonkeyPatch) -> None:
 
 def lease(patch: pytest.MonkeyPatch) -> None:
     """Beats give a lease that never runs out."""
-    load = beats._load
+    fields = beats._node_fields
 
     def endless(beat: Beat, at: Micros, _lease_until: Micros) -> dict[str, Any]:
-        return load(beat, at, at + NEVER)
+        return fields(beat, at, at + NEVER)
 
-    patch.setattr(beats, "_load", endless)
+    patch.setattr(beats, "_node_fields", endless)
 
 
 def epochs(patch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,9 @@ async def test_the_end_of_a_run_that_was_missing_does_not_count(world: World) ->
     """Not lost by lease: nobody may take it back."""
     job_id, worker, run = await running(world)
     task = await world.task(job_id, "a")
-    await world.driver.handle(lost_runs.back_to_pending(task, "", "why", costs=True))
+    await world.driver.handle(
+        lost_runs.back_to_pending(task, lost_runs.GIVEN_BACK, "why", costs=True)
+    )
     await worker.end(run, result="late")
     await world.settle()
     assert (await world.task(job_id, "a")).state == "SCHEDULED"
