@@ -11,14 +11,14 @@ from shared.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
 
-IN_MEMORY: Final = 64 * 1024 * 1024
+KEPT_IN_MEMORY: Final = 64 * 1024 * 1024
 """Bytes of bodies that are kept in memory; further ones go to the file."""
 
 
 class Spill:
     """Where bodies are kept: for as long as somebody holds what `keep` returned."""
 
-    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+    def __init__(self, in_memory: int = KEPT_IN_MEMORY) -> None:
         self._left = in_memory
         self._file: sqlite3.Connection | None = None
 
