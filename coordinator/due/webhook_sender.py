@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -22,7 +23,7 @@ from yarl import URL
 
 from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
 from coordinator.due.webhook_limits import DELIVERIES_AT_ONCE, Place, Places
-from coordinator.due.webhook_names import ReceiverNames, named_by
+from coordinator.due.webhook_names import PATIENCE, NoLookup, ReceiverNames, named_by
 from coordinator.due.webhooks_due import WebhooksDue, pending
 from coordinator.store.port import Below, Change, Store
 from shared.errors import ApplicationError
@@ -54,6 +55,12 @@ _LOOK_AGAIN: Micros = MICROS_PER_SECOND
 _CALLS = 3
 """How often the next of a line is called where it is put off in the same moment."""
 
+_GIVEN_BACK_FOR = (5.0, 15.0)
+"""How many seconds later, at least and at most, a try begins again that failed of this process."""
+
+_LACKED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, socket.EAI_MEMORY})
+"""Errors of a process or machine that has no descriptors, memory or buffers left."""
+
 AGAIN = frozenset({408, 429})
 """Answers, besides 5xx, after which it is tried again."""
 
@@ -64,6 +71,8 @@ class _Outcome(msgspec.Struct, frozen=True):
     over: bool
     error: str | None = None
     status: int | None = None
+    given_back: bool = False
+    """Whether this process was at fault, so that it does not count."""
 
 
 class WebhookSender:
@@ -90,7 +99,7 @@ class WebhookSender:
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(
                 limit=DELIVERIES_AT_ONCE,
-                resolver=ReceiverNames(),
+                resolver=ReceiverNames(min(PATIENCE, self._timeout / 2)),
                 use_dns_cache=False,  # it would have users share one lookup, and its failure
                 socket_factory=self._addresses.make_socket,
             ),
@@ -287,7 +296,7 @@ class WebhookSender:
             **{n: v for n, v in delivery.headers.items() if header_problem(n) is None},
             **signed(delivery.id, timestamp, body, delivery.secret),
         }
-        began, timed_out = time.monotonic(), False
+        began = time.monotonic()
         named_by.set(delivery.user)
         try:
             await self._addresses.look()
@@ -296,19 +305,27 @@ class WebhookSender:
                 delivery.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 status = answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            timed_out = isinstance(error, TimeoutError)
+        except Exception as error:
+            if is_lacking(error):
+                return _Outcome(over=False, error=reason_of(error), given_back=True)
+            self._learn(delivery, began, timed_out=isinstance(error, TimeoutError))
+            if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, ValueError)):
+                raise
             refused = ADDRESS_REFUSED in str(getattr(error, "os_error", error))
             return _Outcome(refused, ADDRESS_REFUSED if refused else reason_of(error))
-        finally:
-            seconds = time.monotonic() - began
-            self._places.tried(_place(delivery).host, seconds, timed_out=timed_out)
+        self._learn(delivery, began, timed_out=False)
         if status < 300:
             return _Outcome(over=True, status=status)
         over = status < 500 and status not in AGAIN
         return _Outcome(over, f"the receiver answered {status}", status)
 
+    def _learn(self, delivery: DeliveryDocument, began: float, *, timed_out: bool) -> None:
+        self._places.tried(_place(delivery).host, time.monotonic() - began, timed_out=timed_out)
+
     async def _settle(self, delivery: DeliveryDocument, outcome: _Outcome) -> None:
+        if outcome.given_back:
+            await self._give_back(delivery, outcome.error)
+            return
         now, status = self._store.now(), outcome.status
         fields: dict[str, object] = {
             "error": outcome.error,
@@ -329,12 +346,16 @@ class WebhookSender:
             fields["due_at"] = now + int(self._delay(delivery.attempts) * MICROS_PER_SECOND)
         if "state" in fields:  # nobody needs it any more, and it may hold a result, unencrypted
             fields["body"] = ""
-        where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
-        await self._store.change(
-            Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
-        )
+        await self._store.change(_after_try(delivery, fields))
         if "state" in fields:
             await self._call_next(delivery)
+
+    async def _give_back(self, delivery: DeliveryDocument, reason: str | None) -> None:
+        """Have a delivery as it was before a try, and due again a little later."""
+        log.info("a webhook waits for its next turn", id=delivery.id, reason=reason)
+        later = int(random.uniform(*_GIVEN_BACK_FOR) * MICROS_PER_SECOND)
+        fields = {"attempts": delivery.attempts - 1, "due_at": self._store.now() + later}
+        await self._store.change(_after_try(delivery, fields))
 
 
 def _untried(delivery: DeliveryDocument) -> bool:
@@ -355,6 +376,14 @@ def _due_at(delivery: DeliveryDocument, due_at: Micros) -> Change[DeliveryDocume
     return Change(kind=DeliveryDocument, id=delivery.id, where=where, set={"due_at": due_at})
 
 
+def _after_try(
+    delivery: DeliveryDocument, fields: Mapping[str, object]
+) -> Change[DeliveryDocument]:
+    """Return the change that notes what came of a try."""
+    where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
+    return Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
+
+
 def _place(delivery: DeliveryDocument) -> Place:
     url = delivery.opened().url
     try:
@@ -362,6 +391,14 @@ def _place(delivery: DeliveryDocument) -> Place:
     except ValueError:
         host = url
     return Place(delivery.user, delivery.job_id, host)
+
+
+def is_lacking(error: BaseException) -> bool:
+    """Return whether something failed because this process or machine lacks descriptors, memory, buffers or threads."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, RuntimeError):
+        return "can't start new thread" in str(cause)
+    return isinstance(cause, NoLookup | MemoryError) or getattr(cause, "errno", 0) in _LACKED
 
 
 def reason_of(error: BaseException) -> str:

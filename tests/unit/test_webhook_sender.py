@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from coordinator.due import webhook_sender, webhooks_due
+from coordinator.due import webhook_names, webhook_sender, webhooks_due
 from coordinator.due.webhook_addresses import WebhookAddresses
 from coordinator.due.webhook_limits import (
     DELIVERIES_AT_ONCE,
@@ -27,7 +31,7 @@ from coordinator.due.webhook_limits import (
 from coordinator.due.webhook_names import LOOKUPS_OF_A_USER
 from coordinator.due.webhook_sender import WebhookSender
 from coordinator.due.webhooks_due import DELIVERIES_A_LOOK, WebhooksDue
-from coordinator.store.port import Below
+from coordinator.store.port import Below, Change
 from coordinator.store.sqlite import SqliteStore
 from shared.config.schema import Config
 from shared.encryption import Vault
@@ -384,6 +388,92 @@ async def test_a_long_line_keeps_no_other_waiting_and_is_not_looked_at_again_and
         await asyncio.sleep(2)
         soon = {"line": "a", "due_at": Below(store.now() + 10_000_000)}
         assert await store.count(DeliveryDocument, soon) == 0, "they wait as long as the first may"
+
+
+def refuse_sockets(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(_self: WebhookAddresses, _address: str) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(WebhookAddresses, "refuses", refuse)  # asked as a socket is made
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "receiver's name":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def refuse_executors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: WebhookAddresses) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(WebhookAddresses, "look", refuse)
+
+
+def refuse_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_more: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def refuse_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_names, "LOOKUPS_AT_ONCE", 0)
+
+
+@pytest.mark.parametrize(
+    "shorten",
+    [
+        partial(refuse_sockets, number=errno.EMFILE),
+        partial(refuse_sockets, number=errno.ENFILE),
+        partial(refuse_sockets, number=errno.ENOMEM),
+        partial(refuse_sockets, number=errno.ENOBUFS),
+        refuse_threads,
+        refuse_executors,
+        refuse_memory,
+        refuse_lookups,
+    ],
+)
+async def test_what_this_process_lacks_costs_a_delivery_no_try(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shorten: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """It is tried again 5 to 15 s later, as if it had not been tried."""
+    receivers = Receivers()
+    async with AsyncExitStack() as stack:
+        _, answers = await receivers.serve(stack)
+        store = SqliteStore(sqlite_file(folder))
+        await store.start()
+        stack.push_async_callback(store.close)
+        url = answers.replace("127.0.0.1", "localhost")
+        earlier: dict[str, Any] = {
+            "attempts": 3,
+            "error": "the receiver answered 503",
+            "status": 503,
+        }
+        made = DeliveryDocument(id="d", job_id="j", url=url, due_at=1, **earlier)
+        await store.insert(made)
+        sender = WebhookSender(store, attempts=4, timeout=1, addresses=WebhookAddresses(Config()))
+        with monkeypatch.context() as patch:
+            shorten(patch)
+            sender.start()
+            stack.push_async_callback(sender.close)
+            async with asyncio.timeout(10):
+                while (found := await store.get(DeliveryDocument, "d")) and (  # noqa: ASYNC110  (a store tells nobody)
+                    found.attempts == 4 or found.due_at == 1
+                ):
+                    await asyncio.sleep(0.02)
+        assert found is not None
+        later = found.due_at - store.now()
+        assert 4_000_000 < later < 15_000_000
+        assert found == msgspec.structs.replace(made, due_at=found.due_at)
+        await store.change(Change(kind=DeliveryDocument, id="d", set={"due_at": 1}))
+        async with asyncio.timeout(10):
+            await receivers.answered.wait()
 
 
 def test_a_host_that_times_out_gets_one_place_until_it_answers() -> None:
