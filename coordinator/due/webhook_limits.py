@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final, TypeVar
 
 import msgspec
 from cachetools import LRUCache
+
+from coordinator.due.fair_order import in_turn
+
+_T = TypeVar("_T")
 
 DELIVERIES_AT_ONCE: Final = 100
 LIMIT_OF_A_USER: Final = 60
@@ -65,6 +70,14 @@ class Places:
             )
         )
 
+    def in_turn(self, waiting: Iterable[_T], place: Callable[[_T], Place]) -> list[_T]:
+        """Return what waits in the order in which it has its turn: by user, then job, then host; whoever has fewer
+        under way comes first."""
+        for owner in (_whole, _job, _user):
+            had = Counter(map(owner, self._taken.values()))
+            waiting = in_turn(waiting, _owner_of(place, owner), had)
+        return list(waiting)
+
     def take(self, id: str, place: Place) -> None:
         """Note that a delivery is under way."""
         self._taken[id] = place
@@ -93,3 +106,21 @@ class Places:
 
 def _keys(place: Place) -> list[tuple[str, str]]:
     return [("user", place.user), ("job", place.job), ("host", place.host)]
+
+
+def _whole(place: Place) -> Hashable:
+    return place
+
+
+def _job(place: Place) -> Hashable:
+    return place.user, place.job
+
+
+def _user(place: Place) -> Hashable:
+    return place.user
+
+
+def _owner_of(
+    place: Callable[[_T], Place], owner: Callable[[Place], Hashable]
+) -> Callable[[_T], Hashable]:
+    return lambda item: owner(place(item))

@@ -16,13 +16,17 @@ LOOKUPS_AT_ONCE: Final = 100
 LOOKUPS_OF_A_USER: Final = 40
 """Names that are looked up at a time, each on a thread."""
 
-_PATIENCE: Final = 10.0
-"""Seconds that a lookup waits for others of the same user's to end."""
+PATIENCE: Final = 10.0
+"""Seconds that a lookup waits for others to end."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 named_by: ContextVar[str] = ContextVar("named_by", default="")
 """The user whose receiver is to be found."""
+
+
+class NoLookup(socket.gaierror):
+    """This process has no room to look a name up just now."""
 
 
 class ReceiverNames(AbstractResolver):
@@ -32,14 +36,15 @@ class ReceiverNames(AbstractResolver):
     would all be taken by a few names, and the broker could not be connected to. So a place is free again only when the
     lookup has ended, and one user never has all."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._places: Counter[str] = Counter()
         self._some_ended = asyncio.Event()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises `OSError`."""
+        """Return the addresses of a name. Raises `OSError`; `NoLookup` where the name is not to blame."""
         user = named_by.get()
         await self._room_for(user)
         self._places[user] += 1
@@ -65,7 +70,7 @@ class ReceiverNames(AbstractResolver):
         try:  # as a daemon it keeps no process from its end
             threading.Thread(target=look, name="receiver's name", daemon=True).start()
         except RuntimeError as error:  # the machine has no room for another thread
-            ended(socket.gaierror(socket.EAI_AGAIN, str(error)))
+            ended(NoLookup(socket.EAI_AGAIN, str(error)))
         return await found
 
     async def close(self) -> None:
@@ -73,13 +78,13 @@ class ReceiverNames(AbstractResolver):
 
     async def _room_for(self, user: str) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 while not self._has_room_for(user):
                     self._some_ended.clear()
                     await self._some_ended.wait()
         except TimeoutError:
             text = "too many names of receivers are being looked up"
-            raise socket.gaierror(socket.EAI_AGAIN, text) from None
+            raise NoLookup(socket.EAI_AGAIN, text) from None
 
     def _has_room_for(self, user: str) -> bool:
         return self._places[user] < LOOKUPS_OF_A_USER and self._places.total() < LOOKUPS_AT_ONCE

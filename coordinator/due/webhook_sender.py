@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -12,7 +13,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,10 +21,10 @@ import msgspec
 import structlog
 from yarl import URL
 
-from coordinator.due.fair_order import in_turn
 from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
 from coordinator.due.webhook_limits import DELIVERIES_AT_ONCE, Place, Places
-from coordinator.due.webhook_names import ReceiverNames, named_by
+from coordinator.due.webhook_names import PATIENCE, NoLookup, ReceiverNames, named_by
+from coordinator.due.webhooks_due import WebhooksDue, pending
 from coordinator.store.port import Below, Change, Store
 from shared.errors import ApplicationError
 from shared.model.checks import header_problem
@@ -38,9 +39,6 @@ _EVERY = 0.25
 
 PAUSE = 0.05
 """Seconds between looks while more is due than may be under way."""
-
-DELIVERIES_A_LOOK = 300
-"""Due deliveries that one look reads, the longest due first."""
 
 _FIRST_DELAY = 5.0
 """Seconds before the second try; each further one waits three times as long."""
@@ -57,6 +55,12 @@ _LOOK_AGAIN: Micros = MICROS_PER_SECOND
 _CALLS = 3
 """How often the next of a line is called where it is put off in the same moment."""
 
+_GIVEN_BACK_FOR = (5.0, 15.0)
+"""How many seconds later, at least and at most, a try begins again that failed of this process."""
+
+_LACKED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, socket.EAI_MEMORY})
+"""Errors of a process or machine that has no descriptors, memory or buffers left."""
+
 AGAIN = frozenset({408, 429})
 """Answers, besides 5xx, after which it is tried again."""
 
@@ -67,6 +71,8 @@ class _Outcome(msgspec.Struct, frozen=True):
     over: bool
     error: str | None = None
     status: int | None = None
+    given_back: bool = False
+    """Whether this process was at fault, so that it does not count."""
 
 
 class WebhookSender:
@@ -82,6 +88,7 @@ class WebhookSender:
         self._addresses = addresses
         self._session: aiohttp.ClientSession | None = None
         self._places = Places()
+        self._due = WebhooksDue(store)
         self._trying = Tasks()
         self._done = asyncio.Event()
         self._loop = Loop("webhooks", self._deliver_due, every=_EVERY)
@@ -92,7 +99,7 @@ class WebhookSender:
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(
                 limit=DELIVERIES_AT_ONCE,
-                resolver=ReceiverNames(),
+                resolver=ReceiverNames(min(PATIENCE, self._timeout / 2)),
                 use_dns_cache=False,  # it would have users share one lookup, and its failure
                 socket_factory=self._addresses.make_socket,
             ),
@@ -120,38 +127,53 @@ class WebhookSender:
 
         What has none is due again when it may have: whatever waits for a slow receiver, others are looked at."""
         now = self._store.now()
-        where = {"state": DeliveryState.PENDING, "due_at": Below(now + 1)}
-        due = await self._store.find(
-            DeliveryDocument,
-            where,
-            ("due_at",),
-            limit=DELIVERIES_A_LOOK,
-            without=DeliveryDocument.heavy,
-        )
-        heads = await self._heads({delivery.line for delivery in due if delivery.line})
-        left: list[DeliveryDocument] = []
+        due, is_all = await self._due.look(now)
+        places = {each.id: _place(each) for each in due}
+        new = [each for each in due if each.id not in self._places]
+        left = self._places.in_turn(new, lambda each: places[each.id])
+        heads: dict[str, DeliveryDocument | None] = {}
         behind: list[Change[DeliveryDocument]] = []
-        for delivery in in_turn(due, _place):
-            if delivery.id in self._places:
-                continue
-            if delivery.line and not _same(delivery, heads.get(delivery.line)):
-                behind.append(_due(delivery, self._turn_behind(heads.get(delivery.line), now)))
-                continue
-            place = _place(delivery)
-            if self._places.has_room_for(place):
-                self._begin(delivery, place)
-            else:
-                left.append(delivery)
+        while taken := self._take_room(left, places):
+            heads |= await self._heads_of(taken, heads)
+            later = [each for each in left if not _may_be_first(each, heads)]
+            behind += [
+                _due_at(each, self._turn_behind(heads[each.line or ""], now)) for each in later
+            ]
+            self._begin(taken, later)
+            over = {each.id for each in (*taken, *later)}
+            left = [each for each in left if each.id not in over]
         if not self._places.full:
-            behind += self._put_behind(left, now)
+            behind += self._put_behind(left, places, now)
         if behind:
             await self._store.change_many(behind)
-        return bool(left) or len(due) == DELIVERIES_A_LOOK
+        return bool(left) or not is_all
 
-    async def _heads(self, lines: Collection[str]) -> dict[str, DeliveryDocument]:
-        """Return the first delivery of each line that is open."""
-        heads = {line: await self._head(line) for line in lines}
-        return {line: head for line, head in heads.items() if head is not None}
+    def _take_room(
+        self, waiting: Sequence[DeliveryDocument], places: Mapping[str, Place]
+    ) -> list[DeliveryDocument]:
+        """Take a place for each that has room, and return those."""
+        taken = []
+        for delivery in waiting:
+            if self._places.has_room_for(places[delivery.id]):
+                self._places.take(delivery.id, places[delivery.id])
+                taken.append(delivery)
+        return taken
+
+    async def _heads_of(
+        self, taken: Sequence[DeliveryDocument], known: Collection[str]
+    ) -> dict[str, DeliveryDocument | None]:
+        """Return the first open delivery of each line that is not known.
+
+        Where that fails, the places that were taken are free again."""
+        lines = list(dict.fromkeys(each.line for each in taken if each.line))
+        unknown = [line for line in lines if line not in known]
+        try:
+            found = await asyncio.gather(*map(self._head, unknown))
+        except BaseException:
+            for delivery in taken:
+                self._places.give_back(delivery.id)
+            raise
+        return dict(zip(unknown, found, strict=True))
 
     async def _head(self, line: str) -> DeliveryDocument | None:
         """Return the first of a line that is open. Untried progress gives way to what is newer where its receiver does
@@ -163,7 +185,9 @@ class WebhookSender:
         kept = await self._first(line, _NEWEST_FIRST, skip=newest - 1)
         if kept is None or kept.sequence <= head.sequence:
             return head
-        needless = _open_of(line) | {
+        needless = {
+            "line": line,
+            "state": DeliveryState.PENDING,
             "progress": True,
             "attempts": 0,
             "sequence": Below(kept.sequence),
@@ -174,14 +198,7 @@ class WebhookSender:
     async def _first(
         self, line: str, order: Sequence[str], skip: int = 0
     ) -> DeliveryDocument | None:
-        found = await self._store.find(
-            DeliveryDocument,
-            _open_of(line),
-            order,
-            limit=1,
-            skip=skip,
-            without=DeliveryDocument.heavy,
-        )
+        found = await pending(self._store, {"line": line}, order, 1, skip)
         return found[0] if found else None
 
     def _turn_behind(self, head: DeliveryDocument | None, now: Micros) -> Micros:
@@ -199,7 +216,7 @@ class WebhookSender:
             following = await self._first(delivery.line, _IN_LINE)
             if following is None or following.attempts:
                 return
-            if await self._store.change(_due(following, self._store.now())) is not None:
+            if await self._store.change(_due_at(following, self._store.now())) is not None:
                 return
 
     async def _tries(self, delivery: DeliveryDocument) -> int:
@@ -211,20 +228,27 @@ class WebhookSender:
         given_up = any(each.state == DeliveryState.FAILED for each in before)
         return 1 if given_up else self._attempts
 
-    def _begin(self, delivery: DeliveryDocument, place: Place) -> None:
-        self._places.take(delivery.id, place)
-        self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
+    def _begin(
+        self, taken: Sequence[DeliveryDocument], later: Collection[DeliveryDocument]
+    ) -> None:
+        """Begin those that have a place, but for those whose turn comes later: their places are free again."""
+        waits = {each.id for each in later}
+        for delivery in taken:
+            if delivery.id in waits:
+                self._places.give_back(delivery.id)
+            else:
+                self._trying.start(self._claim_and_try(delivery), f"webhook {delivery.id}")
 
     def _put_behind(
-        self, deliveries: Sequence[DeliveryDocument], now: Micros
+        self, deliveries: Sequence[DeliveryDocument], places: Mapping[str, Place], now: Micros
     ) -> list[Change[DeliveryDocument]]:
         before: Counter[str] = Counter()
         changes = []
         for delivery in deliveries:
-            host = _place(delivery).host
+            host = places[delivery.id].host
             later = self._places.wait(host, before[host])
             before[host] += 1
-            changes.append(_due(delivery, now + int(later * MICROS_PER_SECOND)))
+            changes.append(_due_at(delivery, now + int(later * MICROS_PER_SECOND)))
         return changes
 
     async def _claim_and_try(self, delivery: DeliveryDocument) -> None:
@@ -272,7 +296,7 @@ class WebhookSender:
             **{n: v for n, v in delivery.headers.items() if header_problem(n) is None},
             **signed(delivery.id, timestamp, body, delivery.secret),
         }
-        began, timed_out = time.monotonic(), False
+        began = time.monotonic()
         named_by.set(delivery.user)
         try:
             await self._addresses.look()
@@ -281,19 +305,27 @@ class WebhookSender:
                 delivery.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 status = answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            timed_out = isinstance(error, TimeoutError)
+        except Exception as error:
+            if is_lacking(error):
+                return _Outcome(over=False, error=reason_of(error), given_back=True)
+            self._learn(delivery, began, timed_out=isinstance(error, TimeoutError))
+            if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, ValueError)):
+                raise
             refused = ADDRESS_REFUSED in str(getattr(error, "os_error", error))
             return _Outcome(refused, ADDRESS_REFUSED if refused else reason_of(error))
-        finally:
-            seconds = time.monotonic() - began
-            self._places.tried(_place(delivery).host, seconds, timed_out=timed_out)
+        self._learn(delivery, began, timed_out=False)
         if status < 300:
             return _Outcome(over=True, status=status)
         over = status < 500 and status not in AGAIN
         return _Outcome(over, f"the receiver answered {status}", status)
 
+    def _learn(self, delivery: DeliveryDocument, began: float, *, timed_out: bool) -> None:
+        self._places.tried(_place(delivery).host, time.monotonic() - began, timed_out=timed_out)
+
     async def _settle(self, delivery: DeliveryDocument, outcome: _Outcome) -> None:
+        if outcome.given_back:
+            await self._give_back(delivery, outcome.error)
+            return
         now, status = self._store.now(), outcome.status
         fields: dict[str, object] = {
             "error": outcome.error,
@@ -314,30 +346,42 @@ class WebhookSender:
             fields["due_at"] = now + int(self._delay(delivery.attempts) * MICROS_PER_SECOND)
         if "state" in fields:  # nobody needs it any more, and it may hold a result, unencrypted
             fields["body"] = ""
-        where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
-        await self._store.change(
-            Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
-        )
+        await self._store.change(_after_try(delivery, fields))
         if "state" in fields:
             await self._call_next(delivery)
 
-
-def _open_of(line: str) -> dict[str, object]:
-    return {"line": line, "state": DeliveryState.PENDING}
+    async def _give_back(self, delivery: DeliveryDocument, reason: str | None) -> None:
+        """Have a delivery as it was before a try, and due again a little later."""
+        log.info("a webhook waits for its next turn", id=delivery.id, reason=reason)
+        later = int(random.uniform(*_GIVEN_BACK_FOR) * MICROS_PER_SECOND)
+        fields = {"attempts": delivery.attempts - 1, "due_at": self._store.now() + later}
+        await self._store.change(_after_try(delivery, fields))
 
 
 def _untried(delivery: DeliveryDocument) -> bool:
     return delivery.progress and not delivery.attempts
 
 
-def _same(delivery: DeliveryDocument, other: DeliveryDocument | None) -> bool:
-    return other is not None and other.id == delivery.id
+def _may_be_first(delivery: DeliveryDocument, heads: Mapping[str, DeliveryDocument | None]) -> bool:
+    """Return whether a delivery is the first of its line, or that is not known."""
+    if not delivery.line or delivery.line not in heads:
+        return True
+    head = heads[delivery.line]
+    return head is not None and head.id == delivery.id
 
 
-def _due(delivery: DeliveryDocument, due_at: Micros) -> Change[DeliveryDocument]:
+def _due_at(delivery: DeliveryDocument, due_at: Micros) -> Change[DeliveryDocument]:
     """Return the change that has a delivery which waits due then."""
     where = {"state": DeliveryState.PENDING, "due_at": delivery.due_at}
     return Change(kind=DeliveryDocument, id=delivery.id, where=where, set={"due_at": due_at})
+
+
+def _after_try(
+    delivery: DeliveryDocument, fields: Mapping[str, object]
+) -> Change[DeliveryDocument]:
+    """Return the change that notes what came of a try."""
+    where = {"state": DeliveryState.PENDING, "attempts": delivery.attempts}
+    return Change(kind=DeliveryDocument, id=delivery.id, where=where, set=fields)
 
 
 def _place(delivery: DeliveryDocument) -> Place:
@@ -347,6 +391,14 @@ def _place(delivery: DeliveryDocument) -> Place:
     except ValueError:
         host = url
     return Place(delivery.user, delivery.job_id, host)
+
+
+def is_lacking(error: BaseException) -> bool:
+    """Return whether something failed because this process or machine lacks descriptors, memory, buffers or threads."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, RuntimeError):
+        return "can't start new thread" in str(cause)
+    return isinstance(cause, NoLookup | MemoryError) or getattr(cause, "errno", 0) in _LACKED
 
 
 def reason_of(error: BaseException) -> str:

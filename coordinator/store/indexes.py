@@ -74,6 +74,7 @@ INDEXES: tuple[Index, ...] = (
     Index(NodeDocument, ("closed", "left_nothing")),
     Index(QueueDocument, ("used_at",)),
     Index(DeliveryDocument, ("state", "due_at")),
+    Index(DeliveryDocument, ("state", "user", "due_at"), where=(("state", "PENDING"),)),
     Index(DeliveryDocument, ("job_id", "-created_at", "-id")),
     Index(DeliveryDocument, ("line", "sequence", "created_at", "id"), sparse=True),
     Index(ScheduleDocument, ("state", "next_at")),

@@ -88,6 +88,8 @@ QUESTIONS: list[Question] = [
     (LogPartDocument, {"task_id": "t"}, ("-created_at", "-number")),
     (LogPartDocument, {"created_at": Below(5)}, ()),
     (DeliveryDocument, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
+    (DeliveryDocument, {"state": "PENDING"}, ("user", "due_at")),
+    (DeliveryDocument, {"state": "PENDING", "user": Above("u")}, ("user", "due_at")),
     (DeliveryDocument, {"job_id": "j"}, ()),
     (ScheduleDocument, {"state": "ACTIVE", "next_at": Below(5)}, ("next_at",)),
     (UserDocument, {"username": "alice"}, ()),

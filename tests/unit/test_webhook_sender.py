@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from coordinator.due import webhook_sender
+from coordinator.due import webhook_names, webhook_sender, webhooks_due
 from coordinator.due.webhook_addresses import WebhookAddresses
 from coordinator.due.webhook_limits import (
     DELIVERIES_AT_ONCE,
@@ -25,8 +29,9 @@ from coordinator.due.webhook_limits import (
     Places,
 )
 from coordinator.due.webhook_names import LOOKUPS_OF_A_USER
-from coordinator.due.webhook_sender import DELIVERIES_A_LOOK, WebhookSender
-from coordinator.store.port import Below
+from coordinator.due.webhook_sender import WebhookSender
+from coordinator.due.webhooks_due import DELIVERIES_A_LOOK, WebhooksDue
+from coordinator.store.port import Below, Change
 from coordinator.store.sqlite import SqliteStore
 from shared.config.schema import Config
 from shared.encryption import Vault
@@ -96,6 +101,89 @@ async def test_a_receiver_that_hangs_keeps_no_other_waiting(folder: Path) -> Non
         receivers.let_go.set()
         async with asyncio.timeout(20):
             await receivers.all_came.wait()
+
+
+def of_ann(number: int, url: str) -> DeliveryDocument:
+    """One of very many that have been due for long, each in a line of its own."""
+    id = f"a{number}"
+    return DeliveryDocument(id=id, job_id="j", user="ann", url=url, due_at=1 + number, line=id)
+
+
+@pytest.mark.parametrize("user", ["bob", "abe", "", None])
+async def test_all_that_one_user_has_due_is_not_read_before_anothers(
+    folder: Path, user: Any
+) -> None:
+    """Older versions stored no user."""
+    receivers, many = Receivers(), DELIVERIES_A_LOOK * 7
+    async with AsyncExitStack() as stack:
+        hangs, answers = await receivers.serve(stack)
+        store = SqliteStore(sqlite_file(folder))
+        await store.start()
+        stack.push_async_callback(store.close)
+        await store.insert_many([of_ann(number, hangs) for number in range(many)])
+        other = DeliveryDocument(id="d", job_id="k", user=user, url=answers, due_at=many + 1)
+        await store.insert(other)
+        sender = WebhookSender(store, attempts=1, timeout=60, addresses=WebhookAddresses(Config()))
+        sender.start()
+        stack.push_async_callback(sender.close)
+        async with asyncio.timeout(20):
+            await receivers.answered.wait()
+        unread = await store.count(DeliveryDocument, {"due_at": Below(many + 1)})
+        assert unread > many - 3 * DELIVERIES_A_LOOK
+
+
+async def test_a_round_through_the_users_goes_on_where_the_last_look_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, and whether or not anything of theirs is due."""
+    monkeypatch.setattr(webhooks_due, "DELIVERIES_A_LOOK", 10)
+    monkeypatch.setattr(webhooks_due, "STEPS_A_LOOK", 2)
+    monkeypatch.setattr(webhooks_due, "OF_A_USER", 3)
+    async with AsyncExitStack() as stack:
+        store = SqliteStore(sqlite_file(folder))
+        await store.start()
+        stack.push_async_callback(store.close)
+        far = store.now() + 3_600_000_000
+        others = [
+            DeliveryDocument(
+                id=f"{user:02}{number}",
+                job_id="j",
+                user=f"u{user:02}",
+                due_at=far if user % 3 == 0 else 1_000,
+            )
+            for user in range(20)
+            for number in range(1 + user % 5)
+        ]
+        await store.insert_many([*others, *(of_ann(number, "") for number in range(100))])
+        due = WebhooksDue(store)
+        seen: list[set[str]] = []
+        for _ in range(40):
+            found, is_all = await due.look(store.now())
+            assert not is_all
+            assert len(found) <= 10 + 2 * 3
+            assert all(each.due_at <= store.now() for each in found)
+            seen.append({each.user for each in found})
+        wanted = {each.user for each in others if each.due_at == 1_000}
+        assert set.union(*seen[:20]) == set.union(*seen[20:]) == wanted | {"ann"}
+
+
+async def test_a_quiet_look_is_one_question(folder: Path) -> None:
+    asked: list[object] = []
+
+    class Counting(SqliteStore):
+        async def find(self, *args: Any, **options: Any) -> Any:
+            asked.append(args)
+            return await super().find(*args, **options)
+
+    store = Counting(sqlite_file(folder))
+    await store.start()
+    far = store.now() + 3_600_000_000
+    await store.insert_many(
+        [DeliveryDocument(id=f"d{n}", job_id="j", user=f"u{n}", due_at=far) for n in range(50)]
+    )
+    assert await WebhooksDue(store).look(store.now()) == ([], True)
+    assert len(asked) == 1
+    await store.close()
 
 
 async def test_a_delivery_whose_key_is_gone_keeps_no_other_waiting(folder: Path) -> None:
@@ -302,6 +390,92 @@ async def test_a_long_line_keeps_no_other_waiting_and_is_not_looked_at_again_and
         assert await store.count(DeliveryDocument, soon) == 0, "they wait as long as the first may"
 
 
+def refuse_sockets(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(_self: WebhookAddresses, _address: str) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(WebhookAddresses, "refuses", refuse)  # asked as a socket is made
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "receiver's name":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def refuse_executors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: WebhookAddresses) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(WebhookAddresses, "look", refuse)
+
+
+def refuse_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_more: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def refuse_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_names, "LOOKUPS_AT_ONCE", 0)
+
+
+@pytest.mark.parametrize(
+    "shorten",
+    [
+        partial(refuse_sockets, number=errno.EMFILE),
+        partial(refuse_sockets, number=errno.ENFILE),
+        partial(refuse_sockets, number=errno.ENOMEM),
+        partial(refuse_sockets, number=errno.ENOBUFS),
+        refuse_threads,
+        refuse_executors,
+        refuse_memory,
+        refuse_lookups,
+    ],
+)
+async def test_what_this_process_lacks_costs_a_delivery_no_try(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shorten: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """It is tried again 5 to 15 s later, as if it had not been tried."""
+    receivers = Receivers()
+    async with AsyncExitStack() as stack:
+        _, answers = await receivers.serve(stack)
+        store = SqliteStore(sqlite_file(folder))
+        await store.start()
+        stack.push_async_callback(store.close)
+        url = answers.replace("127.0.0.1", "localhost")
+        earlier: dict[str, Any] = {
+            "attempts": 3,
+            "error": "the receiver answered 503",
+            "status": 503,
+        }
+        made = DeliveryDocument(id="d", job_id="j", url=url, due_at=1, **earlier)
+        await store.insert(made)
+        sender = WebhookSender(store, attempts=4, timeout=1, addresses=WebhookAddresses(Config()))
+        with monkeypatch.context() as patch:
+            shorten(patch)
+            sender.start()
+            stack.push_async_callback(sender.close)
+            async with asyncio.timeout(10):
+                while (found := await store.get(DeliveryDocument, "d")) and (  # noqa: ASYNC110  (a store tells nobody)
+                    found.attempts == 4 or found.due_at == 1
+                ):
+                    await asyncio.sleep(0.02)
+        assert found is not None
+        later = found.due_at - store.now()
+        assert 4_000_000 < later < 15_000_000
+        assert found == msgspec.structs.replace(made, due_at=found.due_at)
+        await store.change(Change(kind=DeliveryDocument, id="d", set={"due_at": 1}))
+        async with asyncio.timeout(10):
+            await receivers.answered.wait()
+
+
 def test_a_host_that_times_out_gets_one_place_until_it_answers() -> None:
     places = Places()
     for number in range(LIMIT_OF_A_HOST):
@@ -326,6 +500,27 @@ def test_one_user_leaves_room_for_others_whatever_the_hosts() -> None:
     assert not places.has_room_for(Place("greedy", "j", "host"))
     assert places.has_room_for(Place("plain", "j", "host"))
     assert not places.full
+
+
+def test_turns_go_by_user_then_job_then_host() -> None:
+    """However many jobs a user has, or hosts a job."""
+    waiting = [Place("ann", f"j{number}", "h") for number in range(3)]
+    waiting += [Place("bob", "j", f"h{number}") for number in range(2)]
+    waiting += [Place("ann", "j0", "other"), Place("bob", "k", "h0"), Place("cai", "l", "h")]
+    turns = Places().in_turn(waiting, lambda place: place)
+    assert [place.user for place in turns[:6]] == ["ann", "bob", "cai", "ann", "bob", "ann"]
+    assert [place.job for place in turns if place.user == "ann"] == ["j0", "j1", "j2", "j0"]
+    assert [place.host for place in turns if place.user == "bob"] == ["h0", "h0", "h1"]
+
+
+def test_whoever_has_fewer_under_way_comes_first() -> None:
+    """Two users with very many that hang must not have every place that becomes free."""
+    places = Places()
+    for number in range(DELIVERIES_AT_ONCE):
+        places.take(str(number), Place(f"u{number % 2}", f"j{number}", f"host{number}"))
+    waiting = [Place("u0", "j", "h"), Place("u1", "j", "h"), Place("plain", "j", "h")]
+    places.give_back("0")
+    assert places.in_turn(waiting, lambda place: place)[0].user == "plain"
 
 
 def test_those_behind_many_wait_as_long_as_those_take() -> None:
