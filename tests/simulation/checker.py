@@ -14,6 +14,7 @@ from typing import Any, Final
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
 from coordinator.engine.new_documents import DELETE, FINISH
+from coordinator.engine.repairs import UNCONFIRMED
 from coordinator.engine.schedule_firings import FIRE
 from shared.model import language
 from shared.model.cron import parse_cron
@@ -525,7 +526,7 @@ class Checker:
         """Look whether anything that is not to go on is left to the sweeper, and it does not come."""
         now = self._clock()
         for id in self._late:
-            if self._somebody_is_about(id):
+            if self._somebody_is_about(id) or self._may_be_on_its_way(id):
                 self._left_to_sweeper.pop(id, None)
             elif self._settled(self._left_to_sweeper.setdefault(id, now), SWEPT_WITHIN):
                 self.problems.append(f"{id} is not to go on, and nobody withdraws it")
@@ -537,6 +538,14 @@ class Checker:
         return any(
             each is not None and each.get("then") for each in (job, task, self._job_of(task))
         )
+
+    def _may_be_on_its_way(self, id: str) -> bool:
+        """Return whether a task is below a job that is gone, and too new for the sweeper: it looks below jobs that
+        ended, and comes upon this one only once it seems not to have been sent."""
+        task = self._data.of(TaskDocument).get(id)
+        if task is None or task["state"] != "PENDING" or self._job_of(task) is not None:
+            return False
+        return self._micros() - task["published_at"] <= UNCONFIRMED
 
     def _job_of(self, task: Rest | None) -> Rest | None:
         return None if task is None else self._data.of(JobDocument).get(task["job_id"])
