@@ -14,6 +14,7 @@ from typing import Any, Final
 from coordinator.due.overdue_intents import OVERDUE
 from coordinator.engine.beats import UNLISTED
 from coordinator.engine.new_documents import DELETE, FINISH
+from coordinator.engine.repairs import UNCONFIRMED
 from coordinator.engine.schedule_firings import FIRE
 from shared.model import language
 from shared.model.cron import parse_cron
@@ -160,6 +161,8 @@ class Checker:
         """Task (each attempt is one) → its runs."""
         self._made: dict[tuple[Any, ...], str] = {}
         """Job, restart, place in it, and attempt → the task."""
+        self._made_again: Counter[str] = Counter()
+        """Task that had ended, and went with its job → how often it came again before that was gone itself."""
         self._ended_at: dict[str, float] = {}
         """Job or task → when it ended."""
         self._told_ends: dict[str, Process] = {}
@@ -461,6 +464,7 @@ class Checker:
         if state in ENDED and was not in ENDED:
             self._ended_at[after["id"]] = self._clock()
             self._check_composite(after)
+            self._check_end_again(before, after)
         if state == "RUNNING" != was and after.get("kind") == "container":
             self._check_grant(after, new=(before or {}).get("nonce") != after.get("nonce"))
         if before is not None and after.get("lost", 0) > before.get("lost", 0):
@@ -472,6 +476,14 @@ class Checker:
         where = (task["job_id"], task.get("restarts", 0), task["path"], task.get("attempt", 1))
         if self._made.setdefault(where, task["id"]) != task["id"]:
             self.problems.append(f"attempt {where} was made twice")
+        job = self._job_of(task)
+        if task["id"] in self._ended_at and job is not None and job.get("deleted_at"):
+            self._made_again[task["id"]] += 1
+
+    def _check_end_again(self, before: Rest | None, task: Rest) -> None:
+        """A task that comes again while its job is being removed is only withdrawn (3): whoever inserts it was late."""
+        if before is not None and task["id"] in self._made_again and task["state"] != "CANCELLED":
+            self.problems.append(f"task {task['id']} was removed, and is {task['state']}")
 
     def _check_lost(self, before: Rest, after: Rest) -> None:
         """A grant that its worker does not wait for any more is handed back, and not left until it is missed (2)."""
@@ -525,7 +537,7 @@ class Checker:
         """Look whether anything that is not to go on is left to the sweeper, and it does not come."""
         now = self._clock()
         for id in self._late:
-            if self._somebody_is_about(id):
+            if self._somebody_is_about(id) or self._may_be_on_its_way(id):
                 self._left_to_sweeper.pop(id, None)
             elif self._settled(self._left_to_sweeper.setdefault(id, now), SWEPT_WITHIN):
                 self.problems.append(f"{id} is not to go on, and nobody withdraws it")
@@ -537,6 +549,14 @@ class Checker:
         return any(
             each is not None and each.get("then") for each in (job, task, self._job_of(task))
         )
+
+    def _may_be_on_its_way(self, id: str) -> bool:
+        """Return whether a task is below a job that is gone, and too new for the sweeper: it looks below jobs that
+        ended, and comes upon this one only once it seems not to have been sent."""
+        task = self._data.of(TaskDocument).get(id)
+        if task is None or task["state"] != "PENDING" or self._job_of(task) is not None:
+            return False
+        return self._micros() - task["published_at"] <= UNCONFIRMED
 
     def _job_of(self, task: Rest | None) -> Rest | None:
         return None if task is None else self._data.of(JobDocument).get(task["job_id"])
@@ -777,7 +797,9 @@ class Checker:
             self.problems.append(f"the history: {error}")
         ends = self._audit.ends()
         self.problems += [
-            f"task {id} ended {count} times" for id, count in ends.items() if count > 1
+            f"task {id} ended {count} times"
+            for id, count in ends.items()
+            if count > 1 + self._made_again[id]
         ]
         self._check_logs()
 

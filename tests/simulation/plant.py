@@ -724,10 +724,9 @@ class Plant:
             node.broker.lose()
         await asyncio.sleep(seconds)
         process.deprived = process.hushed = False
-        if what == "cut" and not process.dead:
-            node.broker.mend()
-        if not (node.broker.cut or process.frozen):
-            process.is_back(self.loop.time())
+        if what == "cut":
+            self._comes_back(node)
+        self._is_heard_again(node)
 
     async def _stop(self, node: Node) -> None:
         """End a process as SIGTERM does; a worker's grace time is short, and so is what it waits after that."""
@@ -755,10 +754,9 @@ class Plant:
         if node.process.dead:
             return
         self.loop.thaw(node.process)
-        if seconds > HEARD_OF_WITHIN:
-            node.broker.mend()
-        if not (node.process.hushed or node.broker.cut):
-            node.process.is_back(self.loop.time())
+        if node.broker.cut:
+            self._comes_back(node)
+        self._is_heard_again(node)
 
     def _broker_goes(self) -> None:
         self.links.broker_away = True
@@ -779,8 +777,15 @@ class Plant:
                 self.loop.call_later(delay, self._comes_back, node, context=self._outside.copy())
 
     def _comes_back(self, node: Node) -> None:
-        if not (node.process.dead or self.links.broker_away):
+        """Have a process take its link up again; one that is frozen does so when it thaws."""
+        if not (node.process.dead or node.process.frozen or self.links.broker_away):
             node.broker.mend()
+            self._is_heard_again(node)
+
+    def _is_heard_again(self, node: Node) -> None:
+        process = node.process
+        if not (process.hushed or process.frozen or node.broker.cut):
+            process.is_back(self.loop.time())
 
     def _heal(self) -> None:
         self.links.store_away = False
