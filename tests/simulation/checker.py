@@ -236,9 +236,12 @@ class Checker:
         """Return what all coordinators noted."""
         total: Counter[str] = Counter()
         for each in self.coordinators:
-            if hasattr(each, "driver"):
-                total.update(each.driver.counts)
+            total.update(self._noted_by(each))
         return total
+
+    @staticmethod
+    def _noted_by(coordinator: Any) -> Counter[str]:
+        return coordinator.driver.counts if hasattr(coordinator, "driver") else Counter()
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -556,7 +559,8 @@ class Checker:
         task = self._data.of(TaskDocument).get(id)
         if task is None or task["state"] != "PENDING" or self._job_of(task) is not None:
             return False
-        return self._micros() - task["published_at"] <= UNCONFIRMED
+        published_at: int = task["published_at"]
+        return self._micros() - published_at <= UNCONFIRMED
 
     def _job_of(self, task: Rest | None) -> Rest | None:
         return None if task is None else self._data.of(JobDocument).get(task["job_id"])
@@ -781,11 +785,13 @@ class Checker:
         return to_go and not self._settled(self._ended_at[rest["id"]], REMOVED_WITHIN)
 
     def check_repairs(self) -> None:
-        """What was noted had a cause. The sweeper may come upon one thing that somebody is just about."""
-        noted = self.noted()
-        for what, count in noted.items():
+        """What was noted had a cause. The sweeper may come upon one thing that somebody is just about; where tasks are
+        inserted held, and offered numbers a step later, each coordinator's may."""
+        each = [self._noted_by(coordinator) for coordinator in self.coordinators]
+        for what, count in self.noted().items():
             causes = MAY_BE.get(what)
-            by_chance = causes is STRUCTURE and count == 1
+            most = max(noted[what] for noted in each) if what == "swept_free_slot" else count
+            by_chance = causes is STRUCTURE and most == 1
             if causes is not None and not by_chance and not self.kinds & causes:
                 self.problems.append(f"{count} × {what}, without a cause in {sorted(self.kinds)}")
 
