@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequen
 from functools import partial
 from typing import Any, Final
 
-from coordinator.api.context import Api
+from coordinator.api.context import Api, caller_id
 from coordinator.api.view_data import stored_parts
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -72,13 +72,18 @@ async def batches_after(
         if len(parts) < limit:
             return
         number = parts[-1].number
-        each = log_size(parts) // len(parts) + 1
-        limit = max(_FEWEST, min(_BATCH_SIZE // each, _PARTS))
+        limit = fitting(parts)
+
+
+def fitting(parts: Sequence[LogPartDocument]) -> int:
+    """Return how many parts to read at a time, where they are as long as these."""
+    each = log_size(parts) // len(parts) + 1
+    return max(_FEWEST, min(_BATCH_SIZE // each, _PARTS))
 
 
 async def _parts(api: Api, task: TaskDocument, number: int, limit: int) -> list[LogPartDocument]:
     where: Where = {"task_id": task.id, "run": task.run, "number": Above(number)}
-    async with api.log_reads:
+    async with api.log_reads.turn(caller_id()):
         return await api.store.find(LogPartDocument, where, order=("number",), limit=limit)
 
 

@@ -32,7 +32,7 @@ from shared.model.documents import (
     TokenDocument,
     UserDocument,
 )
-from shared.model.queries import Above, Below, In, Where
+from shared.model.queries import Above, Below, Between, In, Where
 from tests.contract.conftest import OF_THE_PRODUCT, StorePlace
 from tests.contract.documents import job
 
@@ -86,6 +86,11 @@ QUESTIONS: list[Question] = [
     (LogPartDocument, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
     (LogPartDocument, {"job_id": "j"}, ("-created_at", "-number")),
     (LogPartDocument, {"task_id": "t"}, ("-created_at", "-number")),
+    (
+        LogPartDocument,
+        {"job_id": "j", "created_at": Between(5, 9)},
+        ("-created_at", "-number"),
+    ),
     (LogPartDocument, {"created_at": Below(5)}, ()),
     (DeliveryDocument, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
     (DeliveryDocument, {"job_id": "j"}, ()),

@@ -16,7 +16,7 @@ from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
 from shared.config.schema import Config, CoordinatorSettings, Middleware
 from shared.model import language
-from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
+from shared.model.documents import JobDocument, LogPartDocument, Micros, TaskDocument
 from tests.unit.api.plain_commands import PlainCommands
 
 VERSION = "1.2.3"
@@ -128,8 +128,15 @@ class Served:
         assert await self.store.insert(task)
         return task
 
-    async def log(self, task: TaskDocument, *contents: str, first: int = 1, run: int = 1) -> None:
-        """Store parts of a task's log."""
+    async def log(
+        self,
+        task: TaskDocument,
+        *contents: str,
+        first: int = 1,
+        run: int = 1,
+        at: Micros | None = None,
+    ) -> None:
+        """Store parts of a task's log, `at` a time or now."""
         await self.store.append_log(
             [
                 LogPartDocument(
@@ -139,7 +146,7 @@ class Served:
                     run=run,
                     number=number,
                     contents=text,
-                    created_at=self.store.now(),
+                    created_at=self.store.now() if at is None else at,
                 )
                 for number, text in enumerate(contents, first)
             ]

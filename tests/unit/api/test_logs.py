@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -13,24 +14,28 @@ import aiohttp
 import pytest
 
 from coordinator.api import log_follower, log_parts, logs
-from coordinator.api.context import API
+from coordinator.api.context import API, caller
 from coordinator.api.http import MOST_WORDS
 from coordinator.api.log_cursor import LogCursor, LogPlace, read_cursor, write_cursor
 from haulier.sse import ServerEvent
+from shared.config.schema import BasicAuth
 from shared.errors import StoreUnavailable
 from shared.model import language
-from shared.model.documents import MICROS_PER_SECOND, JobDocument, Pulse, TaskDocument
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Pulse, TaskDocument, UserDocument
 from shared.model.queries import Change
-from tests.unit.api.served import Served
+from tests.unit.api.conftest import Serve
+from tests.unit.api.served import Served, configured, signed_in
 
 
 def lines(events: list[ServerEvent]) -> list[str]:
     return [event.data for event in events if event.name == "message"]
 
 
-async def ended(api: Served, *contents: str, **fields: Any) -> tuple[str, TaskDocument]:
+async def ended(
+    api: Served, *contents: str, who: Mapping[str, str] | None = None, **fields: Any
+) -> tuple[str, TaskDocument]:
     """A job that ended, with one task and its log."""
-    job = (await api.submit())["id"]
+    job = (await api.submit(**(who or {})))["id"]
     values = {"state": "COMPLETED", "run": 1, "log_parts": len(contents), **fields}
     task = await api.task(job, ended_at=api.store.now(), **values)
     await api.log(task, *contents)
@@ -193,6 +198,92 @@ async def test_a_tail_counts_lines_and_not_what_a_progress_bar_writes_over(api: 
     for tail, kept in ((3, "x\ry\rz\n1\u2028\n2\n"), (2, "1\u2028\n2\n"), (1, "2\n")):
         page = (await api.get(f"/tasks/{task.id}/log?tail={tail}")).json
         assert [part["contents"] for part in page["items"]] == [kept]
+
+
+async def test_a_tail_has_each_part_once_also_of_those_of_one_time(api: Served) -> None:
+    job, task = await ended(api)
+    other = await api.task(job, id="t2", position=2, state="COMPLETED", run=1)
+    for at, numbers in ((5, range(1, 150)), (4, range(150, 160)), (6, range(160, 230))):
+        for each in (task, other):
+            await api.log(each, *(f"{each.id} {n}\n" for n in numbers), first=numbers[0], at=at)
+    for query in ("", "&q=t", "&since=1970-01-01T00:00:00.000005%2B00:00"):
+        whole = (await api.get(f"/jobs/{job}/log?tail=10000{query}")).json["items"]
+        assert len({part["contents"] for part in whole}) == len(whole) == 458 - 20 * ("si" in query)
+        for tail in (1, 99, 100, 101, 200):
+            some = (await api.get(f"/jobs/{job}/log?tail={tail}{query}")).json["items"]
+            assert some == whole[:tail]
+
+
+async def test_a_tail_reads_each_part_once_and_counts_none(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, *(f"{n}\n" for n in range(2000)))
+    asked: list[dict[str, Any]] = []
+    read = api.store.log_page
+
+    async def noted(**question: Any) -> Any:
+        asked.append(question)
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", noted)
+    assert (await api.get(f"/jobs/{job}/log?tail=100000")).json["totalItems"] == 2000
+    assert len(asked) < 20
+    assert sum(question["skip"] for question in asked) < 200
+    assert not any(question["counted"] for question in asked)
+
+
+@pytest.mark.parametrize("query", ["tail=101", "size=101", "q=a"])
+async def test_long_pages_and_searches_of_one_user_delay_anothers_by_one(
+    start: Serve, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    api = await start(
+        configured(basic_auth=BasicAuth(enabled=True, username="root", password="pw"))
+    )
+    root, ann = signed_in("root", "pw"), signed_in("ann", "pw")
+    await api.ask("POST", "/users", json={"username": "ann", "password": "pw"}, who=root)
+    job, _ = await ended(api, "a\n" * 101, who=root)
+    order: list[str] = []
+    gate, read = asyncio.Event(), api.store.log_page
+
+    async def held(**question: Any) -> Any:
+        order.append(caller().actor.username)
+        await gate.wait()
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", held)
+    parts = api.runner.app[API]
+    turns = parts.log_searches if query == "q=a" else parts.long_pages
+    users = [user.id for user in await api.store.find(UserDocument, {})]
+    asked = []
+    for who, waiting in ((root, 0), (root, 1), (root, 2), (ann, 3)):
+        asked.append(asyncio.create_task(api.get(f"/jobs/{job}/log?{query}", who=who)))
+        while not order or sum(map(turns.waiting, users)) < waiting:
+            await api.get("/health")
+    gate.set()
+    assert [answer.json["totalItems"] for answer in await asyncio.gather(*asked)] == [1] * 4
+    assert order == ["root", "root", "ann", "root"]
+
+
+async def test_a_short_tail_waits_for_no_long_page(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, "a\n" * 200)
+    begun, gate, read = asyncio.Event(), asyncio.Event(), api.store.log_page
+
+    async def first_held(**question: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            await gate.wait()
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", first_held)
+    long = asyncio.create_task(api.get(f"/jobs/{job}/log?tail=101"))
+    await begun.wait()
+    short = (await api.get(f"/jobs/{job}/log?tail=100")).json
+    assert not long.done()
+    gate.set()
+    counts = [page["items"][0]["contents"].count("\n") for page in (short, (await long).json)]
+    assert counts == [100, 101]
 
 
 async def test_resuming_anywhere_neither_repeats_nor_leaves_out(api: Served) -> None:
