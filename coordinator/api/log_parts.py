@@ -43,14 +43,6 @@ _LOOK, _LONGEST_LOOK = 0.1, 2.0
 _MAX_RECENT: Final = 1000
 
 
-async def overdue(api: Api, ended_at: Micros) -> bool:
-    """Tell whether the missing parts of a run that ended then need not be waited for any more."""
-    pulses = await api.store.find(Pulse, {}, limit=1)
-    mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
-    handled_up_to = api.store.now() if mark is None else mark
-    return handled_up_to - ended_at > _PATIENCE * MICROS_PER_SECOND
-
-
 Read = Callable[[Hashable, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]
 """Asks the datastore, or whoever else asks the same (`SharedReads.read`)."""
 
@@ -58,6 +50,14 @@ Read = Callable[[Hashable, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[An
 async def ask_alone(_: Hashable, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Ask the datastore what nobody else asks."""
     return await ask()
+
+
+async def overdue(api: Api, ended_at: Micros, read: Read = ask_alone) -> bool:
+    """Tell whether the missing parts of a run that ended then need not be waited for any more."""
+    pulses = await read("pulse", partial(api.store.find, Pulse, {}, limit=1))
+    mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
+    handled_up_to = api.store.now() if mark is None else mark
+    return handled_up_to - ended_at > _PATIENCE * MICROS_PER_SECOND
 
 
 async def batches_after(

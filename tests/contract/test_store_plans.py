@@ -84,6 +84,7 @@ QUESTIONS: list[Question] = [
     (ItemsDocument, {"task_id": "t", "digest": "d", "first": Below(5)}, ("-first",)),
     (ItemsDocument, {"job_id": "j"}, ()),
     (LogPartDocument, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
+    (LogPartDocument, {"id": In(("t.1.1", "u.1.1"))}, ()),
     (LogPartDocument, {"job_id": "j"}, ("-created_at", "-number")),
     (LogPartDocument, {"task_id": "t"}, ("-created_at", "-number")),
     (

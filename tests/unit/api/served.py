@@ -16,7 +16,7 @@ from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
 from shared.config.schema import Config, CoordinatorSettings, Middleware
 from shared.model import language
-from shared.model.documents import JobDocument, LogPartDocument, Micros, TaskDocument
+from shared.model.documents import JobDocument, LogPartDocument, Micros, TaskDocument, log_part_id
 from tests.unit.api.plain_commands import PlainCommands
 
 VERSION = "1.2.3"
@@ -140,7 +140,7 @@ class Served:
         await self.store.append_log(
             [
                 LogPartDocument(
-                    id=f"{task.id}-{run}-{number}",
+                    id=log_part_id(task.id, run, number),
                     task_id=task.id,
                     job_id=task.job_id,
                     run=run,

@@ -479,6 +479,66 @@ async def test_any_number_of_followers_costs_no_more_than_one(
         await api.get("/health")
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])
+async def test_tasks_that_say_nothing_cost_a_follower_nothing(
+    api: Served, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Also those whose logs are on their way."""
+    job = (await api.submit())["id"]
+    fields = {"ended_at": api.store.now(), "log_parts": 1} if state == "COMPLETED" else {}
+    for number in range(40):
+        await api.task(job, id=f"s{number}", state=state, run=1, created_at=number, **fields)
+    task = await api.task(job, id="t", state="RUNNING", run=1, created_at=50)
+    await api.log(task, "0\n")
+    reads = 0
+
+    def counted(read: Any) -> Any:
+        async def ask(*args: Any, **more: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(*args, **more)
+
+        return ask
+
+    async with aclosing(api.stream(f"/jobs/{job}/log/stream")) as stream:
+        assert (await anext(stream)).data == "0"
+        for name in ("find", "group_count"):
+            monkeypatch.setattr(api.store, name, counted(getattr(api.store, name)))
+        (turns,) = api.runner.app[API].log_turns.values()
+        first = turns.number
+        for number in range(1, 5):
+            await api.log(task, f"{number}\n", first=number + 1)
+            assert (await anext(stream)).data == str(number)
+        await turns.after(turns.number + 1)
+        assert reads <= 8 * (turns.number - first + 1)
+
+
+async def test_a_reader_that_is_slow_misses_nothing_that_came_while_a_log_could_go_on(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (await api.submit())["id"]
+    now = api.store.now()
+    monkeypatch.setattr(api.store, "now", lambda: now)
+    running = {"state": "RUNNING", "run": 1}
+    first = await api.task(job, id="t1", created_at=1, **running)
+    second = await api.task(
+        job, id="t2", created_at=2, **running | {"state": "CANCELLED", "ended_at": now}
+    )
+    await api.log(first, "a\n")
+    of_job = await api.job(job)
+    follower = log_follower.Follower(api.runner.app[API], of_job, None, LogCursor())
+    async with aclosing(follower.lines()) as told:
+        line = await anext(told)
+        assert line is not None
+        assert line.text == "a\n"
+        await api.log(second, "b\n")
+        now += 3 * MICROS_PER_SECOND
+        async with asyncio.timeout(10):
+            while (line := await anext(told)) is None:
+                pass
+        assert line.text == "b\n"
+
+
 async def test_a_follower_keeps_little_of_a_long_log(api: Served) -> None:
     job, task = await ended(api, *["x" * 65_000 + "\n"] * 12, *["y\n"] * 300)
     batches = log_parts.batches_after(api.runner.app[API], task, 0)
