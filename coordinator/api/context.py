@@ -118,12 +118,12 @@ class Api:
         self.redacting = Turns(1)
         """Answers with long texts or many secrets to search for are made on a thread, one at a time: each user in
         turn."""
-        self.long_pages = asyncio.Semaphore(1)
-        """Pages that may be of tens of megabytes are made one after another."""
-        self.log_searches = asyncio.Semaphore(1)
-        """Logs are searched one after another: each may take as long as a read may."""
-        self.log_reads = asyncio.Semaphore(_LOGS_READ_AT_ONCE)
-        """The stored parts of logs are read for few at a time: the datastore has others to serve."""
+        self.long_pages = Turns(1)
+        """Pages that may be of tens of megabytes are made one after another: each user in turn."""
+        self.log_searches = Turns(1)
+        """Logs are searched one after another, each user in turn: a search may take as long as a read may."""
+        self.log_reads = Turns(_LOGS_READ_AT_ONCE)
+        """The stored parts of logs are read for few at a time, each user in turn: the datastore has others to serve."""
         self.log_waits = SharedReads({}, worth=lambda _: False)
         """Waits for parts of logs that are on their way: those who wait for the same wait together."""
         self.slices = Slices()

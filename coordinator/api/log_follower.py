@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -20,6 +20,7 @@ from shared.model.documents import (
     LogPartDocument,
     Micros,
     TaskDocument,
+    log_part_id,
 )
 from shared.model.messages import StateChanged
 from shared.model.queries import In, Where
@@ -76,6 +77,10 @@ class Follower:
         self._cursor = cursor
         self._tails: list[_Tail] = []
         self._known: dict[str, TaskDocument] = {}
+        self._going_on: Collection[str] = ()
+        """The ids of the tasks of which more is stored."""
+        self._looked_at: Micros = 0
+        """When that was asked: what was stored later may not be known of."""
         self._mark: TaskKey = cursor.mark
         """The last task that is done or has begun."""
         self._next: TaskKey = cursor.mark
@@ -85,7 +90,7 @@ class Follower:
         self._turns: LookTurns
         self.state = ""
 
-    async def lines(self) -> AsyncIterator[FollowedLine | None]:
+    async def lines(self) -> AsyncGenerator[FollowedLine | None]:
         """Yield lines as they come; None whenever there is nothing now."""
         await self._resume()
         async with _turns(self._api, self._job.id) as turns:
@@ -137,9 +142,10 @@ class Follower:
             if task is None:
                 self._tails.remove(tail)
                 continue
-            async for text, part in self._drain(tail, task):
-                self._mark = max(self._mark, tail.key)
-                yield FollowedLine(text, part, self._id())
+            if tail.skipping or task.id in self._going_on:
+                async for text, part in self._drain(tail, task):
+                    self._mark = max(self._mark, tail.key)
+                    yield FollowedLine(text, part, self._id())
             if await self._done(tail, task):
                 self._mark = max(self._mark, tail.key)
                 self._tails.remove(tail)
@@ -152,6 +158,7 @@ class Follower:
     async def _look(self) -> None:
         """See how the job and the followed tasks are, and take on more tasks."""
         store, read = self._api.store, self._turns.reads.read
+        self._looked_at = store.now()
         if self._only is None:
             own: Where = {"id": self._job.id, "deleted_at": None}
             jobs = await read(
@@ -166,6 +173,20 @@ class Follower:
         if self._only is not None:
             known = self._known.get(self._only.id)
             self.state = known.state if known else ""
+        await self._look_for_parts()
+
+    async def _look_for_parts(self) -> None:
+        """See which of the followed logs go on, all at once: only the part after the last can be sent next."""
+        places = []
+        for tail in self._tails:
+            task = self._known.get(tail.place.task_id)
+            if task is not None and tail.place.run != task.run:
+                tail.place.restart(task.run)
+            if tail.place.run:
+                places.append(tail.place)
+        ids = tuple(log_part_id(each.task_id, each.run, each.number + 1) for each in places)
+        ask = partial(self._api.store.group_count, LogPartDocument, {"id": In(ids)}, "task_id")
+        self._going_on = await self._turns.reads.read(("parts", ids), ask) if ids else ()
 
     async def _take_on(self) -> None:
         free = _WINDOW - len(self._tails)
@@ -191,12 +212,7 @@ class Follower:
         self, tail: _Tail, task: TaskDocument
     ) -> AsyncIterator[tuple[str, LogPartDocument]]:
         """Yield the lines that can be sent now, in order, having noted each as sent."""
-        place = tail.place
-        if place.run != task.run:
-            place.restart(task.run)
-        if not task.run:
-            return
-        read = self._turns.reads.read
+        place, read = tail.place, self._turns.reads.read
         async for parts in batches_after(self._api, task, place.number, read):
             for part in parts:
                 if part.number != place.number + 1 and not tail.skipping:
@@ -211,10 +227,10 @@ class Follower:
         if not task.run:
             return True
         if task.log_parts is None:
-            return self._api.store.now() - ended_at > UNTOLD * MICROS_PER_SECOND
+            return self._looked_at - ended_at > UNTOLD * MICROS_PER_SECOND
         if tail.place.number >= task.log_parts or tail.skipping:
             return True
-        tail.skipping = await overdue(self._api, ended_at)
+        tail.skipping = await overdue(self._api, ended_at, self._turns.reads.read)
         return False
 
 

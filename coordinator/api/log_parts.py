@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequen
 from functools import partial
 from typing import Any, Final
 
-from coordinator.api.context import Api
+from coordinator.api.context import Api, caller_id
 from coordinator.api.view_data import stored_parts
 from shared.model.documents import (
     MICROS_PER_SECOND,
@@ -43,14 +43,6 @@ _LOOK, _LONGEST_LOOK = 0.1, 2.0
 _MAX_RECENT: Final = 1000
 
 
-async def overdue(api: Api, ended_at: Micros) -> bool:
-    """Tell whether the missing parts of a run that ended then need not be waited for any more."""
-    pulses = await api.store.find(Pulse, {}, limit=1)
-    mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
-    handled_up_to = api.store.now() if mark is None else mark
-    return handled_up_to - ended_at > _PATIENCE * MICROS_PER_SECOND
-
-
 Read = Callable[[Hashable, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]
 """Asks the datastore, or whoever else asks the same (`SharedReads.read`)."""
 
@@ -58,6 +50,14 @@ Read = Callable[[Hashable, Callable[[], Coroutine[Any, Any, Any]]], Coroutine[An
 async def ask_alone(_: Hashable, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Ask the datastore what nobody else asks."""
     return await ask()
+
+
+async def overdue(api: Api, ended_at: Micros, read: Read = ask_alone) -> bool:
+    """Tell whether the missing parts of a run that ended then need not be waited for any more."""
+    pulses = await read("pulse", partial(api.store.find, Pulse, {}, limit=1))
+    mark = pulses[0].stamps.get(LOGS_QUEUE) if pulses else None
+    handled_up_to = api.store.now() if mark is None else mark
+    return handled_up_to - ended_at > _PATIENCE * MICROS_PER_SECOND
 
 
 async def batches_after(
@@ -72,13 +72,18 @@ async def batches_after(
         if len(parts) < limit:
             return
         number = parts[-1].number
-        each = log_size(parts) // len(parts) + 1
-        limit = max(_FEWEST, min(_BATCH_SIZE // each, _PARTS))
+        limit = fitting(parts)
+
+
+def fitting(parts: Sequence[LogPartDocument]) -> int:
+    """Return how many parts to read at a time, where they are as long as these."""
+    each = log_size(parts) // len(parts) + 1
+    return max(_FEWEST, min(_BATCH_SIZE // each, _PARTS))
 
 
 async def _parts(api: Api, task: TaskDocument, number: int, limit: int) -> list[LogPartDocument]:
     where: Where = {"task_id": task.id, "run": task.run, "number": Above(number)}
-    async with api.log_reads:
+    async with api.log_reads.turn(caller_id()):
         return await api.store.find(LogPartDocument, where, order=("number",), limit=limit)
 
 

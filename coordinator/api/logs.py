@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Self
 
 import msgspec
 from aiohttp import web
 
-from coordinator.api.context import Api, api_of
+from coordinator.api.context import Api, api_of, caller_id
 from coordinator.api.http import (
     HttpError,
     Media,
@@ -31,6 +32,7 @@ from coordinator.api.log_parts import (
     READ_BATCH,
     await_parts,
     counted_parts,
+    fitting,
     recently_ended,
     whole_log,
 )
@@ -66,8 +68,9 @@ async def list_job_log(request: web.Request) -> web.StreamResponse:
     job = await job_in_path(request)
     if page.number == 1:
         await await_parts(api, await recently_ended(api, job))
-    async with _in_turn(request, page):
-        return await _listed(api, _Asked.of(request, api), page, job_id=job.id)
+    asked = _Asked.of(request, api)
+    async with _in_turn(request, page, asked):
+        return await _listed(api, asked, page, _Log(job_id=job.id))
 
 
 async def list_task_log(request: web.Request) -> web.StreamResponse:
@@ -77,20 +80,19 @@ async def list_task_log(request: web.Request) -> web.StreamResponse:
     if page.number == 1:
         await await_parts(api, [task])
     asked = _Asked.of(request, api)
-    async with _in_turn(request, page):
+    async with _in_turn(request, page, asked):
         if not asked.terms and asked.tail is None:
             return await _counted_run(api, task, page, asked)
-        return await _listed(api, asked, page, task_ids=[task.id])
+        return await _listed(api, asked, page, _Log(task_ids=(task.id,)))
 
 
 @asynccontextmanager
-async def _in_turn(request: web.Request, page: Paging) -> AsyncIterator[None]:
-    """Wait for one's turn, and room for it, where the page may be of tens of megabytes, or found only by a search."""
-    if page.size <= _LONG_PAGE and not {"tail", "q"} & set(request.query):
+async def _in_turn(request: web.Request, page: Paging, asked: _Asked) -> AsyncIterator[None]:
+    """Wait for one's turn, and room for it, where the page may be of tens of megabytes."""
+    if (page.size if asked.tail is None else asked.tail) <= _LONG_PAGE:
         yield
         return
-    api = api_of(request)
-    async with api.log_searches if "q" in request.query else api.long_pages:
+    async with api_of(request).long_pages.turn(caller_id()):
         connection = request.protocol
         if isinstance(connection, BoundedConnection):
             await connection.room()
@@ -140,43 +142,54 @@ def _since(text: str, now: Micros) -> Micros | None:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-async def _listed(
-    api: Api,
-    asked: _Asked,
-    page: Paging,
-    *,
-    job_id: str | None = None,
-    task_ids: list[str] | None = None,
-) -> web.Response:
-    async def found(skip: int, limit: int, *, oldest_first: bool) -> DocumentPage[LogPartDocument]:
-        async with api.log_reads:
-            return await api.store.log_page(
-                job_id=job_id,
-                task_ids=task_ids,
-                terms=asked.terms,
-                skip=skip,
-                limit=limit,
-                since=asked.since,
-                oldest_first=oldest_first,
-            )
+class _Log(msgspec.Struct, frozen=True):
+    """Whose log is read."""
 
+    job_id: str | None = None
+    task_ids: tuple[str, ...] | None = None
+
+
+async def _listed(api: Api, asked: _Asked, page: Paging, log: _Log) -> web.Response:
     if asked.tail is None:
-        some = await found(page.skip, page.size, oldest_first=asked.oldest_first)
+        some = await _found(
+            *(api, asked, log), skip=page.skip, limit=page.size, oldest_first=asked.oldest_first
+        )
         return _page(page, await counted_parts(api, some.items), some.total, capped=some.capped)
     last: list[LogPartDocument] = []
-    missing, room, skip = asked.tail, _MAX_TAIL_CHARACTERS, 0
-    while min(missing, room) > 0:
-        some = await found(skip, READ_BATCH, oldest_first=False)
-        if not some.items:
-            break
-        skip += len(some.items)
-        for part in await counted_parts(api, some.items):
+    missing, room = asked.tail, _MAX_TAIL_CHARACTERS
+    async for parts in _backwards(api, asked, log):
+        for part in parts:
             if min(missing, room) > 0:
                 last.append(_cut(part, missing))
                 missing -= part.contents.count("\n") or 1
                 room -= len(part.contents)
+        if min(missing, room) <= 0:
+            break
     whole = Paging(number=1, size=max(1, len(last)))
     return _page(whole, last[::-1] if asked.oldest_first else last, len(last))
+
+
+async def _backwards(api: Api, asked: _Asked, log: _Log) -> AsyncIterator[list[LogPartDocument]]:
+    """Yield the parts of a log, the newest first, some at a time. Each read goes on from the oldest part of the last:
+    only what is of the same time as that is passed over."""
+    until, same, limit = None, 0, READ_BATCH
+    read = partial(_found, api, asked, log, counted=False)
+    while some := (await read(until=until, skip=same, limit=limit)).items:
+        yield await counted_parts(api, some)
+        oldest = some[-1].created_at
+        same = same if oldest == until else 0
+        same += sum(part.created_at == oldest for part in some)
+        until, limit = oldest, fitting(some)
+
+
+async def _found(api: Api, asked: _Asked, log: _Log, **part: Any) -> DocumentPage[LogPartDocument]:
+    """Read one part of a log, in the user's turn."""
+    async with AsyncExitStack() as turns:
+        for each in (api.log_searches, api.log_reads) if asked.terms else (api.log_reads,):
+            await turns.enter_async_context(each.turn(caller_id()))
+        return await api.store.log_page(
+            job_id=log.job_id, task_ids=log.task_ids, terms=asked.terms, since=asked.since, **part
+        )
 
 
 def _cut(part: LogPartDocument, lines: int) -> LogPartDocument:

@@ -36,6 +36,7 @@ from shared.model.documents import (
     Micros,
     NodeDocument,
     TaskDocument,
+    log_part_id,
 )
 from shared.model.messages import (
     BeatFirst,
@@ -133,7 +134,7 @@ def log_part(
 ) -> LogPartDocument:
     """Return a part of a log under the id that it always has."""
     return LogPartDocument(
-        id=f"{task_id}.{run}.{number}",
+        id=log_part_id(task_id, run, number),
         task_id=task_id,
         job_id=job_id,
         run=run,

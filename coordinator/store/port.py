@@ -16,7 +16,7 @@ import msgspec
 
 from shared.errors import ApplicationError, Unstorable
 from shared.model.documents import Document, Intent, JobDocument, LogPartDocument, Micros
-from shared.model.queries import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Change, Has, In, Not, Where
 
 _D = TypeVar("_D", bound=Document)
 
@@ -172,10 +172,13 @@ class Store(Protocol):
         skip: int,
         limit: int,
         since: Micros | None = None,
+        until: Micros | None = None,
         oldest_first: bool = False,
+        counted: bool = True,
     ) -> DocumentPage[LogPartDocument]:
         """Return parts of a job or of tasks, newest first, whose contents have all of `terms` (any
-        case), stored at `since` or later; the oldest first where that is asked.
+        case), stored at `since` or later and at `until` or earlier; the oldest first where that is asked. The
+        total is that of the items where nothing else is to be `counted`: a count takes as long as the log is.
         """
 
     async def vars(
@@ -216,6 +219,7 @@ __all__ = [
     "MOST_VARS",
     "Above",
     "Below",
+    "Between",
     "Change",
     "DocumentPage",
     "Has",

@@ -19,7 +19,7 @@ import msgspec
 from coordinator.store.codec import FieldShape, StoredField, fields_of, stored_key
 from coordinator.store.port import NO_LIMITS, Viewer
 from shared.model.documents import Document, JobDocument, Micros
-from shared.model.queries import Above, Below, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Has, In, Not, Where
 
 MAX_WORDS = 5_000
 """Different words of a job by which it can be found; of longer texts the first so many."""
@@ -136,15 +136,20 @@ def tag_tokens(tags: Iterable[str]) -> list[str]:
 
 
 def log_owner(
-    job_id: str | None, task_ids: Sequence[str] | None, since: Micros | None = None
+    job_id: str | None,
+    task_ids: Sequence[str] | None,
+    since: Micros | None = None,
+    until: Micros | None = None,
 ) -> Where:
-    """Return what matches the log parts of a job, or of tasks (of both, where both are given), from `since` on."""
+    """Return what matches the log parts of a job, or tasks (of both, where both are given), of `since` to `until`."""
     where: dict[str, Any] = {}
     if job_id is not None:
         where["job_id"] = job_id
     if task_ids is not None:
         where["task_id"] = In(tuple(task_ids))
-    if since is not None:
+    if until is not None:
+        where["created_at"] = Between(since or 0, until)
+    elif since is not None:
         where["created_at"] = Above(since - 1)
     return where
 
@@ -163,7 +168,7 @@ def storable(text: str) -> bool:
     return True
 
 
-Matcher = In | Not | Below | Above | Has
+Matcher = In | Not | Below | Above | Between | Has
 
 
 class Target(msgspec.Struct, frozen=True):

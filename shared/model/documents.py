@@ -319,6 +319,11 @@ class LogPartDocument(Document, kw_only=True, rename="camel"):
     created_at: Micros
 
 
+def log_part_id(task_id: str, run: int, number: int) -> str:
+    """Return the id that a part of a log always has."""
+    return f"{task_id}.{run}.{number}"
+
+
 class NodeDocument(Document, kw_only=True, rename="camel"):
     """A coordinator or worker, and the lease that its heartbeats renew."""
 

@@ -36,6 +36,13 @@ class Above(msgspec.Struct, frozen=True):
     value: Any
 
 
+class Between(msgspec.Struct, frozen=True):
+    """Matches a present value from `first` to `last`, with both."""
+
+    first: Any
+    last: Any
+
+
 class Has(msgspec.Struct, frozen=True):
     """Matches a list that holds any of `values`, or a map that has any of them as a key."""
 

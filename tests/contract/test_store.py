@@ -28,7 +28,7 @@ from shared.model.documents import (
     TaskDocument,
     UserDocument,
 )
-from shared.model.queries import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Change, Has, In, Not, Where
 from tests.contract.conftest import StorePlace
 from tests.contract.documents import delivery, intent, items, job, log_part, node, task, user
 
@@ -440,6 +440,8 @@ async def test_get_many_keeps_the_order_asked_for(store: Store) -> None:
         ({"hold": In(())}, ""),
         ({"position": Below(3)}, "ab"),
         ({"position": Above(3)}, "d"),
+        ({"position": Between(2, 3)}, "bc"),
+        ({"due_at": Between(0, 2**62)}, "c"),
         ({"due_at": Below(100)}, "c"),
         ({"due_at": Above(0)}, "c"),
         ({"open": True}, "ac"),

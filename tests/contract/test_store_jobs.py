@@ -369,3 +369,17 @@ async def test_log_pages_from_a_time_on_and_oldest_first(store: Store) -> None:
     assert late.total == 2
     old = await store.log_page(**asked | {"skip": 1, "limit": 2}, oldest_first=True)
     assert [part.number for part in old.items] == [2, 3]
+
+
+async def test_log_pages_up_to_a_time_and_uncounted(store: Store) -> None:
+    parts = [log_part("t", number, created_at=number * 10) for number in range(1, 6)]
+    await store.append_log(parts)
+    asked: dict[str, Any] = {"job_id": "j", "task_ids": None, "skip": 0, "limit": 2}
+    for terms in ([], ["text"]):
+        some = await store.log_page(**asked, terms=terms, until=40)
+        assert ([part.number for part in some.items], some.total) == ([4, 3], 4)
+        some = await store.log_page(**asked, terms=terms, since=30, until=40)
+        assert ([part.number for part in some.items], some.total) == ([4, 3], 2)
+        some = await store.log_page(**asked, terms=terms, until=40, counted=False)
+        assert ([part.number for part in some.items], some.total) == ([4, 3], 2)
+        assert not some.capped

@@ -32,7 +32,7 @@ from shared.model.documents import (
     TokenDocument,
     UserDocument,
 )
-from shared.model.queries import Above, Below, In, Where
+from shared.model.queries import Above, Below, Between, In, Where
 from tests.contract.conftest import OF_THE_PRODUCT, StorePlace
 from tests.contract.documents import job
 
@@ -84,8 +84,14 @@ QUESTIONS: list[Question] = [
     (ItemsDocument, {"task_id": "t", "digest": "d", "first": Below(5)}, ("-first",)),
     (ItemsDocument, {"job_id": "j"}, ()),
     (LogPartDocument, {"task_id": "t", "run": 1, "number": Above(5)}, ("number",)),
+    (LogPartDocument, {"id": In(("t.1.1", "u.1.1"))}, ()),
     (LogPartDocument, {"job_id": "j"}, ("-created_at", "-number")),
     (LogPartDocument, {"task_id": "t"}, ("-created_at", "-number")),
+    (
+        LogPartDocument,
+        {"job_id": "j", "created_at": Between(5, 9)},
+        ("-created_at", "-number"),
+    ),
     (LogPartDocument, {"created_at": Below(5)}, ()),
     (DeliveryDocument, {"state": "PENDING", "due_at": Below(5)}, ("due_at",)),
     (DeliveryDocument, {"state": "PENDING"}, ("user", "due_at")),

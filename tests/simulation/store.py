@@ -55,7 +55,7 @@ from shared.model.documents import (
     Micros,
     TaskDocument,
 )
-from shared.model.queries import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Change, Has, In, Not, Where
 
 _D = TypeVar("_D", bound=Document)
 _T = TypeVar("_T")
@@ -379,14 +379,19 @@ class MemoryStore:
         skip: int,
         limit: int,
         since: Micros | None = None,
+        until: Micros | None = None,
         oldest_first: bool = False,
+        counted: bool = True,
     ) -> DocumentPage[LogPartDocument]:
-        where, order = log_owner(job_id, task_ids, since), log_order(oldest_first=oldest_first)
+        where = log_owner(job_id, task_ids, since, until)
+        order = log_order(oldest_first=oldest_first)
         newest = await self._ask(partial(self._found, LogPartDocument, where, order))
         folded = [term.casefold() for term in terms]
         found = [rest for rest in newest if _holds(rest["contents"], folded)]
         total = min(len(found), LOG_CAP) if terms else len(found)
         items = self._decoded(LogPartDocument, found[skip : skip + limit])
+        if not counted:
+            return DocumentPage(items, len(items))
         return DocumentPage(items, total, capped=len(found) > total)
 
     async def vars(
@@ -526,6 +531,8 @@ def _meets(value: Any, condition: Condition) -> bool:
             return value is not None and value < bound
         case Above(bound):
             return value is not None and value > bound
+        case Between(first, last):
+            return value is not None and first <= value <= last
         case Has(values):
             is_map = condition.target.field.shape is FieldShape.MAP
             wanted = map(stored_key, values) if is_map else values

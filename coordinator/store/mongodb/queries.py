@@ -21,7 +21,7 @@ from coordinator.store.search import (
     targets_of,
 )
 from shared.model.documents import Document, Intent, JobDocument
-from shared.model.queries import Above, Below, Change, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Change, Has, In, Not, Where
 from shared.model.states import JobState
 
 _D = TypeVar("_D", bound=Document)
@@ -126,6 +126,8 @@ def _condition(condition: Condition) -> Query:
             return {path: {"$lt": value}}
         case Above(value):
             return {path: {"$gt": value}}
+        case Between(first, last):
+            return {path: {"$gte": first, "$lte": last}}
         case Has(values):
             return _has(condition.target, values)
     raise AssertionError(matcher)

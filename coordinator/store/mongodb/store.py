@@ -370,15 +370,19 @@ class MongoStore:
         skip: int,
         limit: int,
         since: Micros | None = None,
+        until: Micros | None = None,
         oldest_first: bool = False,
+        counted: bool = True,
     ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
             return DocumentPage([], 0)
-        owner = query_of(LogPartDocument, log_owner(job_id, task_ids, since))
+        owner = query_of(LogPartDocument, log_owner(job_id, task_ids, since, until))
         query = queries.all_of([owner, *queries.holds_terms("contents", terms)])
         sort = queries.sort_of(LogPartDocument, log_order(oldest_first=oldest_first))
         items = await self._found(LogPartDocument, query, sort, limit, skip)
+        if not counted:
+            return DocumentPage(items, len(items))
         count = await self._count(LogPartDocument, query, LOG_CAP + 1 if terms else None)
         total = min(count, LOG_CAP) if terms else count
         return DocumentPage(items, total, capped=count > total)

@@ -20,7 +20,7 @@ from coordinator.store.search import (
     targets_of,
 )
 from shared.model.documents import Document, Intent, JobDocument, Micros
-from shared.model.queries import Above, Below, Has, In, Not, Where
+from shared.model.queries import Above, Below, Between, Has, In, Not, Where
 
 MANY_VALUES = 200
 """From so many values on they are bound as one."""
@@ -114,6 +114,9 @@ def _condition(condition: Condition) -> Clause:
             return Clause(f"{place.sql} < ?", (*place.values, matcher.value))
         case Above():
             return Clause(f"{place.sql} > ?", (*place.values, matcher.value))
+        case Between():
+            bounds = (matcher.first, matcher.last)
+            return Clause(f"{place.sql} BETWEEN ? AND ?", (*place.values, *bounds))
         case Has():
             return _has(condition.target, matcher.values)
 

@@ -301,12 +301,14 @@ class SqliteStore:
         skip: int,
         limit: int,
         since: Micros | None = None,
+        until: Micros | None = None,
         oldest_first: bool = False,
+        counted: bool = True,
     ) -> DocumentPage[LogPartDocument]:
         """Return log parts, newest first."""
         if not all(map(storable, terms)):
             return DocumentPage([], 0)
-        where = where_clause(LogPartDocument, log_owner(job_id, task_ids, since))
+        where = where_clause(LogPartDocument, log_owner(job_id, task_ids, since, until))
         if terms:
             folded = msgspec.json.encode([term.casefold() for term in terms]).decode()
             where = Clause.joined(" AND ", [where, Clause("holds(contents, ?)", (folded,))])
@@ -315,14 +317,16 @@ class SqliteStore:
         select = reads.Select(
             LogPartDocument, columns_of(LogPartDocument), where, order, limit, skip
         )
-        rows = await self._readers.run(select.rows)
+        items = self._documents(LogPartDocument, await self._readers.run(select.rows))
+        if not counted:
+            return DocumentPage(items, len(items))
         count = await self._readers.run(
             lambda connection: reads.counted_rows(
                 connection, LogPartDocument, where, cap and cap + 1
             )
         )
         total = count if cap is None else min(count, cap)
-        return DocumentPage(self._documents(LogPartDocument, rows), total, count > total)
+        return DocumentPage(items, total, count > total)
 
     async def vars(
         self,

@@ -16,7 +16,7 @@ from haulier.sse import EventReader, ServerEvent
 from shared.broker.memory import MemoryBroker
 from shared.config.schema import Config, CoordinatorSettings, Middleware
 from shared.model import language
-from shared.model.documents import JobDocument, LogPartDocument, TaskDocument
+from shared.model.documents import JobDocument, LogPartDocument, Micros, TaskDocument, log_part_id
 from tests.unit.api.plain_commands import PlainCommands
 
 VERSION = "1.2.3"
@@ -128,18 +128,25 @@ class Served:
         assert await self.store.insert(task)
         return task
 
-    async def log(self, task: TaskDocument, *contents: str, first: int = 1, run: int = 1) -> None:
-        """Store parts of a task's log."""
+    async def log(
+        self,
+        task: TaskDocument,
+        *contents: str,
+        first: int = 1,
+        run: int = 1,
+        at: Micros | None = None,
+    ) -> None:
+        """Store parts of a task's log, `at` a time or now."""
         await self.store.append_log(
             [
                 LogPartDocument(
-                    id=f"{task.id}-{run}-{number}",
+                    id=log_part_id(task.id, run, number),
                     task_id=task.id,
                     job_id=task.job_id,
                     run=run,
                     number=number,
                     contents=text,
-                    created_at=self.store.now(),
+                    created_at=self.store.now() if at is None else at,
                 )
                 for number, text in enumerate(contents, first)
             ]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -13,24 +14,28 @@ import aiohttp
 import pytest
 
 from coordinator.api import log_follower, log_parts, logs
-from coordinator.api.context import API
+from coordinator.api.context import API, caller
 from coordinator.api.http import MOST_WORDS
 from coordinator.api.log_cursor import LogCursor, LogPlace, read_cursor, write_cursor
 from haulier.sse import ServerEvent
+from shared.config.schema import BasicAuth
 from shared.errors import StoreUnavailable
 from shared.model import language
-from shared.model.documents import MICROS_PER_SECOND, JobDocument, Pulse, TaskDocument
+from shared.model.documents import MICROS_PER_SECOND, JobDocument, Pulse, TaskDocument, UserDocument
 from shared.model.queries import Change
-from tests.unit.api.served import Served
+from tests.unit.api.conftest import Serve
+from tests.unit.api.served import Served, configured, signed_in
 
 
 def lines(events: list[ServerEvent]) -> list[str]:
     return [event.data for event in events if event.name == "message"]
 
 
-async def ended(api: Served, *contents: str, **fields: Any) -> tuple[str, TaskDocument]:
+async def ended(
+    api: Served, *contents: str, who: Mapping[str, str] | None = None, **fields: Any
+) -> tuple[str, TaskDocument]:
     """A job that ended, with one task and its log."""
-    job = (await api.submit())["id"]
+    job = (await api.submit(**(who or {})))["id"]
     values = {"state": "COMPLETED", "run": 1, "log_parts": len(contents), **fields}
     task = await api.task(job, ended_at=api.store.now(), **values)
     await api.log(task, *contents)
@@ -193,6 +198,92 @@ async def test_a_tail_counts_lines_and_not_what_a_progress_bar_writes_over(api: 
     for tail, kept in ((3, "x\ry\rz\n1\u2028\n2\n"), (2, "1\u2028\n2\n"), (1, "2\n")):
         page = (await api.get(f"/tasks/{task.id}/log?tail={tail}")).json
         assert [part["contents"] for part in page["items"]] == [kept]
+
+
+async def test_a_tail_has_each_part_once_also_of_those_of_one_time(api: Served) -> None:
+    job, task = await ended(api)
+    other = await api.task(job, id="t2", position=2, state="COMPLETED", run=1)
+    for at, numbers in ((5, range(1, 150)), (4, range(150, 160)), (6, range(160, 230))):
+        for each in (task, other):
+            await api.log(each, *(f"{each.id} {n}\n" for n in numbers), first=numbers[0], at=at)
+    for query in ("", "&q=t", "&since=1970-01-01T00:00:00.000005%2B00:00"):
+        whole = (await api.get(f"/jobs/{job}/log?tail=10000{query}")).json["items"]
+        assert len({part["contents"] for part in whole}) == len(whole) == 458 - 20 * ("si" in query)
+        for tail in (1, 99, 100, 101, 200):
+            some = (await api.get(f"/jobs/{job}/log?tail={tail}{query}")).json["items"]
+            assert some == whole[:tail]
+
+
+async def test_a_tail_reads_each_part_once_and_counts_none(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, *(f"{n}\n" for n in range(2000)))
+    asked: list[dict[str, Any]] = []
+    read = api.store.log_page
+
+    async def noted(**question: Any) -> Any:
+        asked.append(question)
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", noted)
+    assert (await api.get(f"/jobs/{job}/log?tail=100000")).json["totalItems"] == 2000
+    assert len(asked) < 20
+    assert sum(question["skip"] for question in asked) < 200
+    assert not any(question["counted"] for question in asked)
+
+
+@pytest.mark.parametrize("query", ["tail=101", "size=101", "q=a"])
+async def test_long_pages_and_searches_of_one_user_delay_anothers_by_one(
+    start: Serve, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    api = await start(
+        configured(basic_auth=BasicAuth(enabled=True, username="root", password="pw"))
+    )
+    root, ann = signed_in("root", "pw"), signed_in("ann", "pw")
+    await api.ask("POST", "/users", json={"username": "ann", "password": "pw"}, who=root)
+    job, _ = await ended(api, "a\n" * 101, who=root)
+    order: list[str] = []
+    gate, read = asyncio.Event(), api.store.log_page
+
+    async def held(**question: Any) -> Any:
+        order.append(caller().actor.username)
+        await gate.wait()
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", held)
+    parts = api.runner.app[API]
+    turns = parts.log_searches if query == "q=a" else parts.long_pages
+    users = [user.id for user in await api.store.find(UserDocument, {})]
+    asked = []
+    for who, waiting in ((root, 0), (root, 1), (root, 2), (ann, 3)):
+        asked.append(asyncio.create_task(api.get(f"/jobs/{job}/log?{query}", who=who)))
+        while not order or sum(map(turns.waiting, users)) < waiting:
+            await api.get("/health")
+    gate.set()
+    assert [answer.json["totalItems"] for answer in await asyncio.gather(*asked)] == [1] * 4
+    assert order == ["root", "root", "ann", "root"]
+
+
+async def test_a_short_tail_waits_for_no_long_page(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await ended(api, "a\n" * 200)
+    begun, gate, read = asyncio.Event(), asyncio.Event(), api.store.log_page
+
+    async def first_held(**question: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            await gate.wait()
+        return await read(**question)
+
+    monkeypatch.setattr(api.store, "log_page", first_held)
+    long = asyncio.create_task(api.get(f"/jobs/{job}/log?tail=101"))
+    await begun.wait()
+    short = (await api.get(f"/jobs/{job}/log?tail=100")).json
+    assert not long.done()
+    gate.set()
+    counts = [page["items"][0]["contents"].count("\n") for page in (short, (await long).json)]
+    assert counts == [100, 101]
 
 
 async def test_resuming_anywhere_neither_repeats_nor_leaves_out(api: Served) -> None:
@@ -386,6 +477,66 @@ async def test_any_number_of_followers_costs_no_more_than_one(
         assert [(await anext(stream)).data for stream in streams] == ["b"] * 30
     while api.runner.app[API].log_turns:
         await api.get("/health")
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])
+async def test_tasks_that_say_nothing_cost_a_follower_nothing(
+    api: Served, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Also those whose logs are on their way."""
+    job = (await api.submit())["id"]
+    fields = {"ended_at": api.store.now(), "log_parts": 1} if state == "COMPLETED" else {}
+    for number in range(40):
+        await api.task(job, id=f"s{number}", state=state, run=1, created_at=number, **fields)
+    task = await api.task(job, id="t", state="RUNNING", run=1, created_at=50)
+    await api.log(task, "0\n")
+    reads = 0
+
+    def counted(read: Any) -> Any:
+        async def ask(*args: Any, **more: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(*args, **more)
+
+        return ask
+
+    async with aclosing(api.stream(f"/jobs/{job}/log/stream")) as stream:
+        assert (await anext(stream)).data == "0"
+        for name in ("find", "group_count"):
+            monkeypatch.setattr(api.store, name, counted(getattr(api.store, name)))
+        (turns,) = api.runner.app[API].log_turns.values()
+        first = turns.number
+        for number in range(1, 5):
+            await api.log(task, f"{number}\n", first=number + 1)
+            assert (await anext(stream)).data == str(number)
+        await turns.after(turns.number + 1)
+        assert reads <= 8 * (turns.number - first + 1)
+
+
+async def test_a_reader_that_is_slow_misses_nothing_that_came_while_a_log_could_go_on(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (await api.submit())["id"]
+    now = api.store.now()
+    monkeypatch.setattr(api.store, "now", lambda: now)
+    running = {"state": "RUNNING", "run": 1}
+    first = await api.task(job, id="t1", created_at=1, **running)
+    second = await api.task(
+        job, id="t2", created_at=2, **running | {"state": "CANCELLED", "ended_at": now}
+    )
+    await api.log(first, "a\n")
+    of_job = await api.job(job)
+    follower = log_follower.Follower(api.runner.app[API], of_job, None, LogCursor())
+    async with aclosing(follower.lines()) as told:
+        line = await anext(told)
+        assert line is not None
+        assert line.text == "a\n"
+        await api.log(second, "b\n")
+        now += 3 * MICROS_PER_SECOND
+        async with asyncio.timeout(10):
+            while (line := await anext(told)) is None:
+                pass
+        assert line.text == "b\n"
 
 
 async def test_a_follower_keeps_little_of_a_long_log(api: Served) -> None:
