@@ -30,6 +30,7 @@ from shared.broker.rabbitmq.declarations import (
     only_limit_differs,
     warn_of_limit,
 )
+from shared.broker.rabbitmq.driver import widen
 from shared.config.schema import ClientTls
 from shared.errors import BrokerForbids, BrokerMisconfigured, BrokerUnavailable, QueueMismatch
 from shared.model.queues import COORDINATOR_QUEUES
@@ -115,6 +116,7 @@ _FRAMES = 1_000
 once queue up for its lock and get one turn of the loop each."""
 
 Connection.FRAME_BUFFER_SIZE = _FRAMES
+widen()
 
 
 class Session:

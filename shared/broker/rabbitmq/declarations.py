@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,6 @@ from aiormq.exceptions import (
     InvalidFrameError,
     ProbableAuthenticationError,
 )
-from pamqp.constants import DOMAIN_REGEX
 
 from shared.config.schema import ClientTls
 from shared.errors import (
@@ -140,9 +138,6 @@ def _detail(text: str) -> str:
 
 LONGEST_NAME = 255
 """Bytes of UTF-8 that AMQP leaves for a queue's name."""
-
-# The driver refuses what AMQP 0-9-1 leaves out of a name, as "ß" and "?"; RabbitMQ takes any UTF-8.
-DOMAIN_REGEX["queue-name"] = re.compile(".*", re.DOTALL)
 
 DELIVERY_LIMIT = "x-delivery-limit"
 

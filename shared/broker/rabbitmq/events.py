@@ -17,7 +17,7 @@ from shared.broker.rabbitmq.declarations import (
     interruptible,
     permitted,
 )
-from shared.broker.rabbitmq.publisher import PublishChannel
+from shared.broker.rabbitmq.publisher import PublishChannel, retry_delays
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
 from shared.model.queues import EVENTS, events_queue
 from shared.supervision import Backoff
@@ -33,7 +33,7 @@ class EventSender:
 
     def __init__(self, link: RabbitConnection) -> None:
         self._link = link
-        self._lane = PublishChannel(link, confirms=False)
+        self._lane = PublishChannel(link, confirms=False, delays=retry_delays())
         self._backlog = EventBacklog(self._send, "send events")
 
     def offer(self, body: bytes) -> None:
