@@ -6,21 +6,25 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
 from coordinator.store.sqlite.threads import Writer
 from shared import supervision
 from tests.faults.test_loops import WITHIN, each_kind, settings, told
-from tests.faults.whole import LOG, configured, system
+from tests.faults.whole import KEY, LOG, configured, system
 from worker import log_shipper
+from worker.beats import WorkerBeats
 from worker.log_shipper import Spool
 from worker.process_folder import ProcessFolder
-from worker.runtime import task_folder
+from worker.runtime import host_paths, task_folder
+from worker.runtime.shell.host_files import HostFiles
 from worker.runtime.shell.runtime import ShellRun
 from worker.runtime.task_folder import Folders
 
@@ -149,3 +153,65 @@ async def test_a_data_folder_that_hangs_holds_up_no_run_and_is_written_to_later(
         while ends.stat().st_size:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         assert await whole.run_job() == ("COMPLETED", LOG)
+
+
+@each_kind
+async def test_paths_of_tasks_that_hang_hold_up_no_other_task_and_fail_in_words(
+    settings: dict[str, str], disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "PATIENCE", 1.0)
+    monkeypatch.setattr(supervision, "LIVE_WITHIN", 2.0)
+    monkeypatch.setattr(host_paths, "ANSWERS_WITHIN", 0.7)
+    problems: list[str] = []
+    monkeypatch.setattr(WorkerBeats, "host_failed", lambda _, reason: problems.append(reason))
+    threads, dead = 6, tmp_path / "dead"
+    dead.mkdir()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
+    slots = {"HAULIER_WORKER_QUEUES_DEFAULT": str(threads + 2)}
+    async with (
+        system(configured(tmp_path, {**settings, **slots})) as whole,
+        aiohttp.ClientSession(
+            whole.processes[0].url, headers={"Authorization": f"Bearer {KEY}"}
+        ) as api,
+        contextlib.aclosing(disk),
+        asyncio.timeout(2 * WITHIN),
+    ):
+        worker = whole.processes[-1]
+        disk.hang(HostFiles, "make")
+        jobs = [await submitted(api, f"{dead}/{number}") for number in range(threads)]
+        whole.pass_over(*jobs)
+        assert await whole.run_job() == ("COMPLETED", LOG)
+        for number, job in enumerate(jobs):
+            ended = await once_ended(api, job)
+            assert ended["state"] == "FAILED"
+            error = ended["execution"][0]["error"]
+            assert error.startswith(
+                f"task redelivered too many times: workdir: {dead}/{number} has not answered for"
+            )
+        assert await whole.run_job() == ("COMPLETED", LOG)
+        for path in ("/health", "/health/live"):
+            assert await whole.health(worker, path) == (200, "")
+        assert not problems, "it takes other tasks meanwhile"
+        assert not whole.restarts
+        disk.mend()
+        assert (await once_ended(api, await submitted(api, f"{dead}/0")))["state"] == "COMPLETED"
+        while any(dead.iterdir()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def submitted(api: aiohttp.ClientSession, workdir: str) -> str:
+    """Submit a job whose step names a path; return its id."""
+    step = {"name": "a", "image": "any", "run": "true", "workdir": workdir}
+    async with api.post("/jobs", json={"name": "job", "tasks": [step]}) as answer:
+        assert answer.status == 200, await answer.text()
+        return str((await answer.json())["id"])
+
+
+async def once_ended(api: aiohttp.ClientSession, job: str) -> Any:
+    """Return a job once it has ended."""
+    while True:
+        async with api.get(f"/jobs/{job}") as answer:
+            found = await answer.json()
+        if found["state"] in ("COMPLETED", "FAILED"):
+            return found
+        await asyncio.sleep(0.1)

@@ -37,6 +37,10 @@ class ScarceError(RunLostError):
     """What this process lacks now and may have again soon, descriptors, was wanted for a run. It can be tried again."""
 
 
+class PathHangsError(RunLostError):
+    """A path that a task names does not answer. That tells nothing of what the host can do for other tasks."""
+
+
 class RunStoppedError(Exception):
     """`stop` was called: what was under way is given up."""
 
@@ -120,7 +124,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     usage: RunUsage | None = None
     unprepared: bool = False
-    """Lost, because this host (its disk, its descriptors, its engine) could not make it ready."""
+    """Lost, because this host (its disk, its descriptors, its engine) could not make it ready, and perhaps no other run
+    either."""
     lost: bool = False
     """The container vanished and nobody of ours removed it, or the engine or the worker's disk is gone: run it
     again."""

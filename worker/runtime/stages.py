@@ -33,6 +33,7 @@ from shared.threads import in_thread_of
 from worker.runtime.port import (
     Assignment,
     Outcome,
+    PathHangsError,
     RunLostError,
     RunStoppedError,
     ScarceError,
@@ -249,7 +250,9 @@ class StagedRun(ABC):
     async def _run(self) -> Outcome:
         if self._reason is not None or self._error is not None:
             outcome = await self._outcome(self._error or RunStoppedError())
-            return msgspec.structs.replace(outcome, unprepared=outcome.lost)
+            # No check of this host looks at a path that a task named: to wait for one would only hold up all others.
+            unprepared = outcome.lost and not isinstance(self._error, PathHangsError)
+            return msgspec.structs.replace(outcome, unprepared=unprepared)
         self._work = start_task(self._stages(), f"stages of {self.assignment.task_id}")
         try:
             ends = [self._left_alone.wait(), *([self._overfull()] if self._scratch else [])]

@@ -18,13 +18,14 @@ from tests.unit.worker.test_host_folders import nest
 from worker.log_shipper import LogLength
 from worker.runtime import task_folder
 from worker.runtime.docker import binds
-from worker.runtime.docker.binds import BindRules, listed_sources
+from worker.runtime.docker.binds import BindRules, listed_source
 from worker.runtime.docker.container_spec import (
     Common,
+    Mounted,
     Network,
+    add_mounts,
     container_config,
     container_limits,
-    mounted_of,
     security_options,
 )
 from worker.runtime.docker.images import UsedImages, allowed_image, full_name
@@ -37,7 +38,9 @@ NO_BINDS = BindRules(False, (), None, Path("/private"), True)
 def sent(mounts: list[Mount] | None = None, **settings: Any) -> dict[str, Any]:
     """What the engine is told of a container."""
     docker = Docker(**settings)
-    common = Common({}, mounted_of(mounts or [], "n", NO_BINDS), {}, "", security_options(docker))
+    mounted = Mounted()
+    add_mounts(mounted, enumerate(mounts or []), "n", NO_BINDS)
+    common = Common({}, mounted, {}, "", security_options(docker))
     task = TaskDefinition(name="t", image="alpine", run="true")
     host: dict[str, Any] = container_config(task, common, {}, Network("own"), docker)["HostConfig"]
     return host
@@ -46,7 +49,7 @@ def sent(mounts: list[Mount] | None = None, **settings: Any) -> dict[str, Any]:
 def test_want_of_descriptors_is_not_the_tasks_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rules = BindRules(True, listed_sources([str(tmp_path)]), None, Path("/private"), True, True)
+    rules = BindRules(True, (listed_source(str(tmp_path)),), None, Path("/private"), True, True)
 
     def refuse(_: Path) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -15,6 +15,7 @@ from shared.model.language import TaskDefinition
 from tests.unit.worker.engines import assignment
 from tests.unit.worker.sinks import NoLog
 from worker.runtime import task_folder
+from worker.runtime.host_paths import HostPaths
 from worker.runtime.shell.runtime import (
     KEPT_FOLDERS,
     MAIN_FOLDER,
@@ -188,7 +189,7 @@ async def test_a_folder_that_is_kept_waits_for_none_that_is_removed(
 
     async def prepared(name: str) -> ShellRun:
         task = assignment(TaskDefinition(run="true"))
-        run = ShellRun(task, NoLog(), Config(), keepers, spares, tmp_path / name)
+        run = ShellRun(task, NoLog(), Config(), keepers, spares, HostPaths(), tmp_path / name)
         await run.prepare()
         return run
 

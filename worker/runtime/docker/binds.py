@@ -51,11 +51,15 @@ class Listed(msgspec.Struct, frozen=True):
         )
 
 
-def listed_sources(sources: Iterable[str]) -> tuple[Listed, ...]:
-    """Return the list of `mounts.bind.sources`, its links followed now and never again."""
-    return tuple(
-        Listed(Path(os.path.normpath(source)), Path(os.path.realpath(source))) for source in sources
-    )
+def listed_source(source: str) -> Listed:
+    """Return an entry of `mounts.bind.sources`, its links followed now and never again."""
+    return msgspec.structs.replace(unseen_source(source), real=Path(os.path.realpath(source)))
+
+
+def unseen_source(source: str) -> Listed:
+    """Return an entry of a path that does not answer, with its links not followed."""
+    path = Path(os.path.normpath(source))
+    return Listed(path, path)
 
 
 class BindRules(msgspec.Struct, frozen=True):

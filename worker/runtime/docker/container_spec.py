@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,24 +239,25 @@ class Mounted(msgspec.Struct):
         return {"type": "none", "o": "rbind,rprivate", "device": source.device}
 
     def close(self) -> None:
-        """Let go of what was opened."""
-        while self.opened:
-            os.close(self.opened.pop())
+        """Let go of what was opened. More than one thread may do that."""
+        with contextlib.suppress(IndexError):
+            while True:
+                os.close(self.opened.pop())
 
 
-def mounted_of(mounts: list[Mount], name: str, rules: BindRules) -> Mounted:
-    """Return a task's mounts, to be closed; `name` begins the names of its volumes. Raises TaskError."""
-    mounted = Mounted()
-    try:
-        _translate(mounts, name, rules, mounted)
-    except BaseException:
-        mounted.close()
-        raise
-    return mounted
+def host_path(mount: Mount) -> str:
+    """Return the path on the host that a mount names; empty where it names none."""
+    if mount.type == "bind":
+        return mount.source
+    return mount.opts.get("device", "") if mount.type == "volume" and _is_bind(mount.opts) else ""
 
 
-def _translate(mounts: list[Mount], name: str, rules: BindRules, mounted: Mounted) -> None:
-    for index, mount in enumerate(mounts):
+def add_mounts(
+    mounted: Mounted, numbered: Iterable[tuple[int, Mount]], name: str, rules: BindRules
+) -> None:
+    """Add mounts of a task, each with its place in the task's list; `name` begins the names of its volumes. Raises
+    TaskError, RunLostError."""
+    for index, mount in numbered:
         where = f"mounts[{index}]"
         target = _target(mount.target, where)
         if target in mounted.targets:
@@ -311,8 +313,7 @@ def _volume_options(mount: Mount, where: str, rules: BindRules, mounted: Mounted
         raise TaskError(f"{where}: a volume can't have a source: it lives as long as its task")
     options = dict(mount.opts)
     kind = options.get("type", "").lower()
-    flags = [flag.strip() for flag in options.get("o", "").lower().split(",")]
-    if "bind" in flags or "rbind" in flags:
+    if _is_bind(options):
         source = rules.source(options.get("device", ""), where)
         if not source.is_folder:
             os.close(source.descriptor)
@@ -321,6 +322,12 @@ def _volume_options(mount: Mount, where: str, rules: BindRules, mounted: Mounted
     if kind != "tmpfs" and (kind or options.get("device")):
         rules.check_any(where, f"opts: a volume of type {kind or 'none'!r}")
     return options
+
+
+def _is_bind(options: Mapping[str, str]) -> bool:
+    """Return whether the local driver's options for a volume make it a folder of the host's."""
+    flags = {flag.strip() for flag in options.get("o", "").lower().split(",")}
+    return not flags.isdisjoint({"bind", "rbind"})
 
 
 # --- limits: what a task asks for, the worker's defaults, and its ceilings --------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import msgspec
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from shared.config.schema import Docker, WorkerSettings
-from shared.model.language import SmallTask, TaskDefinition
+from shared.model.language import Mount, SmallTask, TaskDefinition
 from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder as host
 from worker.runtime.docker import container_spec, labels, networks
 from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container import Container
+from worker.runtime.docker.container_spec import host_path
 from worker.runtime.docker.engine import Engine, EngineGoneError, blames_host, explain
 from worker.runtime.docker.images import Images, UsedImages, allowed_image
 from worker.runtime.docker.networks import OwnNetwork, Sandbox, Sandboxes
 from worker.runtime.docker.task_files import ArchivedFiles, SharedFolderFiles, TaskFiles
 from worker.runtime.docker.usage import Cgroups
+from worker.runtime.host_paths import HostPaths
 from worker.runtime.port import MACHINE, Assignment, RunLostError, Sink, TaskError, file_error
 from worker.runtime.stages import host_names, own_names
 from worker.runtime.task_folder import Folders
@@ -48,6 +51,7 @@ class DockerContext(msgspec.Struct):
     sandboxes: Sandboxes | None = None
     shares_files: bool = False
     """Whether the engine sees the worker's files under the same paths."""
+    paths: HostPaths = msgspec.field(default_factory=HostPaths)
     left: dict[Callable[[], Any], None] = {}
     """Removals that failed, in order: the sweep tries them again."""
 
@@ -91,9 +95,11 @@ class Maker:
         self._mounted = container_spec.Mounted()
 
     async def common(self) -> container_spec.Common:
-        """Make what all containers of the run share. Raises TaskError."""
+        """Make what all containers of the run share. Raises TaskError, RunLostError."""
         task, services = self._assignment.task, self._services
-        mounted = await in_thread(self._mount)
+        mounted = self._mounted
+        for path, numbered in groupby(enumerate(task.mounts), lambda each: host_path(each[1])):
+            await self._mount(path, list(numbered))
         common = container_spec.Common(
             labels=self._labels,
             mounted=mounted,
@@ -220,16 +226,29 @@ class Maker:
         except (APIError, EngineGoneError):
             self._services.left[removal] = None
 
-    def _mount(self) -> container_spec.Mounted:
-        """Find out what the task mounts. Raises TaskError."""
-        mounts, rules = self._assignment.task.mounts, self._services.bind_rules
-        self._mounted = container_spec.mounted_of(mounts, self.name, rules)
-        self._link_files(self._mounted)
-        return self._mounted
+    async def _mount(self, path: str, numbered: list[tuple[int, Mount]]) -> None:
+        """Find out what mounts of the task are that name this path of the host. Raises TaskError, RunLostError."""
+        if path:
+            what = f"mounts[{numbered[0][0]}]: the source {path}"
+            add = partial(self._add_mounts, numbered)
+            await self._services.paths.ask(path, what, add, self._forget_mounts)
+        else:
+            await in_thread(self._add_mounts, numbered)
 
-    def _link_files(self, mounted: container_spec.Mounted) -> None:
+    def _add_mounts(self, numbered: list[tuple[int, Mount]]) -> None:
+        rules = self._services.bind_rules
+        container_spec.add_mounts(self._mounted, numbered, self.name, rules)
+        self._link_files(numbered[0][0])
+
+    def _forget_mounts(self) -> None:
+        """Undo what was found after the run had been removed."""
+        self._mounted.close()
+        host.remove_folder(self._folder)
+
+    def _link_files(self, first: int) -> None:
         """Give opened files a name in the run's own folder, from where they can be mounted. Raises TaskError."""
-        for index, (mount, source) in enumerate(mounted.files):
+        files, self._mounted.files = self._mounted.files, []
+        for index, (mount, source) in enumerate(files, first):
             name = self._folder / f"bind-{index}"
             opened = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

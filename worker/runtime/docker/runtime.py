@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import msgspec
+import structlog
 from docker.errors import APIError
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
 from shared.threads import in_thread
 from worker.runtime.docker import shared_files_probe
-from worker.runtime.docker.binds import BindRules, listed_sources
+from worker.runtime.docker.binds import BindRules, Listed, listed_source, unseen_source
 from worker.runtime.docker.container_spec import security_options
 from worker.runtime.docker.engine import Engine, EngineGoneError
 from worker.runtime.docker.images import Images, UsedImages
@@ -22,8 +24,10 @@ from worker.runtime.docker.resources import DockerContext
 from worker.runtime.docker.run import DockerRun
 from worker.runtime.docker.sweep import sweep
 from worker.runtime.docker.usage import Cgroups, cgroups
-from worker.runtime.port import Assignment, Sink
+from worker.runtime.port import Assignment, PathHangsError, Sink
 from worker.runtime.task_folder import Folders
+
+log = structlog.get_logger(__name__)
 
 
 class DockerRuntime:
@@ -34,7 +38,7 @@ class DockerRuntime:
         engine = Engine(settings.host, settings.config, podman=config.runtime.type == "podman")
         folders = Folders(config.worker.data, node_id)
         used = UsedImages(folders.top.parent / "images")
-        bind = config.mounts.bind
+        self._bind = config.mounts.bind
         self._services = DockerContext(
             node_id=node_id,
             engine=engine,
@@ -45,9 +49,7 @@ class DockerRuntime:
             images=Images(engine, used),
             own_network=OwnNetwork(engine, wanted=settings.own_network),
             used=used,
-            bind_rules=BindRules(
-                bind.allowed, listed_sources(bind.sources), None, folders.top, False
-            ),
+            bind_rules=BindRules(False, (), None, folders.top, False),
         )
 
     async def start(self) -> None:
@@ -65,15 +67,24 @@ class DockerRuntime:
         same_machine = services.shares_files and services.engine.address.socket is not None
         services.bind_rules = msgspec.structs.replace(
             services.bind_rules,
+            allowed=self._bind.allowed,
+            sources=tuple(await asyncio.gather(*map(self._listed, self._bind.sources))),
             engine_socket=services.engine.address.socket,
             same_machine=same_machine,
-            opens=same_machine
-            and services.bind_rules.allowed
-            and await self._mounts_what_we_open(),
+            opens=same_machine and self._bind.allowed and await self._mounts_what_we_open(),
         )
         if services.shares_files:
             services.cgroups = self._cgroups()
             services.sandboxes = self._sandboxes()
+
+    async def _listed(self, source: str) -> Listed:
+        """Return an entry of `mounts.bind.sources`; of one that does not answer, links are not followed."""
+        what = f"mounts.bind.sources: {source}"
+        try:
+            return await self._services.paths.ask(source, what, partial(listed_source, source))
+        except PathHangsError as error:
+            log.warning("a path that may be mounted can't be looked at", reason=str(error))
+            return unseen_source(source)
 
     def _harden(self) -> None:
         """Read the profile of system calls. Raises RuntimeUnavailable."""
@@ -167,4 +178,5 @@ class DockerRuntime:
         if services.cgroups is not None:
             await in_thread(services.cgroups.remove_all)
         await in_thread(services.folders.close)
+        await services.paths.close()
         await self._services.engine.close()

@@ -12,11 +12,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from shared.config import Config
 from shared.errors import RuntimeUnavailable
@@ -24,11 +26,21 @@ from shared.model.documents import RunUsage
 from shared.model.language import SmallTask, TaskDefinition
 from shared.threads import in_thread, in_thread_of
 from worker.runtime import task_folder
-from worker.runtime.port import Assignment, ScarceError, Sink, TaskError, file_error
+from worker.runtime.host_paths import HostPaths
+from worker.runtime.port import (
+    Assignment,
+    PathHangsError,
+    ScarceError,
+    Sink,
+    TaskError,
+    file_error,
+)
 from worker.runtime.shell import host_files
 from worker.runtime.shell.host_files import HostFiles
 from worker.runtime.shell.supervisors import Ending, LocalOrder, LocalProcess, Supervisors
 from worker.runtime.stages import Exit, StagedRun, check_texts, following, host_names, own_names
+
+log = structlog.get_logger(__name__)
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, if the worker itself has no PATH."""
@@ -75,6 +87,7 @@ class ShellRun(StagedRun):
         config: Config,
         keepers: Supervisors,
         spares: FolderPool,
+        paths: HostPaths,
         folder: Path,
         user: TaskUser = WORKERS_OWN,
     ) -> None:
@@ -90,6 +103,7 @@ class ShellRun(StagedRun):
         self._limit = config.worker.limits.output
         self._keepers = keepers
         self._spares = spares
+        self._paths = paths
         self._folder = folder
         self._tork = folder / MAIN_FOLDER
         self._user = user
@@ -104,12 +118,12 @@ class ShellRun(StagedRun):
     async def _prepare(self) -> None:
         task = self.assignment.task
         refuse_unsupported(task, ignore_image=self._shell.ignore_image)
-        await in_thread(self._make, self._tork, task, self._workdir)
+        await self._make_both(self._tork, task, self._workdir)
 
     async def _stage(self, index: int, small: SmallTask) -> Exit:
         folder = self._folder / str(index)
         workdir = HostWorkdir("", self._user)
-        await self._patiently(partial(in_thread, self._make, folder, small, workdir))
+        await self._patiently(partial(self._make_both, folder, small, workdir))
         return await self._process(small, folder, workdir)
 
     async def _main(self) -> Exit:
@@ -134,10 +148,24 @@ class ShellRun(StagedRun):
 
     async def remove(self) -> None:
         """Give the folder back for another run, or remove it where that cannot be."""
-        if not await in_thread(self._give_back):
+        if not (await self._restored() and await in_thread(self._give_back)):
             await in_thread_of(task_folder.REMOVING, task_folder.remove_folder, self._folder)
 
     # --- inside ---
+
+    async def _restored(self) -> bool:
+        """Take away what was made where the task wanted its working directory; False where that is yet to come."""
+        if self._workdir.is_busy:  # its thread was given up, and will undo what it does
+            return False
+        path = self._workdir.path_from(self._tork / task_folder.WORKDIR_FOLDER)
+        if not self._workdir.is_made or path.is_relative_to(self._folder):
+            return True
+        try:
+            await self._paths.ask(str(path), f"workdir: {path}", self._workdir.restore)
+        except PathHangsError as error:
+            log.warning("a task's files may be left", reason=str(error))
+            return False
+        return True
 
     def _give_back(self) -> bool:
         self._workdir.restore()
@@ -168,7 +196,17 @@ class ShellRun(StagedRun):
         path = self._tork / task_folder.PROGRESS_FILE
         return await in_thread(task_folder.read_progress, path, self._owner)
 
-    def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
+    async def _make_both(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
+        """Make a folder, and the working directory wherever that is. Raises TaskError, RunLostError."""
+        path = workdir.path_from(folder / task_folder.WORKDIR_FOLDER)
+        if path.is_relative_to(self._folder):
+            await in_thread(self._make, folder, small, workdir)
+            return
+        await in_thread(self._make, folder, small)
+        make = partial(self._make_workdir, folder, small, workdir)
+        await self._paths.ask(str(path), f"workdir: {path}", make, workdir.restore)
+
+    def _make(self, folder: Path, small: SmallTask, workdir: HostWorkdir | None = None) -> None:
         try:
             if folder == self._tork:
                 self._spares.make(self._folder, small.run)
@@ -177,6 +215,10 @@ class ShellRun(StagedRun):
                 task_folder.make(folder, small.run)
         except OSError as error:
             raise file_error(error, f"cannot make {error.filename or folder}") from None
+        if workdir is not None:
+            self._make_workdir(folder, small, workdir)
+
+    def _make_workdir(self, folder: Path, small: SmallTask, workdir: HostWorkdir) -> None:
         try:
             workdir.make(folder / task_folder.WORKDIR_FOLDER, small.files)
         except OSError as error:
@@ -260,6 +302,7 @@ class ShellRuntime:
         self._config = config
         self._folders = task_folder.Folders(config.worker.data, node_id)
         self._keepers = Supervisors()
+        self._paths = HostPaths()
         shell = config.runtime.shell
         self._user = TaskUser.configured(shell.uid, shell.gid)
         self._spares = FolderPool(self._user.gid if self._user.is_another else None)
@@ -281,7 +324,14 @@ class ShellRuntime:
         """Make the folder with script and files."""
         folder = self._folders.new()
         run = ShellRun(
-            assignment, sink, self._config, self._keepers, self._spares, folder, self._user
+            assignment,
+            sink,
+            self._config,
+            self._keepers,
+            self._spares,
+            self._paths,
+            folder,
+            self._user,
         )
         try:
             await run.prepare()
@@ -310,6 +360,7 @@ class ShellRuntime:
         await in_thread(self._keepers.close)
         await in_thread(self._spares.close)
         await in_thread(self._folders.close)
+        await self._paths.close()
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
@@ -389,14 +440,30 @@ def _alone(folder: Path) -> bool:
 
 
 class HostWorkdir:
-    """Makes what is missing, as the task's user, and takes it away again."""
+    """Makes what is missing, as the task's user, and takes it away again. Its calls block, each until another thread's
+    is over."""
 
     def __init__(self, workdir: str, user: TaskUser = WORKERS_OWN) -> None:
         """`workdir` as in the task: absolute, relative to the run's own, or empty for that one."""
         self._workdir = workdir
         self._user = user
         self._made: HostFiles | None = None
+        self._turn = threading.Lock()
         self.path = Path("/")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread is at it; this blocks nobody."""
+        return self._turn.locked()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there may be something to take away; this blocks nobody."""
+        return self._made is not None
+
+    def path_from(self, own: Path) -> Path:
+        """Return where it is to be, with `own` as for `make`, by its name alone; this blocks nobody."""
+        return Path(os.path.normpath(own / self._workdir))
 
     def make(self, own: Path, files: Mapping[str, str]) -> None:
         """Make the directory, `own` unless the task names one, and its files. Raises OSError, TaskError."""
@@ -405,22 +472,24 @@ class HostWorkdir:
         named = {task_folder.safe_name(name): contents for name, contents in files.items()}
         if not (self._workdir or named):
             return
-        made = self._made = HostFiles([], [])
-        if self._user.is_another:
-            self._ask(made, named)
-        else:
-            made.make(str(self.path), named)
+        with self._turn:
+            made = self._made = HostFiles([], [])
+            if self._user.is_another:
+                self._ask(made, named)
+            else:
+                made.make(str(self.path), named)
 
     def restore(self) -> None:
         """Remove the files, and the folders that were made and in which nothing else is."""
-        made = self._made
-        if made is None or not (made.files or made.folders):
-            return
-        if self._user.is_another:
-            with contextlib.suppress(OSError):
-                self._ask(made, None)
-        else:
-            made.restore()
+        with self._turn:
+            made, self._made = self._made, None
+            if made is None or not (made.files or made.folders):
+                return
+            if self._user.is_another:
+                with contextlib.suppress(OSError):
+                    self._ask(made, None)
+            else:
+                made.restore()
 
     def _ask(self, made: HostFiles, files: Mapping[str, str] | None) -> None:
         """Have a process do it that is the task's user; None: remove what was made."""
@@ -443,6 +512,6 @@ class HostWorkdir:
             user = f"user {self._user.uid} and group {self._user.gid}"
             raise OSError(errno.EPERM, f"the worker cannot act as the task's {user}")
         answer = json.loads(done.stdout)
-        self._made = HostFiles(answer["folders"], answer["files"])
+        made.folders, made.files = answer["folders"], answer["files"]
         if answer["problem"]:
             raise OSError(*answer["problem"])
