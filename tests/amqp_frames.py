@@ -40,7 +40,14 @@ def nested(kind: bytes, depth: int) -> bytes:
     return value
 
 
-def _headers(entries: bytes) -> bytes:
+def text_header(name: str, text: str) -> bytes:
+    """Return an entry of a table."""
+    key, value = name.encode(), text.encode()
+    return bytes([len(key)]) + key + b"S" + struct.pack(">I", len(value)) + value
+
+
+def headers(entries: bytes) -> bytes:
+    """Return properties that are headers alone."""
     return struct.pack(">H", 0x2000) + table(entries)
 
 
@@ -48,11 +55,11 @@ PROPERTIES = {
     "microseconds": struct.pack(">H", 0x0040) + FAR,
     "last-time": struct.pack(">H", 0x0040) + b"\xff" * 8,
     "content-type": struct.pack(">H", 0x8000) + NO_TEXT,
-    "header-name": _headers(NO_TEXT + b"S\0\0\0\1a"),
-    "header-text": _headers(b"\1kS\0\0\0\2\xff\xfe"),
-    "header-time": _headers(b"\1kT" + FAR),
-    "deep-tables": _headers(b"\1k" + nested(b"F", 15_000)),
-    "deep-lists": _headers(b"\1k" + nested(b"A", 20_000)),
+    "header-name": headers(NO_TEXT + b"S\0\0\0\1a"),
+    "header-text": headers(b"\1kS\0\0\0\2\xff\xfe"),
+    "header-time": headers(b"\1kT" + FAR),
+    "deep-tables": headers(b"\1k" + nested(b"F", 15_000)),
+    "deep-lists": headers(b"\1k" + nested(b"A", 20_000)),
     "endless-flags": b"\0\1",
 }
 """Properties that RabbitMQ (3.10) takes and passes on as they are."""

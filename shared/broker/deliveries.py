@@ -29,13 +29,21 @@ ORIGIN = "x-queue"
 _LONGEST_REASON = 4_000
 """Characters. A header must fit the broker's frame together with all others."""
 _LARGEST_HEADERS = 32_000
-"""Characters of a message's own headers that are kept with it in `dead`."""
+"""Bytes of a message's own headers that are kept with it in `dead`."""
+
+_HEADER = 6
+"""Bytes that a header takes besides its name and its text."""
 
 
 def check_size(body: bytes) -> None:
     """Raise `ValueError` for a message's body that is too large for any broker."""
     if len(body) > LARGEST_MESSAGE:
         raise ValueError(f"a message of {len(body)} bytes: at most {LARGEST_MESSAGE} go")
+
+
+def headers_size(headers: Mapping[str, str]) -> int:
+    """Return the bytes that headers take in a broker's frame."""
+    return sum(len(f"{name}{value}".encode()) + _HEADER for name, value in headers.items())
 
 
 class _State(Enum):
@@ -99,7 +107,7 @@ class DeliveryBase(ABC):
             return
         self._state = _State.BURYING
         note = {REASON: reason[:_LONGEST_REASON], ORIGIN: self.queue}
-        kept = self.headers if _size(self.headers) < _LARGEST_HEADERS else {}
+        kept = self.headers if headers_size(self.headers) < _LARGEST_HEADERS else {}
         try:
             await self._copy_to_dead({**kept, **note})
         finally:
@@ -124,10 +132,6 @@ class DeliveryBase(ABC):
 
     @abstractmethod
     async def _copy_to_dead(self, headers: Mapping[str, str]) -> None: ...
-
-
-def _size(headers: Mapping[str, str]) -> int:
-    return sum(len(name) + len(value) for name, value in headers.items())
 
 
 UNKNOWN_KIND_TRIES = 30

@@ -11,7 +11,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from shared.broker.deliveries import check_size
+from shared.broker.deliveries import check_size, headers_size
 from shared.broker.rabbitmq.connection import ANSWERED_WITHIN, STEADY, RabbitConnection, Session
 from shared.broker.rabbitmq.declarations import Interrupted, interruptible
 from shared.errors import BrokerUnavailable
@@ -19,7 +19,7 @@ from shared.model.queues import MAX_PRIORITY, QueueKind
 from shared.supervision import Backoff
 
 LARGEST_HEADERS = 64 * 1024
-"""Characters. They must fit one frame."""
+"""Bytes. They must fit one frame."""
 
 RETRY_DELAY = 0.05
 LONGEST_RETRY_DELAY = 2.0
@@ -45,9 +45,9 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
         if not 0 <= self.priority <= MAX_PRIORITY:
             raise ValueError(f"priority {self.priority} is not within 0 to {MAX_PRIORITY}")
         check_size(self.body)
-        size = sum(len(name) + len(value) for name, value in self.headers.items())
+        size = headers_size(self.headers)
         if size > LARGEST_HEADERS:
-            raise ValueError(f"headers of {size} characters: at most {LARGEST_HEADERS} go")
+            raise ValueError(f"headers of {size} bytes: at most {LARGEST_HEADERS} go")
 
     def properties(self) -> Basic.Properties:
         """Return what goes with the body."""

@@ -12,7 +12,7 @@ from shared.broker.deliveries import ORIGIN, REASON
 from shared.broker.port import Delivery
 from shared.broker.rabbitmq import RabbitMQBroker
 from shared.model.queues import COMPLETED_QUEUE, DEAD_QUEUE, EVENTS
-from tests.amqp_frames import NO_TEXT, PROPERTIES, published
+from tests.amqp_frames import NO_TEXT, PROPERTIES, headers, published, text_header
 from tests.integration.rabbitmq.waiting import Inbox, within
 
 _NONE = b"\0\0"
@@ -45,6 +45,26 @@ async def test_a_coordinators_message_with_any_properties_is_handled(
     await _send(broker, "", COMPLETED_QUEUE.encode(), properties, b"poor")
     await broker.publish(COMPLETED_QUEUE, b"good")
     assert await inbox.bodies(2) == [b"poor", b"good"]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        text_header("k", "\N{GRINNING FACE}" * 31_950),
+        b"".join(text_header(chr(0x4E00 + number), "") for number in range(14_400)),
+    ],
+    ids=["wide", "many"],
+)
+async def test_a_message_whose_headers_fill_a_frame_can_be_buried(
+    broker: RabbitMQBroker, entries: bytes
+) -> None:
+    """With the reason they would not fit one: RabbitMQ would end the connection, at each try."""
+    slot = await broker.slot("work")
+    await _send(broker, "", b"work", headers(entries), b"poor")
+    poor = await within(slot.take())
+    await poor.bury("x" * 5_000)
+    buried = await within((await broker.slot(DEAD_QUEUE)).take())
+    assert (buried.body, buried.headers[ORIGIN]) == (b"poor", "work")
 
 
 async def test_an_event_with_a_routing_key_that_is_no_text_is_heard(broker: RabbitMQBroker) -> None:
