@@ -16,7 +16,7 @@ LOOKUPS_AT_ONCE: Final = 100
 LOOKUPS_OF_A_USER: Final = 40
 """Names that are looked up at a time, each on a thread."""
 
-PATIENCE: Final = 10.0
+LOOKUP_PATIENCE: Final = 10.0
 """Seconds that a lookup waits for others to end."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -36,7 +36,7 @@ class ReceiverNames(AbstractResolver):
     would all be taken by a few names, and the broker could not be connected to. So a place is free again only when the
     lookup has ended, and one user never has all."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = LOOKUP_PATIENCE) -> None:
         self._patience = patience
         self._places: Counter[str] = Counter()
         self._some_ended = asyncio.Event()

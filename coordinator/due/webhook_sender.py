@@ -23,7 +23,7 @@ from yarl import URL
 
 from coordinator.due.webhook_addresses import ADDRESS_REFUSED, WebhookAddresses
 from coordinator.due.webhook_limits import DELIVERIES_AT_ONCE, Place, Places
-from coordinator.due.webhook_names import PATIENCE, NoLookup, ReceiverNames, named_by
+from coordinator.due.webhook_names import LOOKUP_PATIENCE, NoLookup, ReceiverNames, named_by
 from coordinator.due.webhooks_due import WebhooksDue, pending
 from coordinator.store.port import Below, Change, Store
 from shared.errors import ApplicationError
@@ -99,7 +99,7 @@ class WebhookSender:
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(
                 limit=DELIVERIES_AT_ONCE,
-                resolver=ReceiverNames(min(PATIENCE, self._timeout / 2)),
+                resolver=ReceiverNames(min(LOOKUP_PATIENCE, self._timeout / 2)),
                 use_dns_cache=False,  # it would have users share one lookup, and its failure
                 socket_factory=self._addresses.make_socket,
             ),
