@@ -89,7 +89,9 @@ _HELD_CLAIMS: Final = (
 _OUTLASTING: Final = (
     "below 200 no worker is stopped while a run outlasts its grace time; seed 253 notices it"
 )
-_CLOSED_LATE: Final = "below 200 no coordinator dies while it closes an epoch that leaves runs behind; seed 370 notices it"
+_CLOSED_LATE: Final = (
+    "below 200 no coordinator dies while it closes an epoch and runs are left; seed 370 notices it"
+)
 _DRAINED_SOON: Final = (
     "below 200 no worker that drains has an end that is not stored within its last moments; seed 557 "
     "notices it"

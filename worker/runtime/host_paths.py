@@ -11,6 +11,7 @@ import asyncio
 import posixpath
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -89,6 +90,10 @@ class HostPaths:
         self._left.adopt(asking)
         if not question.begun:
             asking.cancel()
+        elif (
+            question.is_done()
+        ):  # in this very moment: its thread may not have seen that nobody waits
+            self._threads.submit(question.undo)
 
 
 class _Question(Generic[_T]):
@@ -98,6 +103,7 @@ class _Question(Generic[_T]):
         self.__qualname__ = what  # as the log is to call it while it hangs
         self._do = do
         self._undo = undo
+        self._undoing = Lock()
         self._done: Future[_T] = Future()
         self.begun = False
         self.left = False
@@ -109,8 +115,17 @@ class _Question(Generic[_T]):
             self._done.set_result(self._do())
         except Exception as error:
             self._done.set_exception(error)
-        if self.left and self._undo is not None:
+        if self.left:
+            self.undo()
+
+    def undo(self) -> None:
+        """Undo what was done, once, whoever is first to see that nobody waits for it."""
+        if self._undo is not None and self._undoing.acquire(blocking=False):
             self._undo()
+
+    def is_done(self) -> bool:
+        """Return whether the thread has done it."""
+        return self._done.done()
 
     def answer(self) -> _T:
         """Return what that gave, or raise it."""

@@ -169,6 +169,26 @@ async def test_what_is_done_too_late_is_undone(paths: HostPaths, how: str) -> No
     await until(undone.is_set)
 
 
+async def test_what_is_done_in_the_moment_in_which_it_is_given_up_is_undone(
+    paths: HostPaths,
+) -> None:
+    undone: list[str] = []
+    begun, back = threading.Event(), threading.Event()
+
+    def do() -> None:
+        begun.set()
+        assert back.wait(PATIENCE)
+
+    asking = start_task(paths.ask("/x", "it", do, partial(undone.append, "x")), "ask")
+    await until(begun.is_set)
+    back.set()
+    time.sleep(0.1)  # noqa: ASYNC251  # the thread is through; the loop has not heard of it
+    await end_tasks(asking)
+    await until(lambda: undone)
+    await asyncio.sleep(0.1)
+    assert undone == ["x"]
+
+
 async def test_what_is_done_in_time_is_not_undone_and_fails_as_it_does(paths: HostPaths) -> None:
     undone: list[str] = []
     assert await paths.ask("/x", "it", lambda: 1, partial(undone.append, "x")) == 1
