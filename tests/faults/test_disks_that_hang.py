@@ -161,7 +161,7 @@ async def test_paths_of_tasks_that_hang_hold_up_no_other_task_and_fail_in_words(
 ) -> None:
     monkeypatch.setattr(supervision, "PATIENCE", 1.0)
     monkeypatch.setattr(supervision, "LIVE_WITHIN", 2.0)
-    monkeypatch.setattr(host_paths, "ANSWERS_WITHIN", 0.7)
+    monkeypatch.setattr(host_paths, "PATH_ANSWERS_WITHIN", 0.7)
     problems: list[str] = []
     monkeypatch.setattr(WorkerBeats, "host_failed", lambda _, reason: problems.append(reason))
     threads, dead = 6, tmp_path / "dead"

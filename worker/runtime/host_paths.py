@@ -23,13 +23,13 @@ from worker.runtime.port import PathHangsError
 
 _T = TypeVar("_T")
 
-ANSWERS_WITHIN = 10.0
+PATH_ANSWERS_WITHIN = 10.0
 """Seconds that a path has to answer."""
 
-THREADS = 32
+PATH_THREADS = 32
 """Paths that can hang at a time; while so many do, no other is looked at."""
 
-THREADS_OF_DISK = 4
+PATH_THREADS_OF_DISK = 4
 """Those of them that one disk can take up."""
 
 
@@ -37,8 +37,8 @@ class HostPaths:
     """Asks for paths in threads that may hang."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="host path")
-        self._free = asyncio.Semaphore(THREADS)
+        self._threads = ThreadPoolExecutor(PATH_THREADS, thread_name_prefix="host path")
+        self._free = asyncio.Semaphore(PATH_THREADS)
         self._free_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """By disk."""
         self._left = Tasks()
@@ -55,7 +55,7 @@ class HostPaths:
         asking = start_task(self._answer(path, question), "ask for a path")
         try:
             with waiting():
-                await asyncio.wait({asking}, timeout=ANSWERS_WITHIN)
+                await asyncio.wait({asking}, timeout=PATH_ANSWERS_WITHIN)
         finally:
             if not asking.done():
                 self._leave(asking, question)
@@ -63,11 +63,9 @@ class HostPaths:
             asking.result()
             return question.answer()
         if question.begun:
-            said = f"{what} has not answered for {ANSWERS_WITHIN:g} s: the disk that it is on hangs"
+            said = f"{what} has not answered for {PATH_ANSWERS_WITHIN:g} s: the disk that it is on hangs"
         else:
-            said = (
-                f"{what} can't be looked at: other paths have not answered for {ANSWERS_WITHIN:g} s"
-            )
+            said = f"{what} can't be looked at: other paths have not answered for {PATH_ANSWERS_WITHIN:g} s"
         raise PathHangsError(said)
 
     async def close(self) -> None:
@@ -80,7 +78,7 @@ class HostPaths:
     async def _answer(self, path: str, question: _Question[_T]) -> None:
         current_loop.set(None)  # who asks gives up in time: no loop is stuck because of it
         disk = await in_thread(disk_of, path)
-        free = self._free_of.setdefault(disk, asyncio.Semaphore(THREADS_OF_DISK))
+        free = self._free_of.setdefault(disk, asyncio.Semaphore(PATH_THREADS_OF_DISK))
         async with free, self._free:  # until the thread is, however long that is
             question.begun = True
             await in_thread_of(self._threads, question)

@@ -31,7 +31,7 @@ from worker.runtime.docker.binds import BindRules
 from worker.runtime.docker.container_spec import host_path
 from worker.runtime.docker.resources import Maker
 from worker.runtime.docker.runtime import DockerRuntime
-from worker.runtime.host_paths import THREADS, THREADS_OF_DISK, HostPaths, disk_of
+from worker.runtime.host_paths import PATH_THREADS, PATH_THREADS_OF_DISK, HostPaths, disk_of
 from worker.runtime.port import Assignment, PathHangsError
 from worker.runtime.shell.runtime import HostWorkdir, ShellRuntime
 
@@ -73,7 +73,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadServ
 @pytest.fixture(autouse=True)
 async def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small machine, whose paths have to answer soon."""
-    monkeypatch.setattr(host_paths, "ANSWERS_WITHIN", SOON)
+    monkeypatch.setattr(host_paths, "PATH_ANSWERS_WITHIN", SOON)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
 
 
@@ -108,7 +108,7 @@ def named_disks(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_disk_that_hangs_holds_up_only_those_who_ask_for_it(paths: HostPaths) -> None:
     back = threading.Event()
     more = 5
-    asked = [paths.ask(f"/a/{n}", f"/a/{n}", back.wait) for n in range(THREADS_OF_DISK + more)]
+    asked = [paths.ask(f"/a/{n}", f"/a/{n}", back.wait) for n in range(PATH_THREADS_OF_DISK + more)]
     asking = asyncio.gather(*asked, return_exceptions=True)
     await asyncio.sleep(SOON / 3)
     assert await paths.ask("/b/x", "/b/x", lambda: "answers") == "answers"
@@ -116,11 +116,11 @@ async def test_a_disk_that_hangs_holds_up_only_those_who_ask_for_it(paths: HostP
     assert said == [
         *(
             f"/a/{n} has not answered for {SOON:g} s: the disk that it is on hangs"
-            for n in range(THREADS_OF_DISK)
+            for n in range(PATH_THREADS_OF_DISK)
         ),
         *(
             f"/a/{n} can't be looked at: other paths have not answered for {SOON:g} s"
-            for n in range(THREADS_OF_DISK, THREADS_OF_DISK + more)
+            for n in range(PATH_THREADS_OF_DISK, PATH_THREADS_OF_DISK + more)
         ),
     ]
     back.set()
@@ -139,14 +139,15 @@ async def test_where_all_threads_hang_the_rest_is_refused_until_one_is_free(
     for _ in range(3):
         began = time.monotonic()
         failed = await asyncio.gather(
-            *(paths.ask(f"/{n}", "it", ask) for n in range(3 * THREADS)), return_exceptions=True
+            *(paths.ask(f"/{n}", "it", ask) for n in range(3 * PATH_THREADS)),
+            return_exceptions=True,
         )
         assert all(isinstance(error, PathHangsError) for error in failed)
         assert SOON <= time.monotonic() - began < 10 * SOON, "no loop of hand-backs is tight"
     back.set()
-    await until(lambda: len(asked) == THREADS)
+    await until(lambda: len(asked) == PATH_THREADS)
     assert await paths.ask("/x", "it", lambda: "answers") == "answers"
-    assert len(asked) == THREADS, "nothing is begun for which nobody waits any more"
+    assert len(asked) == PATH_THREADS, "nothing is begun for which nobody waits any more"
 
 
 @pytest.mark.parametrize("how", ["given up", "cancelled"])
@@ -373,7 +374,7 @@ async def test_a_disk_that_hangs_under_files_that_were_made_holds_up_no_removal(
     server.top.chmod(0o777)
     server.back.set()
     with monkeypatch.context() as patient:
-        patient.setattr(host_paths, "ANSWERS_WITHIN", PATIENCE)
+        patient.setattr(host_paths, "PATH_ANSWERS_WITHIN", PATIENCE)
         run = await shell.prepare(in_workdir(server.top / "made"), NoLog())
     assert (server.top / "made/f").exists()
     server.back.clear()
