@@ -302,7 +302,9 @@ def rabbitmq_confirms(patch: pytest.MonkeyPatch) -> None:
     """What is published to RabbitMQ goes out on a channel without confirms."""
     init = PublishChannel.__init__
 
-    def unconfirmed(self: PublishChannel, link: RabbitConnection, *, confirms: bool) -> None:
-        init(self, link, confirms=confirms and False)
+    def unconfirmed(
+        self: PublishChannel, link: RabbitConnection, *, confirms: bool, **more: Any
+    ) -> None:
+        init(self, link, confirms=confirms and False, **more)
 
     patch.setattr(PublishChannel, "__init__", unconfirmed)

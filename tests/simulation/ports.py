@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from shared.broker.memory import MemoryBroker, MemorySlot, MemorySubscription
-from shared.broker.port import Delivery, DeliveryHandler
+from shared.broker.port import Delivery, DeliveryHandler, QueueInfo
 from shared.errors import BrokerUnavailable, StoreUnavailable
 from shared.model.documents import Document, JobDocument, TaskDocument
 from shared.model.messages import Message, decode
@@ -315,9 +315,28 @@ class BrokerLink:
         self._callbacks.append(callback)
         callback(True)
 
-    async def ping(self) -> None:
+    def _must_be_there(self) -> None:
         if (away := self._away()) is not None:
             raise away
+
+    async def ping(self) -> None:
+        self._must_be_there()
+
+    async def queues(self, names: Collection[str] = ()) -> list[QueueInfo]:
+        self._must_be_there()
+        return await self._inner.queues(names)
+
+    async def queue(self, name: str) -> QueueInfo | None:
+        self._must_be_there()
+        return await self._inner.queue(name)
+
+    async def ready(self, name: str) -> int | None:
+        self._must_be_there()
+        return await self._inner.ready(name)
+
+    async def delete_queue(self, name: str, *, unused: bool = False) -> bool:
+        self._must_be_there()
+        return await self._inner.delete_queue(name, unused=unused)
 
     async def publish(
         self,
