@@ -84,10 +84,11 @@ class Document(msgspec.Struct, kw_only=True, rename="camel"):
 
     def opened(self) -> Self:
         """Return it with nothing where what it holds can't be opened: to show the rest, never to go by."""
-        empty = {each.name: each for each in msgspec.structs.fields(self)} if self.locked else {}
-        return msgspec.structs.replace(
-            self, **{name: _default_of(empty[name]) for name in self._locked()}
-        )
+        locked = self._locked()
+        if not locked:
+            return self
+        fields = {each.name: each for each in msgspec.structs.fields(self)}
+        return msgspec.structs.replace(self, **{name: _default_of(fields[name]) for name in locked})
 
     def _locked(self) -> dict[str, Locked]:
         held = {name: getattr(self, name) for name in self.sealed}
