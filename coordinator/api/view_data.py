@@ -177,8 +177,8 @@ async def read_views(
             weight = len(msgspec.json.encode(view))
             views.append(view if weight <= left else abridge(view))
             left -= weight if weight <= left else 0
-        weight = len(msgspec.msgpack.encode([each.opened() for each in found]))
-        size = max(1, min(_CHUNK, _CHUNK_BYTES * size // weight))
+        read_bytes = len(msgspec.msgpack.encode([each.opened() for each in found]))
+        size = max(1, min(_CHUNK, _CHUNK_BYTES * size // read_bytes))
     return views
 
 

@@ -159,18 +159,14 @@ class Outbox:
     async def _sent(self, job: JobDocument, task: TaskDocument) -> bool:
         """Send a task; return whether the broker has it: not where nobody can send it, and it failed. Raises
         `BrokerUnavailable`."""
+        queue = task.queue or DEFAULT_QUEUE
         try:
             body = self._codec.encode(task_message(job, task, self._redaction_keys))
-        except (WrongKey, Unreadable) as error:
-            await self._fail(job, task, str(error))
-            return False
-        queue = task.queue or DEFAULT_QUEUE
-        await self._note_use(queue)
-        try:
+            await self._note_use(queue)
             await self._put(queue, body, priority=task.priority)
-        except BrokerUnavailable:
+        except BrokerUnavailable:  # also where rights are missing: they may be given back
             raise
-        except BrokerMisconfigured as error:
+        except (BrokerMisconfigured, WrongKey, Unreadable) as error:
             await self._fail(job, task, str(error))
             return False
         return True
